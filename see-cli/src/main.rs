@@ -1,0 +1,3 @@
+//! seectl.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The duties of this workspace.
+
+fn main() {}
