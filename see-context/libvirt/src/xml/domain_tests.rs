@@ -1,0 +1,259 @@
+//! The edits of domain and network XML, over XML as users write it.
+
+use std::path::PathBuf;
+
+use super::*;
+
+const USERS: &str = r#"<?xml version="1.0"?>
+<!-- our lab's machine: keep in step with wiki/Lab -->
+<domain type='kvm' xmlns:qemu="http://libvirt.org/schemas/domain/qemu/1.0"
+        xmlns:lab='https://lab.example/1'>
+  <name>template</name>
+  <metadata>
+    <lab:owner lab:room="4&amp;5"><![CDATA[<ada>]]></lab:owner>
+  </metadata>
+  <memory unit='MiB'>512</memory>
+  <devices>
+    <disk type='file' device='cdrom'>
+      <source file='/isos/tools.iso'/>
+      <target dev='hda' bus='ide'/>
+    </disk>
+    <disk type='volume'>
+      <driver name='qemu' type="raw" cache='unsafe'/>
+      <source pool='default' volume='old.img'/>
+      <target dev='vda' bus='virtio'/>
+    </disk>
+    <interface type='network'>
+      <mac address='52:54:00:00:00:01'/>
+      <source network='default' portid='3'/>
+    </interface>
+  </devices>
+  <qemu:commandline>
+    <qemu:arg value='-no-hpet'/>
+  </qemu:commandline>
+</domain>
+"#;
+
+fn users() -> DomainXml {
+    DomainXml::parse(USERS).expect("the users' XML is well-formed")
+}
+
+fn source(backing: Vec<Backing>) -> DiskSource {
+    DiskSource {
+        file: PathBuf::from("/run/see/a & 'b'.qcow2"),
+        format: "qcow2".to_owned(),
+        backing,
+        relabel: true,
+    }
+}
+
+#[test]
+fn the_image_goes_into_the_disk_and_never_into_the_cdrom() {
+    let mut domain = users();
+    domain.set_disk(&source(Vec::new())).unwrap();
+    let expected = USERS.replace(
+        "<driver name='qemu' type=\"raw\" cache='unsafe'/>
+      <source pool='default' volume='old.img'/>
+      <target dev='vda' bus='virtio'/>",
+        "<driver name='qemu' type=\"qcow2\" cache='unsafe'/>
+      <target dev='vda' bus='virtio'/>
+      <source file='/run/see/a &amp; &apos;b&apos;.qcow2'/>
+      <backingStore/>",
+    );
+    let expected = expected.replace("<disk type='volume'>", "<disk type='file'>");
+    assert_eq!(domain.to_string(), expected);
+    let disks = DomainXml::parse(&domain.to_string()).unwrap().disks();
+    assert_eq!(disks[0].source, Some(PathBuf::from("/isos/tools.iso")));
+    assert_eq!(
+        disks[1].source,
+        Some(PathBuf::from("/run/see/a & 'b'.qcow2"))
+    );
+    assert_eq!(disks[1].format.as_deref(), Some("qcow2"));
+}
+
+#[test]
+fn a_backing_chain_is_written_out_to_its_end_and_keeps_its_owner() {
+    let mut domain = users();
+    let backing = vec![Backing {
+        file: PathBuf::from("/images/base.qcow2"),
+        format: "qcow2".to_owned(),
+    }];
+    domain.set_disk(&source(backing)).unwrap();
+    let text = domain.to_string();
+    assert!(
+        text.contains(
+            "<backingStore type='file'><format type='qcow2'/>\
+             <source file='/images/base.qcow2'><seclabel model='dac' relabel='no'/></source>\
+             <backingStore/></backingStore>"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_domain_with_only_a_cdrom_has_no_disk_for_the_image() {
+    let mut domain = DomainXml::parse(
+        "<domain><devices>\n<disk device='cdrom'/><disk device='floppy'/></devices></domain>",
+    )
+    .unwrap();
+    let before = domain.clone();
+    assert!(matches!(
+        domain.set_disk(&source(Vec::new())),
+        Err(XmlError::NoDisk { .. })
+    ));
+    assert_eq!(domain, before);
+}
+
+#[test]
+fn identity_type_and_label_change_nothing_else() {
+    let mut domain = users();
+    domain.set_identity("new", "11111111-2222-3333-4444-555555555555");
+    domain.set_hypervisor_type("qemu");
+    domain.set_label("abc");
+    let expected = USERS
+        .replace("<name>template</name>", "<name>new</name>")
+        .replace("<domain type='kvm'", "<domain type='qemu'")
+        .replace(
+            "  <name>new",
+            "  <uuid>11111111-2222-3333-4444-555555555555</uuid>\n  <name>new",
+        )
+        .replace(
+            "</lab:owner>",
+            "</lab:owner>\n    <see:environment xmlns:see='urn:see:environment:1' id='abc'/>",
+        );
+    assert_eq!(domain.to_string(), expected);
+    assert_eq!(domain.label().as_deref(), Some("abc"));
+    domain.set_label("def");
+    assert_eq!(domain.to_string(), expected.replace("'abc'", "'def'"));
+}
+
+#[test]
+fn a_label_counts_only_in_our_namespace() {
+    for (text, label) in [
+        (
+            "<domain><metadata><environment id='x'/></metadata></domain>",
+            None,
+        ),
+        (
+            "<domain><environment xmlns='urn:see:environment:1' id='x'/></domain>",
+            None,
+        ),
+        (
+            "<domain><metadata><see:environment xmlns:see='urn:other' id='x'/></metadata></domain>",
+            None,
+        ),
+        (
+            "<domain><metadata><environment xmlns='urn:see:environment:1' id='x'/></metadata></domain>",
+            Some("x"),
+        ),
+        (
+            "<domain xmlns:q='urn:see:environment:1'><metadata><q:environment id='x'/></metadata></domain>",
+            Some("x"),
+        ),
+    ] {
+        let document = Document::parse(text).unwrap();
+        assert_eq!(label_in(document.root()).as_deref(), label, "{text}");
+    }
+}
+
+#[test]
+fn an_interface_is_connected_isolated_or_removed() {
+    let mut domain = users();
+    domain.connect_network("ours", true);
+    let text = domain.to_string();
+    assert!(
+        text.contains("<source network='ours'/>\n      <port isolated='yes'/>"),
+        "{text}"
+    );
+    assert!(
+        text.contains("<mac address='52:54:00:00:00:01'/>"),
+        "{text}"
+    );
+    assert!(
+        domain
+            .refuse_interfaces("mode none has no network")
+            .is_err()
+    );
+    assert_eq!(domain.remove_interfaces(), 1);
+    assert!(domain.refuse_interfaces("mode none has no network").is_ok());
+    domain.connect_network("ours", false);
+    let interfaces = domain.interfaces();
+    assert_eq!(interfaces.len(), 1);
+    assert_eq!(interfaces[0].network.as_deref(), Some("ours"));
+}
+
+#[test]
+fn the_agent_has_one_channel_and_the_console_one_file() {
+    let mut domain = users();
+    for socket in ["/run/a.sock", "/run/b.sock"] {
+        domain.set_agent_channel(socket.as_ref());
+        assert_eq!(domain.agent_socket(), Some(PathBuf::from(socket)));
+    }
+    assert_eq!(domain.to_string().matches(AGENT_CHANNEL).count(), 1);
+    assert!(domain.set_console_file("/run/console.log".as_ref()));
+    assert_eq!(
+        domain.console_file(),
+        Some(PathBuf::from("/run/console.log"))
+    );
+    let mut tcp =
+        DomainXml::parse("<domain><devices><serial type='tcp'/></devices></domain>").unwrap();
+    assert!(!tcp.set_console_file("/run/console.log".as_ref()));
+}
+
+#[test]
+fn a_file_that_is_no_domain_says_what_it_is() {
+    assert!(matches!(
+        DomainXml::parse("<network/>"),
+        Err(XmlError::Root { found, expected: "domain", .. }) if found == "network"
+    ));
+    assert!(matches!(
+        DomainXml::parse("<domain><name>a</name></domain>"),
+        Err(XmlError::Missing {
+            missing: "devices",
+            ..
+        })
+    ));
+    assert!(matches!(
+        DomainXml::parse("name: a"),
+        Err(XmlError::Syntax { .. })
+    ));
+}
+
+#[test]
+fn a_network_is_built_with_bridge_and_addresses() {
+    let mut network = NetworkXml::nat();
+    network.set_identity("n", "11111111-2222-3333-4444-555555555555");
+    network.set_bridge("virbr-12345678");
+    let addresses = DhcpNetwork {
+        gateway: "10.0.0.1".parse().unwrap(),
+        prefix: 24,
+        first: "10.0.0.2".parse().unwrap(),
+        last: "10.0.0.254".parse().unwrap(),
+    };
+    network.set_addresses(&addresses).unwrap();
+    network.set_label("abc");
+    let again = NetworkXml::parse(&network.to_string()).unwrap();
+    assert_eq!(again.subnets(), [("10.0.0.1".parse().unwrap(), 24)]);
+    assert_eq!(again.bridge().as_deref(), Some("virbr-12345678"));
+    assert_eq!(again.label().as_deref(), Some("abc"));
+    assert_eq!(again.forward_mode().as_deref(), Some("nat"));
+    assert!(matches!(
+        network.set_addresses(&addresses),
+        Err(XmlError::Conflict { .. })
+    ));
+}
+
+#[test]
+fn subnets_are_read_by_prefix_netmask_and_class() {
+    let network = NetworkXml::parse(
+        "<network><ip address='10.1.2.3' netmask='255.255.0.0'/><ip address='192.168.1.1'/>\
+         <ip family='ipv6' address='fd00::1' prefix='64'/><route address='172.16.0.0' prefix='12'/></network>",
+    )
+    .unwrap();
+    let subnets: Vec<String> = network
+        .subnets()
+        .iter()
+        .map(|(address, prefix)| format!("{address}/{prefix}"))
+        .collect();
+    assert_eq!(subnets, ["10.1.2.3/16", "192.168.1.1/24", "172.16.0.0/12"]);
+}

@@ -1,0 +1,226 @@
+//! The tree's promises: what is not edited comes back byte for byte, whatever is edited.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// White space, attributes, elements, comments and sections in every form that XML allows.
+fn document() -> impl Strategy<Value = String> {
+    let space = "[ \t\r\n]{0,3}";
+    (
+        prop_oneof![
+            Just(""),
+            Just("\u{feff}"),
+            Just("<?xml version='1.0'?>"),
+            Just("<?xml version=\"1.0\" encoding=\"UTF-8\" ?>\n"),
+        ],
+        space,
+        miscellaneous(),
+        element(),
+        miscellaneous(),
+        space,
+    )
+        .prop_map(|(declaration, before, prolog, root, epilog, after)| {
+            format!("{declaration}{before}{prolog}{root}{epilog}{after}")
+        })
+}
+
+fn miscellaneous() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just(String::new()),
+        "<!--[ a-z<>&é\n\"']{0,9}-->",
+        r"<\?pi [ a-z<>&é\n]{0,9}\?>",
+    ]
+}
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-z]{1,4}",
+        "[a-z]{1,3}:[a-zé_][a-z0-9._-]{0,3}",
+        Just("disk".to_owned())
+    ]
+}
+
+fn attributes() -> impl Strategy<Value = String> {
+    let value = prop_oneof![
+        "\"([ a-z'>é\n\t]|&amp;|&#x41;|&lt;){0,5}\"",
+        "'([ a-z\">é\r]|&quot;|&#65;|&apos;){0,5}'",
+    ];
+    proptest::collection::btree_map(
+        name(),
+        (value, "[ \n\t]{1,2}", "[ \n]{0,1}=[ \n]{0,1}"),
+        0..4,
+    )
+    .prop_map(|attributes| {
+        attributes
+            .into_iter()
+            .map(|(name, (value, space, equals))| format!("{space}{name}{equals}{value}"))
+            .collect()
+    })
+}
+
+fn element() -> impl Strategy<Value = String> {
+    let leaf = (name(), attributes(), "[ \n]{0,2}")
+        .prop_map(|(name, attributes, space)| format!("<{name}{attributes}{space}/>"));
+    leaf.prop_recursive(5, 40, 6, |inner| {
+        let node = prop_oneof![
+            3 => inner,
+            2 => "([ a-zé>'\"\r\n]|&amp;|&lt;|&#10;){1,8}",
+            1 => "<!\\[CDATA\\[[ a-z<>&\n]{0,6}\\]\\]>",
+            1 => miscellaneous(),
+        ];
+        (
+            name(),
+            attributes(),
+            "[ \n]{0,2}",
+            proptest::collection::vec(node, 0..6),
+            "[ \n]{0,2}",
+        )
+            .prop_map(|(name, attributes, space, nodes, end)| {
+                format!(
+                    "<{name}{attributes}{space}>{}</{name}{end}>",
+                    nodes.concat()
+                )
+            })
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_not_edited_comes_back_byte_for_byte(text in document()) {
+        let document = Document::parse(&text).map_err(|error| TestCaseError::fail(format!("{error}: {text}")))?;
+        prop_assert_eq!(document.to_string(), text);
+    }
+
+    #[test]
+    fn no_text_makes_the_parser_panic(text in any::<String>()) {
+        if let Ok(document) = Document::parse(&text) {
+            prop_assert_eq!(document.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn no_damaged_document_makes_the_parser_panic(
+        text in document(),
+        cut in any::<prop::sample::Index>(),
+        with in "[<>&/='\"\\-\\[\\]!? a]{0,3}",
+    ) {
+        let mut characters: Vec<char> = text.chars().collect();
+        let at = cut.index(characters.len());
+        characters.splice(at..=at, with.chars());
+        let damaged: String = characters.into_iter().collect();
+        if let Ok(document) = Document::parse(&damaged) {
+            prop_assert_eq!(document.to_string(), damaged);
+        }
+    }
+
+    #[test]
+    fn a_set_attribute_reads_back_and_touches_nothing_else(text in document(), value in "[ -~é\n\t]{0,12}") {
+        let before = Document::parse(&text).unwrap();
+        let mut edited = before.clone();
+        edited.root_mut().set_attribute("edited", &value);
+        let again = Document::parse(&edited.to_string()).unwrap();
+        let read = again.root().attribute("edited").map(|read| read.into_owned());
+        prop_assert_eq!(read, Some(value));
+        let mut undone = again;
+        undone.root_mut().remove_attribute("edited");
+        if before.root().attribute("edited").is_none() {
+            prop_assert_eq!(undone.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_added_child_can_be_taken_out_without_a_trace(text in document(), inside in "[ -~é\n]{0,12}") {
+        let before = Document::parse(&text).unwrap();
+        let mut edited = before.clone();
+        edited.root_mut().append(Element::new("see-added").with_text(&inside));
+        let mut again = Document::parse(&edited.to_string()).unwrap();
+        prop_assert_eq!(again.root().child("see-added").unwrap().text(), inside);
+        prop_assert_eq!(again.root_mut().remove_children(|child| child.name() == "see-added"), 1);
+        let same = again.root().children().eq(before.root().children());
+        prop_assert!(same, "another child was touched");
+    }
+}
+
+#[test]
+fn a_mistake_is_told_with_its_line_and_column() {
+    for (text, line, column) in [
+        ("", 1, 1),
+        ("domain.xml", 1, 1),
+        ("{\"version\": 1}", 1, 1),
+        ("<domain>\n  <devices>\n</domain>", 3, 1),
+        ("<domain>\n  <name>a</name>\n", 3, 1),
+        ("<domain>\n  <name é='1' é='2'/></domain>", 2, 14),
+        ("<domain>\n  <name a=1/></domain>", 2, 8),
+        ("<domain>\n  <a b='c'd='e'/></domain>", 2, 11),
+        ("<domain>\n é &nbsp;</domain>", 2, 4),
+        ("<domain>\n <a b='&nbsp;'/></domain>", 2, 8),
+        ("<domain/>\n<domain/>", 2, 1),
+        ("<domain/>\ntext", 2, 1),
+        ("<domain>\n\u{1}</domain>", 2, 1),
+        ("<domain>]]></domain>", 1, 9),
+        ("<domain>\n<a></b></domain>", 2, 4),
+        ("</domain>", 1, 1),
+    ] {
+        let error = Document::parse(text).expect_err(text);
+        assert!(
+            matches!(error, XmlError::Syntax { .. }),
+            "{text:?}: {error}"
+        );
+        assert_eq!(
+            error.position(),
+            Some(Position { line, column }),
+            "{text:?}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_document_type_is_refused_and_no_entity_is_expanded() {
+    let bomb = "<!DOCTYPE d [<!ENTITY a 'aaaa'><!ENTITY b '&a;&a;'>]><domain>&b;</domain>";
+    assert!(matches!(
+        Document::parse(bomb),
+        Err(XmlError::DocumentType { .. })
+    ));
+}
+
+#[test]
+fn size_depth_and_attributes_are_bounded() {
+    let deep = |depth: usize| format!("{}{}", "<a>".repeat(depth), "</a>".repeat(depth));
+    assert!(Document::parse(&deep(MAX_DEPTH)).is_ok());
+    assert!(matches!(
+        Document::parse(&deep(MAX_DEPTH + 1)),
+        Err(XmlError::TooDeep { .. })
+    ));
+    let long = format!("<a>{}</a>", " ".repeat(MAX_SIZE));
+    assert!(matches!(
+        Document::parse(&long),
+        Err(XmlError::TooLarge { .. })
+    ));
+    let many: String = (0..=MAX_ATTRIBUTES)
+        .map(|number| format!(" a{number}='1'"))
+        .collect();
+    assert!(matches!(
+        Document::parse(&format!("<a{many}/>")),
+        Err(XmlError::Syntax { .. })
+    ));
+}
+
+#[test]
+fn an_encoding_other_than_utf8_is_named() {
+    let error = Document::parse("<?xml version='1.0' encoding='ISO-8859-1'?><a/>").unwrap_err();
+    assert!(error.to_string().contains("ISO-8859-1"), "{error}");
+    let error = Document::parse_bytes(b"<a>\n\xff</a>").unwrap_err();
+    assert_eq!(error.position(), Some(Position { line: 2, column: 1 }));
+}
+
+#[test]
+fn a_child_that_is_added_stands_on_a_line_like_its_siblings() {
+    let mut document = Document::parse("<a>\n\n  <b/>\n  <!-- c -->\n</a>\n").unwrap();
+    document.root_mut().append(Element::new("d"));
+    document.root_mut().prepend(Element::new("e"));
+    assert_eq!(
+        document.to_string(),
+        "<a>\n  <e/>\n\n  <b/>\n  <!-- c -->\n  <d/>\n</a>\n"
+    );
+}
