@@ -1,1 +1,44 @@
-//! A room of SEE.
+//! libvirt for SEE: connections, the event loop, domains, networks and storage pools.
+//!
+//! The one crate that talks to libvirt, and the only one with unsafe code. It knows nothing of
+//! the framework. Everything is async: libvirt's blocking calls run on blocking threads, each
+//! with a time limit, and a lost or hanging daemon becomes an [`Error`].
+//!
+//! ```
+//! # async fn example() -> Result<(), see_libvirt::Error> {
+//! use std::time::Duration;
+//! use see_libvirt::{Connection, DomainState};
+//!
+//! let connection = Connection::open("test:///default", Duration::from_secs(10)).await?;
+//! for domain in connection.domains().await? {
+//!     let status = domain.status().await?;
+//!     assert_eq!(status.state, DomainState::Running);
+//! }
+//! # Ok(())
+//! # }
+//! # tokio::runtime::Runtime::new().unwrap().block_on(example()).unwrap();
+//! ```
+
+mod call;
+mod connection;
+mod domain;
+mod domain_events;
+pub mod embedded;
+mod error;
+mod event_loop;
+mod handle;
+pub mod kvm;
+mod text;
+pub mod xml;
+
+pub use connection::{CALL_LIMIT, CloseReason, Connection, Version};
+pub use domain::{
+    AddressSource, Domain, DomainInfo, DomainState, DomainStatus, InterfaceAddresses, Screenshot,
+    ShutdownMode, StartOptions,
+};
+pub use domain_events::{
+    DomainEvent, DomainEvents, EVENT_QUEUE, IoErrorAction, PauseCause, ShutdownCause, StopCause,
+    WatchdogAction,
+};
+pub use embedded::{EmbeddedRoot, EmulatorAccount};
+pub use error::{Cause, Error};

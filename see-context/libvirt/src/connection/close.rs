@@ -1,0 +1,96 @@
+//! Noticing that a connection was lost.
+
+use std::os::raw::{c_int, c_void};
+
+use tokio::sync::watch;
+use virt_sys as sys;
+
+use crate::error::Cause;
+
+/// Why a connection ended without being asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// Reading from or writing to the daemon failed.
+    Error,
+    /// The daemon closed its end.
+    EndOfFile,
+    /// The daemon answered no keep-alive request.
+    KeepAlive,
+    /// Our own side asked for it.
+    Client,
+    /// A reason this version does not know.
+    Other(i32),
+}
+
+impl CloseReason {
+    fn from_libvirt(reason: c_int) -> Self {
+        match u32::try_from(reason) {
+            Ok(sys::VIR_CONNECT_CLOSE_REASON_ERROR) => Self::Error,
+            Ok(sys::VIR_CONNECT_CLOSE_REASON_EOF) => Self::EndOfFile,
+            Ok(sys::VIR_CONNECT_CLOSE_REASON_KEEPALIVE) => Self::KeepAlive,
+            Ok(sys::VIR_CONNECT_CLOSE_REASON_CLIENT) => Self::Client,
+            _ => Self::Other(reason),
+        }
+    }
+}
+
+type Sender = watch::Sender<Option<CloseReason>>;
+
+/// Asks to be told of the end. The flag says whether the driver agreed (a driver inside the
+/// process has no such end and may refuse).
+pub(super) fn register(
+    connect: &virt::connect::Connect,
+) -> (bool, watch::Receiver<Option<CloseReason>>) {
+    let (sender, receiver) = watch::channel(None);
+    let opaque = Box::into_raw(Box::new(sender));
+    // SAFETY: the connection is valid; `opaque` is the type that both callbacks expect, and
+    // libvirt frees it with `free_sender` exactly once after a successful registration.
+    let result = unsafe {
+        sys::virConnectRegisterCloseCallback(
+            connect.as_ptr(),
+            Some(on_close),
+            opaque.cast(),
+            Some(free_sender),
+        )
+    };
+    if result < 0 {
+        tracing::debug!(cause = %Cause::last(), "no close callback on this connection");
+        // SAFETY: after a failed registration libvirt does not free the value, so it is ours.
+        drop(unsafe { Box::from_raw(opaque) });
+    }
+    (result >= 0, receiver)
+}
+
+/// Ends the notification; libvirt keeps a reference to the connection until then.
+pub(super) fn unregister(connect: &virt::connect::Connect) {
+    // SAFETY: the connection is valid and the callback is the one that was registered.
+    if unsafe { sys::virConnectUnregisterCloseCallback(connect.as_ptr(), Some(on_close)) } < 0 {
+        tracing::debug!(cause = %Cause::last(), "the close callback stays registered");
+    }
+}
+
+/// Completes when a reason arrives; never, when the driver does not tell.
+pub(super) async fn wait(mut receiver: watch::Receiver<Option<CloseReason>>) -> CloseReason {
+    loop {
+        if let Some(reason) = *receiver.borrow_and_update() {
+            return reason;
+        }
+        if receiver.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+unsafe extern "C" fn on_close(_: sys::virConnectPtr, reason: c_int, opaque: *mut c_void) {
+    // SAFETY: `opaque` is the sender given at registration, alive until `free_sender`, and only
+    // used by shared reference.
+    let sender = unsafe { &*opaque.cast::<Sender>() };
+    // `send_replace` neither blocks nor panics, with or without receivers.
+    sender.send_replace(Some(CloseReason::from_libvirt(reason)));
+}
+
+unsafe extern "C" fn free_sender(opaque: *mut c_void) {
+    // SAFETY: libvirt calls this once, with the pointer made by `Box::into_raw` in `register`.
+    drop(unsafe { Box::from_raw(opaque.cast::<Sender>()) });
+}

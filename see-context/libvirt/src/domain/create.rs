@@ -1,0 +1,158 @@
+//! Bringing domains into being, and finding them again.
+
+use uuid::Uuid;
+use virt_sys as sys;
+
+use super::Domain;
+use crate::connection::Connection;
+use crate::error::Error;
+
+/// How a domain starts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StartOptions {
+    /// The CPUs stay halted until [`Domain::resume`].
+    pub paused: bool,
+    /// The domain is destroyed when this connection to the driver closes, also by the death of
+    /// the process where the driver lives in a daemon.
+    pub auto_destroy: bool,
+}
+
+impl StartOptions {
+    fn flags(self) -> u32 {
+        let mut flags = sys::VIR_DOMAIN_NONE;
+        if self.paused {
+            flags |= sys::VIR_DOMAIN_START_PAUSED;
+        }
+        if self.auto_destroy {
+            flags |= sys::VIR_DOMAIN_START_AUTODESTROY;
+        }
+        flags
+    }
+}
+
+impl Connection {
+    /// Creates and starts a transient domain: it leaves nothing behind in libvirt when it stops.
+    ///
+    /// When this runs out of time, the domain may still come into being.
+    ///
+    /// # Errors
+    /// [`Error::is_bad_xml`], [`Error::is_existing`] for a known name or UUID, whatever else
+    /// libvirt reports, or the time limit.
+    pub async fn create_domain(&self, xml: &str, options: StartOptions) -> Result<Domain, Error> {
+        let (xml, limit) = (xml.to_owned(), self.limit);
+        self.call("create a domain on", move |inner| {
+            let domain = inner.connect().create_domain_xml(&xml, options.flags())?;
+            Domain::adopt(domain, inner, limit)
+        })
+        .await
+    }
+
+    /// Defines a persistent domain without starting it. libvirt replaces the definition of a
+    /// domain with the same name *and* UUID.
+    ///
+    /// # Errors
+    /// As [`Connection::create_domain`].
+    pub async fn define_domain(&self, xml: &str) -> Result<Domain, Error> {
+        let (xml, limit) = (xml.to_owned(), self.limit);
+        self.call("define a domain on", move |inner| {
+            let domain = inner.connect().define_domain_xml(&xml)?;
+            Domain::adopt(domain, inner, limit)
+        })
+        .await
+    }
+
+    /// Finds a domain by its UUID.
+    ///
+    /// # Errors
+    /// [`Error::is_no_domain`], whatever else libvirt reports, or the time limit.
+    pub async fn domain(&self, uuid: Uuid) -> Result<Domain, Error> {
+        let (subject, limit) = (format!("domain {uuid}"), self.limit);
+        self.call_on("look up", subject, move |inner| {
+            Domain::adopt(inner.connect().lookup_domain_by_uuid(uuid)?, inner, limit)
+        })
+        .await
+    }
+
+    /// Finds a domain by its name.
+    ///
+    /// # Errors
+    /// As [`Connection::domain`].
+    pub async fn domain_by_name(&self, name: &str) -> Result<Domain, Error> {
+        let (name, limit) = (name.to_owned(), self.limit);
+        self.call_on("look up", format!("domain {name}"), move |inner| {
+            Domain::adopt(inner.connect().lookup_domain_by_name(&name)?, inner, limit)
+        })
+        .await
+    }
+
+    /// All domains of the driver, running or only defined.
+    ///
+    /// # Errors
+    /// Whatever libvirt reports, or the time limit.
+    pub async fn domains(&self) -> Result<Vec<Domain>, Error> {
+        let limit = self.limit;
+        self.call("list the domains of", move |inner| {
+            let mut found = Vec::new();
+            for domain in inner.connect().list_all_domains(0)? {
+                found.push(Domain::adopt(domain, inner, limit)?);
+            }
+            Ok(found)
+        })
+        .await
+    }
+}
+
+impl Domain {
+    /// Starts a defined domain.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_state`] when it runs already, whatever else libvirt reports, or the
+    /// time limit.
+    pub async fn start(&self, options: StartOptions) -> Result<(), Error> {
+        self.call("start", move |domain| {
+            Ok(domain.create_with_flags(options.flags())?)
+        })
+        .await
+    }
+
+    /// Removes the definition together with managed save image, snapshot and checkpoint
+    /// metadata, NVRAM file. Drivers that know less are asked for less, down to a plain removal.
+    /// A running domain becomes transient.
+    ///
+    /// # Errors
+    /// [`Error::is_no_domain`], whatever else libvirt reports, or the time limit.
+    pub async fn undefine(&self) -> Result<(), Error> {
+        const ATTEMPTS: [u32; 3] = [
+            sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+                | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+                | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+                | sys::VIR_DOMAIN_UNDEFINE_NVRAM,
+            sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA,
+            0,
+        ];
+        self.call("undefine", |domain| {
+            let mut refused = None;
+            for flags in ATTEMPTS {
+                match domain.undefine_flags(flags) {
+                    Ok(()) => return Ok(()),
+                    Err(error) => {
+                        let code = error.code().to_raw();
+                        refused = Some(error);
+                        // A driver refuses a flag it does not know as an argument.
+                        if code != sys::VIR_ERR_INVALID_ARG && code != sys::VIR_ERR_NO_SUPPORT {
+                            break;
+                        }
+                    }
+                }
+            }
+            match refused {
+                Some(error) if error.code().to_raw() == sys::VIR_ERR_NO_SUPPORT => {
+                    Ok(domain.undefine()?)
+                }
+                Some(error) => Err(error.into()),
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+}

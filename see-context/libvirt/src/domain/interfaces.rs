@@ -1,0 +1,107 @@
+//! The addresses of a domain's network interfaces.
+
+use std::net::IpAddr;
+use std::ptr;
+
+use virt_sys as sys;
+
+use super::Domain;
+use crate::error::{Cause, Error};
+use crate::text;
+
+/// Who is asked for the addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressSource {
+    /// The DHCP leases of libvirt's network.
+    Lease,
+    /// QEMU's guest agent; the guest may say anything.
+    GuestAgent,
+    /// The host's ARP table.
+    Arp,
+}
+
+/// The addresses of one interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InterfaceAddresses {
+    /// The interface, as the source names it.
+    pub name: String,
+    /// Its hardware address, where the source knows it.
+    pub mac: Option<String>,
+    /// The addresses with the length of their prefix. What the source gave that is no address
+    /// is left out.
+    pub addresses: Vec<(IpAddr, u32)>,
+}
+
+impl Domain {
+    /// The addresses of the domain's interfaces. Leases may be old ones of a reused hardware
+    /// address: compare [`crate::Network::dhcp_leases`].
+    ///
+    /// # Errors
+    /// [`Error::is_unsupported`], whatever else libvirt reports, or the time limit.
+    pub async fn interface_addresses(
+        &self,
+        source: AddressSource,
+    ) -> Result<Vec<InterfaceAddresses>, Error> {
+        let source = match source {
+            AddressSource::Lease => sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
+            AddressSource::GuestAgent => sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT,
+            AddressSource::Arp => sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
+        };
+        self.call("read the addresses of", move |domain| {
+            addresses(domain, source)
+        })
+        .await
+    }
+}
+
+/// The `virt` crate's own call leaks the elements.
+fn addresses(domain: &virt::domain::Domain, source: u32) -> Result<Vec<InterfaceAddresses>, Cause> {
+    let mut list: *mut sys::virDomainInterfacePtr = ptr::null_mut();
+    // SAFETY: the domain is valid and `list` a live variable that receives an array.
+    let count =
+        unsafe { sys::virDomainInterfaceAddresses(domain.as_ptr(), &raw mut list, source, 0) };
+    let Ok(count) = usize::try_from(count) else {
+        return Err(Cause::last());
+    };
+    let mut found = Vec::with_capacity(count);
+    for index in 0..count {
+        // SAFETY: libvirt filled `count` elements, each a valid pointer that is ours to free;
+        // each is read once and freed right after.
+        unsafe {
+            let interface = *list.add(index);
+            found.push(read(&*interface));
+            sys::virDomainInterfaceFree(interface);
+        }
+    }
+    // SAFETY: the array itself came from malloc and is ours; null is fine.
+    unsafe { libc::free(list.cast()) };
+    Ok(found)
+}
+
+/// # Safety
+/// `interface` was filled by libvirt and not freed.
+unsafe fn read(interface: &sys::virDomainInterface) -> InterfaceAddresses {
+    let mut addresses = Vec::new();
+    for index in 0..interface.naddrs as usize {
+        // SAFETY: `addrs` holds `naddrs` elements whose texts are valid.
+        let (address, prefix) = unsafe {
+            let entry = &*interface.addrs.add(index);
+            (text::borrowed(entry.addr), entry.prefix)
+        };
+        if let Some(address) = address.and_then(|text| text.parse().ok()) {
+            addresses.push((address, prefix));
+        }
+    }
+    // SAFETY: both texts are null or valid, as libvirt filled them.
+    let (name, mac) = unsafe {
+        (
+            text::borrowed(interface.name),
+            text::borrowed(interface.hwaddr),
+        )
+    };
+    InterfaceAddresses {
+        name: name.unwrap_or_default(),
+        mac,
+        addresses,
+    }
+}

@@ -1,0 +1,130 @@
+//! Changing a domain's power.
+
+use virt_sys as sys;
+
+use super::Domain;
+use crate::error::Error;
+
+/// The way a guest is asked to shut down or reboot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ShutdownMode {
+    /// The hypervisor's choice.
+    #[default]
+    Default,
+    /// Pressing the power button.
+    Acpi,
+    /// Asking QEMU's guest agent.
+    GuestAgent,
+    /// Writing to the container's `/dev/initctl`.
+    Initctl,
+    /// Sending a signal to the container's init.
+    Signal,
+    /// The paravirtual control channel (Xen).
+    Paravirt,
+}
+
+impl ShutdownMode {
+    /// libvirt gives both operations the same numbers.
+    fn flags(self) -> u32 {
+        match self {
+            Self::Default => 0,
+            Self::Acpi => sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
+            Self::GuestAgent => sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
+            Self::Initctl => sys::VIR_DOMAIN_SHUTDOWN_INITCTL,
+            Self::Signal => sys::VIR_DOMAIN_SHUTDOWN_SIGNAL,
+            Self::Paravirt => sys::VIR_DOMAIN_SHUTDOWN_PARAVIRT,
+        }
+    }
+}
+
+impl Domain {
+    /// Ends the domain at once, as pulling the plug does.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_state`] or [`Error::is_no_domain`] when it does not run, whatever else
+    /// libvirt reports, or the time limit.
+    pub async fn destroy(&self) -> Result<(), Error> {
+        self.call("destroy", |domain| Ok(domain.destroy()?)).await
+    }
+
+    /// Ends the domain, but gives up with an error when the hypervisor's process does not end
+    /// after a polite request, instead of killing it. Its disk caches are then intact.
+    ///
+    /// # Errors
+    /// As [`Domain::destroy`].
+    pub async fn destroy_gracefully(&self) -> Result<(), Error> {
+        self.call("destroy gracefully", |domain| {
+            domain.destroy_flags(sys::VIR_DOMAIN_DESTROY_GRACEFUL)?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Halts the CPUs; memory stays.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_state`] when it does not run, whatever else libvirt reports, or the
+    /// time limit.
+    pub async fn suspend(&self) -> Result<(), Error> {
+        self.call("suspend", |domain| {
+            domain.suspend()?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets the CPUs run on.
+    ///
+    /// # Errors
+    /// As [`Domain::suspend`].
+    pub async fn resume(&self) -> Result<(), Error> {
+        self.call("resume", |domain| {
+            domain.resume()?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Asks the guest to shut down and returns at once; the guest may ignore it. Watch the
+    /// domain's events for the end.
+    ///
+    /// # Errors
+    /// [`Error::is_unsupported`] for a mode the driver does not have, whatever else libvirt
+    /// reports, or the time limit.
+    pub async fn shutdown(&self, mode: ShutdownMode) -> Result<(), Error> {
+        self.call("shut down", move |domain| {
+            // The plain call serves drivers that do not know the one with flags.
+            if mode == ShutdownMode::Default {
+                domain.shutdown()?;
+            } else {
+                domain.shutdown_flags(mode.flags())?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Asks the guest to reboot and returns at once; the guest may ignore it.
+    ///
+    /// # Errors
+    /// As [`Domain::shutdown`].
+    pub async fn reboot(&self, mode: ShutdownMode) -> Result<(), Error> {
+        self.call("reboot", move |domain| {
+            domain.reboot(mode.flags())?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Resets the machine at once, as its reset button does.
+    ///
+    /// # Errors
+    /// As [`Domain::suspend`].
+    pub async fn reset(&self) -> Result<(), Error> {
+        self.call("reset", |domain| {
+            domain.reset()?;
+            Ok(())
+        })
+        .await
+    }
+}

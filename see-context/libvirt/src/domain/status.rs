@@ -1,0 +1,199 @@
+//! What a domain is doing.
+
+use std::fmt;
+use std::os::raw::c_int;
+use std::time::Duration;
+
+use virt_sys as sys;
+
+use super::Domain;
+use crate::error::{Cause, Error};
+
+/// libvirt's states of a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DomainState {
+    /// The hypervisor keeps no state.
+    NoState,
+    /// The CPUs run.
+    Running,
+    /// Running, and waiting for a resource.
+    Blocked,
+    /// The CPUs are halted; see the reason.
+    Paused,
+    /// On its way down, and not there yet.
+    Shutdown,
+    /// Not running.
+    Shutoff,
+    /// Stopped by a crash.
+    Crashed,
+    /// Put to sleep by the guest's power management.
+    PmSuspended,
+    /// A state this version does not know.
+    Other(i32),
+}
+
+impl DomainState {
+    fn from_libvirt(state: c_int) -> Self {
+        match u32::try_from(state) {
+            Ok(sys::VIR_DOMAIN_NOSTATE) => Self::NoState,
+            Ok(sys::VIR_DOMAIN_RUNNING) => Self::Running,
+            Ok(sys::VIR_DOMAIN_BLOCKED) => Self::Blocked,
+            Ok(sys::VIR_DOMAIN_PAUSED) => Self::Paused,
+            Ok(sys::VIR_DOMAIN_SHUTDOWN) => Self::Shutdown,
+            Ok(sys::VIR_DOMAIN_SHUTOFF) => Self::Shutoff,
+            Ok(sys::VIR_DOMAIN_CRASHED) => Self::Crashed,
+            Ok(sys::VIR_DOMAIN_PMSUSPENDED) => Self::PmSuspended,
+            _ => Self::Other(state),
+        }
+    }
+}
+
+impl fmt::Display for DomainState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoState => "no state",
+            Self::Running => "running",
+            Self::Blocked => "blocked",
+            Self::Paused => "paused",
+            Self::Shutdown => "shutting down",
+            Self::Shutoff => "shut off",
+            Self::Crashed => "crashed",
+            Self::PmSuspended => "asleep",
+            Self::Other(state) => return write!(f, "state {state}"),
+        })
+    }
+}
+
+/// A state with libvirt's reason for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DomainStatus {
+    /// The state.
+    pub state: DomainState,
+    /// libvirt's number of the reason; its meaning depends on the state.
+    pub reason: i32,
+}
+
+impl DomainStatus {
+    /// The reason in words; `unknown` for numbers without a known meaning.
+    #[must_use]
+    pub fn reason_text(&self) -> &'static str {
+        let Ok(reason) = u32::try_from(self.reason) else {
+            return "unknown";
+        };
+        match self.state {
+            DomainState::Running => running(reason),
+            DomainState::Paused => paused(reason),
+            DomainState::Shutdown if reason == sys::VIR_DOMAIN_SHUTDOWN_USER => "asked for",
+            DomainState::Shutoff => shutoff(reason),
+            DomainState::Crashed if reason == sys::VIR_DOMAIN_CRASHED_PANICKED => "guest panicked",
+            _ => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for DomainStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.state, self.reason_text())
+    }
+}
+
+fn running(reason: u32) -> &'static str {
+    match reason {
+        sys::VIR_DOMAIN_RUNNING_BOOTED => "booted",
+        sys::VIR_DOMAIN_RUNNING_MIGRATED => "migrated",
+        sys::VIR_DOMAIN_RUNNING_RESTORED => "restored",
+        sys::VIR_DOMAIN_RUNNING_FROM_SNAPSHOT => "from a snapshot",
+        sys::VIR_DOMAIN_RUNNING_UNPAUSED => "resumed",
+        sys::VIR_DOMAIN_RUNNING_WAKEUP => "woken up",
+        sys::VIR_DOMAIN_RUNNING_CRASHED => "resumed after a crash",
+        _ => "unknown",
+    }
+}
+
+fn paused(reason: u32) -> &'static str {
+    match reason {
+        sys::VIR_DOMAIN_PAUSED_USER => "asked for",
+        sys::VIR_DOMAIN_PAUSED_MIGRATION => "migrating",
+        sys::VIR_DOMAIN_PAUSED_SAVE => "saving",
+        sys::VIR_DOMAIN_PAUSED_DUMP => "dumping memory",
+        sys::VIR_DOMAIN_PAUSED_IOERROR => "disk error",
+        sys::VIR_DOMAIN_PAUSED_WATCHDOG => "watchdog",
+        sys::VIR_DOMAIN_PAUSED_FROM_SNAPSHOT => "from a snapshot",
+        sys::VIR_DOMAIN_PAUSED_SHUTTING_DOWN => "shutting down",
+        sys::VIR_DOMAIN_PAUSED_SNAPSHOT => "taking a snapshot",
+        sys::VIR_DOMAIN_PAUSED_CRASHED => "guest crashed",
+        sys::VIR_DOMAIN_PAUSED_STARTING_UP => "starting up",
+        _ => "unknown",
+    }
+}
+
+fn shutoff(reason: u32) -> &'static str {
+    match reason {
+        sys::VIR_DOMAIN_SHUTOFF_SHUTDOWN => "shut down",
+        sys::VIR_DOMAIN_SHUTOFF_DESTROYED => "destroyed",
+        sys::VIR_DOMAIN_SHUTOFF_CRASHED => "hypervisor crashed",
+        sys::VIR_DOMAIN_SHUTOFF_MIGRATED => "migrated away",
+        sys::VIR_DOMAIN_SHUTOFF_SAVED => "saved",
+        sys::VIR_DOMAIN_SHUTOFF_FAILED => "failed to start",
+        sys::VIR_DOMAIN_SHUTOFF_FROM_SNAPSHOT => "from a snapshot",
+        sys::VIR_DOMAIN_SHUTOFF_DAEMON => "daemon decided",
+        _ => "unknown",
+    }
+}
+
+/// A domain's resources.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DomainInfo {
+    /// The most memory it may get, in bytes.
+    pub max_memory: u64,
+    /// The memory it has, in bytes.
+    pub memory: u64,
+    /// The number of virtual CPUs.
+    pub cpus: u32,
+    /// The CPU time it used.
+    pub cpu_time: Duration,
+}
+
+impl Domain {
+    /// The state and libvirt's reason for it.
+    ///
+    /// # Errors
+    /// [`Error::is_no_domain`] for a transient domain that ended, whatever else libvirt reports,
+    /// or the time limit.
+    pub async fn status(&self) -> Result<DomainStatus, Error> {
+        self.call("read the state of", |domain| {
+            let (mut state, mut reason): (c_int, c_int) = (0, 0);
+            // The `virt` crate's own call does not look at the result.
+            // SAFETY: the domain is valid, and both pointers are to live variables.
+            let result = unsafe {
+                sys::virDomainGetState(domain.as_ptr(), &raw mut state, &raw mut reason, 0)
+            };
+            if result < 0 {
+                return Err(Cause::last());
+            }
+            Ok(DomainStatus {
+                state: DomainState::from_libvirt(state),
+                reason,
+            })
+        })
+        .await
+    }
+
+    /// Memory, CPUs and CPU time.
+    ///
+    /// # Errors
+    /// As [`Domain::status`].
+    pub async fn info(&self) -> Result<DomainInfo, Error> {
+        self.call("read the resources of", |domain| {
+            let info = domain.info()?;
+            Ok(DomainInfo {
+                max_memory: info.max_mem.saturating_mul(1024),
+                memory: info.memory.saturating_mul(1024),
+                cpus: info.nr_virt_cpu,
+                cpu_time: Duration::from_nanos(info.cpu_time),
+            })
+        })
+        .await
+    }
+}

@@ -1,0 +1,211 @@
+//! The C side of domain events. The callbacks run on libvirt's event thread: they copy what they
+//! are given, queue it, and neither block nor let a panic out.
+
+use std::mem::transmute;
+use std::os::raw::{c_char, c_int, c_uchar, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+use virt_sys as sys;
+
+use super::Sink;
+use super::event::{DomainEvent, IoErrorAction, WatchdogAction};
+use crate::error::Cause;
+use crate::text;
+
+type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
+
+/// One of libvirt's event identifiers with the callback for it.
+pub(super) struct Kind {
+    pub(super) id: u32,
+    callback: Generic,
+}
+
+/// What is listened to; the lifecycle first.
+pub(super) fn kinds() -> [Kind; 5] {
+    type Lifecycle = unsafe extern "C" fn(
+        sys::virConnectPtr,
+        sys::virDomainPtr,
+        c_int,
+        c_int,
+        *mut c_void,
+    ) -> c_int;
+    type Watchdog = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, *mut c_void);
+    type IoError = unsafe extern "C" fn(
+        sys::virConnectPtr,
+        sys::virDomainPtr,
+        *const c_char,
+        *const c_char,
+        c_int,
+        *const c_char,
+        *mut c_void,
+    );
+    type Agent =
+        unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void);
+    // SAFETY: libvirt takes every callback as the generic type and, by the event identifier it is
+    // registered under, casts it back to the type it has here before calling it.
+    unsafe {
+        [
+            Kind {
+                id: sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+                callback: transmute::<Lifecycle, Generic>(on_lifecycle),
+            },
+            Kind {
+                id: sys::VIR_DOMAIN_EVENT_ID_REBOOT,
+                callback: on_reboot,
+            },
+            Kind {
+                id: sys::VIR_DOMAIN_EVENT_ID_WATCHDOG,
+                callback: transmute::<Watchdog, Generic>(on_watchdog),
+            },
+            Kind {
+                id: sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON,
+                callback: transmute::<IoError, Generic>(on_io_error),
+            },
+            Kind {
+                id: sys::VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE,
+                callback: transmute::<Agent, Generic>(on_agent),
+            },
+        ]
+    }
+}
+
+/// Registers for all domains of the connection, since ours may not exist yet; the callback
+/// compares the UUID.
+pub(super) fn register(
+    connect: &virt::connect::Connect,
+    kind: &Kind,
+    sink: Sink,
+) -> Result<c_int, Cause> {
+    let opaque = Box::into_raw(Box::new(sink));
+    // SAFETY: the connection is valid; the callback has the type that belongs to the identifier;
+    // `opaque` is what it and `free_sink` expect, and lives until libvirt calls the latter, once.
+    let id = unsafe {
+        sys::virConnectDomainEventRegisterAny(
+            connect.as_ptr(),
+            ptr::null_mut(),
+            kind.id.cast_signed(),
+            Some(kind.callback),
+            opaque.cast(),
+            Some(free_sink),
+        )
+    };
+    if id < 0 {
+        let cause = Cause::last();
+        // SAFETY: after a failed registration libvirt does not free the value, so it is ours.
+        drop(unsafe { Box::from_raw(opaque) });
+        return Err(cause);
+    }
+    Ok(id)
+}
+
+pub(super) fn deregister(connect: &virt::connect::Connect, id: c_int) {
+    // SAFETY: the connection is valid; an unknown identifier is an error, no more.
+    if unsafe { sys::virConnectDomainEventDeregisterAny(connect.as_ptr(), id) } < 0 {
+        tracing::debug!(id, cause = %Cause::last(), "a domain event stays registered");
+    }
+}
+
+/// Queues the event if `domain` is the one that is watched.
+///
+/// # Safety
+/// To be called by a callback with the domain and the opaque value that libvirt gave it.
+unsafe fn deliver(
+    domain: sys::virDomainPtr,
+    opaque: *mut c_void,
+    event: impl FnOnce() -> DomainEvent,
+) {
+    // A panic must not cross into C. It has been printed by the panic hook; there is nobody else
+    // to tell.
+    let _ = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: libvirt passes the value from `register`, which lives until `free_sink`.
+        let sink = unsafe { &*opaque.cast::<Sink>() };
+        let mut uuid: [c_uchar; 16] = [0; 16];
+        // SAFETY: libvirt keeps the domain valid during the callback, and the buffer has the 16
+        // bytes that the function writes.
+        let known = unsafe { sys::virDomainGetUUID(domain, uuid.as_mut_ptr()) } == 0;
+        if known && uuid == *sink.uuid.as_bytes() {
+            sink.post(event());
+        }
+    }));
+}
+
+unsafe extern "C" fn on_lifecycle(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    event: c_int,
+    detail: c_int,
+    opaque: *mut c_void,
+) -> c_int {
+    // SAFETY: the arguments come from libvirt.
+    unsafe { deliver(domain, opaque, || DomainEvent::lifecycle(event, detail)) };
+    0
+}
+
+unsafe extern "C" fn on_reboot(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    opaque: *mut c_void,
+) {
+    // SAFETY: the arguments come from libvirt.
+    unsafe { deliver(domain, opaque, || DomainEvent::Rebooted) };
+}
+
+unsafe extern "C" fn on_watchdog(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    action: c_int,
+    opaque: *mut c_void,
+) {
+    // SAFETY: the arguments come from libvirt.
+    unsafe {
+        deliver(domain, opaque, || {
+            DomainEvent::Watchdog(WatchdogAction::new(action))
+        });
+    }
+}
+
+unsafe extern "C" fn on_io_error(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    path: *const c_char,
+    device: *const c_char,
+    action: c_int,
+    reason: *const c_char,
+    opaque: *mut c_void,
+) {
+    // SAFETY: the arguments come from libvirt; the texts are null or valid during the callback.
+    unsafe {
+        deliver(domain, opaque, || DomainEvent::IoError {
+            device: text::borrowed(device).unwrap_or_default(),
+            path: text::borrowed(path).unwrap_or_default(),
+            reason: text::borrowed(reason).unwrap_or_default(),
+            action: IoErrorAction::new(action),
+        });
+    }
+}
+
+unsafe extern "C" fn on_agent(
+    _: sys::virConnectPtr,
+    domain: sys::virDomainPtr,
+    state: c_int,
+    _reason: c_int,
+    opaque: *mut c_void,
+) {
+    let connected = sys::VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED;
+    // SAFETY: the arguments come from libvirt.
+    unsafe {
+        deliver(domain, opaque, || {
+            if u32::try_from(state) == Ok(connected) {
+                DomainEvent::GuestAgentConnected
+            } else {
+                DomainEvent::GuestAgentDisconnected
+            }
+        });
+    }
+}
+
+unsafe extern "C" fn free_sink(opaque: *mut c_void) {
+    // SAFETY: libvirt calls this once, with the pointer made by `Box::into_raw` in `register`.
+    drop(unsafe { Box::from_raw(opaque.cast::<Sink>()) });
+}

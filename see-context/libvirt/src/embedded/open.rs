@@ -1,0 +1,78 @@
+//! Opening the embedded driver: one root a process.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{EmbeddedRoot, cache, folder};
+use crate::call;
+use crate::connection::{CALL_LIMIT, Connection, Inner};
+use crate::error::{Cause, Error};
+use crate::event_loop;
+
+/// The root of this process. The lock also keeps two first opens from racing in libvirt.
+static OPEN: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// The root that this process runs the embedded driver on, once it does. It stays the only
+/// possible one until the process ends.
+#[must_use]
+pub fn opened_root() -> Option<PathBuf> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+impl Connection {
+    /// Opens the embedded QEMU driver on `root`, within `limit`. The first time on a host it
+    /// probes the emulators, for seconds; what it finds is saved for the next root.
+    ///
+    /// libvirt keeps the driver running until the process ends, whether or not connections are
+    /// left. QEMU processes outlive it.
+    ///
+    /// # Errors
+    /// [`Cause::OtherRoot`] when this process has opened another root, [`Cause::RootLocked`]
+    /// when another process has this one, whatever else libvirt reports, or the time limit.
+    pub async fn open_embedded(root: &EmbeddedRoot, limit: Duration) -> Result<Self, Error> {
+        let places = Inner::places_for_new();
+        let (root, shared) = (root.clone(), Arc::clone(&places));
+        let uri = root.uri();
+        let inner = call::call(&places, limit, "open", uri, move || {
+            event_loop::start()?;
+            let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(other) = open.as_ref().filter(|other| **other != root.path) {
+                return Err(Cause::OtherRoot {
+                    open: other.clone(),
+                });
+            }
+            let inner =
+                Inner::open(root.uri(), shared).map_err(|cause| locked(cause, &root.path))?;
+            *open = Some(root.path.clone());
+            drop(open);
+            folder::narrow(&root.path)?;
+            // Asking makes libvirt probe what it does not know.
+            inner.connect().capabilities()?;
+            if let Some(saved) = &root.saved
+                && let Err(cause) = cache::save(&root.path, saved)
+            {
+                tracing::warn!(%cause, "the next root will have to probe the emulators again");
+            }
+            Ok(inner)
+        })
+        .await?;
+        Ok(Self {
+            inner: Arc::new(inner),
+            limit: CALL_LIMIT,
+        })
+    }
+}
+
+/// Tells a root that another process holds from other failures.
+fn locked(cause: Cause, root: &Path) -> Cause {
+    match cause {
+        Cause::Libvirt { message, .. } if message.contains("driver.pid") => Cause::RootLocked {
+            pid: std::fs::read_to_string(root.join("run/qemu/driver.pid"))
+                .ok()
+                .and_then(|text| text.trim().parse().ok()),
+            message,
+        },
+        other => other,
+    }
+}
