@@ -1,0 +1,89 @@
+//! Windows, as far as the standard library reaches.
+
+use crate::protocol::Exit;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::windows::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+
+/// `CREATE_NEW_PROCESS_GROUP`.
+const NEW_GROUP: u32 = 0x200;
+
+/// What separates paths, drives and streams in a file name.
+pub(crate) const SEPARATORS: &[u8] = b"/\\:";
+
+/// Bytes from the wire as the system's string.
+pub(crate) fn os_string(bytes: Vec<u8>) -> Option<OsString> {
+    let text = String::from_utf8(bytes).ok()?;
+    (!text.contains('\0')).then(|| text.into())
+}
+
+/// The system's string as bytes for the wire.
+pub(crate) fn os_bytes(text: &OsStr) -> Vec<u8> {
+    text.to_string_lossy().into_owned().into_bytes()
+}
+
+/// Makes a folder.
+pub(crate) fn make_private_folder(path: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(path)
+}
+
+/// Makes a file that did not exist.
+pub(crate) fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).open(path)
+}
+
+/// Opens a file for reading.
+pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+/// Windows has no permission bits.
+pub(crate) fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
+    Ok(())
+}
+
+/// Makes the program the leader of a process group of its own.
+pub(crate) fn lead_group(command: &mut Command) {
+    command.creation_flags(NEW_GROUP);
+}
+
+/// No shell of Windows reads numbers one by one: each kill starts a process.
+pub(crate) fn killer() -> Option<Command> {
+    None
+}
+
+/// A process that kills this one tree.
+pub(crate) fn kill_once(group: u32) -> Command {
+    let mut command = Command::new("taskkill");
+    command.args(["/f", "/t", "/pid", &group.to_string()]);
+    command
+}
+
+/// How a process ended.
+pub(crate) fn exit_of(status: ExitStatus) -> Exit {
+    status.code().map_or(Exit::Unknown, Exit::Code)
+}
+
+/// There is no command that sets the clock from a number.
+pub(crate) fn set_clock(_unix_seconds: u64) -> Option<Command> {
+    None
+}
+
+/// The machine's name.
+pub(crate) fn hostname() -> String {
+    std::env::var("COMPUTERNAME").unwrap_or_default()
+}
+
+/// Nothing in the environment tells it.
+pub(crate) fn release() -> String {
+    String::new()
+}
+
+/// Windows does not choose a process to end when memory runs out.
+pub(crate) fn resist_memory_pressure() {}
+
+/// Windows does not choose a process to end when memory runs out.
+pub(crate) fn expose_to_memory_pressure(_pid: u32) {}
