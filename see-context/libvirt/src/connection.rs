@@ -13,6 +13,7 @@ use crate::event_loop;
 use crate::text;
 
 pub use self::close::CloseReason;
+pub(crate) use self::close::wait as wait_closed;
 pub(crate) use self::inner::Inner;
 
 /// The time a call gets unless [`Connection::within`] says otherwise. Long enough for a destroy
@@ -166,7 +167,7 @@ impl Connection {
     /// Waits until the connection is lost. A driver inside the process is never lost, so bound
     /// the wait.
     pub async fn closed(&self) -> CloseReason {
-        close::wait(self.inner.watch_close()).await
+        wait_closed(self.inner.watch_close()).await
     }
 
     /// Runs a libvirt call on this connection.

@@ -2,81 +2,65 @@
 
 mod callbacks;
 mod event;
+mod hub;
 
 use std::fmt;
-use std::os::raw::c_int;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 use uuid::Uuid;
-use virt_sys as sys;
 
-use crate::call;
-use crate::connection::{Connection, Inner};
-use crate::error::{Cause, Error};
+use crate::connection::{Connection, Inner, wait_closed};
+use crate::error::Error;
 
 pub use self::event::{
     DomainEvent, IoErrorAction, PauseCause, ShutdownCause, StopCause, WatchdogAction,
 };
+pub(crate) use self::hub::Hub;
 
 /// How many events wait for their reader; those beyond it are counted and dropped.
 pub const EVENT_QUEUE: usize = 256;
 
 impl Connection {
     /// Watches the domain with this UUID, which need not exist yet: events from now on, in
-    /// libvirt's order.
+    /// libvirt's order. Any number of watches may run on a connection.
     ///
     /// # Errors
     /// [`Error::is_unsupported`] for drivers without domain events, whatever else libvirt
     /// reports, or the time limit.
     pub async fn domain_events(&self, uuid: Uuid) -> Result<DomainEvents, Error> {
         self.call_on("watch", format!("domain {uuid}"), move |inner| {
-            DomainEvents::subscribe(inner, uuid)
+            let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
+            let missed = Arc::new(AtomicU64::new(0));
+            let sink = Sink {
+                uuid,
+                sender,
+                missed: Arc::clone(&missed),
+            };
+            // Registering before the sink is there loses nothing: nobody waits for it yet.
+            inner.events().register(inner.connect())?;
+            inner.events().add(sink);
+            Ok(DomainEvents {
+                uuid,
+                receiver,
+                missed,
+                connection: Arc::clone(inner),
+            })
         })
         .await
     }
 }
 
-/// The events of one domain. Dropping it ends the watch.
+/// The events of one domain. Dropping it ends the watch. It keeps the connection open.
 pub struct DomainEvents {
     uuid: Uuid,
     receiver: mpsc::Receiver<DomainEvent>,
     missed: Arc<AtomicU64>,
-    registrations: Option<Registrations>,
+    connection: Arc<Inner>,
 }
 
 impl DomainEvents {
-    fn subscribe(connection: &Arc<Inner>, uuid: Uuid) -> Result<Self, Cause> {
-        let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
-        let missed = Arc::new(AtomicU64::new(0));
-        let sink = Sink {
-            uuid,
-            sender,
-            missed: Arc::clone(&missed),
-        };
-        let mut registrations = Registrations {
-            connection: Arc::clone(connection),
-            ids: Vec::new(),
-        };
-        for kind in callbacks::kinds() {
-            match callbacks::register(connection.connect(), &kind, sink.clone()) {
-                Ok(id) => registrations.ids.push(id),
-                // Dropping `registrations` takes back what was registered before.
-                Err(cause) if kind.id == sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE => return Err(cause),
-                Err(cause) => {
-                    tracing::debug!(event = kind.id, %cause, "the driver lacks an event");
-                }
-            }
-        }
-        Ok(Self {
-            uuid,
-            receiver,
-            missed,
-            registrations: Some(registrations),
-        })
-    }
-
     /// The domain's UUID.
     #[must_use]
     pub fn uuid(&self) -> Uuid {
@@ -91,17 +75,10 @@ impl DomainEvents {
         if missed > 0 {
             return Some(DomainEvent::Missed(missed));
         }
-        if let Ok(event) = self.receiver.try_recv() {
-            return Some(event);
-        }
-        let connection = Connection {
-            inner: Arc::clone(&self.registrations.as_ref()?.connection),
-            limit: crate::CALL_LIMIT,
-        };
         tokio::select! {
             biased;
             event = self.receiver.recv() => event,
-            _ = connection.closed() => None,
+            _ = wait_closed(self.connection.watch_close()) => None,
         }
     }
 }
@@ -116,29 +93,12 @@ impl fmt::Debug for DomainEvents {
 
 impl Drop for DomainEvents {
     fn drop(&mut self) {
-        // Taking a registration back talks to the daemon.
-        if let Some(registrations) = self.registrations.take() {
-            call::release(move || drop(registrations));
-        }
+        self.receiver.close();
+        self.connection.events().forget_closed();
     }
 }
 
-/// Callbacks to take back; libvirt keeps a reference to the connection until then.
-struct Registrations {
-    connection: Arc<Inner>,
-    ids: Vec<c_int>,
-}
-
-impl Drop for Registrations {
-    fn drop(&mut self) {
-        for id in self.ids.drain(..) {
-            callbacks::deregister(self.connection.connect(), id);
-        }
-    }
-}
-
-/// Where the callbacks put what they hear.
-#[derive(Clone)]
+/// Where the events of one domain go.
 struct Sink {
     uuid: Uuid,
     sender: mpsc::Sender<DomainEvent>,

@@ -71,7 +71,7 @@ pub(super) fn unregister(connect: &virt::connect::Connect) {
 }
 
 /// Completes when a reason arrives; never, when the driver does not tell.
-pub(super) async fn wait(mut receiver: watch::Receiver<Option<CloseReason>>) -> CloseReason {
+pub(crate) async fn wait(mut receiver: watch::Receiver<Option<CloseReason>>) -> CloseReason {
     loop {
         if let Some(reason) = *receiver.borrow_and_update() {
             return reason;

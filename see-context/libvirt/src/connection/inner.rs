@@ -6,6 +6,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::close::{self, CloseReason};
 use crate::call::{self, Places};
+use crate::domain_events::Hub;
 use crate::error::Cause;
 use crate::handle::Handle;
 use crate::text;
@@ -20,6 +21,7 @@ pub(crate) struct Inner {
     places: Places,
     close: watch::Receiver<Option<CloseReason>>,
     watched: bool,
+    events: Hub,
 }
 
 impl Inner {
@@ -44,6 +46,7 @@ impl Inner {
             places,
             close,
             watched,
+            events: Hub::default(),
         })
     }
 
@@ -65,6 +68,10 @@ impl Inner {
         *self.close.borrow()
     }
 
+    pub(crate) fn events(&self) -> &Hub {
+        &self.events
+    }
+
     pub(crate) fn watch_close(&self) -> watch::Receiver<Option<CloseReason>> {
         self.close.clone()
     }
@@ -76,8 +83,10 @@ impl Drop for Inner {
             return;
         };
         let (watched, uri) = (self.watched, std::mem::take(&mut self.uri));
+        let events = std::mem::take(&mut self.events);
         // Closing talks to the daemon, so it must not happen on an async thread.
         call::release(move || {
+            events.deregister(&connect);
             if watched {
                 close::unregister(&connect);
             }

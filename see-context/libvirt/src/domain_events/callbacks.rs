@@ -5,11 +5,13 @@ use std::mem::transmute;
 use std::os::raw::{c_char, c_int, c_uchar, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::Arc;
 
+use uuid::Uuid;
 use virt_sys as sys;
 
-use super::Sink;
 use super::event::{DomainEvent, IoErrorAction, WatchdogAction};
+use super::hub::Sinks;
 use crate::error::Cause;
 use crate::text;
 
@@ -70,16 +72,16 @@ pub(super) fn kinds() -> [Kind; 5] {
     }
 }
 
-/// Registers for all domains of the connection, since ours may not exist yet; the callback
-/// compares the UUID.
+/// Registers for all domains of the connection, since those watched may not exist yet; the
+/// sinks are told apart by UUID.
 pub(super) fn register(
     connect: &virt::connect::Connect,
     kind: &Kind,
-    sink: Sink,
+    sinks: Arc<Sinks>,
 ) -> Result<c_int, Cause> {
-    let opaque = Box::into_raw(Box::new(sink));
+    let opaque = Box::into_raw(Box::new(sinks));
     // SAFETY: the connection is valid; the callback has the type that belongs to the identifier;
-    // `opaque` is what it and `free_sink` expect, and lives until libvirt calls the latter, once.
+    // `opaque` is what it and `free_sinks` expect, and lives until libvirt calls the latter, once.
     let id = unsafe {
         sys::virConnectDomainEventRegisterAny(
             connect.as_ptr(),
@@ -87,7 +89,7 @@ pub(super) fn register(
             kind.id.cast_signed(),
             Some(kind.callback),
             opaque.cast(),
-            Some(free_sink),
+            Some(free_sinks),
         )
     };
     if id < 0 {
@@ -106,7 +108,7 @@ pub(super) fn deregister(connect: &virt::connect::Connect, id: c_int) {
     }
 }
 
-/// Queues the event if `domain` is the one that is watched.
+/// Queues the event for whoever watches `domain`.
 ///
 /// # Safety
 /// To be called by a callback with the domain and the opaque value that libvirt gave it.
@@ -118,14 +120,14 @@ unsafe fn deliver(
     // A panic must not cross into C. It has been printed by the panic hook; there is nobody else
     // to tell.
     let _ = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: libvirt passes the value from `register`, which lives until `free_sink`.
-        let sink = unsafe { &*opaque.cast::<Sink>() };
+        // SAFETY: libvirt passes the value from `register`, which lives until `free_sinks`.
+        let sinks = unsafe { &*opaque.cast::<Arc<Sinks>>() };
         let mut uuid: [c_uchar; 16] = [0; 16];
         // SAFETY: libvirt keeps the domain valid during the callback, and the buffer has the 16
         // bytes that the function writes.
         let known = unsafe { sys::virDomainGetUUID(domain, uuid.as_mut_ptr()) } == 0;
-        if known && uuid == *sink.uuid.as_bytes() {
-            sink.post(event());
+        if known {
+            sinks.post(Uuid::from_bytes(uuid), &event());
         }
     }));
 }
@@ -205,7 +207,7 @@ unsafe extern "C" fn on_agent(
     }
 }
 
-unsafe extern "C" fn free_sink(opaque: *mut c_void) {
+unsafe extern "C" fn free_sinks(opaque: *mut c_void) {
     // SAFETY: libvirt calls this once, with the pointer made by `Box::into_raw` in `register`.
-    drop(unsafe { Box::from_raw(opaque.cast::<Sink>()) });
+    drop(unsafe { Box::from_raw(opaque.cast::<Arc<Sinks>>()) });
 }

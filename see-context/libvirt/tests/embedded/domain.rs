@@ -1,0 +1,180 @@
+//! Machines on the embedded driver.
+
+use see_libvirt::{
+    DomainEvent, DomainEvents, DomainState, PauseCause, ShutdownCause, ShutdownMode, StartOptions,
+    StopCause,
+};
+use uuid::Uuid;
+
+use crate::process::{LIMIT, machine, play, succeeds};
+
+async fn next(events: &mut DomainEvents) -> DomainEvent {
+    tokio::time::timeout(LIMIT, events.next())
+        .await
+        .expect("an event comes in time")
+        .expect("the connection stands")
+}
+
+#[test]
+fn a_machine_is_created_watched_suspended_pictured_and_destroyed() {
+    let name = "domain::a_machine_is_created_watched_suspended_pictured_and_destroyed";
+    play(
+        name,
+        &["only"],
+        |part| async move {
+            let connection = part.open().await;
+            assert_eq!(connection.driver_type().await.unwrap(), "QEMU");
+            assert!(connection.is_alive().await.unwrap());
+            let uuid = Uuid::new_v4();
+            let mut events = connection.domain_events(uuid).await.unwrap();
+
+            let options = StartOptions {
+                paused: true,
+                ..StartOptions::default()
+            };
+            let domain = connection
+                .create_domain(&machine(uuid), options)
+                .await
+                .unwrap();
+            let status = domain.status().await.unwrap();
+            assert_eq!(status.state, DomainState::Paused);
+            assert_eq!(next(&mut events).await, DomainEvent::Started);
+            let asked = DomainEvent::Suspended(PauseCause::Asked);
+            assert_eq!(next(&mut events).await, asked);
+            assert!(domain.start(options).await.unwrap_err().is_invalid_state());
+            assert!(domain.id().is_some());
+
+            domain.resume().await.unwrap();
+            assert_eq!(next(&mut events).await, DomainEvent::Resumed);
+            assert_eq!(domain.status().await.unwrap().state, DomainState::Running);
+
+            let picture = domain.screenshot(0, 64 << 20).await.unwrap();
+            assert_eq!(picture.mime_type, "image/png");
+            assert!(picture.bytes.starts_with(b"\x89PNG\r\n\x1a\n"));
+
+            let answer = domain.qmp("{\"execute\": \"query-status\"}").await.unwrap();
+            assert!(answer.contains("\"running\":true"), "{answer}");
+            let info = domain.human_monitor("info status").await.unwrap();
+            assert!(info.contains("running"), "{info}");
+            let label = domain.metadata("urn:see:test").await.unwrap().unwrap();
+            assert!(label.contains("mine"), "{label}");
+
+            domain.suspend().await.unwrap();
+            assert_eq!(
+                next(&mut events).await,
+                DomainEvent::Suspended(PauseCause::Asked)
+            );
+            assert_eq!(
+                domain.status().await.unwrap().to_string(),
+                "paused (asked for)"
+            );
+            domain.resume().await.unwrap();
+            assert_eq!(next(&mut events).await, DomainEvent::Resumed);
+            domain.reset().await.unwrap();
+            assert_eq!(next(&mut events).await, DomainEvent::Rebooted);
+
+            domain.destroy().await.unwrap();
+            let mut last = next(&mut events).await;
+            if last == DomainEvent::Shutdown(ShutdownCause::Host) {
+                last = next(&mut events).await;
+            }
+            assert_eq!(last, DomainEvent::Stopped(StopCause::Destroyed));
+            assert!(domain.status().await.unwrap_err().is_no_domain());
+            assert!(domain.destroy().await.unwrap_err().is_no_domain());
+        },
+        succeeds,
+    );
+}
+
+#[test]
+fn a_guest_that_ignores_its_power_button_keeps_running() {
+    let name = "domain::a_guest_that_ignores_its_power_button_keeps_running";
+    play(
+        name,
+        &["only"],
+        |part| async move {
+            let connection = part.open().await;
+            let uuid = Uuid::new_v4();
+            let domain = connection
+                .create_domain(&machine(uuid), StartOptions::default())
+                .await
+                .unwrap();
+            domain.shutdown(ShutdownMode::Acpi).await.unwrap();
+            assert_eq!(domain.status().await.unwrap().state, DomainState::Running);
+            let error = domain.shutdown(ShutdownMode::Initctl).await.unwrap_err();
+            assert!(error.code().is_some(), "{error}");
+            domain.destroy_gracefully().await.unwrap();
+        },
+        succeeds,
+    );
+}
+
+#[test]
+fn the_death_of_the_emulator_is_told_as_a_crash_or_failure() {
+    let name = "domain::the_death_of_the_emulator_is_told_as_a_crash_or_failure";
+    play(
+        name,
+        &["only"],
+        |part| async move {
+            let connection = part.open().await;
+            let uuid = Uuid::new_v4();
+            let mut events = connection.domain_events(uuid).await.unwrap();
+            let domain = connection
+                .create_domain(&machine(uuid), StartOptions::default())
+                .await
+                .unwrap();
+            let pid_file = part.root_path().join(format!("run/qemu/see-{uuid}.pid"));
+            let pid = std::fs::read_to_string(&pid_file).unwrap();
+            let killed = std::process::Command::new("kill")
+                .args(["-9", pid.trim()])
+                .status()
+                .unwrap();
+            assert!(killed.success());
+            loop {
+                if let DomainEvent::Stopped(cause) = next(&mut events).await {
+                    assert!(
+                        matches!(cause, StopCause::Failed | StopCause::Crashed),
+                        "{cause:?}"
+                    );
+                    break;
+                }
+            }
+            assert!(domain.status().await.unwrap_err().is_no_domain());
+        },
+        succeeds,
+    );
+}
+
+#[test]
+fn several_machines_share_the_root_and_tell_their_events_apart() {
+    let name = "domain::several_machines_share_the_root_and_tell_their_events_apart";
+    play(
+        name,
+        &["only"],
+        |part| async move {
+            let connection = part.open().await;
+            let mut machines = Vec::new();
+            for _ in 0..3 {
+                let uuid = Uuid::new_v4();
+                let events = connection.domain_events(uuid).await.unwrap();
+                let domain = connection
+                    .create_domain(&machine(uuid), StartOptions::default())
+                    .await
+                    .unwrap();
+                machines.push((domain, events));
+            }
+            assert_eq!(connection.domains().await.unwrap().len(), 3);
+            for (domain, _) in &machines {
+                domain.destroy().await.unwrap();
+            }
+            for (_, events) in &mut machines {
+                let mut stops = 0;
+                while stops == 0 {
+                    stops += usize::from(matches!(next(events).await, DomainEvent::Stopped(_)));
+                }
+            }
+            assert_eq!(connection.domains().await.unwrap().len(), 0);
+        },
+        succeeds,
+    );
+}
