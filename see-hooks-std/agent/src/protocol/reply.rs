@@ -433,7 +433,11 @@ impl Outcome {
     fn read(r: &mut FieldReader<'_>) -> Result<Self, ProtocolError> {
         let how = r.u8()?;
         check("the kind of exit", u64::from(how), 2)?;
-        let number = r.u32()?.cast_signed();
+        let number = r.u32()?;
+        if how == 2 {
+            check("the number of an unknown exit", u64::from(number), 0)?;
+        }
+        let number = number.cast_signed();
         let flags = r.u8()?;
         check("the outcome's flags", u64::from(flags), 0b1_1111)?;
         Ok(Self {

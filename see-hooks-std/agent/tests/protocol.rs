@@ -1,0 +1,342 @@
+//! The wire, by chance: what goes in comes out, and nothing else does any harm.
+
+use see_agent::protocol::*;
+use std::time::Duration;
+
+/// Marsaglia's xorshift: enough chance for tests, the same every time.
+struct Chance(u64);
+
+impl Chance {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    fn flag(&mut self) -> bool {
+        self.next() & 1 == 1
+    }
+
+    fn bytes(&mut self, most: usize) -> Vec<u8> {
+        let length = self.below(most + 1);
+        (0..length).map(|_| self.next() as u8).collect()
+    }
+
+    fn text(&mut self) -> String {
+        let length = self.below(40);
+        (0..length)
+            .map(|_| char::from(b' ' + self.below(90) as u8))
+            .collect()
+    }
+
+    fn run(&mut self) -> Run {
+        Run {
+            program: Program {
+                arguments: (0..self.below(20)).map(|_| self.bytes(100)).collect(),
+                environment: (0..self.below(20))
+                    .map(|_| (self.bytes(20), self.bytes(100)))
+                    .collect(),
+                clear_environment: self.flag(),
+                folder: self.bytes(100),
+            },
+            placement: match self.below(3) {
+                0 => Placement::Background,
+                _ => Placement::Foreground { input: self.flag() },
+            },
+            deadline: Duration::from_millis(self.next() % 604_800_001),
+            stdout_limit: self.next(),
+            stderr_limit: self.next(),
+        }
+    }
+
+    fn upload(&mut self) -> Upload {
+        Upload {
+            name: self.bytes(MAX_NAME),
+            mode: self.below(0o1000) as u32,
+            size: self.next(),
+        }
+    }
+
+    fn request(&mut self) -> Request {
+        match self.below(15) {
+            0 => Request::Hello {
+                version: self.next() as u16,
+                token: self.bytes(MAX_TOKEN),
+            },
+            1 => Request::Ping,
+            2 => Request::Authorize {
+                token: self.bytes(MAX_TOKEN),
+            },
+            3 => Request::Run(self.run()),
+            4 => Request::Upload(self.upload()),
+            5 => Request::UploadRun(self.upload(), self.run()),
+            6 => Request::Download {
+                path: self.bytes(1000),
+                limit: self.next(),
+            },
+            7 => Request::Processes,
+            8 => Request::SetClock {
+                unix_seconds: self.next(),
+            },
+            9 => Request::Job {
+                job: self.next() as u32,
+                stdout_from: self.next(),
+                stderr_from: self.next(),
+            },
+            10 => Request::Kill {
+                job: self.next() as u32,
+            },
+            11 => Request::Data(self.bytes(3000)),
+            12 => Request::End,
+            13 => Request::Credit(self.next() as u32),
+            _ => Request::Cancel,
+        }
+    }
+
+    fn info(&mut self) -> Box<Info> {
+        Box::new(Info {
+            agent: self.text(),
+            protocol: self.next() as u16,
+            system: self.text(),
+            release: self.text(),
+            architecture: self.text(),
+            hostname: self.text(),
+            folder: self.bytes(100),
+            instance: self.next(),
+            unix_milliseconds: self.next(),
+        })
+    }
+
+    fn outcome(&mut self) -> Outcome {
+        let number = self.next() as i32;
+        Outcome {
+            exit: match self.below(3) {
+                0 => Exit::Code(number),
+                1 => Exit::Signal(number),
+                _ => Exit::Unknown,
+            },
+            timed_out: self.flag(),
+            killed: self.flag(),
+            stdout_truncated: self.flag(),
+            stderr_truncated: self.flag(),
+            output_held: self.flag(),
+            stdout_bytes: self.next(),
+            stderr_bytes: self.next(),
+            elapsed: Duration::from_millis(self.next()),
+        }
+    }
+
+    fn reply(&mut self) -> Reply {
+        match self.below(14) {
+            0 => Reply::Welcome(self.info()),
+            1 => Reply::Pong(self.info()),
+            2 => Reply::Started {
+                job: self.next() as u32,
+                pid: self.next() as u32,
+            },
+            3 => Reply::Output {
+                stream: Stream::Stdout,
+                bytes: self.bytes(3000),
+            },
+            4 => Reply::Output {
+                stream: Stream::Stderr,
+                bytes: self.bytes(3000),
+            },
+            5 => Reply::Exited(self.outcome()),
+            6 => Reply::Stored {
+                path: self.bytes(300),
+                size: self.next(),
+            },
+            7 => Reply::Data(self.bytes(3000)),
+            8 => Reply::Processes(
+                (0..self.below(30))
+                    .map(|_| Process {
+                        pid: self.next() as u32,
+                        parent: self.next() as u32,
+                        name: self.bytes(64),
+                        command_line: self.bytes(1024),
+                    })
+                    .collect(),
+            ),
+            9 => Reply::End {
+                total: self.next(),
+                truncated: self.flag(),
+            },
+            10 => Reply::Job(match self.flag() {
+                true => JobState::Running,
+                false => JobState::Ended(self.outcome()),
+            }),
+            11 => Reply::Done,
+            12 => Reply::failed(FailureCode::from(self.next() as u16 % 20), self.text()),
+            _ => Reply::Credit(self.next() as u32),
+        }
+    }
+}
+
+#[test]
+fn every_request_and_reply_survives_the_wire() {
+    let mut chance = Chance(0x5EE_0001);
+    for _ in 0..20_000 {
+        let (session, number) = (chance.next(), chance.next() as u32);
+        let request = chance.request();
+        let frame = request.clone().into_frame(session, number).expect("fits");
+        assert_eq!((frame.session, frame.request), (session, number));
+        assert_eq!(Request::from_frame(frame), Ok(request));
+        let reply = chance.reply();
+        let frame = reply.clone().into_frame(session, number).expect("fits");
+        assert_eq!(Reply::from_frame(frame), Ok(reply));
+    }
+}
+
+#[test]
+fn frames_are_found_whatever_the_pieces_and_the_noise_between() {
+    let mut chance = Chance(0x5EE_0002);
+    for _ in 0..300 {
+        let mut wire = Vec::new();
+        let mut sent = Vec::new();
+        let mut noise = 0;
+        for _ in 0..chance.below(20) {
+            if chance.flag() {
+                // Noise that looks like the start of a frame as well.
+                let mut bytes = chance.bytes(200);
+                if chance.flag() {
+                    bytes.extend_from_slice(&[0xA5, b'S', b'E', b'E']);
+                }
+                noise += bytes.len() as u64;
+                wire.extend_from_slice(&bytes);
+            }
+            let frame = chance.request().into_frame(7, 1).expect("fits");
+            wire.extend_from_slice(&frame.encode().expect("fits"));
+            sent.push(frame);
+        }
+        let mut decoder = Decoder::default();
+        let mut found = Vec::new();
+        let mut rest = &wire[..];
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at((1 + chance.below(700)).min(rest.len()));
+            decoder.push(piece);
+            found.extend(std::iter::from_fn(|| decoder.next_frame()));
+            rest = after;
+        }
+        assert_eq!(found, sent);
+        assert_eq!((decoder.skipped(), decoder.damaged()), (noise, 0));
+    }
+}
+
+#[test]
+fn a_frame_cut_off_anywhere_costs_only_itself_once_padding_follows() {
+    let frame = Request::Data(vec![0x5A; 5000])
+        .into_frame(1, 1)
+        .expect("fits");
+    let hello = Request::Hello {
+        version: 1,
+        token: Vec::new(),
+    }
+    .into_frame(2, 1)
+    .expect("fits");
+    let bytes = frame.encode().expect("fits");
+    for cut in (0..bytes.len()).step_by(7) {
+        let mut decoder = Decoder::default();
+        decoder.push(&bytes[..cut]);
+        decoder.push(&[0; PADDING]);
+        decoder.push(&hello.encode().expect("fits"));
+        let found: Vec<Frame> = std::iter::from_fn(|| decoder.next_frame()).collect();
+        assert_eq!(found, [hello.clone()], "cut at {cut}");
+    }
+}
+
+#[test]
+fn any_flipped_bit_is_noticed() {
+    let mut chance = Chance(0x5EE_0003);
+    let frame = Request::Data(chance.bytes(300))
+        .into_frame(3, 4)
+        .expect("fits");
+    let whole = frame.encode().expect("fits");
+    for bit in 0..whole.len() * 8 {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        bytes.extend_from_slice(&[0; PADDING]);
+        let mut decoder = Decoder::default();
+        decoder.push(&bytes);
+        assert_eq!(decoder.next_frame(), None, "bit {bit}");
+    }
+}
+
+#[test]
+fn bodies_of_chance_are_refused_or_understood_but_never_believed() {
+    let mut chance = Chance(0x5EE_0004);
+    for _ in 0..200_000 {
+        let kind = if chance.flag() {
+            chance.below(17)
+        } else {
+            0x80 + chance.below(17)
+        } as u8;
+        let mut body = chance.bytes(120);
+        // Half the time small numbers, so that lengths and counts are often plausible.
+        if chance.flag() {
+            body.iter_mut().for_each(|byte| *byte &= 3);
+        }
+        let frame = Frame {
+            session: 1,
+            request: 1,
+            kind,
+            body,
+        };
+        // What is understood has to have exactly one form on the wire.
+        if let Ok(request) = Request::from_frame(frame.clone()) {
+            assert_eq!(request.into_frame(1, 1), Ok(frame.clone()));
+        }
+        if let Ok(Reply::Failed { .. } | Reply::Welcome(_) | Reply::Pong(_)) =
+            Reply::from_frame(frame.clone())
+        {
+            // Their texts are repaired where they are not UTF-8.
+        } else if let Ok(reply) = Reply::from_frame(frame.clone()) {
+            assert_eq!(reply.into_frame(1, 1), Ok(frame));
+        }
+    }
+}
+
+#[test]
+fn requests_that_are_too_long_for_a_frame_are_refused_by_the_sender() {
+    let mut chance = Chance(0x5EE_0005);
+    let mut run = chance.run();
+    run.program.arguments = vec![vec![b'x'; MAX_BODY]];
+    let refused = Request::Run(run).into_frame(1, 1);
+    assert!(
+        matches!(refused, Err(ProtocolError::TooLong { .. })),
+        "{refused:?}"
+    );
+    let frame = Frame {
+        session: 1,
+        request: 1,
+        kind: 1,
+        body: vec![0; MAX_BODY + 1],
+    };
+    assert_eq!(
+        frame.encode(),
+        Err(ProtocolError::TooLong {
+            found: MAX_BODY + 1
+        })
+    );
+}
+
+#[test]
+fn counts_beyond_the_bounds_are_refused_before_anything_is_made() {
+    // A run with u32::MAX arguments in a body of four bytes.
+    let frame = Frame {
+        session: 1,
+        request: 1,
+        kind: 0x04,
+        body: vec![0xFF; 4],
+    };
+    let refused = Request::from_frame(frame);
+    assert!(
+        matches!(refused, Err(ProtocolError::OutOfRange { most: 1024, .. })),
+        "{refused:?}"
+    );
+}
