@@ -63,7 +63,7 @@ impl Configuration {
         let place = || self.place();
         if !self.is_object() {
             let expected = format!("an object with the key `{key}`");
-            return Err(Failure::expected(expected, self.describe()).or_at(place).0);
+            return Err(Failure::expected(expected, self.kind()).or_at(place).0);
         }
         let Some(tag) = self.get(key) else {
             let message = format!("the key `{key}` is missing");

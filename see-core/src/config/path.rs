@@ -17,8 +17,6 @@ struct Step {
 enum Part {
     Key(Arc<str>),
     Index(usize),
-    /// A whole path whose steps nobody needs.
-    Text(Arc<str>),
 }
 
 impl KeyPath {
@@ -28,15 +26,6 @@ impl KeyPath {
 
     pub(super) fn index(&self, index: usize) -> Self {
         self.child(Part::Index(index))
-    }
-
-    /// A path that was written out before.
-    pub(super) fn text(path: &str) -> Self {
-        if path.is_empty() {
-            Self::default()
-        } else {
-            Self::default().child(Part::Text(path.into()))
-        }
     }
 
     fn child(&self, part: Part) -> Self {
@@ -53,7 +42,6 @@ impl fmt::Display for KeyPath {
         step.parent.fmt(f)?;
         match &step.part {
             Part::Index(index) => write!(f, "[{index}]"),
-            Part::Text(text) => f.write_str(text),
             Part::Key(key) => {
                 if step.parent.0.is_some() {
                     f.write_str(".")?;

@@ -9,13 +9,13 @@ use super::failure::shortened;
 
 /// A length of time: `"90s"`, `"5m"`, `"1h30m"`, `"250ms"`; a bare number is seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DurationValue(Duration);
+pub struct DurationValue(pub Duration);
 
 /// A number of bytes: `"256MiB"`, `"4GiB"`, `"10MB"`; a bare number is bytes.
 ///
 /// `KiB`, `MiB`, `GiB` and `TiB` are powers of 1024; `kB`, `MB`, `GB` and `TB` of 1000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Size(u64);
+pub struct Size(pub u64);
 
 const DURATION: &str = "a duration such as \"90s\", \"5m\", \"1h30m\" or a number of seconds";
 const SIZE: &str = "a size such as \"256MiB\", \"4GiB\", \"10MB\" or a number of bytes";
@@ -43,11 +43,6 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 ];
 
 impl DurationValue {
-    /// The time itself.
-    pub fn get(self) -> Duration {
-        self.0
-    }
-
     /// Reads the written form, or a bare number of seconds; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
@@ -87,11 +82,6 @@ impl DurationValue {
 }
 
 impl Size {
-    /// The number of bytes.
-    pub fn get(self) -> u64 {
-        self.0
-    }
-
     /// Reads the written form, or a bare number of bytes; `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();

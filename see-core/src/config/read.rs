@@ -28,7 +28,7 @@ impl Configuration {
     }
 
     fn mismatch(&self, expected: impl std::fmt::Display) -> Failure {
-        Failure::expected(expected, self.describe()).or_at(|| self.place())
+        Failure::expected(expected, self.kind()).or_at(|| self.place())
     }
 
     fn placed<V>(&self, result: Result<V, Failure>) -> Result<V, Failure> {

@@ -92,7 +92,7 @@ impl RunFile {
         if let Some(protocol) = &top.protocol
             && !protocol.is_list()
         {
-            let failure = Failure::expected("a list of steps", protocol.describe());
+            let failure = Failure::expected("a list of steps", protocol.kind());
             return Err(failure.or_at(|| protocol.place()).0);
         }
         Ok(Self {
@@ -144,7 +144,7 @@ impl HookSection {
     fn read(member: &Configuration) -> Result<Self> {
         if !member.is_object() {
             let expected = "an object with the key `name`";
-            let failure = Failure::expected(expected, member.describe());
+            let failure = Failure::expected(expected, member.kind());
             let advice = member
                 .as_str()
                 .map(|name| format!("write {}", serde_json::json!({ "name": name })));
@@ -153,7 +153,7 @@ impl HookSection {
         let read: Member = member.deserialize()?;
         let configuration = read
             .configuration
-            .unwrap_or_else(|| Configuration::empty_object(member.place()));
+            .unwrap_or_else(|| member.empty_child("configuration"));
         object(&configuration)?;
         Ok(Self {
             name: read.name,
@@ -175,13 +175,13 @@ fn object(node: &Configuration) -> Result<()> {
     if node.is_object() {
         return Ok(());
     }
-    let failure = Failure::expected("an object", node.describe());
+    let failure = Failure::expected("an object", node.kind());
     Err(failure.or_at(|| node.place()).0)
 }
 
 /// The section is not an object.
 fn no_hooks(section: &Configuration) -> Error {
-    let failure = Failure::expected("an object with the key `hooks`", section.describe());
+    let failure = Failure::expected("an object with the key `hooks`", section.kind());
     let advice = if section.is_null() {
         String::from("leave the key out to run without hooks")
     } else {
@@ -192,7 +192,7 @@ fn no_hooks(section: &Configuration) -> Error {
 
 /// The hooks within the section are not a list.
 fn no_list(hooks: &Configuration) -> Error {
-    Failure::expected("a list of hooks", hooks.describe())
+    Failure::expected("a list of hooks", hooks.kind())
         .advise(Some(r#"write [{"name": …}], or [] for none"#))
         .or_at(|| hooks.place())
         .0

@@ -74,10 +74,11 @@ impl Configuration {
         Self::new(Origin::Program, KeyPath::default(), Value::Object(vec![]))
     }
 
-    /// An object without keys at a place: what a section that was left out there means.
-    pub fn empty_object(place: Place) -> Self {
-        let path = KeyPath::text(&place.key);
-        Self::new(place.origin, path, Value::Object(vec![]))
+    /// An object without keys that stands for a key which this object lacks, at this object's origin.
+    #[must_use]
+    pub fn empty_child(&self, key: &str) -> Self {
+        let path = self.0.path.key(key.into());
+        Self::new(self.0.origin.clone(), path, Value::Object(vec![]))
     }
 
     /// A tree that a program built: its origins say so.
@@ -212,7 +213,7 @@ impl Configuration {
     /// What sort of value this is, in the words of error messages: `a list of strings`, `an empty object`.
     ///
     /// The value itself is not shown, since it may be a secret.
-    pub fn describe(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self.value() {
             Value::Null => "null",
             Value::Bool(true) => "`true`",
@@ -271,6 +272,6 @@ impl PartialEq for Configuration {
 
 impl fmt::Debug for Configuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Configuration({} at {})", self.describe(), self.place())
+        write!(f, "Configuration({} at {})", self.kind(), self.place())
     }
 }
