@@ -1,0 +1,407 @@
+//! Removing what dead owners left.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::collector::{CollectRequest, Collected, Collectors};
+use super::entry::Entry;
+use super::folder::Name;
+use super::journal::{Held, Line};
+use super::record::{Record, milliseconds};
+use super::resource::Resource;
+use super::store::{Ledger, Taken};
+use super::{blocking, process};
+use crate::{Error, ErrorKind, Identifier, Result};
+
+/// What a collector gets beyond its deadline before it is left behind.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What a collection does.
+#[derive(Debug, Clone)]
+pub struct CollectOptions {
+    /// Find out what would be removed, and change nothing.
+    pub dry_run: bool,
+    /// Leave records alone that are younger.
+    pub older_than: Duration,
+    /// Only this environment.
+    pub only: Option<Identifier>,
+    /// Also those whose owner asked for them to be kept and died.
+    pub include_kept: bool,
+    /// The time for each resource.
+    pub deadline: Duration,
+}
+
+impl Default for CollectOptions {
+    /// All orphans, of any age, with half a minute for each resource.
+    fn default() -> Self {
+        Self {
+            dry_run: false,
+            older_than: Duration::ZERO,
+            only: None,
+            include_kept: false,
+            deadline: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a collection came to.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// Whether it only looked.
+    pub dry_run: bool,
+    /// One for each record, sorted by identifier.
+    pub records: Vec<RecordReport>,
+    /// What is wrong with the ledger itself, such as files that are no records.
+    pub problems: Vec<Error>,
+}
+
+/// What became of one record.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RecordReport {
+    /// The environment.
+    pub identifier: Identifier,
+    /// The sum.
+    pub outcome: RecordOutcome,
+    /// Each resource that it named, in the order of collection: the reverse of their intention.
+    pub resources: Vec<(Resource, Outcome)>,
+}
+
+/// What became of a record as a whole.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RecordOutcome {
+    /// Everything is gone, and so is the record; in a dry run, both would be.
+    Collected,
+    /// Something could not be removed, so the record stays.
+    Left,
+    /// It was not touched: its owner, or another collection, holds it.
+    Alive,
+    /// It was not touched: it is to be kept until then.
+    Kept(SystemTime),
+    /// It was not touched: it is younger than asked for.
+    Young(Duration),
+    /// The record cannot be read, locked or removed.
+    Broken(Error),
+}
+
+/// What became of a resource.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It was removed; in a dry run, it would be.
+    Removed,
+    /// It was not there.
+    AlreadyGone,
+    /// Nothing showed that it is the environment's; the text says what was found.
+    Refused(String),
+    /// It could not be removed, or nobody knows how.
+    Failed(Error),
+    /// It was left because something else was, which may need it or lie in it.
+    Waiting,
+}
+
+impl Report {
+    /// Whether everything that was to be removed was, and nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        let fine = |record: &RecordReport| {
+            !matches!(
+                record.outcome,
+                RecordOutcome::Left | RecordOutcome::Broken(_)
+            )
+        };
+        self.problems.is_empty() && self.records.iter().all(fine)
+    }
+}
+
+impl Outcome {
+    /// Whether the resource does not exist any more, or in a dry run would not.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::Removed | Self::AlreadyGone)
+    }
+}
+
+impl Ledger {
+    /// Removes what dead owners left, the last intended first, and their records once everything is
+    /// gone. What cannot be removed is reported and stops no other record. Records of living owners,
+    /// and those that another collection has, are not touched.
+    ///
+    /// The work goes on when this future is dropped.
+    ///
+    /// # Errors
+    /// When the ledger's folder cannot be read, and [`ErrorKind::NotFound`] when there is no record
+    /// of the one environment that was asked for.
+    pub async fn collect(
+        &self,
+        collectors: &Collectors,
+        options: CollectOptions,
+    ) -> Result<Report> {
+        let (ledger, collectors) = (self.clone(), collectors.clone());
+        joined(tokio::spawn(async move {
+            ledger.collect_all(&collectors, &options).await
+        }))
+        .await?
+    }
+
+    async fn collect_all(
+        &self,
+        collectors: &Collectors,
+        options: &CollectOptions,
+    ) -> Result<Report> {
+        let ledger = self.clone();
+        let (sweeping, dry_run) = (options.only.is_none(), options.dry_run);
+        let (names, swept) = blocking(move || {
+            let names = ledger.folder.names()?;
+            let sweep = sweeping && !dry_run;
+            Ok((names, if sweep { ledger.sweep() } else { Ok(()) }))
+        })
+        .await?;
+        let mut report = Report {
+            dry_run,
+            records: Vec::new(),
+            problems: swept.err().into_iter().collect(),
+        };
+        for (name, meaning) in names {
+            match meaning {
+                Name::Record(identifier) if options.only.is_none_or(|only| only == identifier) => {
+                    let record = self.collect_one(identifier, collectors, options).await;
+                    report.records.extend(record);
+                }
+                Name::Foreign if sweeping => report.problems.push(
+                    Error::new(ErrorKind::Io, "this is not a ledger record")
+                        .subject(self.path().join(name).display())
+                        .advice("nothing but records belongs here"),
+                ),
+                _ => {}
+            }
+        }
+        if let Some(only) = options.only
+            && report.records.is_empty()
+        {
+            return Err(
+                Error::new(ErrorKind::NotFound, "the ledger has no such environment").subject(only),
+            );
+        }
+        Ok(report)
+    }
+
+    /// `None` when the record is gone by now.
+    async fn collect_one(
+        &self,
+        identifier: Identifier,
+        collectors: &Collectors,
+        options: &CollectOptions,
+    ) -> Option<RecordReport> {
+        let untouched = |outcome| {
+            Some(RecordReport {
+                identifier,
+                outcome,
+                resources: Vec::new(),
+            })
+        };
+        let ledger = self.clone();
+        let taken = blocking(move || {
+            Ok(match ledger.take(identifier)? {
+                Taken::Vanished => Err(None),
+                Taken::Busy => Err(Some(RecordOutcome::Alive)),
+                Taken::Locked(file) => {
+                    Ok(Record::take_over(ledger.folder.clone(), identifier, file)?)
+                }
+            })
+        });
+        let record = match taken.await {
+            Ok(Ok(record)) => record,
+            Ok(Err(None)) => return None,
+            Ok(Err(Some(outcome))) => return untouched(outcome),
+            Err(error) => return untouched(RecordOutcome::Broken(error)),
+        };
+        let journal = record.journal();
+        let now = milliseconds(SystemTime::now());
+        if let Some(until) = journal.keep_until
+            && until > now
+            && !options.include_kept
+        {
+            let left = Duration::from_millis(until - now);
+            let until = SystemTime::now().checked_add(left);
+            return untouched(RecordOutcome::Kept(until.unwrap_or_else(SystemTime::now)));
+        }
+        let age = Duration::from_millis(now.saturating_sub(journal.header.created));
+        if age < options.older_than {
+            return untouched(RecordOutcome::Young(age));
+        }
+        let resources = collect_held(&record, collectors, options).await;
+        let gone = resources.iter().all(|(_, outcome)| outcome.is_gone());
+        let outcome = if !gone {
+            RecordOutcome::Left
+        } else if options.dry_run {
+            RecordOutcome::Collected
+        } else {
+            match record.close().await {
+                Ok(left) if left.is_empty() => RecordOutcome::Collected,
+                Ok(_) => RecordOutcome::Left,
+                Err(error) => RecordOutcome::Broken(error),
+            }
+        };
+        Some(RecordReport {
+            identifier,
+            outcome,
+            resources,
+        })
+    }
+}
+
+impl Record {
+    /// Removes everything that the record still names, the last intended first: the owner's own last
+    /// step, which finds also what was made and then forgotten. `deadline` is for each resource.
+    ///
+    /// The work goes on when this future is dropped.
+    ///
+    /// # Errors
+    /// Only when the work panicked; what could not be removed is in the outcomes.
+    pub async fn collect(
+        &self,
+        collectors: &Collectors,
+        deadline: Duration,
+    ) -> Result<Vec<(Resource, Outcome)>> {
+        let (record, collectors) = (self.clone(), collectors.clone());
+        let options = CollectOptions {
+            deadline,
+            ..CollectOptions::default()
+        };
+        joined(tokio::spawn(async move {
+            collect_held(&record, &collectors, &options).await
+        }))
+        .await
+    }
+}
+
+impl Entry {
+    /// Removes the resource with the collector of its kind, and the entry from the record.
+    ///
+    /// The work goes on when this future is dropped.
+    ///
+    /// # Errors
+    /// When it could not be removed, or is not the one that was recorded; the entry then stays in the
+    /// record.
+    pub async fn remove(self, collectors: &Collectors, deadline: Duration) -> Result<()> {
+        let collectors = collectors.clone();
+        let options = CollectOptions {
+            deadline,
+            ..CollectOptions::default()
+        };
+        joined(tokio::spawn(async move {
+            let journal = self.record().journal();
+            let number = self.number();
+            let Some(held) = journal.held.into_iter().find(|held| held.entry == number) else {
+                return Ok(());
+            };
+            let same_boot = journal.header.boot == process::boot();
+            match attempt(self.record(), held, same_boot, &collectors, &options).await {
+                (_, Outcome::Failed(error)) => Err(error),
+                (resource, Outcome::Refused(reason)) => {
+                    Err(Error::new(ErrorKind::Io, reason).subject(resource.name))
+                }
+                _ => Ok(()),
+            }
+        }))
+        .await?
+    }
+}
+
+/// Collects all that a locked record holds.
+async fn collect_held(
+    record: &Record,
+    collectors: &Collectors,
+    options: &CollectOptions,
+) -> Vec<(Resource, Outcome)> {
+    let journal = record.journal();
+    let same_boot = journal.header.boot == process::boot();
+    let mut outcomes: Vec<(Resource, Outcome)> = Vec::new();
+    for held in journal.held.into_iter().rev() {
+        let left = outcomes
+            .iter()
+            .filter(|(_, outcome)| !outcome.is_gone())
+            .any(|(left, _)| needs(left, &held.resource));
+        let outcome = if left {
+            (held.resource, Outcome::Waiting)
+        } else {
+            attempt(record, held, same_boot, collectors, options).await
+        };
+        outcomes.push(outcome);
+    }
+    outcomes
+}
+
+/// Whether something that could not be removed may need `resource`: a machine its disk and its
+/// folder, a file the folder that it lies in.
+fn needs(left: &Resource, resource: &Resource) -> bool {
+    match (left.path(), resource.path()) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(left), Some(path)) => left.starts_with(path),
+    }
+}
+
+async fn attempt(
+    record: &Record,
+    held: Held,
+    same_boot: bool,
+    collectors: &Collectors,
+    options: &CollectOptions,
+) -> (Resource, Outcome) {
+    let resource = held.resource.clone();
+    let outcome = match run(record, held, same_boot, collectors, options).await {
+        Ok(Collected::Removed) => Outcome::Removed,
+        Ok(Collected::AlreadyGone) => Outcome::AlreadyGone,
+        Ok(Collected::Refused(reason)) => Outcome::Refused(reason),
+        Err(error) => Outcome::Failed(error),
+    };
+    (resource, outcome)
+}
+
+async fn run(
+    record: &Record,
+    held: Held,
+    same_boot: bool,
+    collectors: &Collectors,
+    options: &CollectOptions,
+) -> Result<Collected> {
+    let collector = collectors.find(&held.resource.kind)?.clone();
+    let request = CollectRequest {
+        identifier: record.identifier(),
+        entry: held.entry,
+        resource: held.resource,
+        identity: held.identity,
+        same_boot,
+        dry_run: options.dry_run,
+        deadline: Instant::now() + options.deadline,
+    };
+    let what = format!(
+        "the {} {:?} to go",
+        request.resource.kind, request.resource.name
+    );
+    let owner = record.clone();
+    // In a task of its own, which keeps the record locked should it outlast our patience.
+    let task = tokio::spawn(async move {
+        let collected = collector.collect(&request).await?;
+        if !request.dry_run && !matches!(collected, Collected::Refused(_)) {
+            let line = Line::Gone {
+                entry: request.entry,
+            };
+            let record = owner.clone();
+            blocking(move || record.progress(line, false)).await?;
+        }
+        drop(owner);
+        Ok(collected)
+    });
+    match tokio::time::timeout(options.deadline + GRACE, joined(task)).await {
+        Ok(done) => done?,
+        Err(_) => Err(Error::timeout(what, options.deadline)),
+    }
+}
+
+/// A task's result; a panic is an error.
+async fn joined<T>(task: tokio::task::JoinHandle<T>) -> Result<T> {
+    task.await
+        .map_err(|error| Error::new(ErrorKind::Internal, "a collection panicked").caused_by(error))
+}

@@ -1,0 +1,59 @@
+//! The ledger: what environments make on this host is written down before it is made, so that a
+//! crash leaves nothing behind that cannot be found.
+//!
+//! Every environment has a [`Record`], a file in a folder that only its user can reach. Its owner
+//! holds an exclusive lock on it, which the kernel drops when the owner dies, however it dies. A
+//! [`Resource`] enters the record with [`Record::intend`], which returns an [`Entry`]; whatever makes
+//! the resource takes that entry, reports how it is recognised ([`Entry::created`]), and removes it
+//! from the record once it is gone ([`Entry::gone`]).
+//!
+//! An environment is alive while its record is locked, or until the time it was asked to be kept.
+//! What a dead one left, [`Ledger::collect`] removes with one [`Collector`] for each kind of resource,
+//! and only where a label or a recorded identity agrees. Process numbers are for display.
+//!
+//! # What is done with files and folders
+//! They are named by a folder that existed before and a path beneath it that contains the
+//! environment's identifier and did not exist when it was written down. At collection no link is
+//! followed anywhere on the way, and no mount point is crossed. Then:
+//! - With a recorded identity (inode, birth time, device): removed when it agrees, else refused.
+//! - Without one, because the maker died in between: a regular file or socket is removed when it is
+//!   ours and has no second name; a folder when it is ours and empty, since nothing is put into a
+//!   folder before its identity is recorded. Everything else is refused.
+//!
+//! What is refused stays in the record and is reported every time.
+
+mod collect;
+mod collector;
+mod entry;
+mod files;
+mod folder;
+mod journal;
+mod list;
+mod path;
+mod process;
+mod record;
+mod resource;
+mod root;
+mod store;
+mod tree;
+
+pub use collect::{CollectOptions, Outcome, RecordOutcome, RecordReport, Report};
+pub use collector::{CollectRequest, Collected, Collector, Collectors};
+pub use entry::Entry;
+pub use list::{Listed, RecordState};
+pub use record::Record;
+pub use resource::{Details, Resource};
+pub use store::Ledger;
+
+use crate::{Error, ErrorKind, Result};
+
+/// Runs work that waits for the disk on a thread for it; the work ends even when the future does not.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| {
+            Err(Error::new(ErrorKind::Internal, "work on the ledger panicked").caused_by(error))
+        })
+}

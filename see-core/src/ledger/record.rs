@@ -1,0 +1,366 @@
+//! One environment's record, held by its owner or by a collection.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use super::blocking;
+use super::entry::Entry;
+use super::folder::{Folder, record_name};
+use super::journal::{Header, INTENT_LIMIT, Journal, Line, RECORD_LIMIT, broken, encode};
+use super::resource::Resource;
+use crate::{Error, ErrorKind, Identifier, Result};
+
+/// The record of an environment that is alive: as long as one of its clones or entries exists and it
+/// is not closed, its lock is held and nobody collects what it names.
+///
+/// A method whose name ends in `_blocking` waits for the disk on the calling thread. The others do
+/// the same work on a thread for blocking calls: they need a tokio runtime, and the work is finished
+/// even when their future is dropped.
+#[derive(Debug, Clone)]
+pub struct Record {
+    shared: Arc<Shared>,
+}
+
+/// What a record's clones and its entries share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    folder: Arc<Folder>,
+    identifier: Identifier,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Locked; `None` once the record is closed.
+    file: Option<File>,
+    /// Where the next line goes.
+    end: u64,
+    /// Whether something half-written follows `end`.
+    torn: bool,
+    journal: Journal,
+}
+
+impl Record {
+    /// The environment that it belongs to.
+    pub fn identifier(&self) -> Identifier {
+        self.shared.identifier
+    }
+
+    /// Writes down, in one go, what is about to be made; afterwards it is safe against a crash.
+    ///
+    /// The folder that a file or folder lies in is taken as it is now, its links resolved. Entries
+    /// that are dropped stay in the record until they are collected.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] for a path that exists, [`ErrorKind::Configuration`] for one that
+    /// does not contain the identifier (it could not be told from others' after a crash) or for a
+    /// malformed resource, [`ErrorKind::Exhausted`] when the record or the disk is full. The record is
+    /// then as before.
+    pub async fn intend(
+        &self,
+        resources: impl IntoIterator<Item = Resource>,
+    ) -> Result<Vec<Entry>> {
+        let resources: Vec<Resource> = resources.into_iter().collect();
+        let record = self.clone();
+        blocking(move || record.intend_blocking(resources)).await
+    }
+
+    /// [`Record::intend`] on the calling thread.
+    ///
+    /// # Errors
+    /// As [`Record::intend`].
+    pub fn intend_blocking(
+        &self,
+        resources: impl IntoIterator<Item = Resource>,
+    ) -> Result<Vec<Entry>> {
+        let mut resources: Vec<Resource> = resources.into_iter().collect();
+        for resource in &mut resources {
+            resource.check()?;
+            settle_path(resource, self.identifier())?;
+        }
+        let mut state = self.shared.state();
+        let first = state.journal.next;
+        let lines: Vec<Line> = (first..)
+            .zip(&resources)
+            .map(|(entry, resource)| Line::Intend {
+                entry,
+                resource: resource.clone(),
+            })
+            .collect();
+        state.append(lines, INTENT_LIMIT, true)?;
+        drop(state);
+        Ok((first..)
+            .zip(resources)
+            .map(|(number, resource)| Entry::new(self.clone(), number, resource))
+            .collect())
+    }
+
+    /// [`Record::intend`] for a single resource.
+    ///
+    /// # Errors
+    /// As [`Record::intend`].
+    pub async fn intend_one(&self, resource: Resource) -> Result<Entry> {
+        let record = self.clone();
+        blocking(move || record.intend_one_blocking(resource)).await
+    }
+
+    /// [`Record::intend_one`] on the calling thread.
+    ///
+    /// # Errors
+    /// As [`Record::intend`].
+    pub fn intend_one_blocking(&self, resource: Resource) -> Result<Entry> {
+        let mut entries = self.intend_blocking([resource])?;
+        entries.pop().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Internal,
+                "the ledger gave no entry for a resource",
+            )
+        })
+    }
+
+    /// Keeps the environment alive without its owner, until `time`: nobody collects it before.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn keep_until(&self, time: SystemTime) -> Result<()> {
+        let record = self.clone();
+        blocking(move || record.keep_until_blocking(time)).await
+    }
+
+    /// [`Record::keep_until`] on the calling thread.
+    ///
+    /// # Errors
+    /// As [`Record::keep_until`].
+    pub fn keep_until_blocking(&self, time: SystemTime) -> Result<()> {
+        let until = milliseconds(time);
+        self.shared
+            .state()
+            .append(vec![Line::Keep { until }], RECORD_LIMIT, true)
+    }
+
+    /// What may still exist, in order of intention.
+    pub fn holdings(&self) -> Vec<Resource> {
+        self.shared.state().journal.resources()
+    }
+
+    /// Ends the ownership. When everything is gone the record is removed; else it stays for
+    /// collection, and what may still exist is returned.
+    ///
+    /// Later calls, and calls on entries that are left, find the record closed; closing it twice is
+    /// harmless.
+    ///
+    /// # Errors
+    /// When the record cannot be removed; it is closed nevertheless, and will be collected.
+    pub async fn close(&self) -> Result<Vec<Resource>> {
+        let record = self.clone();
+        blocking(move || record.close_blocking()).await
+    }
+
+    /// [`Record::close`] on the calling thread.
+    ///
+    /// # Errors
+    /// As [`Record::close`].
+    pub fn close_blocking(&self) -> Result<Vec<Resource>> {
+        let mut state = self.shared.state();
+        let left = state.journal.resources();
+        // The lock ends with the file, so the removal comes first.
+        let Some(file) = state.file.take() else {
+            return Ok(left);
+        };
+        if left.is_empty() {
+            self.shared
+                .folder
+                .remove(&record_name(self.shared.identifier))?;
+        }
+        drop(file);
+        Ok(left)
+    }
+
+    /// Makes the record of a new environment.
+    pub(super) fn begin(folder: Arc<Folder>, header: Header) -> Result<Self> {
+        // Each round loses only to a collector that took the file between its creation and its lock.
+        for _ in 0..64 {
+            let (name, file) = folder.create_unpublished(header.identifier)?;
+            if file.try_lock().is_err() {
+                continue;
+            }
+            let bytes = encode(&header)?;
+            let written = file.write_all_at(&bytes, 0).and_then(|()| file.sync_all());
+            if let Err(error) = written {
+                let _ = folder.remove(&name);
+                return Err(Error::io("a ledger record cannot be written", error)
+                    .subject(folder.path().display()));
+            }
+            if folder.publish(&name, header.identifier)? {
+                let end = bytes.len() as u64;
+                return Ok(Self::new(folder, file, Journal::new(header), end, false));
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Internal,
+            "new ledger records are taken away at once by somebody else",
+        )
+        .subject(folder.path().display()))
+    }
+
+    /// Takes over a record whose lock the caller holds.
+    pub(super) fn take_over(
+        folder: Arc<Folder>,
+        identifier: Identifier,
+        mut file: File,
+    ) -> Result<Self> {
+        let (journal, end, torn) = read(&mut file, identifier)?;
+        Ok(Self::new(folder, file, journal, end, torn))
+    }
+
+    pub(super) fn journal(&self) -> Journal {
+        self.shared.state().journal.clone()
+    }
+
+    /// Appends progress on an entry. `sync` where a loss would matter.
+    pub(super) fn progress(&self, line: Line, sync: bool) -> Result<()> {
+        self.shared.state().append(vec![line], RECORD_LIMIT, sync)
+    }
+
+    fn new(folder: Arc<Folder>, file: File, journal: Journal, end: u64, torn: bool) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                folder,
+                identifier: journal.header.identifier,
+                state: Mutex::new(State {
+                    file: Some(file),
+                    end,
+                    torn,
+                    journal,
+                }),
+            }),
+        }
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic leaves the state as it was: it changes last, in one step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Writes all lines or none.
+    fn append(&mut self, lines: Vec<Line>, limit: u64, sync: bool) -> Result<()> {
+        let identifier = self.journal.header.identifier;
+        let Some(file) = &self.file else {
+            return Err(Error::new(
+                ErrorKind::IllegalTransition,
+                "the environment's ledger record is closed",
+            )
+            .subject(identifier));
+        };
+        let mut journal = self.journal.clone();
+        let mut bytes = Vec::new();
+        for line in lines {
+            bytes.extend_from_slice(&encode(&line)?);
+            journal.apply(line)?;
+        }
+        if self.end + bytes.len() as u64 > limit {
+            return Err(Error::new(
+                ErrorKind::Exhausted,
+                format!("the environment's ledger record is full: {limit} bytes"),
+            )
+            .subject(identifier));
+        }
+        let torn = std::mem::replace(&mut self.torn, true);
+        let written = if torn { file.set_len(self.end) } else { Ok(()) }
+            .and_then(|()| file.write_all_at(&bytes, self.end))
+            .and_then(|()| if sync { file.sync_data() } else { Ok(()) });
+        if let Err(error) = written {
+            // Best effort: the next append repeats it, and a reader ignores a torn end.
+            let _ = file.set_len(self.end);
+            return Err(Error::io("the ledger cannot be written", error).subject(identifier));
+        }
+        self.torn = false;
+        self.end += bytes.len() as u64;
+        self.journal = journal;
+        Ok(())
+    }
+}
+
+impl Journal {
+    pub(super) fn resources(&self) -> Vec<Resource> {
+        self.held.iter().map(|held| held.resource.clone()).collect()
+    }
+}
+
+/// Reads a record from its beginning.
+pub(super) fn read(file: &mut File, identifier: Identifier) -> Result<(Journal, u64, bool)> {
+    let mut bytes = Vec::new();
+    // A little more than allowed, so that too much is seen as such.
+    file.take(RECORD_LIMIT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::io("a ledger record cannot be read", error).subject(identifier))?;
+    let checked = (|| {
+        if bytes.len() as u64 > RECORD_LIMIT {
+            return Err(broken("the record is too long"));
+        }
+        let (journal, end) = Journal::replay(&bytes)?;
+        if journal.header.identifier != identifier {
+            return Err(broken("the record names another environment"));
+        }
+        if journal.header.uid != rustix::process::geteuid().as_raw() {
+            return Err(broken("the record names another owner"));
+        }
+        Ok((journal, end))
+    })();
+    let (journal, end) = checked.map_err(|error| error.subject(identifier))?;
+    Ok((journal, end, end < bytes.len() as u64))
+}
+
+/// Milliseconds since 1970; times before count as 1970.
+pub(super) fn milliseconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX))
+}
+
+/// Resolves the folder of a file or folder, and makes sure that it can be recognised later.
+fn settle_path(resource: &mut Resource, identifier: Identifier) -> Result<()> {
+    let Some(path) = resource.path() else {
+        return Ok(());
+    };
+    if !path.to_string_lossy().contains(&identifier.to_string()) {
+        return Err(Error::new(
+            ErrorKind::Configuration,
+            "the path of an environment's file must contain its identifier",
+        )
+        .subject(path.display())
+        .advice(format!("put {identifier} into the name")));
+    }
+    let root = std::fs::canonicalize(&resource.location).map_err(|error| {
+        Error::io(
+            "the folder for an environment's files cannot be found",
+            error,
+        )
+        .subject(&resource.location)
+    })?;
+    let Some(text) = root.to_str() else {
+        return Err(Error::new(
+            ErrorKind::Configuration,
+            "a path that the ledger keeps must be UTF-8",
+        )
+        .subject(root.display()));
+    };
+    let path = Path::new(text).join(&resource.name);
+    match std::fs::symlink_metadata(&path) {
+        Ok(_) => Err(Error::new(ErrorKind::AlreadyExists, "it exists already")
+            .subject(path.display())
+            .advice("nothing is reused: remove it, or choose another place")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            resource.location = text.to_owned();
+            Ok(())
+        }
+        Err(error) => Err(Error::io("a path cannot be examined", error).subject(path.display())),
+    }
+}
