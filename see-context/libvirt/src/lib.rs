@@ -28,6 +28,8 @@ mod error;
 mod event_loop;
 mod handle;
 pub mod kvm;
+mod network;
+mod storage;
 mod text;
 pub mod xml;
 
@@ -42,3 +44,5 @@ pub use domain_events::{
 };
 pub use embedded::{EmbeddedRoot, EmulatorAccount};
 pub use error::{Cause, Error};
+pub use network::{DhcpLease, Network};
+pub use storage::{StoragePool, Volume, VolumeInfo};

@@ -1,5 +1,6 @@
 //! The one native connection behind the clones of a `Connection`.
 
+use std::os::raw::c_int;
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
@@ -86,16 +87,68 @@ impl Drop for Inner {
         let events = std::mem::take(&mut self.events);
         // Closing talks to the daemon, so it must not happen on an async thread.
         call::release(move || {
-            events.deregister(&connect);
-            if watched {
-                close::unregister(&connect);
-            }
-            let left = connect.give_back();
+            let left = close_now(connect, &events, watched);
             if left < 0 {
                 tracing::debug!(%uri, cause = %Cause::last(), "libvirt reported an error on close");
             } else {
                 tracing::trace!(%uri, left, "gave a connection back");
             }
         });
+    }
+}
+
+/// Takes the callbacks back, which hold references, and then closes the connection. Returns how
+/// many references are left, which should be none; negative on failure.
+fn close_now(connect: Handle<virt::connect::Connect>, events: &Hub, watched: bool) -> c_int {
+    events.deregister(&connect);
+    if watched {
+        close::unregister(&connect);
+    }
+    connect.give_back()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::connection::Connection;
+    use crate::domain::StartOptions;
+
+    #[tokio::test]
+    async fn no_object_keeps_a_reference_to_a_connection_once_dropped() {
+        let limit = Duration::from_secs(60);
+        let connection = Connection::open("test:///default", limit).await.unwrap();
+        {
+            let uuid = Uuid::new_v4();
+            let mut events = connection.domain_events(uuid).await.unwrap();
+            let _second = connection.domain_events(uuid).await.unwrap();
+            let xml = format!(
+                "<domain type='test'><name>{uuid}</name><uuid>{uuid}</uuid>\
+                 <memory unit='MiB'>8</memory><os><type>hvm</type></os></domain>"
+            );
+            let options = StartOptions::default();
+            let domain = connection.create_domain(&xml, options).await.unwrap();
+            let event = tokio::time::timeout(limit, events.next()).await.unwrap();
+            assert!(event.is_some());
+            domain.screenshot(0, 16 << 20).await.unwrap();
+            domain.screenshot(0, 1).await.unwrap_err();
+            domain.within(limit).destroy().await.unwrap();
+            domain.status().await.unwrap_err();
+            connection.domains().await.unwrap();
+            connection.networks().await.unwrap();
+            for pool in connection.storage_pools().await.unwrap() {
+                pool.volumes().await.unwrap();
+            }
+            connection
+                .create_domain("<bad/>", options)
+                .await
+                .unwrap_err();
+        }
+        let mut inner = Arc::into_inner(connection.inner).expect("nobody else has it");
+        let connect = inner.connect.take().unwrap();
+        assert_eq!(close_now(connect, &inner.events, inner.watched), 0);
     }
 }

@@ -25,6 +25,8 @@ fn a_machine_is_created_watched_suspended_pictured_and_destroyed() {
             let connection = part.open().await;
             assert_eq!(connection.driver_type().await.unwrap(), "QEMU");
             assert!(connection.is_alive().await.unwrap());
+            let able = connection.domain_capabilities("qemu").await.unwrap();
+            assert!(able.contains("<domain>qemu</domain>"), "{able}");
             let uuid = Uuid::new_v4();
             let mut events = connection.domain_events(uuid).await.unwrap();
 

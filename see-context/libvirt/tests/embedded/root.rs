@@ -128,7 +128,11 @@ fn a_machine_whose_owner_was_killed_is_found_and_ended_by_the_next() {
             let connection = Connection::open_embedded(&root, LIMIT).await.unwrap();
             let domain = connection.domain(uuid).await.unwrap();
             assert!(domain.metadata("urn:see:test").await.unwrap().is_some());
-            domain.destroy().await.unwrap();
+            // libvirt meets the machine again on a thread of its own, and ends it itself where
+            // that fails. That nothing runs any more is checked after this process.
+            if let Err(error) = domain.destroy().await {
+                assert!(error.is_no_domain(), "{error}");
+            }
             assert!(connection.domain(uuid).await.unwrap_err().is_no_domain());
         },
         owner_is_killed,

@@ -1,0 +1,7 @@
+//! Storage pools and their volumes.
+
+mod pool;
+mod volume;
+
+pub use self::pool::StoragePool;
+pub use self::volume::{Volume, VolumeInfo};
