@@ -1,6 +1,56 @@
-//! The core of SEE: environments, events, hooks, backends and the ledger.
+//! The core of SEE: environments, events, hooks, backends, image providers and the ledger.
+//!
+//! An [`Environment`] is a throw-away machine, its [`Sandbox`], together with the [`Hook`]s that watch
+//! and drive it through [`Event`]s. A [`Host`] allocates environments with a [`Backend`] and images from
+//! an [`ImageProvider`], and tears them down; what it makes is written into the [`ledger`] first, so that
+//! nothing is ever left behind unknown. This crate knows no hypervisor and no server: other crates bring
+//! them, through [`Registries`].
+//!
+//! Where to start: write a hook ([`Hook`]), a backend ([`Backend`]), an image provider
+//! ([`ImageProvider`]), or run environments ([`Host`]).
 
+mod backend;
+mod bus;
 pub mod config;
+mod context;
+mod environment;
 mod error;
+mod event;
+mod hook;
+mod host;
+mod identifier;
+mod image;
+pub mod ledger;
+mod protocol;
+mod registry;
+mod sandbox;
+mod scope;
+mod settings;
+mod state;
+mod stop;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod turn;
 
+pub use backend::{Allocation, Backend, Preparation, PreparedBackend};
+pub use bus::{
+    BesideHandler, BusLimits, EventBus, HandlerFuture, Mishap, MishapKind, SerialHandler,
+    Subscription,
+};
+pub use context::Context;
+pub use environment::{EndLimits, Environment, Stopper, Teardown, TurnGuard};
 pub use error::{Error, ErrorKind, Result};
+pub use event::{Event, Text, Value};
+pub use hook::{Hook, PreparedHook};
+pub use host::{AllocateOptions, Host, Prepared};
+pub use identifier::Identifier;
+pub use image::{Image, ImageProvider, ImageSource};
+pub use protocol::{Action, Protocol, RunReport, SAMPLE_FINISHED, Step, StepReport};
+pub use registry::{BackendRegistry, HookRegistry, ImageRegistry, Registries};
+pub use sandbox::{
+    Address, ChannelStream, Console, GuestChannel, Picture, Sandbox, SandboxChange, Screenshot,
+};
+pub use settings::{AgentSettings, AgentTransport, Limits, Secret};
+pub use state::{SandboxState, Transition};
+pub use stop::{Stop, StopToken};
+pub use turn::{Listener, Shutdown, Turn};

@@ -16,7 +16,7 @@ pub enum Origin {
         /// The column.
         column: u32,
     },
-    /// An override on the command line, as it was typed: `a.b=value`.
+    /// An override on the command line, by the key that was typed: `a.b`. The value may be a secret.
     Override(Arc<str>),
     /// A value that a program built, or a default.
     Program,
@@ -60,7 +60,11 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.key.is_empty() {
+        let is_told = match &self.origin {
+            Origin::Override(typed) => **typed == *self.key,
+            Origin::File { .. } | Origin::Program => false,
+        };
+        if self.key.is_empty() || is_told {
             write!(f, "{}", self.origin)
         } else {
             write!(f, "{}: {}", self.origin, self.key)

@@ -9,6 +9,7 @@ use jsonc_parser::ast::{Object, Value as Ast};
 use jsonc_parser::common::Ranged;
 use jsonc_parser::errors::{ParseError, ParseErrorKind};
 use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+use serde_json::Number;
 
 use super::path::KeyPath;
 use super::tree::{Entry, Value};
@@ -149,9 +150,9 @@ fn node(
         Ast::NullKeyword(_) => Value::Null,
         Ast::BooleanLit(literal) => Value::Bool(literal.value),
         Ast::StringLit(literal) => Value::String(literal.value.into()),
-        Ast::NumberLit(literal) => match literal.value.parse() {
-            Ok(number) => Value::Number(number),
-            Err(_) => {
+        Ast::NumberLit(literal) => match number(literal.value) {
+            Some(number) => Value::Number(number),
+            None => {
                 let message = "expected a number that fits into 64 bits, without leading zeros";
                 return Err(Error::configuration(place(&path), message));
             }
@@ -167,6 +168,17 @@ fn node(
         Ast::Object(object) => Value::Object(entries(object, &path, depth, cursor)?),
     };
     Ok(Configuration::new(origin, path, value))
+}
+
+/// The number that a literal stands for, to the last digit that it can hold.
+fn number(literal: &str) -> Option<Number> {
+    let number: Number = literal.parse().ok()?;
+    if number.is_f64() {
+        // `serde_json` rounds some long decimals to a neighbour of the nearest double.
+        literal.parse().ok().and_then(Number::from_f64)
+    } else {
+        Some(number)
+    }
 }
 
 fn entries(

@@ -1,0 +1,477 @@
+//! The event bus: who is called when an event is triggered, in which order, and for how long.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context as Waker, Poll};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+
+use crate::event::{Event, Text};
+use crate::{Error, ErrorKind, Result, StopToken, Turn};
+
+/// A future that a handler returns.
+pub type HandlerFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+
+/// How long things may take and how many there may be, on one bus.
+#[derive(Debug, Clone)]
+pub struct BusLimits {
+    /// The longest a serial or beside handler may run before it is dropped. 10 minutes.
+    pub handler_deadline: Duration,
+    /// A trigger whose plain handlers took longer than this is reported. 50 ms.
+    pub slow_plain: Duration,
+    /// How many beside handlers may run at once, for each owner. 64.
+    pub beside: usize,
+    /// How many posted events may wait. 1024.
+    pub queue: usize,
+    /// How deep triggers may nest. 16.
+    pub depth: usize,
+    /// How many mishaps are kept; older ones are counted only. 256.
+    pub mishaps: usize,
+}
+
+impl Default for BusLimits {
+    fn default() -> Self {
+        Self {
+            handler_deadline: Duration::from_secs(600),
+            slow_plain: Duration::from_millis(50),
+            beside: 64,
+            queue: 1024,
+            depth: 16,
+            mishaps: 256,
+        }
+    }
+}
+
+/// Something that went wrong in a handler, and stopped nobody.
+#[derive(Debug, Clone)]
+pub struct Mishap {
+    /// When it was noticed.
+    pub at: SystemTime,
+    /// The event whose handler it was.
+    pub event: String,
+    /// Who subscribed the handler.
+    pub owner: String,
+    /// What went wrong.
+    pub what: MishapKind,
+}
+
+/// What can go wrong in a handler.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum MishapKind {
+    /// It returned an error: the whole chain in one line.
+    Failed(String),
+    /// It panicked, with this message.
+    Panicked(String),
+    /// It was dropped at its deadline.
+    TimedOut(Duration),
+    /// It was not started: the owner's limit of handlers at once was reached.
+    NoRoom(usize),
+    /// It was dropped because the environment was stopped.
+    Cancelled,
+    /// Plain handlers, which cannot be interrupted, took this long.
+    Slow(Duration),
+}
+
+impl fmt::Display for Mishap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}: ", self.owner, self.event)?;
+        match &self.what {
+            MishapKind::Failed(chain) => write!(f, "failed: {chain}"),
+            MishapKind::Panicked(message) => write!(f, "panicked: {message}"),
+            MishapKind::TimedOut(limit) => write!(f, "not done within {limit:.1?}, dropped"),
+            MishapKind::NoRoom(limit) => write!(f, "not started: {limit} are running already"),
+            MishapKind::Cancelled => f.write_str("dropped: the environment was stopped"),
+            MishapKind::Slow(took) => write!(f, "took {took:.1?} without yielding"),
+        }
+    }
+}
+
+/// A handler that looks at an event and waits for nothing.
+pub(crate) type Plain = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// A handler that runs while everybody else waits, and may change power and trigger events.
+///
+/// A closure serves: `|turn, event| Box::pin(async move { … })`.
+pub trait SerialHandler: Send + Sync {
+    /// Handles the event. The future is dropped at the bus's deadline, so work with effects on the
+    /// host belongs in a task of its own.
+    fn handle<'a>(&'a self, turn: &'a mut Turn, event: &'a Event) -> HandlerFuture<'a>;
+}
+
+impl<F> SerialHandler for F
+where
+    F: for<'a> Fn(&'a mut Turn, &'a Event) -> HandlerFuture<'a> + Send + Sync,
+{
+    fn handle<'a>(&'a self, turn: &'a mut Turn, event: &'a Event) -> HandlerFuture<'a> {
+        self(turn, event)
+    }
+}
+
+/// A handler that runs beside everything else.
+///
+/// A closure serves: `|event| Box::pin(async move { … })`.
+pub trait BesideHandler: Send + Sync {
+    /// Handles the event.
+    fn handle(&self, event: Event) -> HandlerFuture<'static>;
+}
+
+impl<F> BesideHandler for F
+where
+    F: Fn(Event) -> HandlerFuture<'static> + Send + Sync,
+{
+    fn handle(&self, event: Event) -> HandlerFuture<'static> {
+        self(event)
+    }
+}
+
+#[derive(Clone)]
+pub(crate) enum Handler {
+    Plain(Plain),
+    Serial(Arc<dyn SerialHandler>),
+    Beside(Arc<dyn BesideHandler>),
+}
+
+/// What a subscription can later be ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Subscription(u64);
+
+#[derive(Clone)]
+pub(crate) struct Slot {
+    id: u64,
+    live: Arc<AtomicBool>,
+    owner: Text,
+    handler: Handler,
+    tasks: Option<crate::scope::Tasks>,
+}
+
+/// The handlers of one event name, in the order in which they subscribed.
+#[derive(Default)]
+pub(crate) struct List {
+    slots: Vec<Slot>,
+    /// Whether every handler is plain: then nothing can pend.
+    all_plain: bool,
+}
+
+impl List {
+    fn of(slots: Vec<Slot>) -> Arc<Self> {
+        let all_plain = slots
+            .iter()
+            .all(|slot| matches!(slot.handler, Handler::Plain(_)));
+        Arc::new(Self { slots, all_plain })
+    }
+}
+
+/// Replaced as a whole at each change, so that triggers never wait for subscribers.
+#[derive(Default)]
+struct Table {
+    named: HashMap<Box<str>, Arc<List>>,
+    /// Handlers of every event; contained in each named list too.
+    every: Arc<List>,
+}
+
+/// Subscriptions and mishaps of one environment.
+///
+/// Handlers are called in subscription order. One that unsubscribes while an event is triggered is not
+/// called for it any more; one that subscribes is called from the next trigger on.
+pub struct EventBus {
+    table: ArcSwap<Table>,
+    next: AtomicU64,
+    /// Serialises changes of the table: they are rare.
+    change: Mutex<()>,
+    mishaps: Mutex<VecDeque<Mishap>>,
+    forgotten: AtomicU64,
+    pub(crate) limits: BusLimits,
+}
+
+impl fmt::Debug for EventBus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventBus")
+            .field("names", &self.table.load().named.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A panicking holder leaves whole values behind, since each critical section is one assignment.
+pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl EventBus {
+    pub(crate) fn new(limits: BusLimits) -> Self {
+        Self {
+            table: ArcSwap::from_pointee(Table {
+                named: HashMap::new(),
+                every: List::of(Vec::new()),
+            }),
+            next: AtomicU64::new(1),
+            change: Mutex::new(()),
+            mishaps: Mutex::new(VecDeque::new()),
+            forgotten: AtomicU64::new(0),
+            limits,
+        }
+    }
+
+    /// Subscribes to one event name, or with `None` to every event.
+    pub(crate) fn subscribe(
+        &self,
+        name: Option<&str>,
+        owner: &Text,
+        handler: Handler,
+        tasks: Option<crate::scope::Tasks>,
+    ) -> Subscription {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let slot = Slot {
+            id,
+            live: Arc::new(AtomicBool::new(true)),
+            owner: owner.clone(),
+            handler,
+            tasks,
+        };
+        let appended = |list: &List| {
+            let mut slots = list.slots.clone();
+            slots.push(slot.clone());
+            List::of(slots)
+        };
+        let _change = lock(&self.change);
+        let table = self.table.load();
+        let mut named = table.named.clone();
+        let every = match name {
+            Some(name) => {
+                let base = named.get(name).unwrap_or(&table.every);
+                let list = appended(base);
+                named.insert(name.into(), list);
+                Arc::clone(&table.every)
+            }
+            None => {
+                for list in named.values_mut() {
+                    *list = appended(list);
+                }
+                appended(&table.every)
+            }
+        };
+        self.table.store(Arc::new(Table { named, every }));
+        Subscription(id)
+    }
+
+    /// Ends subscriptions: from now on none of them is called, not even by a trigger under way.
+    pub(crate) fn unsubscribe(&self, gone: impl Fn(Subscription) -> bool) {
+        let gone = |slot: &Slot| gone(Subscription(slot.id));
+        let _change = lock(&self.change);
+        let table = self.table.load();
+        let without = |list: &Arc<List>| {
+            if !list.slots.iter().any(gone) {
+                return Arc::clone(list);
+            }
+            let (ended, kept): (Vec<_>, Vec<_>) = list.slots.iter().cloned().partition(gone);
+            for slot in ended {
+                slot.live.store(false, Ordering::Release);
+            }
+            List::of(kept)
+        };
+        let every = without(&table.every);
+        let named = table
+            .named
+            .iter()
+            .map(|(name, list)| (name.clone(), without(list)))
+            // A list with nothing of its own is what every event gets anyway.
+            .filter(|(_, list)| list.slots.len() > every.slots.len())
+            .collect();
+        self.table.store(Arc::new(Table { named, every }));
+    }
+
+    /// What went wrong so far, oldest first, and how many older mishaps were let go.
+    pub fn mishaps(&self) -> (Vec<Mishap>, u64) {
+        let kept = lock(&self.mishaps).iter().cloned().collect();
+        (kept, self.forgotten.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn record(&self, event: &str, owner: &str, what: MishapKind) {
+        let mishap = Mishap {
+            at: SystemTime::now(),
+            event: event.to_owned(),
+            owner: owner.to_owned(),
+            what,
+        };
+        tracing::warn!("{mishap}");
+        let mut mishaps = lock(&self.mishaps);
+        if mishaps.len() == self.limits.mishaps {
+            mishaps.pop_front();
+            self.forgotten.fetch_add(1, Ordering::Relaxed);
+        }
+        mishaps.push_back(mishap);
+    }
+
+    /// Calls the plain handlers where there are no others; otherwise hands the list back.
+    #[inline]
+    pub(crate) fn trigger_plain(&self, event: &Event) -> Option<Arc<List>> {
+        let table = self.table.load();
+        let list = table.named.get(event.name()).unwrap_or(&table.every);
+        if !list.all_plain {
+            return Some(Arc::clone(list));
+        }
+        if !list.slots.is_empty() {
+            let started = coarse_now();
+            for slot in &list.slots {
+                if let Handler::Plain(handler) = &slot.handler {
+                    self.call_plain(slot, handler, event);
+                }
+            }
+            self.report_slow(list, event, coarse_now().saturating_sub(started));
+        }
+        None
+    }
+
+    fn call_plain(&self, slot: &Slot, handler: &Plain, event: &Event) {
+        if !slot.live.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler(event))) {
+            let message = panic_message(&*panic);
+            self.record(
+                event.name(),
+                slot.owner.as_str(),
+                MishapKind::Panicked(message),
+            );
+        }
+    }
+
+    #[inline]
+    fn report_slow(&self, list: &List, event: &Event, took: Duration) {
+        if took > self.limits.slow_plain {
+            let mut owners: Vec<&str> = list.slots.iter().map(|slot| slot.owner.as_str()).collect();
+            owners.dedup();
+            self.record(event.name(), &owners.join(" or "), MishapKind::Slow(took));
+        }
+    }
+
+    /// Calls the handlers of a list in which some may pend, one after the other.
+    pub(crate) async fn trigger_list(&self, list: &List, turn: &mut Turn, event: &Event) {
+        for slot in &list.slots {
+            if !slot.live.load(Ordering::Acquire) {
+                continue;
+            }
+            match &slot.handler {
+                Handler::Plain(handler) => {
+                    let started = coarse_now();
+                    self.call_plain(slot, handler, event);
+                    let took = coarse_now().saturating_sub(started);
+                    if took > self.limits.slow_plain {
+                        self.record(event.name(), slot.owner.as_str(), MishapKind::Slow(took));
+                    }
+                }
+                Handler::Serial(handler) => {
+                    let depth = turn.depth();
+                    let stop = turn.stop_token().clone();
+                    let lent = &mut *turn;
+                    let outcome = bounded(self.limits.handler_deadline, &stop, || {
+                        handler.handle(lent, event)
+                    })
+                    .await;
+                    // A handler dropped in the middle of a nested trigger leaves its depth behind.
+                    turn.restore_depth(depth);
+                    if let Err(what) = outcome {
+                        self.record(event.name(), slot.owner.as_str(), what);
+                    }
+                }
+                Handler::Beside(handler) => self.spawn_beside(slot, handler, event),
+            }
+        }
+    }
+
+    fn spawn_beside(&self, slot: &Slot, handler: &Arc<dyn BesideHandler>, event: &Event) {
+        let Some(tasks) = &slot.tasks else { return };
+        let handler = Arc::clone(handler);
+        let (copy, owner, report) = (event.clone(), slot.owner.clone(), tasks.clone());
+        let deadline = self.limits.handler_deadline;
+        let room = tasks.spawn_within(self.limits.beside, async move {
+            let name = copy.name().to_owned();
+            let outcome = bounded(deadline, report.stop(), || handler.handle(copy)).await;
+            if let Err(what) = outcome {
+                report.record(&name, owner.as_str(), what);
+            }
+        });
+        if !room {
+            let limit = self.limits.beside;
+            self.record(event.name(), slot.owner.as_str(), MishapKind::NoRoom(limit));
+        }
+    }
+}
+
+/// Runs a handler: its panic is caught, its deadline armed only once it pends.
+pub(crate) async fn bounded<'a>(
+    deadline: Duration,
+    stop: &StopToken,
+    start: impl FnOnce() -> HandlerFuture<'a>,
+) -> Result<(), MishapKind> {
+    let future = match catch_unwind(AssertUnwindSafe(start)) {
+        Ok(future) => future,
+        Err(panic) => return Err(MishapKind::Panicked(panic_message(&*panic))),
+    };
+    let mut caught = Caught(future);
+    let first = std::future::poll_fn(|waker| Poll::Ready(Pin::new(&mut caught).poll(waker))).await;
+    let outcome = match first {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => tokio::select! {
+            biased;
+            outcome = caught => outcome,
+            () = stop.stopped() => return Err(MishapKind::Cancelled),
+            () = tokio::time::sleep(deadline) => return Err(MishapKind::TimedOut(deadline)),
+        },
+    };
+    match outcome {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(MishapKind::Failed(error.chain())),
+        Err(panic) => Err(MishapKind::Panicked(panic)),
+    }
+}
+
+/// A future whose panic is its result.
+struct Caught<'a>(HandlerFuture<'a>);
+
+impl Future for Caught<'_> {
+    type Output = Result<Result<()>, String>;
+
+    fn poll(mut self: Pin<&mut Self>, waker: &mut Waker<'_>) -> Poll<Self::Output> {
+        match catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(waker))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready(outcome)) => Poll::Ready(Ok(outcome)),
+            Err(panic) => Poll::Ready(Err(panic_message(&*panic))),
+        }
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&'static str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_owned())
+}
+
+/// A clock that ticks every few milliseconds and costs next to nothing: enough to notice slowness.
+fn coarse_now() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    Duration::try_from(now).unwrap_or_default()
+}
+
+/// The error of a post that found the queue full.
+pub(crate) fn queue_full(event: &Event, limit: usize) -> Error {
+    Error::new(
+        ErrorKind::Exhausted,
+        format!("{limit} posted events wait already"),
+    )
+    .during("post")
+    .subject(event.name())
+}

@@ -1,0 +1,182 @@
+//! What a hook sees of its environment.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::bus::{BesideHandler, Handler, SerialHandler, Subscription, lock};
+use crate::environment::Shared;
+use crate::event::Text;
+use crate::ledger::Record;
+use crate::scope::Tasks;
+use crate::settings::AgentSettings;
+use crate::{Event, EventBus, Identifier, Result, Sandbox, Stop, StopToken};
+
+/// What a hook sees of its environment; cheap to clone.
+///
+/// Handlers and tasks that come from it belong to its hook and end with it. It never gives out a
+/// [`Turn`](crate::Turn): only a serial handler is lent one.
+#[derive(Clone)]
+pub struct Context {
+    shared: Arc<Shared>,
+    scope: Arc<Scope>,
+}
+
+/// What ends with the hook.
+struct Scope {
+    owner: Text,
+    subscriptions: Mutex<Vec<Subscription>>,
+    tasks: Tasks,
+    stop: Stop,
+    token: StopToken,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("environment", &self.shared.identifier)
+            .field("owner", &self.scope.owner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    pub(crate) fn new(shared: &Arc<Shared>, owner: Text) -> Self {
+        let stop = shared.new_stop();
+        let token = stop.token();
+        let tasks = Tasks::new(
+            shared.runtime.clone(),
+            Arc::clone(&shared.bus),
+            token.clone(),
+        );
+        Self {
+            shared: Arc::clone(shared),
+            scope: Arc::new(Scope {
+                owner,
+                subscriptions: Mutex::default(),
+                tasks,
+                stop,
+                token,
+            }),
+        }
+    }
+
+    /// The environment's identifier.
+    pub fn identifier(&self) -> Identifier {
+        self.shared.identifier
+    }
+
+    /// The sandbox, to look at; its power is changed through a turn.
+    pub fn sandbox(&self) -> &Arc<dyn Sandbox> {
+        &self.shared.sandbox
+    }
+
+    /// How the agent in the guest is reached.
+    pub fn agent(&self) -> &AgentSettings {
+        &self.shared.agent
+    }
+
+    /// The environment's record in the ledger, for hooks that make things outside it.
+    pub fn record(&self) -> &Record {
+        &self.shared.record
+    }
+
+    /// The bus, to look at.
+    pub fn bus(&self) -> &EventBus {
+        &self.shared.bus
+    }
+
+    /// Calls `handler` for each event of this name. It must only look, for microseconds: everybody waits.
+    pub fn subscribe(
+        &self,
+        name: &str,
+        handler: impl Fn(&Event) + Send + Sync + 'static,
+    ) -> Subscription {
+        self.add(Some(name), Handler::Plain(Arc::new(handler)))
+    }
+
+    /// Calls `handler` for every event, whatever its name.
+    pub fn observe(&self, handler: impl Fn(&Event) + Send + Sync + 'static) -> Subscription {
+        self.add(None, Handler::Plain(Arc::new(handler)))
+    }
+
+    /// Runs `handler` for each event of this name, with the turn, while everybody else waits.
+    pub fn subscribe_serial(
+        &self,
+        name: &str,
+        handler: impl SerialHandler + 'static,
+    ) -> Subscription {
+        self.add(Some(name), Handler::Serial(Arc::new(handler)))
+    }
+
+    /// Starts `handler` for each event of this name, and waits for nothing.
+    pub fn subscribe_beside(
+        &self,
+        name: &str,
+        handler: impl BesideHandler + 'static,
+    ) -> Subscription {
+        self.add(Some(name), Handler::Beside(Arc::new(handler)))
+    }
+
+    fn add(&self, name: Option<&str>, handler: Handler) -> Subscription {
+        let scope = &self.scope;
+        let tasks = Some(scope.tasks.clone());
+        let mut subscriptions = lock(&scope.subscriptions);
+        let subscription = self
+            .shared
+            .bus
+            .subscribe(name, &scope.owner, handler, tasks);
+        subscriptions.push(subscription);
+        subscription
+    }
+
+    /// Ends a subscription of this hook; others' are left alone. Not even a trigger under way calls it again.
+    pub fn unsubscribe(&self, subscription: Subscription) {
+        let mut subscriptions = lock(&self.scope.subscriptions);
+        if let Some(index) = subscriptions.iter().position(|s| *s == subscription) {
+            subscriptions.swap_remove(index);
+            self.shared.bus.unsubscribe(|gone| gone == subscription);
+        }
+    }
+
+    /// Posts an event: it is triggered as soon as the turn is free. Never waits.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exhausted`](crate::ErrorKind::Exhausted) when too many wait already,
+    /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) once the environment is closed.
+    pub fn post(&self, event: impl Into<Event>) -> Result<()> {
+        let event = event.into();
+        let event = match event.said_by() {
+            "" => event.source(self.scope.owner.clone()),
+            _ => event,
+        };
+        self.shared.post(event)
+    }
+
+    /// Runs a task beside everything else. It ends with the hook: joined if it looks at
+    /// [`Context::stop_token`], aborted otherwise.
+    ///
+    /// Returns `false` where the hook has ended, or already runs a thousand tasks.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> bool {
+        self.scope.tasks.spawn_within(1000, task)
+    }
+
+    /// Stops when the hook ends or the environment is stopped.
+    pub fn stop_token(&self) -> &StopToken {
+        &self.scope.token
+    }
+
+    /// Ends every handler and task; returns how many tasks had to be aborted.
+    pub(crate) async fn end(&self, deadline: Duration) -> usize {
+        self.unsubscribe_all();
+        self.scope.stop.stop();
+        self.scope.tasks.finish(deadline).await
+    }
+
+    fn unsubscribe_all(&self) {
+        let mut ours = lock(&self.scope.subscriptions);
+        self.shared.bus.unsubscribe(|gone| ours.contains(&gone));
+        ours.clear();
+    }
+}

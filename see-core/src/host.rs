@@ -1,0 +1,370 @@
+//! Where environments are allocated and torn down: on a runtime of its own, so that neither a dropped
+//! future nor a dropped runtime leaks.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{oneshot, watch};
+
+use crate::bus::BusLimits;
+use crate::config::{Configuration, HooksSection};
+use crate::environment::{EndLimits, Parts, Resident, Shared, died};
+use crate::event::Text;
+use crate::hook::PreparedHook;
+use crate::ledger::{Collectors, Ledger, Record};
+use crate::settings::{AgentSettings, Limits};
+use crate::{
+    Allocation, Context, Environment, Error, ErrorKind, EventBus, Identifier, PreparedBackend,
+    Registries, Result, Stop,
+};
+
+/// How long the removal of one forgotten resource may take.
+const UNDO_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Allocates environments and tears them down, on a runtime of its own.
+///
+/// Work that was begun here ends here: when the caller's future is dropped, the allocation is stopped,
+/// undone, and nothing is left. Call [`Host::finish`] before the process ends.
+pub struct Host {
+    runtime: Option<Runtime>,
+    registries: Registries,
+    ledger: Ledger,
+    /// How many environments live; each holds a [`Stay`].
+    staying: watch::Sender<usize>,
+    stop: Stop,
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host")
+            .field("registries", &self.registries)
+            .field("staying", &*self.staying.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Counts an environment among those that live, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Stay(watch::Sender<usize>);
+
+impl Stay {
+    fn new(staying: &watch::Sender<usize>) -> Self {
+        staying.send_modify(|count| *count += 1);
+        Self(staying.clone())
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// A checked configuration: nothing has been made yet.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The backend.
+    pub backend: PreparedBackend,
+    /// The hooks, in the order in which they are attached.
+    pub hooks: Vec<PreparedHook>,
+    /// How the agent is reached.
+    pub agent: AgentSettings,
+    /// What the run may use.
+    pub limits: Limits,
+}
+
+/// How an allocation is made.
+#[derive(Debug, Clone, Default)]
+pub struct AllocateOptions {
+    /// The identifier; a random one where it is `None`.
+    pub identifier: Option<Identifier>,
+    /// A remark for the ledger, shown by `seectl ls`.
+    pub note: String,
+    /// The bus's limits.
+    pub bus: BusLimits,
+    /// The teardown's deadlines.
+    pub end: EndLimits,
+}
+
+impl Host {
+    /// A host that knows these registries and writes into this ledger.
+    ///
+    /// # Errors
+    /// Where the operating system gives no threads.
+    pub fn new(registries: Registries, ledger: Ledger) -> Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("see-host")
+            .enable_all()
+            .build()
+            .map_err(|error| Error::io("the host's threads cannot be started", error))?;
+        Ok(Self {
+            runtime: Some(runtime),
+            registries,
+            ledger,
+            staying: watch::Sender::new(0),
+            stop: Stop::new(),
+        })
+    }
+
+    /// What can be named in a configuration.
+    pub fn registries(&self) -> &Registries {
+        &self.registries
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Checks a context section and a hooks section, whole, before anything is made.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] and the place of the first mistake; and what the backend reports of
+    /// the host.
+    pub async fn prepare(&self, context: &Configuration, hooks: &HooksSection) -> Result<Prepared> {
+        let agent = section(context, "agent")?;
+        let limits = section(context, "limits")?;
+        let hooks = self.registries.hooks.prepare(hooks)?;
+        let backend = self
+            .registries
+            .backends
+            .prepare(context, &self.registries.images)
+            .await?;
+        Ok(Prepared {
+            backend,
+            hooks,
+            agent,
+            limits,
+        })
+    }
+
+    /// Makes an environment: the sandbox first, then the hooks. A whole one, or nothing is left.
+    ///
+    /// When the returned future is dropped, the allocation is stopped and undone in the background.
+    ///
+    /// # Errors
+    /// What the backend or a required hook reports; [`ErrorKind::Stopped`] where `stop` was asked for.
+    pub async fn allocate(
+        &self,
+        prepared: Prepared,
+        options: AllocateOptions,
+        stop: Stop,
+    ) -> Result<Environment> {
+        let Some(runtime) = &self.runtime else {
+            return Err(Error::stopped("allocate"));
+        };
+        if self.stop.is_stopped() {
+            return Err(Error::stopped("allocate").advice("the host is finishing"));
+        }
+        let (send, receive) = oneshot::channel();
+        let abandoned = Abandoned(stop.clone());
+        let work = Work {
+            prepared,
+            options,
+            ledger: self.ledger.clone(),
+            collectors: self.registries.collectors.clone(),
+            runtime: runtime.handle().clone(),
+            stay: Stay::new(&self.staying),
+            stop: stop.clone(),
+        };
+        let finishing = self.stop.token();
+        runtime.spawn(async move {
+            let allocation = tokio::spawn(work.allocate());
+            let stopper = async {
+                finishing.stopped().await;
+                stop.stop();
+                std::future::pending::<()>().await;
+            };
+            let outcome = tokio::select! {
+                joined = allocation => joined.unwrap_or_else(|failed| Err(died(failed))),
+                () = stopper => return,
+            };
+            // Nobody waits any more: the environment comes back and is torn down.
+            if let Err(Ok(environment)) = send.send(outcome) {
+                environment.deallocate().await;
+            }
+        });
+        let outcome = receive
+            .await
+            .unwrap_or_else(|_| Err(Error::stopped("allocate")));
+        // The allocation is over: from here on the caller decides about the stop.
+        abandoned.disarm();
+        outcome
+    }
+
+    /// Ends what is left: asks every allocation under way to stop, and waits for every environment to be
+    /// torn down. Nothing can be allocated any more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] where something was still there at the deadline; it stays in the ledger.
+    pub async fn finish(mut self, deadline: Duration) -> Result<()> {
+        self.stop.stop();
+        let mut staying = self.staying.subscribe();
+        let gone = tokio::time::timeout(deadline, staying.wait_for(|count| *count == 0))
+            .await
+            .is_ok();
+        let left = *self.staying.borrow();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+        if gone {
+            return Ok(());
+        }
+        Err(
+            Error::timeout(format!("{left} environments to end"), deadline)
+                .during("finish")
+                .advice("what they hold is in the ledger: collect it"),
+        )
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.stop.stop();
+        if let Some(runtime) = self.runtime.take() {
+            // Dropping a runtime blocks, which an async caller must not do.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn section<T: serde::de::DeserializeOwned + Default>(
+    context: &Configuration,
+    key: &str,
+) -> Result<T> {
+    context
+        .get(key)
+        .map_or_else(|| Ok(T::default()), Configuration::deserialize)
+}
+
+/// Stops the allocation when the caller's future is dropped.
+struct Abandoned(Stop);
+
+impl Abandoned {
+    fn disarm(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// One allocation.
+struct Work {
+    prepared: Prepared,
+    options: AllocateOptions,
+    ledger: Ledger,
+    collectors: Collectors,
+    runtime: tokio::runtime::Handle,
+    stay: Stay,
+    stop: Stop,
+}
+
+impl Work {
+    async fn allocate(self) -> Result<Environment> {
+        let Self {
+            prepared,
+            options,
+            ledger,
+            collectors,
+            runtime,
+            stay,
+            stop,
+        } = self;
+        let identifier = options.identifier.unwrap_or_else(Identifier::random);
+        let token = stop.token();
+        token.check("allocate")?;
+        let record = ledger.begin(identifier, options.note).await?;
+        let allocation = Allocation {
+            identifier,
+            record,
+            stop: token.clone(),
+        };
+        let (backend, lent) = (prepared.backend, allocation.clone());
+        // In a task of its own, so that a panic is an error like any other.
+        let made = tokio::spawn(async move { backend.allocate(&lent).await });
+        let sandbox = match made.await.unwrap_or_else(|failed| Err(died(failed))) {
+            Ok(sandbox) => sandbox,
+            Err(error) => {
+                undo(&allocation.record, &collectors).await;
+                return Err(error);
+            }
+        };
+        let parts = Parts {
+            bus: EventBus::new(options.bus),
+            agent: prepared.agent,
+            stop,
+            limits: options.end,
+        };
+        let shared = Shared::new(sandbox, allocation.record.clone(), runtime, parts);
+        let mut environment = Environment::new(shared, stay);
+        if let Err(error) = attach_all(&mut environment, prepared.hooks, &token).await {
+            environment.deallocate().await;
+            return Err(error);
+        }
+        Ok(environment)
+    }
+}
+
+async fn attach_all(
+    environment: &mut Environment,
+    hooks: Vec<PreparedHook>,
+    token: &crate::StopToken,
+) -> Result<()> {
+    for PreparedHook {
+        name,
+        required,
+        attach,
+    } in hooks
+    {
+        let context = Context::new(environment.shared(), Text::literal(name));
+        let lent = context.clone();
+        let attaching = tokio::spawn(async move { attach.attach(&lent).await });
+        let limit = environment.end_limits().hook;
+        // A hook that attaches looks at its context's stop token; it is not cut off by it.
+        let attached = match tokio::time::timeout(limit, attaching).await {
+            Ok(joined) => joined.unwrap_or_else(|failed| Err(died(failed))),
+            Err(_) => Err(Error::timeout("the hook to attach", limit)),
+        };
+        match attached {
+            Ok(hook) => environment.add_hook(Resident {
+                name,
+                context,
+                hook,
+            }),
+            Err(error) => {
+                context.end(Duration::from_secs(1)).await;
+                let error = error.during("attach").subject(format!("hook {name}"));
+                if required || error.kind() == ErrorKind::Stopped {
+                    return Err(error);
+                }
+                tracing::warn!(
+                    "goes on without a hook that is not required: {}",
+                    error.chain()
+                );
+            }
+        }
+        token.check("attach")?;
+    }
+    Ok(())
+}
+
+/// Removes what a failed allocation forgot, and its record. What cannot be removed stays for collection.
+async fn undo(record: &Record, collectors: &Collectors) {
+    let collected = record.collect(collectors, UNDO_DEADLINE).await;
+    let closed = record.close().await;
+    match closed {
+        Ok(left) if left.is_empty() => {}
+        Ok(left) => tracing::warn!(
+            ?collected,
+            "{} resources are left for collection",
+            left.len()
+        ),
+        Err(error) => tracing::warn!("left for collection: {}", error.chain()),
+    }
+}

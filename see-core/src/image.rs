@@ -1,0 +1,163 @@
+//! Where the disk images of sandboxes come from.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::de::DeserializeOwned;
+
+use crate::config::{ConfigPath, Located};
+use crate::{Error, Result, StopToken};
+
+/// A disk image that is there: absolute, local, complete, verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Its absolute path. It is never written.
+    pub path: PathBuf,
+}
+
+/// A source of disk images that can be named in a configuration.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use see_core::config::Located;
+/// use see_core::{Image, ImageProvider, Result, StopToken};
+///
+/// /// Images that lie in one folder.
+/// struct Shelf(std::path::PathBuf);
+///
+/// /// What the shelf wants to know.
+/// #[derive(serde::Deserialize)]
+/// struct ShelfConfiguration {
+///     /// The image's absolute path.
+///     path: std::path::PathBuf,
+/// }
+///
+/// #[async_trait]
+/// impl ImageProvider for Shelf {
+///     const NAME: &'static str = "shelf";
+///     type Configuration = ShelfConfiguration;
+///
+///     fn prepare(configuration: ShelfConfiguration, _name: Option<Located<String>>) -> Result<Self> {
+///         Ok(Self(configuration.path))
+///     }
+///
+///     async fn image(&self, _stop: &StopToken) -> Result<Image> {
+///         Ok(Image { path: self.0.clone() })
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait ImageProvider: Send + Sync + Sized + 'static {
+    /// The name in configurations.
+    const NAME: &'static str;
+    /// Other names that mean the same.
+    const ALIASES: &'static [&'static str] = &[];
+    /// What stands under `provider_configuration`.
+    type Configuration: DeserializeOwned + Send;
+
+    /// Checks the configuration; `name` is the image's `name` or `uri` beside the provider's name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) and the place, where the
+    /// configuration cannot work. Nothing is fetched yet.
+    fn prepare(configuration: Self::Configuration, name: Option<Located<String>>) -> Result<Self>;
+
+    /// The image, fetched if need be.
+    ///
+    /// # Errors
+    /// When it is not to be had. A long fetch looks at `stop`.
+    async fn image(&self, stop: &StopToken) -> Result<Image>;
+}
+
+/// An image provider that is prepared, whatever its type.
+#[derive(Clone)]
+pub struct ImageSource {
+    name: &'static str,
+    provider: Arc<dyn Fetch>,
+}
+
+#[async_trait]
+trait Fetch: Send + Sync {
+    async fn fetch(&self, stop: &StopToken) -> Result<Image>;
+}
+
+#[async_trait]
+impl<T: ImageProvider> Fetch for T {
+    async fn fetch(&self, stop: &StopToken) -> Result<Image> {
+        self.image(stop).await
+    }
+}
+
+impl ImageSource {
+    /// A provider that is ready to be asked.
+    pub fn new<T: ImageProvider>(provider: T) -> Self {
+        Self {
+            name: T::NAME,
+            provider: Arc::new(provider),
+        }
+    }
+
+    /// A file that is there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) and the place, where the path holds no
+    /// regular file.
+    pub fn local(path: &ConfigPath) -> Result<Self> {
+        let refuse = |message: String| Error::configuration(path.place().clone(), message);
+        let absolute = path.path().canonicalize().map_err(|error| {
+            refuse(format!(
+                "found the path {}, which cannot be read: {error}",
+                path.written()
+            ))
+            .advice(
+                "expected an existing disk image; relative paths start at the file they stand in",
+            )
+        })?;
+        if !absolute.is_file() {
+            return Err(refuse(format!(
+                "found the path {}, which is not a file",
+                path.written()
+            ))
+            .advice("expected a disk image"));
+        }
+        Ok(Self {
+            name: "path",
+            provider: Arc::new(LocalFile(absolute)),
+        })
+    }
+
+    /// The provider's name.
+    pub fn provider(&self) -> &'static str {
+        self.name
+    }
+
+    /// The image, fetched if need be.
+    ///
+    /// # Errors
+    /// What the provider reports, with its name.
+    pub async fn image(&self, stop: &StopToken) -> Result<Image> {
+        self.provider
+            .fetch(stop)
+            .await
+            .map_err(|error| error.during(format!("image provider {}", self.name)))
+    }
+}
+
+struct LocalFile(PathBuf);
+
+#[async_trait]
+impl Fetch for LocalFile {
+    async fn fetch(&self, _stop: &StopToken) -> Result<Image> {
+        Ok(Image {
+            path: self.0.clone(),
+        })
+    }
+}
+
+impl fmt::Debug for ImageSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ImageSource").field(&self.name).finish()
+    }
+}

@@ -1,0 +1,319 @@
+//! Which hooks, backends and image providers there are: ordinary values, never global.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use serde::Deserialize;
+
+use crate::backend::{Backend, Preparation, PreparedBackend};
+use crate::config::{Configuration, HookSection, HooksSection, Located, fields_of, nearest};
+use crate::hook::{Hook, PreparedHook};
+use crate::image::{ImageProvider, ImageSource};
+use crate::ledger::Collectors;
+use crate::{Error, ErrorKind, Result};
+
+/// Everything that a configuration can name.
+///
+/// A front-end crate fills it; two programs, or two environments, may have different ones.
+#[derive(Debug, Default)]
+pub struct Registries {
+    /// The hooks.
+    pub hooks: HookRegistry,
+    /// The backends.
+    pub backends: BackendRegistry,
+    /// The image providers.
+    pub images: ImageRegistry,
+    /// What removes each kind of resource that a dead owner left; the core's own kinds are there already.
+    pub collectors: Collectors,
+}
+
+impl Registries {
+    /// Registries in which nothing is known.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// Names and their aliases.
+struct Names<E> {
+    entries: BTreeMap<&'static str, E>,
+    aliases: BTreeMap<&'static str, &'static str>,
+}
+
+impl<E> Default for Names<E> {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+        }
+    }
+}
+
+impl<E> fmt::Debug for Names<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.entries.keys()).finish()
+    }
+}
+
+impl<E> Names<E> {
+    fn add(
+        &mut self,
+        what: &str,
+        name: &'static str,
+        aliases: &[&'static str],
+        entry: E,
+    ) -> Result<()> {
+        let taken = |name: &str| self.entries.contains_key(name) || self.aliases.contains_key(name);
+        let clash = [name]
+            .iter()
+            .chain(aliases)
+            .copied()
+            .find(|name| taken(name));
+        if let Some(clash) = clash {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("a {what} of this name is registered already"),
+            )
+            .subject(clash)
+            .advice("names and aliases are given once"));
+        }
+        self.entries.insert(name, entry);
+        self.aliases
+            .extend(aliases.iter().map(|alias| (*alias, name)));
+        Ok(())
+    }
+
+    fn find(&self, what: &str, name: &str) -> Result<&E> {
+        let canonical = self.aliases.get(name).copied().unwrap_or(name);
+        self.entries.get(canonical).ok_or_else(|| {
+            let known: Vec<&str> = self.entries.keys().copied().collect();
+            let error = Error::new(
+                ErrorKind::Configuration,
+                format!("found the {what} `{name}`, known are: {}", known.join(", ")),
+            );
+            let all = self.entries.keys().chain(self.aliases.keys()).copied();
+            match nearest(name, all) {
+                Some(near) => error.advice(format!("did you mean `{near}`?")),
+                None => error,
+            }
+        })
+    }
+}
+
+type PrepareHook = fn(&Configuration, bool) -> Result<PreparedHook>;
+
+/// The hooks that are known.
+#[derive(Debug, Default)]
+pub struct HookRegistry(Names<HookEntry>);
+
+struct HookEntry {
+    fields: fn() -> &'static [&'static str],
+    prepare: PrepareHook,
+}
+
+impl HookRegistry {
+    /// Registers a hook.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] where its name or an alias is taken.
+    pub fn add<T: Hook>(&mut self) -> Result<()> {
+        let entry = HookEntry {
+            fields: fields_of::<T::Configuration>,
+            prepare: |configuration, required| {
+                Ok(PreparedHook::new::<T>(
+                    configuration.deserialize()?,
+                    required,
+                ))
+            },
+        };
+        self.0.add("hook", T::NAME, T::ALIASES, entry)
+    }
+
+    /// The names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.entries.keys().copied()
+    }
+
+    /// Checks a `hooks` section, and makes each hook ready to be attached.
+    ///
+    /// A hook gets its own keys and those shared ones that it knows; its own win.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] and the place: an unknown hook, a wrong configuration, or a shared
+    /// key that none of the hooks knows.
+    pub fn prepare(&self, section: &HooksSection) -> Result<Vec<PreparedHook>> {
+        let mut known_somewhere = BTreeSet::new();
+        let mut prepared = Vec::with_capacity(section.hooks.len());
+        for hook in &section.hooks {
+            let entry = self.entry(hook)?;
+            let fields = (entry.fields)();
+            known_somewhere.extend(fields);
+            let configuration = hook
+                .configuration
+                .merge_shared(&section.configuration, fields);
+            prepared.push((entry.prepare)(&configuration, hook.required)?);
+        }
+        let known: Vec<&str> = known_somewhere.into_iter().collect();
+        section.configuration.check_keys(&known)?;
+        Ok(prepared)
+    }
+
+    fn entry(&self, hook: &HookSection) -> Result<&HookEntry> {
+        self.0
+            .find("hook", &hook.name)
+            .map_err(|error| error.at(hook.name.place().clone()))
+    }
+}
+
+type PreparingBackend<'a> = Pin<Box<dyn Future<Output = Result<PreparedBackend>> + Send + 'a>>;
+
+/// The backends that are known.
+#[derive(Debug, Default)]
+pub struct BackendRegistry(Names<BackendEntry>);
+
+struct BackendEntry {
+    recognises: fn(&Configuration) -> bool,
+    prepare: for<'a> fn(Configuration, &'a Preparation<'a>) -> PreparingBackend<'a>,
+}
+
+/// The keys of a context section that name the backend; the second is python-see's.
+const BACKEND_KEYS: [&str; 2] = ["backend", "name"];
+
+impl BackendRegistry {
+    /// Registers a backend.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] where its name or an alias is taken.
+    pub fn add<T: Backend>(&mut self) -> Result<()> {
+        let entry = BackendEntry {
+            recognises: T::recognises,
+            prepare: |configuration, preparation| {
+                Box::pin(async move {
+                    let typed = configuration.deserialize()?;
+                    Ok(PreparedBackend::new(T::prepare(typed, preparation).await?))
+                })
+            },
+        };
+        self.0.add("backend", T::NAME, T::ALIASES, entry)
+    }
+
+    /// The names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.entries.keys().copied()
+    }
+
+    /// Checks a `context` section with the backend that it names, or that recognises it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] and the place: an unknown backend, none or several that recognise the
+    /// section, or a configuration that cannot work; and what the backend reports of the host.
+    pub async fn prepare(
+        &self,
+        context: &Configuration,
+        images: &ImageRegistry,
+    ) -> Result<PreparedBackend> {
+        let entry = self.select(context)?;
+        let preparation = Preparation {
+            images,
+            place: context.place(),
+        };
+        let rest = BACKEND_KEYS
+            .iter()
+            .fold(context.clone(), |rest, key| rest.without(key));
+        (entry.prepare)(rest, &preparation).await
+    }
+
+    fn select(&self, context: &Configuration) -> Result<&BackendEntry> {
+        let mut named = BACKEND_KEYS.iter().filter_map(|key| context.get(key));
+        if let Some(node) = named.next() {
+            let name: Located<String> = node.deserialize()?;
+            let entry = self.0.find("backend", &name);
+            return entry.map_err(|error| error.at(name.place().clone()));
+        }
+        let candidates: Vec<(&str, &BackendEntry)> = self
+            .0
+            .entries
+            .iter()
+            .filter(|(_, entry)| (entry.recognises)(context))
+            .map(|(name, entry)| (*name, entry))
+            .collect();
+        match candidates.as_slice() {
+            [(_, entry)] => Ok(entry),
+            [] => Err(
+                Error::configuration(context.place(), "no backend recognises this context").advice(
+                    format!(
+                        "name one with the key `backend`: {}",
+                        self.names().collect::<Vec<_>>().join(", ")
+                    ),
+                ),
+            ),
+            several => {
+                let names: Vec<&str> = several.iter().map(|(name, _)| *name).collect();
+                Err(Error::configuration(
+                    context.place(),
+                    format!(
+                        "several backends recognise this context: {}",
+                        names.join(", ")
+                    ),
+                )
+                .advice("name one with the key `backend`"))
+            }
+        }
+    }
+}
+
+type PrepareImage = fn(Configuration, Option<Located<String>>) -> Result<ImageSource>;
+
+/// The image providers that are known.
+#[derive(Debug, Default)]
+pub struct ImageRegistry(Names<PrepareImage>);
+
+/// An image section that names its provider.
+#[derive(Debug, Deserialize)]
+struct ImageSection {
+    provider: Located<String>,
+    #[serde(alias = "uri")]
+    name: Option<Located<String>>,
+    provider_configuration: Option<Configuration>,
+}
+
+impl ImageRegistry {
+    /// Registers an image provider.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] where its name or an alias is taken.
+    pub fn add<T: ImageProvider>(&mut self) -> Result<()> {
+        let prepare: PrepareImage = |configuration, name| {
+            T::prepare(configuration.deserialize()?, name).map(ImageSource::new)
+        };
+        self.0.add("image provider", T::NAME, T::ALIASES, prepare)
+    }
+
+    /// The names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.0.entries.keys().copied()
+    }
+
+    /// Prepares what an image section names: a path, or an object with `provider`, `name` or `uri`, and
+    /// `provider_configuration`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] and the place, where the section, the provider's name or its
+    /// configuration is wrong, or the path holds no file.
+    pub fn prepare(&self, section: &Configuration) -> Result<ImageSource> {
+        if section.as_str().is_some() {
+            return ImageSource::local(&section.deserialize()?);
+        }
+        let image: ImageSection = section.deserialize()?;
+        let prepare = self
+            .0
+            .find("image provider", &image.provider)
+            .map_err(|error| error.at(image.provider.place().clone()))?;
+        let configuration = image
+            .provider_configuration
+            .unwrap_or_else(|| section.empty_child("provider_configuration"));
+        prepare(configuration, image.name).map_err(|error| error.or_at(&section.place()))
+    }
+}

@@ -1,0 +1,171 @@
+//! A throw-away machine, and the abilities that only some hypervisors have.
+
+use std::any::Any;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::Path;
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+
+use crate::{Identifier, Result, SandboxState};
+
+/// An address under which the guest can be reached from the host.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Address {
+    /// The hardware address of the interface, `52:54:00:12:34:56`.
+    pub mac: String,
+    /// The address.
+    pub ip: IpAddr,
+}
+
+/// A change of a sandbox, as its hypervisor reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SandboxChange {
+    /// It is in this state now.
+    State(SandboxState),
+    /// The guest restarted.
+    Rebooted,
+    /// Reports were lost; ask for the state.
+    Missed,
+}
+
+/// A machine that is allocated once, runs unknown software, and is released for good.
+///
+/// Commands to one machine queue up behind each other, and a command that has begun ends even when
+/// the future that asked for it is dropped. Every method has a deadline of its own: none waits for ever.
+/// The methods only act; whether a transition is allowed is checked by the turn, with
+/// [`Transition`](crate::Transition)'s table.
+///
+/// What only some hypervisors can do is an ability: a small trait behind an accessor that says `None`
+/// where it is missing.
+#[async_trait]
+pub trait Sandbox: fmt::Debug + Send + Sync {
+    /// The environment that it belongs to.
+    fn identifier(&self) -> Identifier;
+
+    /// The state it is in now.
+    ///
+    /// # Errors
+    /// When the hypervisor does not answer, or the machine is gone.
+    async fn state(&self) -> Result<SandboxState>;
+
+    /// Starts it, and returns when it runs.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    async fn start(&self) -> Result<()>;
+
+    /// Cuts its power, and returns when it is off. A machine that is off already is no error.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    async fn destroy(&self) -> Result<()>;
+
+    /// Suspends it in memory, and returns when it stands.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    async fn suspend(&self) -> Result<()>;
+
+    /// Continues it after a suspension.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    async fn resume(&self) -> Result<()>;
+
+    /// Asks the guest to shut down, and returns once it was asked, not when it is off.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    async fn shutdown(&self) -> Result<()>;
+
+    /// Asks the guest to restart, and returns once it was asked.
+    ///
+    /// # Errors
+    /// When the hypervisor refuses.
+    async fn reboot(&self) -> Result<()>;
+
+    /// The addresses the guest has now; empty where it has no network or no lease yet.
+    ///
+    /// # Errors
+    /// When the hypervisor does not answer.
+    async fn addresses(&self) -> Result<Vec<Address>>;
+
+    /// Whether the guest has a network on which addresses may be expected.
+    fn has_network(&self) -> bool;
+
+    /// Changes from now on, through a bounded queue.
+    fn watch(&self) -> mpsc::Receiver<SandboxChange>;
+
+    /// Ends the machine and removes everything that was made for it.
+    ///
+    /// May be called twice: the second call finds nothing to do. After an error it may be called
+    /// again, and goes on where it stood.
+    ///
+    /// # Errors
+    /// What could not be removed; it stays in the ledger for collection.
+    async fn release(&self) -> Result<()>;
+
+    /// Pictures of the screen.
+    fn screenshot(&self) -> Option<&dyn Screenshot> {
+        None
+    }
+
+    /// A byte channel to the guest that needs no network.
+    fn guest_channel(&self) -> Option<&dyn GuestChannel> {
+        None
+    }
+
+    /// Text that the guest writes to its console.
+    fn console(&self) -> Option<&dyn Console> {
+        None
+    }
+
+    /// The hypervisor's own objects, for finer control; what they are, the backend documents.
+    fn native(&self) -> Option<&dyn Any> {
+        None
+    }
+}
+
+/// The ability to take pictures of the screen.
+#[async_trait]
+pub trait Screenshot: Send + Sync {
+    /// The screen as it is now, in whatever format the hypervisor gives.
+    ///
+    /// # Errors
+    /// When the machine does not run, has no screen, or the picture is larger than 64 MiB.
+    async fn take(&self) -> Result<Picture>;
+}
+
+/// A picture as the hypervisor gave it.
+#[derive(Debug, Clone)]
+pub struct Picture {
+    /// What the hypervisor says it is: `image/png`, `image/x-portable-pixmap`.
+    pub mime_type: String,
+    /// The bytes, unchecked: they may hold what the guest wants.
+    pub bytes: Vec<u8>,
+}
+
+/// The ability to talk to the guest without a network.
+#[async_trait]
+pub trait GuestChannel: Send + Sync {
+    /// Connects to the host's end of the channel. One connection at a time.
+    ///
+    /// # Errors
+    /// When the machine does not run, or the channel is taken.
+    async fn open(&self) -> Result<Box<dyn ChannelStream>>;
+}
+
+/// The host's end of a guest channel.
+pub trait ChannelStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ChannelStream for T {}
+
+/// The ability to read what the guest wrote to its console.
+pub trait Console: Send + Sync {
+    /// The file in which the console's output gathers; raw bytes from the guest.
+    fn log(&self) -> &Path;
+}

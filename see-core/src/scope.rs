@@ -1,0 +1,81 @@
+//! What belongs to one owner of an environment, a hook say, and ends with it: its handlers and tasks.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use crate::StopToken;
+use crate::bus::{EventBus, MishapKind, lock};
+
+/// The tasks of one owner: counted, bounded, joined at the end or aborted.
+#[derive(Clone)]
+pub(crate) struct Tasks {
+    /// `None` once it is finished: nothing is spawned any more.
+    set: Arc<Mutex<Option<JoinSet<()>>>>,
+    runtime: Handle,
+    bus: Arc<EventBus>,
+    stop: StopToken,
+}
+
+impl fmt::Debug for Tasks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tasks").finish_non_exhaustive()
+    }
+}
+
+impl Tasks {
+    pub(crate) fn new(runtime: Handle, bus: Arc<EventBus>, stop: StopToken) -> Self {
+        Self {
+            set: Arc::new(Mutex::new(Some(JoinSet::new()))),
+            runtime,
+            bus,
+            stop,
+        }
+    }
+
+    pub(crate) fn stop(&self) -> &StopToken {
+        &self.stop
+    }
+
+    /// Spawns unless `limit` tasks of this owner are running; says whether it did.
+    pub(crate) fn spawn_within(
+        &self,
+        limit: usize,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> bool {
+        let mut set = lock(&self.set);
+        let Some(set) = set.as_mut() else {
+            return false;
+        };
+        // Tasks that ended make room.
+        while set.try_join_next().is_some() {}
+        if set.len() >= limit {
+            return false;
+        }
+        set.spawn_on(task, &self.runtime);
+        true
+    }
+
+    pub(crate) fn record(&self, event: &str, owner: &str, what: MishapKind) {
+        self.bus.record(event, owner, what);
+    }
+
+    /// Waits until every task ended, or aborts what is left at the deadline. Returns how many were aborted.
+    pub(crate) async fn finish(&self, deadline: Duration) -> usize {
+        let Some(mut set) = lock(&self.set).take() else {
+            return 0;
+        };
+        let joined =
+            tokio::time::timeout(deadline, async { while set.join_next().await.is_some() {} });
+        if joined.await.is_ok() {
+            return 0;
+        }
+        let left = set.len();
+        set.shutdown().await;
+        left
+    }
+}

@@ -1,0 +1,412 @@
+//! A backend without a hypervisor. What it "makes" are real folders, written down in the ledger like
+//! anything else, so that a leak is a folder that is still there.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use crate::bus::lock;
+use crate::config::DurationValue;
+use crate::ledger::{Collectors, Entry, Resource};
+use crate::{
+    Address, Allocation, Backend, ChannelStream, Error, ErrorKind, GuestChannel, Identifier,
+    Picture, Preparation, Result, Sandbox, SandboxChange, SandboxState, Screenshot, StopToken,
+};
+
+/// What goes wrong at a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fault {
+    /// The step fails, and nothing of it is done.
+    Fail,
+    /// The step panics.
+    Panic,
+    /// The step waits for `stall` first; a stop ends the wait with an error.
+    Stall,
+}
+
+/// A step at which a fault can be injected.
+///
+/// The first three are the resources of an allocation, in the order in which they are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(
+    missing_docs,
+    reason = "the names say it: a resource, or a method of `Sandbox`"
+)]
+pub enum FaultAt {
+    Disk,
+    Network,
+    Domain,
+    State,
+    Start,
+    Destroy,
+    Suspend,
+    Resume,
+    Shutdown,
+    Reboot,
+    Addresses,
+    Release,
+}
+
+impl FaultAt {
+    /// The steps of an allocation.
+    pub const ALLOCATION: [Self; 3] = [Self::Disk, Self::Network, Self::Domain];
+
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Network => "network",
+            _ => "domain",
+        }
+    }
+}
+
+/// The configuration of the fake backend.
+#[derive(Debug, Clone, Deserialize)]
+pub struct FakeConfiguration {
+    /// An existing folder, in which one folder is made for each resource.
+    pub folder: PathBuf,
+    /// What goes wrong, at which step.
+    #[serde(default)]
+    pub faults: BTreeMap<FaultAt, Fault>,
+    /// How long a stalled step waits. 60 s.
+    pub stall: Option<DurationValue>,
+    /// Whether the guest ignores a shutdown.
+    #[serde(default)]
+    pub deaf: bool,
+    /// Whether the guest has a network, and with it the address 192.0.2.1.
+    #[serde(default)]
+    pub network: bool,
+}
+
+impl FakeConfiguration {
+    /// A backend that makes its folders in `folder` and never fails.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            faults: BTreeMap::new(),
+            stall: None,
+            deaf: false,
+            network: false,
+        }
+    }
+
+    /// The same with a fault.
+    #[must_use]
+    pub fn fault(mut self, at: FaultAt, fault: Fault) -> Self {
+        self.faults.insert(at, fault);
+        self
+    }
+}
+
+/// A backend without a hypervisor; its name in configurations is `fake`.
+#[derive(Debug)]
+pub struct FakeBackend(FakeConfiguration);
+
+impl FakeBackend {
+    /// A backend that behaves like this.
+    pub fn new(configuration: FakeConfiguration) -> Self {
+        Self(configuration)
+    }
+}
+
+#[async_trait]
+impl Backend for FakeBackend {
+    const NAME: &'static str = "fake";
+    type Configuration = FakeConfiguration;
+
+    async fn prepare(
+        configuration: FakeConfiguration,
+        _preparation: &Preparation<'_>,
+    ) -> Result<Self> {
+        Ok(Self(configuration))
+    }
+
+    async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+        let control = FakeControl(Arc::new(Inner {
+            configuration: self.0.clone(),
+            world: Mutex::new(World {
+                state: SandboxState::Shutoff,
+                faults: self.0.faults.clone(),
+                calls: Vec::new(),
+                watchers: Vec::new(),
+                picture: None,
+                dial: None,
+                made: Vec::new(),
+            }),
+        }));
+        let sandbox = FakeSandbox {
+            identifier: allocation.identifier,
+            control,
+        };
+        match sandbox.make(allocation).await {
+            Ok(()) => Ok(Arc::new(sandbox)),
+            Err(error) => {
+                sandbox.remove().await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+type Dial = Box<dyn Fn() -> Box<dyn ChannelStream> + Send + Sync>;
+
+/// The hands of a test inside a fake sandbox: what [`Sandbox::native`] of it is.
+#[derive(Clone)]
+pub struct FakeControl(Arc<Inner>);
+
+struct Inner {
+    configuration: FakeConfiguration,
+    world: Mutex<World>,
+}
+
+struct World {
+    state: SandboxState,
+    faults: BTreeMap<FaultAt, Fault>,
+    calls: Vec<FaultAt>,
+    watchers: Vec<mpsc::Sender<SandboxChange>>,
+    picture: Option<Picture>,
+    dial: Option<Dial>,
+    made: Vec<Entry>,
+}
+
+impl std::fmt::Debug for FakeControl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FakeControl")
+            .field("state", &lock(&self.0.world).state)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FakeControl {
+    /// The control of a sandbox that the fake backend made.
+    pub fn of(sandbox: &dyn Sandbox) -> Option<Self> {
+        sandbox.native()?.downcast_ref::<Self>().cloned()
+    }
+
+    /// The guest does this to its own power.
+    pub fn guest_becomes(&self, state: SandboxState) {
+        self.turn_to(state);
+    }
+
+    /// The guest restarts by itself.
+    pub fn guest_reboots(&self) {
+        self.tell(SandboxChange::Rebooted);
+    }
+
+    /// From now on this goes wrong at that step; with `None` nothing does.
+    pub fn set_fault(&self, at: FaultAt, fault: Option<Fault>) {
+        let faults = &mut lock(&self.0.world).faults;
+        match fault {
+            Some(fault) => faults.insert(at, fault),
+            None => faults.remove(&at),
+        };
+    }
+
+    /// What the screen shows.
+    pub fn show(&self, picture: Picture) {
+        lock(&self.0.world).picture = Some(picture);
+    }
+
+    /// What answers at the guest's end of the channel, for each connection.
+    pub fn answer(&self, dial: impl Fn() -> Box<dyn ChannelStream> + Send + Sync + 'static) {
+        lock(&self.0.world).dial = Some(Box::new(dial));
+    }
+
+    /// Every step that was asked for, in order.
+    pub fn calls(&self) -> Vec<FaultAt> {
+        lock(&self.0.world).calls.clone()
+    }
+
+    fn turn_to(&self, state: SandboxState) {
+        lock(&self.0.world).state = state;
+        self.tell(SandboxChange::State(state));
+    }
+
+    fn tell(&self, change: SandboxChange) {
+        lock(&self.0.world)
+            .watchers
+            .retain(|watcher| watcher.try_send(change).is_ok());
+    }
+
+    async fn step(&self, at: FaultAt, stop: Option<&StopToken>) -> Result<()> {
+        let fault = {
+            let mut world = lock(&self.0.world);
+            world.calls.push(at);
+            world.faults.get(&at).copied()
+        };
+        match fault {
+            None => Ok(()),
+            Some(Fault::Fail) => Err(Error::new(
+                ErrorKind::Hypervisor,
+                format!("the fault injected at {at:?}"),
+            )),
+            Some(Fault::Panic) => panic!("the panic injected at {at:?}"),
+            Some(Fault::Stall) => {
+                let stall = self.0.configuration.stall.as_ref();
+                let stall = stall.map_or(Duration::from_secs(60), |stall| stall.0);
+                match stop {
+                    Some(stop) => stop.or("allocate", tokio::time::sleep(stall)).await,
+                    None => {
+                        tokio::time::sleep(stall).await;
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct FakeSandbox {
+    identifier: Identifier,
+    control: FakeControl,
+}
+
+impl FakeSandbox {
+    async fn make(&self, allocation: &Allocation) -> Result<()> {
+        let root = &self.control.0.configuration.folder;
+        let names =
+            FaultAt::ALLOCATION.map(|step| format!("{}-{}", step.folder(), allocation.identifier));
+        let resources: Result<Vec<_>> = names
+            .iter()
+            .map(|name| Resource::folder(root, name))
+            .collect();
+        let entries = allocation.record.intend(resources?).await?;
+        for (step, entry) in FaultAt::ALLOCATION.into_iter().zip(entries) {
+            self.control.step(step, Some(&allocation.stop)).await?;
+            entry.create_folder().await?;
+            lock(&self.control.0.world).made.push(entry);
+        }
+        Ok(())
+    }
+
+    async fn remove(&self) -> Result<()> {
+        loop {
+            let Some(entry) = lock(&self.control.0.world).made.pop() else {
+                return Ok(());
+            };
+            entry
+                .remove(&Collectors::core(), Duration::from_secs(10))
+                .await?;
+        }
+    }
+
+    async fn change(&self, at: FaultAt, state: SandboxState) -> Result<()> {
+        self.control.step(at, None).await?;
+        self.control.turn_to(state);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Sandbox for FakeSandbox {
+    fn identifier(&self) -> Identifier {
+        self.identifier
+    }
+
+    async fn state(&self) -> Result<SandboxState> {
+        self.control.step(FaultAt::State, None).await?;
+        Ok(lock(&self.control.0.world).state)
+    }
+
+    async fn start(&self) -> Result<()> {
+        self.change(FaultAt::Start, SandboxState::Running).await
+    }
+
+    async fn destroy(&self) -> Result<()> {
+        self.change(FaultAt::Destroy, SandboxState::Shutoff).await
+    }
+
+    async fn suspend(&self) -> Result<()> {
+        self.change(FaultAt::Suspend, SandboxState::Paused).await
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.change(FaultAt::Resume, SandboxState::Running).await
+    }
+
+    async fn shutdown(&self) -> Result<()> {
+        self.control.step(FaultAt::Shutdown, None).await?;
+        if !self.control.0.configuration.deaf {
+            self.control.turn_to(SandboxState::Shutoff);
+        }
+        Ok(())
+    }
+
+    async fn reboot(&self) -> Result<()> {
+        self.control.step(FaultAt::Reboot, None).await?;
+        self.control.tell(SandboxChange::Rebooted);
+        Ok(())
+    }
+
+    async fn addresses(&self) -> Result<Vec<Address>> {
+        self.control.step(FaultAt::Addresses, None).await?;
+        let running = lock(&self.control.0.world).state == SandboxState::Running;
+        let address = Address {
+            mac: "52:54:00:00:00:01".to_owned(),
+            ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+        };
+        Ok(Vec::from_iter(
+            (running && self.has_network()).then_some(address),
+        ))
+    }
+
+    fn has_network(&self) -> bool {
+        self.control.0.configuration.network
+    }
+
+    fn watch(&self) -> mpsc::Receiver<SandboxChange> {
+        let (sender, receiver) = mpsc::channel(64);
+        lock(&self.control.0.world).watchers.push(sender);
+        receiver
+    }
+
+    async fn release(&self) -> Result<()> {
+        self.control.step(FaultAt::Release, None).await?;
+        self.control.turn_to(SandboxState::Shutoff);
+        self.remove().await
+    }
+
+    fn screenshot(&self) -> Option<&dyn Screenshot> {
+        Some(self)
+    }
+
+    fn guest_channel(&self) -> Option<&dyn GuestChannel> {
+        Some(self)
+    }
+
+    fn native(&self) -> Option<&dyn Any> {
+        Some(&self.control)
+    }
+}
+
+#[async_trait]
+impl Screenshot for FakeSandbox {
+    async fn take(&self) -> Result<Picture> {
+        let picture = lock(&self.control.0.world).picture.clone();
+        picture.ok_or_else(|| Error::unsupported("a picture of a screen that shows nothing"))
+    }
+}
+
+#[async_trait]
+impl GuestChannel for FakeSandbox {
+    async fn open(&self) -> Result<Box<dyn ChannelStream>> {
+        let world = lock(&self.control.0.world);
+        match &world.dial {
+            Some(dial) => Ok(dial()),
+            None => Err(Error::new(
+                ErrorKind::Unavailable,
+                "nobody answers in the guest",
+            )),
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! The turn: the right to run handlers and to change power. There is one for each environment.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{OwnedMutexGuard, mpsc};
+use tokio::time::Instant;
+
+use crate::bus::{Handler, Subscription, lock};
+use crate::environment::Shared;
+use crate::event::{Text, Value};
+use crate::{Error, ErrorKind, Event, Result, Sandbox, SandboxState, StopToken, Transition};
+
+/// What only the holder of the turn may touch.
+#[derive(Debug)]
+pub(crate) struct TurnState {
+    /// Events that were posted and are not handled yet.
+    pub(crate) posted: mpsc::Receiver<Event>,
+}
+
+/// The right to run handlers and to change power.
+///
+/// An environment has one, and lends it: to its owner, and to the serial handler that runs. Only the
+/// holder waits for handlers, so two of them can never wait for each other; and since the turn can be
+/// neither cloned nor kept, a wait that would deadlock does not compile.
+pub struct Turn {
+    shared: Arc<Shared>,
+    state: OwnedMutexGuard<TurnState>,
+    depth: usize,
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn")
+            .field("environment", &self.shared.identifier)
+            .field("depth", &self.depth)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Turn {
+    /// Waits until the turn is free.
+    pub(crate) async fn take(shared: Arc<Shared>) -> Self {
+        let state = Arc::clone(&shared.turn).lock_owned().await;
+        Self {
+            shared,
+            state,
+            depth: 0,
+        }
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
+    }
+
+    pub(crate) fn restore_depth(&mut self, depth: usize) {
+        self.depth = depth;
+    }
+
+    pub(crate) fn stop_token(&self) -> &StopToken {
+        &self.shared.stop_token
+    }
+
+    /// The sandbox, to look at; its power is changed through the turn.
+    pub fn sandbox(&self) -> &Arc<dyn Sandbox> {
+        &self.shared.sandbox
+    }
+
+    /// Triggers an event and waits for its plain and serial handlers; beside handlers are started.
+    ///
+    /// What goes wrong in a handler is recorded ([`EventBus::mishaps`](crate::EventBus::mishaps)) and
+    /// stops nobody.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Stopped`] once the environment is closed, [`ErrorKind::Exhausted`] where handlers
+    /// trigger events deeper than the limit.
+    pub async fn trigger(&mut self, event: impl Into<Event>) -> Result<()> {
+        let mut event = event.into();
+        event.stamp();
+        self.dispatch(event).await
+    }
+
+    async fn dispatch(&mut self, event: Event) -> Result<()> {
+        if self.shared.is_closed() {
+            return Err(Error::stopped("trigger").subject(event.name()));
+        }
+        let Some(list) = self.shared.bus.trigger_plain(&event) else {
+            return Ok(());
+        };
+        let limit = self.shared.bus.limits.depth;
+        if self.depth == limit {
+            return Err(Error::new(
+                ErrorKind::Exhausted,
+                format!("handlers trigger events {limit} deep"),
+            )
+            .during("trigger")
+            .subject(event.name())
+            .advice("post the event instead: it is handled when the turn is free"));
+        }
+        self.depth += 1;
+        let shared = Arc::clone(&self.shared);
+        shared.bus.trigger_list(&list, self, &event).await;
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// Handles what was posted so far; what the handlers post meanwhile stays for the next time.
+    ///
+    /// # Errors
+    /// As [`Turn::trigger`].
+    pub async fn handle_posted(&mut self) -> Result<()> {
+        for _ in 0..self.state.posted.len() {
+            let Ok(event) = self.state.posted.try_recv() else {
+                break;
+            };
+            self.dispatch(event).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts to listen for an event, so that one that fires before the wait for it is not missed.
+    pub fn listen(&mut self, name: &str) -> Listener {
+        let (sender, heard) = mpsc::channel(1);
+        let handler = Handler::Plain(Arc::new(move |event: &Event| {
+            // A full channel means that an earlier one was heard and not taken yet: that one serves.
+            let _ = sender.try_send(event.clone());
+        }));
+        Listener {
+            name: name.to_owned(),
+            heard,
+            _ear: self.hear(name, handler),
+        }
+    }
+
+    /// Waits for the next event that `listener` hears, and handles what is posted meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] at the deadline; [`ErrorKind::Stopped`] when the environment is stopped;
+    /// [`ErrorKind::Guest`] as soon as the machine is off, since nothing in it can fire an event then.
+    pub async fn wait(&mut self, listener: &mut Listener, timeout: Duration) -> Result<Event> {
+        let what = format!("wait for {}", listener.name);
+        let heard = self
+            .until(timeout, &what, || listener.heard.try_recv().ok())
+            .await?;
+        heard.ok_or_else(|| Error::timeout(format!("the event {}", listener.name), timeout))
+    }
+
+    /// Lets time pass, and handles what is posted meanwhile.
+    ///
+    /// # Errors
+    /// As [`Turn::wait`], but for the timeout.
+    pub async fn pass(&mut self, time: Duration) -> Result<()> {
+        self.until(time, "wait", || None::<()>).await.map(|_| ())
+    }
+
+    /// Handles what is posted until `found` finds something, or the time is over.
+    async fn until<T>(
+        &mut self,
+        time: Duration,
+        what: &str,
+        mut found: impl FnMut() -> Option<T>,
+    ) -> Result<Option<T>> {
+        let deadline = Instant::now() + time;
+        let shared = Arc::clone(&self.shared);
+        loop {
+            self.handle_posted().await?;
+            if let Some(found) = found() {
+                return Ok(Some(found));
+            }
+            if let Some(end) = shared.guest_end() {
+                return Err(Error::new(ErrorKind::Guest, end).during(what.to_owned()));
+            }
+            tokio::select! {
+                biased;
+                () = shared.stop_token.stopped() => {
+                    return Err(Error::stopped(what.to_owned()));
+                }
+                () = shared.noticed.notified() => {}
+                () = tokio::time::sleep_until(deadline) => {
+                    // Something may have been posted in the last instant.
+                    self.handle_posted().await?;
+                    return Ok(found());
+                }
+            }
+        }
+    }
+
+    /// Keeps the last event of this name from now on.
+    pub(crate) fn keep_last(&mut self, name: &str) -> LastHeard {
+        let last = Arc::new(Mutex::new(None));
+        let slot = Arc::clone(&last);
+        let handler = Handler::Plain(Arc::new(move |event: &Event| {
+            *lock(&slot) = Some(event.clone());
+        }));
+        LastHeard {
+            last,
+            _ear: self.hear(name, handler),
+        }
+    }
+
+    fn hear(&self, name: &str, handler: Handler) -> Ear {
+        let owner = Text::literal("listener");
+        Ear {
+            subscription: self.shared.bus.subscribe(Some(name), &owner, handler, None),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Starts the machine.
+    ///
+    /// # Errors
+    /// [`ErrorKind::IllegalTransition`] where its state does not allow it, and what the hypervisor reports.
+    pub async fn poweron(&mut self) -> Result<()> {
+        self.change(Transition::Poweron, []).await
+    }
+
+    /// Suspends the machine in memory.
+    ///
+    /// # Errors
+    /// As [`Turn::poweron`].
+    pub async fn pause(&mut self) -> Result<()> {
+        self.change(Transition::Pause, []).await
+    }
+
+    /// Continues the machine.
+    ///
+    /// # Errors
+    /// As [`Turn::poweron`].
+    pub async fn resume(&mut self) -> Result<()> {
+        self.change(Transition::Resume, []).await
+    }
+
+    /// Cuts the machine's power.
+    ///
+    /// # Errors
+    /// As [`Turn::poweron`].
+    pub async fn poweroff(&mut self) -> Result<()> {
+        self.change(Transition::Poweroff, []).await
+    }
+
+    /// Asks the guest to restart.
+    ///
+    /// # Errors
+    /// As [`Turn::poweron`].
+    pub async fn restart(&mut self) -> Result<()> {
+        self.change(Transition::Restart, []).await
+    }
+
+    /// Changes power with attributes for the events before and after it.
+    ///
+    /// `pre_X` is triggered once the transition was found allowed, `post_X` after it was done. The work
+    /// itself runs in a task of its own: dropping this future does not cut it off.
+    ///
+    /// # Errors
+    /// As [`Turn::poweron`]. For [`Transition::Shutdown`] as [`Turn::shutdown`], with a minute's time.
+    pub async fn change(
+        &mut self,
+        transition: Transition,
+        attributes: impl IntoIterator<Item = (Text, Value)> + Send,
+    ) -> Result<()> {
+        if transition == Transition::Shutdown {
+            return self
+                .shutdown_with(Duration::from_secs(60), attributes)
+                .await
+                .map(|_| ());
+        }
+        let attributes: Vec<_> = attributes.into_iter().collect();
+        let (before, after) = transition.events();
+        transition.check(self.shared.sandbox.state().await?)?;
+        self.trigger(power_event(before, &attributes)).await?;
+        self.shared.act(transition).await?;
+        self.trigger(power_event(after, &attributes)).await
+    }
+
+    /// Asks the guest to shut down, and cuts the power at the deadline if it did not.
+    ///
+    /// `post_shutdown` carries `forced`: whether the power had to be cut. A machine that is off already
+    /// is left alone and counts as not forced.
+    ///
+    /// # Errors
+    /// As [`Turn::poweron`]; [`ErrorKind::Stopped`] when the environment is stopped meanwhile.
+    pub async fn shutdown(&mut self, timeout: Duration) -> Result<Shutdown> {
+        self.shutdown_with(timeout, []).await
+    }
+
+    async fn shutdown_with(
+        &mut self,
+        timeout: Duration,
+        attributes: impl IntoIterator<Item = (Text, Value)> + Send,
+    ) -> Result<Shutdown> {
+        let attributes: Vec<_> = attributes.into_iter().collect();
+        let (before, after) = Transition::Shutdown.events();
+        Transition::Shutdown.check(self.shared.sandbox.state().await?)?;
+        self.trigger(power_event(before, &attributes)).await?;
+        let deadline = Instant::now() + timeout;
+        self.shared.act(Transition::Shutdown).await?;
+        let forced = !self.off_by(deadline).await?;
+        if forced {
+            tracing::warn!("the guest did not shut down within {timeout:.1?}: its power is cut");
+            self.shared.act(Transition::Poweroff).await?;
+        }
+        self.trigger(power_event(after, &attributes).with("forced", forced))
+            .await?;
+        Ok(Shutdown { forced })
+    }
+
+    /// Whether the machine was off by the deadline; handles what is posted meanwhile.
+    async fn off_by(&mut self, deadline: Instant) -> Result<bool> {
+        // Backends without events of their own are asked now and then.
+        let mut poll = tokio::time::interval(Duration::from_millis(250));
+        loop {
+            if self.shared.sandbox.state().await? == SandboxState::Shutoff {
+                return Ok(true);
+            }
+            let shared = Arc::clone(&self.shared);
+            tokio::select! {
+                biased;
+                () = shared.stop_token.stopped() => return Err(Error::stopped("shutdown")),
+                () = tokio::time::sleep_until(deadline) => return Ok(false),
+                () = shared.noticed.notified() => self.handle_posted().await?,
+                _ = poll.tick() => {}
+            }
+        }
+    }
+}
+
+/// How a shutdown went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown {
+    /// The guest did not shut down in time, and its power was cut.
+    pub forced: bool,
+}
+
+fn power_event(name: &'static str, attributes: &[(Text, Value)]) -> Event {
+    Event::new(name)
+        .source("environment")
+        .with_all(attributes.iter().cloned())
+}
+
+/// Hears of one event name from [`Turn::listen`] on, until it is dropped.
+#[derive(Debug)]
+pub struct Listener {
+    name: String,
+    heard: mpsc::Receiver<Event>,
+    _ear: Ear,
+}
+
+/// The last event of one name.
+#[derive(Debug)]
+pub(crate) struct LastHeard {
+    last: Arc<Mutex<Option<Event>>>,
+    _ear: Ear,
+}
+
+impl LastHeard {
+    pub(crate) fn take(&self) -> Option<Event> {
+        lock(&self.last).take()
+    }
+}
+
+/// A subscription that ends when it is dropped.
+#[derive(Debug)]
+struct Ear {
+    subscription: Subscription,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Ear {
+    fn drop(&mut self) {
+        let ours = self.subscription;
+        self.shared
+            .bus
+            .unsubscribe(|subscription| subscription == ours);
+    }
+}

@@ -1,0 +1,600 @@
+//! How environments are allocated, run and torn down, shown with the fake backend.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::common::{TestHost, environment, prepared, until};
+use async_trait::async_trait;
+use see_core::config::{Configuration, DurationValue};
+use see_core::testing::{FakeConfiguration, FakeControl, Fault, FaultAt};
+use see_core::{
+    AllocateOptions, Context, EndLimits, Environment, Error, ErrorKind, Hook, Identifier,
+    PreparedHook, Protocol, Result, SandboxState, Stop, Transition,
+};
+
+async fn allocate(host: &TestHost, fake: FakeConfiguration) -> Result<Environment> {
+    let options = AllocateOptions::default();
+    host.host
+        .allocate(prepared(fake, Vec::new()), options, Stop::new())
+        .await
+}
+
+fn holdings(host: &TestHost) -> usize {
+    host.host.ledger().list_blocking().unwrap().len()
+}
+
+/// Records its life in a log that the test reads.
+struct Witness {
+    name: &'static str,
+    log: Arc<Mutex<Vec<String>>>,
+    cleanup_fails: bool,
+}
+
+#[derive(Clone)]
+struct WitnessConfiguration {
+    name: &'static str,
+    log: Arc<Mutex<Vec<String>>>,
+    attach_fails: bool,
+    cleanup_fails: bool,
+}
+
+impl<'de> serde::Deserialize<'de> for WitnessConfiguration {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> std::result::Result<Self, D::Error> {
+        Err(serde::de::Error::custom("made by the test, never read"))
+    }
+}
+
+#[async_trait]
+impl Hook for Witness {
+    const NAME: &'static str = "witness";
+    type Configuration = WitnessConfiguration;
+
+    async fn attach(configuration: WitnessConfiguration, context: &Context) -> Result<Self> {
+        let WitnessConfiguration {
+            name,
+            log,
+            attach_fails,
+            cleanup_fails,
+        } = configuration;
+        log.lock().unwrap().push(format!("{name} attaches"));
+        let task_log = Arc::clone(&log);
+        let token = context.stop_token().clone();
+        context.spawn(async move {
+            token.stopped().await;
+            task_log.lock().unwrap().push(format!("{name}'s task ends"));
+        });
+        if attach_fails {
+            return Err(Error::new(ErrorKind::Hook, "it did not want to"));
+        }
+        Ok(Self {
+            name,
+            log,
+            cleanup_fails,
+        })
+    }
+
+    async fn cleanup(&self) -> Result<()> {
+        self.log
+            .lock()
+            .unwrap()
+            .push(format!("{} cleans up", self.name));
+        if self.cleanup_fails {
+            return Err(Error::new(ErrorKind::Hook, "dirt stays"));
+        }
+        Ok(())
+    }
+}
+
+fn witness(name: &'static str, log: &Arc<Mutex<Vec<String>>>) -> WitnessConfiguration {
+    WitnessConfiguration {
+        name,
+        log: Arc::clone(log),
+        attach_fails: false,
+        cleanup_fails: false,
+    }
+}
+
+fn hook(configuration: WitnessConfiguration, required: bool) -> PreparedHook {
+    PreparedHook::new::<Witness>(configuration, required)
+}
+
+#[tokio::test]
+async fn an_environment_leaves_nothing_and_its_record_goes_with_it() {
+    let (host, environment) = environment().await;
+    assert_eq!((host.left(), holdings(&host)), (3, 1));
+    let teardown = environment.deallocate().await;
+    assert!(teardown.is_clean(), "{:?}", teardown.errors);
+    assert_eq!((host.left(), holdings(&host)), (0, 0));
+}
+
+#[tokio::test]
+async fn an_allocation_that_fails_at_any_step_leaves_nothing() {
+    for at in FaultAt::ALLOCATION {
+        let host = TestHost::new();
+        let error = allocate(&host, host.fake().fault(at, Fault::Fail))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Hypervisor, "{error}");
+        assert_eq!((host.left(), holdings(&host)), (0, 0), "at {at:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_panicking_backend_left_is_collected() {
+    for at in FaultAt::ALLOCATION {
+        let host = TestHost::new();
+        let error = allocate(&host, host.fake().fault(at, Fault::Panic))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+        assert!(error.to_string().contains("the panic injected"), "{error}");
+        assert_eq!((host.left(), holdings(&host)), (0, 0), "at {at:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_allocation_whose_future_is_dropped_is_undone() {
+    for at in FaultAt::ALLOCATION {
+        let host = TestHost::new();
+        let fake = host.fake().fault(at, Fault::Stall);
+        let gone = tokio::time::timeout(Duration::from_millis(100), allocate(&host, fake)).await;
+        assert!(gone.is_err(), "the allocation was not stalled at {at:?}");
+        until("nothing is left of the dropped allocation", || {
+            host.left() == 0 && holdings(&host) == 0
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_environment_is_torn_down_by_its_host() {
+    let (host, environment) = environment().await;
+    drop(environment);
+    until("nothing is left", || {
+        host.left() == 0 && holdings(&host) == 0
+    })
+    .await;
+}
+
+#[test]
+fn a_dropped_runtime_leaks_nothing() {
+    let host = TestHost::new();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let environment = runtime.block_on(allocate(&host, host.fake())).unwrap();
+    runtime.shutdown_background();
+    assert_eq!(host.left(), 3);
+    drop(environment);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(until("nothing is left", || host.left() == 0));
+}
+
+#[tokio::test]
+async fn finish_waits_until_every_environment_has_ended() {
+    let (host, environment) = environment().await;
+    let TestHost { host, folder } = host;
+    let ending = tokio::spawn(environment.deallocate());
+    host.finish(Duration::from_secs(10)).await.unwrap();
+    assert!(ending.await.unwrap().is_clean());
+    assert_eq!(
+        std::fs::read_dir(folder.path().join("made"))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn an_identifier_in_use_stops_the_allocation() {
+    let (host, environment) = environment().await;
+    let options = AllocateOptions {
+        identifier: Some(environment.identifier()),
+        ..AllocateOptions::default()
+    };
+    let again = host
+        .host
+        .allocate(prepared(host.fake(), Vec::new()), options, Stop::new());
+    assert_eq!(again.await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(host.left(), 3, "the first environment is untouched");
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn a_folder_that_exists_already_is_not_reused() {
+    let host = TestHost::new();
+    let identifier = Identifier::random();
+    let foreign = host
+        .folder
+        .path()
+        .join(format!("made/network-{identifier}"));
+    std::fs::create_dir(&foreign).unwrap();
+    let options = AllocateOptions {
+        identifier: Some(identifier),
+        ..AllocateOptions::default()
+    };
+    let outcome = host
+        .host
+        .allocate(prepared(host.fake(), Vec::new()), options, Stop::new())
+        .await;
+    assert_eq!(outcome.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert!(foreign.is_dir(), "what is not ours stays");
+    assert_eq!((host.left(), holdings(&host)), (1, 0));
+}
+
+#[tokio::test]
+async fn hooks_are_cleaned_up_in_reverse_after_their_tasks_ended() {
+    let host = TestHost::new();
+    let log: Arc<Mutex<Vec<String>>> = Arc::default();
+    let hooks = vec![
+        hook(witness("a", &log), true),
+        hook(witness("b", &log), true),
+    ];
+    let options = AllocateOptions::default();
+    let environment = host
+        .host
+        .allocate(prepared(host.fake(), hooks), options, Stop::new())
+        .await
+        .unwrap();
+    assert!(environment.deallocate().await.is_clean());
+    assert_eq!(
+        *log.lock().unwrap(),
+        [
+            "a attaches",
+            "b attaches",
+            "b's task ends",
+            "b cleans up",
+            "a's task ends",
+            "a cleans up"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_required_hook_that_fails_undoes_the_allocation_and_others_go_without_it() {
+    let host = TestHost::new();
+    let log: Arc<Mutex<Vec<String>>> = Arc::default();
+    let failing = WitnessConfiguration {
+        attach_fails: true,
+        ..witness("b", &log)
+    };
+    for required in [true, false] {
+        log.lock().unwrap().clear();
+        let hooks = vec![
+            hook(witness("a", &log), true),
+            hook(failing.clone(), required),
+        ];
+        let options = AllocateOptions::default();
+        let outcome = host
+            .host
+            .allocate(prepared(host.fake(), hooks), options, Stop::new())
+            .await;
+        if required {
+            let error = outcome.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Hook);
+            assert!(error.to_string().contains("hook witness"), "{error}");
+        } else {
+            outcome.unwrap().deallocate().await;
+        }
+        assert!(log.lock().unwrap().contains(&"a cleans up".to_owned()));
+        assert_eq!((host.left(), holdings(&host)), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn every_step_of_the_teardown_runs_even_when_one_before_it_failed() {
+    let host = TestHost::new();
+    let log: Arc<Mutex<Vec<String>>> = Arc::default();
+    let dirty = WitnessConfiguration {
+        cleanup_fails: true,
+        ..witness("b", &log)
+    };
+    let hooks = vec![hook(witness("a", &log), true), hook(dirty, true)];
+    let options = AllocateOptions::default();
+    let environment = host
+        .host
+        .allocate(prepared(host.fake(), hooks), options, Stop::new())
+        .await
+        .unwrap();
+    let teardown = environment.deallocate().await;
+    assert_eq!(teardown.errors.len(), 1, "{:?}", teardown.errors);
+    assert!(log.lock().unwrap().contains(&"a cleans up".to_owned()));
+    assert_eq!((host.left(), holdings(&host)), (0, 0));
+}
+
+#[tokio::test]
+async fn a_release_that_fails_is_reported_and_stays_in_the_ledger() {
+    let (host, environment) = environment().await;
+    FakeControl::of(&**environment.sandbox())
+        .unwrap()
+        .set_fault(FaultAt::Release, Some(Fault::Fail));
+    let teardown = environment.deallocate().await;
+    assert!(!teardown.is_clean());
+    assert_eq!((host.left(), holdings(&host)), (3, 1));
+    let report = crate::common::collect(&host).await;
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!((host.left(), holdings(&host)), (0, 0));
+}
+
+#[tokio::test]
+async fn a_release_that_hangs_is_left_at_its_deadline() {
+    let host = TestHost::new();
+    let options = AllocateOptions {
+        end: EndLimits {
+            release: Duration::from_millis(100),
+            ..EndLimits::default()
+        },
+        ..AllocateOptions::default()
+    };
+    let fake = FakeConfiguration {
+        stall: Some(DurationValue(Duration::from_secs(3600))),
+        ..host.fake()
+    }
+    .fault(FaultAt::Release, Fault::Stall);
+    let environment = host
+        .host
+        .allocate(prepared(fake, Vec::new()), options, Stop::new())
+        .await
+        .unwrap();
+    let teardown = environment.deallocate().await;
+    let told: Vec<_> = teardown.errors.iter().map(Error::kind).collect();
+    assert!(told.contains(&ErrorKind::Timeout), "{told:?}");
+}
+
+#[tokio::test]
+async fn power_changes_fire_events_before_and_after_and_carry_attributes() {
+    let (_host, mut environment) = environment().await;
+    let context = environment.context("test");
+    let log: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = Arc::clone(&log);
+    context.observe(move |event| {
+        let why = event.get("why").and_then(|why| why.as_str()).unwrap_or("-");
+        heard
+            .lock()
+            .unwrap()
+            .push(format!("{} {why}", event.name()));
+    });
+    let mut turn = environment.turn().await.unwrap();
+    turn.change(Transition::Poweron, [("why".into(), "test".into())])
+        .await
+        .unwrap();
+    turn.pause().await.unwrap();
+    turn.resume().await.unwrap();
+    assert!(!turn.shutdown(Duration::from_secs(5)).await.unwrap().forced);
+    drop(turn);
+    let expected = [
+        "pre_poweron test",
+        "post_poweron test",
+        "pre_pause -",
+        "post_pause -",
+        "pre_resume -",
+        "post_resume -",
+        "pre_shutdown -",
+        "post_shutdown -",
+    ];
+    assert_eq!(*log.lock().unwrap(), expected);
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn transitions_that_the_table_does_not_allow_are_refused_and_fire_nothing() {
+    let (_host, mut environment) = environment().await;
+    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    let context = environment.context("test");
+    let fired = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&fired);
+    context.observe(move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    for state in SandboxState::ALL {
+        for transition in Transition::ALL {
+            if transition.allowed_in().contains(&state) {
+                continue;
+            }
+            control.guest_becomes(state);
+            fired.store(0, Ordering::Relaxed);
+            let mut turn = environment.turn().await.unwrap();
+            let error = turn.change(transition, []).await.unwrap_err();
+            assert_eq!(
+                error.kind(),
+                ErrorKind::IllegalTransition,
+                "{transition} when {state}"
+            );
+            assert_eq!(
+                fired.load(Ordering::Relaxed),
+                0,
+                "{transition} when {state}"
+            );
+        }
+    }
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_that_the_guest_ignores_ends_forced_at_its_deadline() {
+    let host = TestHost::new();
+    let fake = FakeConfiguration {
+        deaf: true,
+        ..host.fake()
+    };
+    let mut environment = allocate(&host, fake).await.unwrap();
+    let context = environment.context("test");
+    let forced: Arc<Mutex<Option<bool>>> = Arc::default();
+    let heard = Arc::clone(&forced);
+    context.subscribe("post_shutdown", move |event| {
+        *heard.lock().unwrap() = event.get("forced").and_then(|forced| forced.as_bool());
+    });
+    let mut turn = environment.turn().await.unwrap();
+    turn.poweron().await.unwrap();
+    assert!(
+        turn.shutdown(Duration::from_millis(100))
+            .await
+            .unwrap()
+            .forced
+    );
+    drop(turn);
+    assert_eq!(*forced.lock().unwrap(), Some(true));
+    assert_eq!(
+        environment.sandbox().state().await.unwrap(),
+        SandboxState::Shutoff
+    );
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn a_guest_that_switches_itself_off_fires_an_event_and_ends_waits() {
+    for (state, name) in [
+        (SandboxState::Shutoff, "guest_poweroff"),
+        (SandboxState::Crashed, "guest_crash"),
+    ] {
+        let (_host, mut environment) = environment().await;
+        let control = FakeControl::of(&**environment.sandbox()).unwrap();
+        let context = environment.context("test");
+        let heard = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&heard);
+        context.subscribe(name, move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        let mut turn = environment.turn().await.unwrap();
+        turn.poweron().await.unwrap();
+        let mut ear = turn.listen("never");
+        control.guest_becomes(state);
+        let error = turn
+            .wait(&mut ear, Duration::from_secs(30))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Guest, "{error}");
+        drop((ear, turn));
+        until("the event is handled", || {
+            heard.load(Ordering::Relaxed) == 1
+        })
+        .await;
+        environment.deallocate().await;
+    }
+}
+
+#[tokio::test]
+async fn our_own_power_changes_are_not_taken_for_the_guests() {
+    let (_host, mut environment) = environment().await;
+    let context = environment.context("test");
+    let heard = Arc::new(AtomicUsize::new(0));
+    for name in ["guest_poweroff", "guest_crash", "guest_reboot"] {
+        let counter = Arc::clone(&heard);
+        context.subscribe(name, move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+    let marked = Arc::new(AtomicUsize::new(0));
+    let marker = Arc::clone(&marked);
+    context.subscribe("mark", move |_| {
+        marker.fetch_add(1, Ordering::Relaxed);
+    });
+    let mut turn = environment.turn().await.unwrap();
+    turn.poweron().await.unwrap();
+    turn.restart().await.unwrap();
+    turn.poweroff().await.unwrap();
+    turn.poweron().await.unwrap();
+    turn.shutdown(Duration::from_secs(5)).await.unwrap();
+    drop(turn);
+    // What was posted before this mark is handled before it.
+    context.post("mark").unwrap();
+    until("the mark is handled", || {
+        marked.load(Ordering::Relaxed) == 1
+    })
+    .await;
+    assert_eq!(heard.load(Ordering::Relaxed), 0);
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn a_stop_ends_a_wait_and_cancels_the_handler_that_runs() {
+    let (host, mut environment) = environment().await;
+    let context = environment.context("test");
+    context.subscribe_serial(
+        "stuck",
+        crate::common::serial(|_, _| Box::pin(std::future::pending())),
+    );
+    let stopper = environment.stopper();
+    let stopping = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stopper.stop();
+    });
+    let mut turn = environment.turn().await.unwrap();
+    turn.trigger("stuck").await.unwrap();
+    let mut ear = turn.listen("never");
+    let error = turn
+        .wait(&mut ear, Duration::from_secs(60))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Stopped);
+    drop((ear, turn));
+    stopping.await.unwrap();
+    assert!(environment.deallocate().await.is_clean());
+    assert_eq!(host.left(), 0);
+}
+
+fn protocol(text: &str) -> Protocol {
+    Protocol::from_configuration(&Configuration::from_str("protocol.json", text).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_failed_step_is_the_verdict_and_only_the_steps_marked_always_follow() {
+    let (_host, mut environment) = environment().await;
+    let steps = protocol(
+        r#"[
+            { "step": "poweron" },
+            { "step": "wait", "for": "never", "timeout": "50ms" },
+            { "step": "trigger", "event": "skipped" },
+            { "step": "trigger", "event": "kept", "always": true },
+        ]"#,
+    );
+    let report = environment
+        .run(&steps, Duration::from_secs(60))
+        .await
+        .unwrap();
+    let done: Vec<&str> = report.steps.iter().map(|step| step.step.as_str()).collect();
+    assert_eq!(done, ["poweron", "wait for never", "trigger kept"]);
+    let (step, error) = report.failure.unwrap();
+    assert_eq!(
+        (step.as_str(), error.kind()),
+        ("wait for never", ErrorKind::Timeout)
+    );
+    assert!(
+        error.to_string().starts_with("protocol.json:3:13"),
+        "{error}"
+    );
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn a_run_ends_at_its_limit_and_names_it() {
+    let (_host, mut environment) = environment().await;
+    let steps = protocol(r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "1h" }]"#);
+    let report = environment
+        .run(&steps, Duration::from_millis(100))
+        .await
+        .unwrap();
+    let (_, error) = report.failure.unwrap();
+    assert!(error.to_string().contains("context.limits.run"), "{error}");
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn the_report_carries_the_sample_that_finished() {
+    let (_host, mut environment) = environment().await;
+    let steps = protocol(
+        r#"[{ "step": "trigger", "event": "sample_finished", "attributes": { "exit_code": 3 } },
+            { "step": "wait", "for": "sample_finished" }]"#,
+    );
+    let report = environment
+        .run(&steps, Duration::from_secs(60))
+        .await
+        .unwrap();
+    assert!(report.failure.is_none(), "{:?}", report.failure);
+    let code = report
+        .sample
+        .unwrap()
+        .get("exit_code")
+        .and_then(|code| code.as_i64());
+    assert_eq!(code, Some(3));
+    environment.deallocate().await;
+}

@@ -1,0 +1,5 @@
+//! Environments of the fake backend: the event bus, allocation, runs and teardown.
+
+mod bus;
+mod common;
+mod environment;
