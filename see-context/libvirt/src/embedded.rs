@@ -8,11 +8,14 @@
 //! The driver runs QEMU with the rights of this process. As an ordinary user that means as that
 //! user. As root libvirt would switch to a system account (`libvirt-qemu` on Debian) and re-own
 //! every file it hands to QEMU, the user's images included; the root's `etc/qemu.conf` tells it
-//! not to ([`EmulatorAccount::Caller`]): QEMU then has uid 0 without any capability and under
-//! libvirt's seccomp filter. [`EmulatorAccount::Libvirt`] keeps libvirt's account. libvirt as
-//! root refuses to start when that account does not exist, whichever is chosen.
+//! not to ([`EmulatorAccount::Caller`]): QEMU then has uid 0, but no capability (seen to by this
+//! crate, as libvirt's own attempt fails) and libvirt's seccomp filter. It may still do what the
+//! permission bits let root's files' owner do, so prefer an ordinary user where the software is
+//! hostile. [`EmulatorAccount::Libvirt`] keeps libvirt's account. libvirt as root refuses to
+//! start when that account does not exist, whichever is chosen.
 
 mod cache;
+mod confine;
 mod folder;
 mod open;
 
@@ -23,6 +26,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
+pub(crate) use self::confine::without_capabilities;
 pub use self::open::opened_root;
 
 /// The longest path of a root, in bytes. Unix socket paths end at 107 bytes, and libvirt puts

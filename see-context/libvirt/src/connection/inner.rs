@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, watch};
 use super::close::{self, CloseReason};
 use crate::call::{self, Places};
 use crate::domain_events::Hub;
+use crate::embedded;
 use crate::error::Cause;
 use crate::handle::Handle;
 use crate::text;
@@ -23,6 +24,8 @@ pub(crate) struct Inner {
     close: watch::Receiver<Option<CloseReason>>,
     watched: bool,
     events: Hub,
+    /// Emulators are started in this process and as root.
+    confine: bool,
 }
 
 impl Inner {
@@ -48,6 +51,7 @@ impl Inner {
             close,
             watched,
             events: Hub::default(),
+            confine: false,
         })
     }
 
@@ -55,6 +59,23 @@ impl Inner {
         self.connect
             .as_deref()
             .expect("the connection is only taken by drop")
+    }
+
+    /// From now on, emulators are started without the capabilities of this process.
+    pub(crate) fn confine_emulators(&mut self) {
+        self.confine = true;
+    }
+
+    /// Runs a call that starts a domain.
+    pub(crate) fn starting<T: Send>(
+        &self,
+        work: impl FnOnce(&virt::connect::Connect) -> Result<T, Cause> + Send,
+    ) -> Result<T, Cause> {
+        if self.confine {
+            embedded::without_capabilities(|| work(self.connect()))
+        } else {
+            work(self.connect())
+        }
     }
 
     pub(crate) fn uri(&self) -> &str {

@@ -1,5 +1,7 @@
 //! Bringing domains into being, and finding them again.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 use virt_sys as sys;
 
@@ -41,7 +43,8 @@ impl Connection {
     pub async fn create_domain(&self, xml: &str, options: StartOptions) -> Result<Domain, Error> {
         let (xml, limit) = (xml.to_owned(), self.limit);
         self.call("create a domain on", move |inner| {
-            let domain = inner.connect().create_domain_xml(&xml, options.flags())?;
+            let domain =
+                inner.starting(|connect| Ok(connect.create_domain_xml(&xml, options.flags())?))?;
             Domain::adopt(domain, inner, limit)
         })
         .await
@@ -109,10 +112,13 @@ impl Domain {
     /// [`Error::is_invalid_state`] when it runs already, whatever else libvirt reports, or the
     /// time limit.
     pub async fn start(&self, options: StartOptions) -> Result<(), Error> {
-        self.call("start", move |domain| {
-            Ok(domain.create_with_flags(options.flags())?)
-        })
-        .await
+        let native = Arc::clone(&self.native);
+        let subject = format!("domain {}", self.name());
+        self.connection
+            .call_on("start", subject, move |inner| {
+                inner.starting(|_| Ok(native.handle.create_with_flags(options.flags())?))
+            })
+            .await
     }
 
     /// Removes the definition together with managed save image, snapshot and checkpoint

@@ -42,10 +42,14 @@ impl Connection {
                     open: other.clone(),
                 });
             }
-            let inner =
+            let mut inner =
                 Inner::open(root.uri(), shared).map_err(|cause| locked(cause, &root.path))?;
             *open = Some(root.path.clone());
             drop(open);
+            // An ordinary user has no capabilities to pass on.
+            if folder::is_root() {
+                inner.confine_emulators();
+            }
             folder::narrow(&root.path)?;
             // Asking makes libvirt probe what it does not know.
             inner.connect().capabilities()?;

@@ -148,6 +148,40 @@ fn the_death_of_the_emulator_is_told_as_a_crash_or_failure() {
 }
 
 #[test]
+fn the_emulator_has_no_capabilities_and_a_filter_of_system_calls() {
+    let name = "domain::the_emulator_has_no_capabilities_and_a_filter_of_system_calls";
+    play(
+        name,
+        &["only"],
+        |part| async move {
+            let connection = part.open().await;
+            let uuid = Uuid::new_v4();
+            let defined = connection.define_domain(&machine(uuid)).await.unwrap();
+            defined.start(StartOptions::default()).await.unwrap();
+            let other = Uuid::new_v4();
+            let transient = connection
+                .create_domain(&machine(other), StartOptions::default())
+                .await
+                .unwrap();
+            for uuid in [uuid, other] {
+                let pid = part.root_path().join(format!("run/qemu/see-{uuid}.pid"));
+                let pid = std::fs::read_to_string(pid).unwrap();
+                let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim()));
+                let status = status.unwrap();
+                for line in ["CapEff:\t0000000000000000", "CapPrm:\t0000000000000000"] {
+                    assert!(status.contains(line), "{status}");
+                }
+                assert!(status.contains("Seccomp:\t2"), "{status}");
+            }
+            defined.destroy().await.unwrap();
+            defined.undefine().await.unwrap();
+            transient.destroy().await.unwrap();
+        },
+        succeeds,
+    );
+}
+
+#[test]
 fn several_machines_share_the_root_and_tell_their_events_apart() {
     let name = "domain::several_machines_share_the_root_and_tell_their_events_apart";
     play(
