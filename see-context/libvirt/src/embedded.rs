@@ -16,6 +16,7 @@
 
 mod cache;
 mod confine;
+mod emulator;
 mod folder;
 mod open;
 
@@ -27,6 +28,7 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 
 pub(crate) use self::confine::without_capabilities;
+pub use self::emulator::Emulator;
 pub use self::open::opened_root;
 
 /// The longest path of a root, in bytes. Unix socket paths end at 107 bytes, and libvirt puts

@@ -140,6 +140,54 @@ fn a_machine_whose_owner_was_killed_is_found_and_ended_by_the_next() {
 }
 
 #[test]
+fn abandoned_emulators_are_ended_without_opening_their_root() {
+    let name = "root::abandoned_emulators_are_ended_without_opening_their_root";
+    let uuid = Uuid::from_u128(0x5ee0_0000_0000_4000_8000_0000_0000_0002);
+    play(
+        name,
+        &["owner", "heir"],
+        |part| async move {
+            if part.role == "owner" {
+                let connection = part.open().await;
+                connection
+                    .create_domain(&machine(uuid), StartOptions::default())
+                    .await
+                    .unwrap();
+                let root = EmbeddedRoot::existing(&part.root_path()).unwrap();
+                let error = root.end_emulators(LIMIT).await.unwrap_err();
+                assert!(matches!(error.cause(), Cause::OtherRoot { .. }), "{error}");
+
+                let place = part.place.clone();
+                let onlooker =
+                    tokio::task::spawn_blocking(move || perform(name, "onlooker", &place));
+                assert!(onlooker.await.unwrap().success());
+                let killed = std::process::Command::new("kill")
+                    .args(["-9", &std::process::id().to_string()])
+                    .status();
+                panic!("still alive after {killed:?}");
+            }
+            let root = EmbeddedRoot::existing(&part.root_path()).unwrap();
+            let running = root.emulators().unwrap();
+            assert_eq!(running.len(), 1);
+            assert_eq!(running[0].uuid, uuid);
+            if part.role == "onlooker" {
+                let owner = std::os::unix::process::parent_id();
+                let error = root.end_emulators(LIMIT).await.unwrap_err();
+                assert!(
+                    matches!(error.cause(), Cause::RootLocked { pid: Some(pid), .. } if *pid == owner),
+                    "{error}"
+                );
+                return;
+            }
+            assert_eq!(root.end_emulators(LIMIT).await.unwrap(), 1);
+            assert_eq!(root.emulators().unwrap(), []);
+            assert_eq!(root.end_emulators(LIMIT).await.unwrap(), 0);
+        },
+        owner_is_killed,
+    );
+}
+
+#[test]
 fn unfit_places_for_a_root_are_refused_and_left_alone() {
     let place = tempfile::tempdir_in("/tmp").unwrap();
     let create = |path: &std::path::Path| {
