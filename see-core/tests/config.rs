@@ -316,7 +316,6 @@ fn durations_and_sizes_are_read_as_they_are_written() {
         "",
         "s",
         "-1s",
-        "1",
         "1x",
         "1s1s",
         "1m1h",
@@ -328,7 +327,7 @@ fn durations_and_sizes_are_read_as_they_are_written() {
         "99999999999h",
         "1..2s",
     ] {
-        assert!(wrong == "1" || seconds(wrong).is_none(), "{wrong}");
+        assert!(seconds(wrong).is_none(), "{wrong}");
     }
     let bytes = |text| Size::parse(text).map(u64::from);
     assert_eq!(bytes("256MiB"), Some(256 << 20));

@@ -84,16 +84,28 @@ fn messages<T>(texts: &[&str], read: impl Fn(&str) -> see_core::Result<T>) -> St
         writeln!(
             all,
             "{}\n  {message}\n",
-            text.escape_debug().to_string().replace("\\\"", "\"")
+            text.escape_debug()
+                .to_string()
+                .replace("\\\"", "\"")
+                .replace("\\'", "'")
         )
         .expect("a string takes all");
     }
     all
 }
 
+/// Compares with the stored messages; the texts stand beside them already.
+macro_rules! assert_messages {
+    (($($arguments:tt)*)) => {
+        insta::with_settings!({ omit_expression => true }, {
+            insta::assert_snapshot!(messages($($arguments)*));
+        })
+    };
+}
+
 #[test]
 fn text_that_is_not_json_is_refused_with_line_and_column() {
-    insta::assert_snapshot!(messages(
+    assert_messages!((
         &[
             "",
             "// nothing but a comment\n",
@@ -132,7 +144,7 @@ fn text_that_is_not_json_is_refused_with_line_and_column() {
 
 #[test]
 fn a_key_given_twice_is_refused_with_both_places() {
-    insta::assert_snapshot!(messages(
+    assert_messages!((
         &["{\n  \"a\": {\"b\": 1,\n    \"c\": 2, \"b\": 3}\n}"],
         |text| Configuration::from_str("run.json", text)
     ));
@@ -151,7 +163,7 @@ fn nesting_without_end_is_refused() {
 
 #[test]
 fn a_typed_configuration_refuses_each_kind_of_mistake() {
-    insta::assert_snapshot!(messages(
+    assert_messages!((
         &[
             "[]",
             "null",
@@ -207,7 +219,7 @@ fn a_typed_configuration_refuses_each_kind_of_mistake() {
 
 #[test]
 fn a_run_file_refuses_each_kind_of_mistake() {
-    insta::assert_snapshot!(messages(
+    assert_messages!((
         &[
             "[]",
             "{}",
@@ -228,7 +240,7 @@ fn a_run_file_refuses_each_kind_of_mistake() {
 
 #[test]
 fn a_hooks_section_refuses_each_kind_of_mistake() {
-    insta::assert_snapshot!(messages(
+    assert_messages!((
         &[
             "null",
             "[\"commands\"]",
@@ -258,7 +270,7 @@ fn a_hooks_section_refuses_each_kind_of_mistake() {
 #[test]
 fn substitutions_refuse_what_they_do_not_know() {
     let values = Substitutions::default().environment(|_| None);
-    insta::assert_snapshot!(messages(
+    assert_messages!((
         &[
             "{\"a\": \"${sampel}\"}",
             "{\"a\": \"${HOME}/x\"}",
@@ -276,7 +288,7 @@ fn substitutions_refuse_what_they_do_not_know() {
 #[test]
 fn overrides_refuse_what_leads_nowhere() {
     let text = "{\"context\": {\"memory\": \"1GiB\"}, \"list\": [1, 2]}";
-    insta::assert_snapshot!(messages(
+    assert_messages!((
         &[
             "context.memory.size=1",
             "context[0]=1",

@@ -43,13 +43,16 @@ impl Excerpt {
         let Origin::File { path, line, column } = &place.origin else {
             return None;
         };
-        let mut bytes = Vec::new();
-        let file = File::open(path).ok()?;
-        // A pipe or a device was read once; it would block now.
-        if !file.metadata().ok()?.is_file() {
+        // A pipe or a device was read once: to open it again would block.
+        if !std::fs::metadata(path).ok()?.is_file() {
             return None;
         }
-        file.take(LONGEST).read_to_end(&mut bytes).ok()?;
+        let mut bytes = Vec::new();
+        File::open(path)
+            .ok()?
+            .take(LONGEST)
+            .read_to_end(&mut bytes)
+            .ok()?;
         let text = String::from_utf8_lossy(&bytes);
         Self::within(
             text.strip_prefix('\u{feff}').unwrap_or(&text),

@@ -53,11 +53,13 @@ impl Failure {
 /// A word of the configuration as a message quotes it: on one line, and not without end.
 pub(super) fn shortened(word: &str) -> String {
     const LONGEST: usize = 60;
-    let mut text: String = word
-        .chars()
-        .take(LONGEST)
-        .flat_map(char::escape_debug)
-        .collect();
+    let mut text = String::new();
+    for character in word.chars().take(LONGEST) {
+        match character {
+            '"' | '\'' | '\\' => text.push(character),
+            _ => text.extend(character.escape_debug()),
+        }
+    }
     if word.chars().nth(LONGEST).is_some() {
         text.push('…');
     }

@@ -10,7 +10,8 @@ use super::Configuration;
 
 /// The name by which [`Configuration`] asks for its node.
 pub(super) const TREE: &str = "$see_core::config::Configuration";
-/// The name by which [`Located`](super::Located) asks for its place.
+/// The name by which [`Located`](super::Located) asks for its place, and [`OneOrMany`](super::OneOrMany)
+/// for what it is about to read.
 pub(super) const LOCATED: &str = "$see_core::config::Located";
 
 thread_local! {

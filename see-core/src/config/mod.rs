@@ -1,4 +1,13 @@
 //! The configuration: one tree in which every key and value knows where it came from.
+//!
+//! A [`Configuration`] is read from a file, changed by overrides ([`Configuration::set`]) and by what a
+//! run puts in for `${sample}` and its like ([`Configuration::substitute`]), and then read into typed
+//! configurations ([`Configuration::deserialize`]), whose mistakes are errors with a [`Place`].
+//!
+//! Typed configurations derive serde's `Deserialize`. Not to be used in them: `flatten` and `untagged`
+//! (and `tag`), which copy the values into a buffer that knows no places. Field types of ours serve
+//! instead: [`OneOrMany`], [`Located`], [`ConfigPath`], [`DurationValue`], [`Size`], and
+//! [`Configuration`] itself for what somebody else is to read.
 
 mod edit;
 mod excerpt;
@@ -6,6 +15,7 @@ mod failure;
 mod fields;
 mod hand;
 mod located;
+mod members;
 mod nearest;
 mod one_or_many;
 mod origin;

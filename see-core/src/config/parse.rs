@@ -8,9 +8,10 @@ use std::sync::Arc;
 use jsonc_parser::ast::{Object, Value as Ast};
 use jsonc_parser::common::Ranged;
 use jsonc_parser::errors::{ParseError, ParseErrorKind};
-use jsonc_parser::{CollectOptions, ParseOptions, parse_to_ast};
+use jsonc_parser::{CollectOptions, ParseOptions, ParseStringErrorKind, parse_to_ast};
 use serde_json::Number;
 
+use super::failure::shortened;
 use super::path::KeyPath;
 use super::tree::{Entry, Value};
 use super::{Configuration, Origin, Place};
@@ -143,7 +144,8 @@ fn node(
         origin: origin.clone(),
         key: path.to_string(),
     };
-    if depth > DEEPEST {
+    let is_nesting = matches!(value, Ast::Array(_) | Ast::Object(_));
+    if is_nesting && depth >= DEEPEST {
         return Err(too_deep(place(&path)));
     }
     let value = match value {
@@ -153,7 +155,8 @@ fn node(
         Ast::NumberLit(literal) => match number(literal.value) {
             Some(number) => Value::Number(number),
             None => {
-                let message = "expected a number that fits into 64 bits, without leading zeros";
+                let found = shortened(literal.value);
+                let message = format!("expected a number that fits into 64 bits, found `{found}`");
                 return Err(Error::configuration(place(&path), message));
             }
         },
@@ -202,7 +205,7 @@ fn entries(
                 origin,
                 key: path.to_string(),
             };
-            let message = format!("the key `{key}` is given twice, first in {first}");
+            let message = format!("the key `{key}` is given twice, first at {first}");
             return Err(Error::configuration(place, message).advice("keep one of the two"));
         }
         let value = node(property.value, path, depth + 1, cursor)?;
@@ -221,6 +224,7 @@ fn refusal(error: &ParseError, cursor: &mut Cursor<'_>) -> Error {
     use ParseErrorKind as Kind;
 
     let start = error.range().start.min(cursor.text.len());
+    let rest = &cursor.text[start..];
     let (expected, advice) = match error.kind() {
         Kind::NestingDepthExceeded => return too_deep(cursor.place(start)),
         Kind::UnterminatedObject => {
@@ -232,10 +236,7 @@ fn refusal(error: &ParseError, cursor: &mut Cursor<'_>) -> Error {
         Kind::UnterminatedCommentBlock => {
             return Error::configuration(cursor.place(start), "this `/*` is never closed");
         }
-        Kind::String(kind) => {
-            let message = format!("this string is broken: {}", lower_first(&kind.to_string()));
-            return Error::configuration(cursor.place(start), message);
-        }
+        Kind::String(kind) => return broken_string(kind, cursor.place(start)),
         Kind::MultipleRootJsonValues => ("the end of the file", None),
         Kind::ExpectedColonAfterObjectKey => ("`:` after the key", None),
         Kind::ExpectedComma => ("`,` before the next one", None),
@@ -243,7 +244,7 @@ fn refusal(error: &ParseError, cursor: &mut Cursor<'_>) -> Error {
         Kind::ExpectedStringObjectProperty | Kind::UnexpectedTokenInObject => {
             ("a key in double quotes or `}`", None)
         }
-        Kind::SingleQuotedStringsNotAllowed => ("a value", Some("use double quotes")),
+        Kind::SingleQuotedStringsNotAllowed => ("text in double quotes", None),
         Kind::HexadecimalNumbersNotAllowed
         | Kind::NonFiniteNumbersNotAllowed
         | Kind::UnaryPlusNumbersNotAllowed
@@ -253,13 +254,13 @@ fn refusal(error: &ParseError, cursor: &mut Cursor<'_>) -> Error {
         | Kind::ExpectedPlusMinusOrDigitInNumberLiteral => {
             ("a decimal number such as `12` or `0.5`", None)
         }
-        Kind::UnexpectedWord => (
+        _ if rest.starts_with(char::is_alphabetic) => (
             "a value",
-            Some("strings stand in double quotes, and the only words are true, false and null"),
+            Some("text stands in double quotes, and the only words are true, false and null"),
         ),
         _ => ("a value", None),
     };
-    let found = found(&cursor.text[start..]);
+    let found = found(rest);
     let message = format!("expected {expected}, found {found}");
     let error = Error::configuration(cursor.place(start), message);
     match advice {
@@ -270,6 +271,7 @@ fn refusal(error: &ParseError, cursor: &mut Cursor<'_>) -> Error {
 
 /// What a text starts with, as messages quote it.
 fn found(text: &str) -> String {
+    let text = text.trim_start();
     match text.chars().next() {
         None => String::from("the end of the file"),
         Some(first) if first.is_alphanumeric() => {
@@ -277,16 +279,24 @@ fn found(text: &str) -> String {
             let word: String = text.chars().take(40).take_while(|c| !end(*c)).collect();
             format!("`{word}`")
         }
-        Some('\n' | '\r') => String::from("the end of the line"),
         Some('"') => String::from("a string"),
-        Some(first) => format!("`{}`", first.escape_debug()),
+        Some(first) => format!("`{}`", shortened(first.encode_utf8(&mut [0; 4]))),
     }
 }
 
-fn lower_first(text: &str) -> String {
-    let mut characters = text.chars();
-    match characters.next() {
-        Some(first) => first.to_lowercase().chain(characters).collect(),
-        None => String::new(),
-    }
+fn broken_string(kind: &ParseStringErrorKind, place: Place) -> Error {
+    use ParseStringErrorKind as Kind;
+
+    let message = match kind {
+        Kind::UnterminatedStringLiteral => "this string is never closed",
+        Kind::ExpectedFourHexDigits => r"expected four hexadecimal digits after `\u`",
+        Kind::InvalidUnicodeEscapeSequence(_) => {
+            r"expected a character after `\u`, found half of one"
+        }
+        _ => {
+            return Error::configuration(place, r#"expected `n`, `t`, `"`, `\` or `u` after `\`"#)
+                .advice(r"write `\\` for a backslash itself");
+        }
+    };
+    Error::configuration(place, message)
 }

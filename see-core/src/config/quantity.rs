@@ -157,7 +157,7 @@ impl fmt::Display for Size {
         let unit = SIZE_UNITS[..4]
             .iter()
             .rev()
-            .find(|(_, factor)| self.0 != 0 && self.0 % factor == 0);
+            .find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor));
         match unit {
             Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
             None => write!(f, "{}B", self.0),
@@ -223,6 +223,7 @@ impl<T> Visitor<'_> for Quantity<T> {
     }
 
     fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<T, E> {
-        self.checked((self.of_number)(number), number)
+        // The debug form of a double has an exponent where the other has a screen of zeros.
+        self.checked((self.of_number)(number), format_args!("{number:?}"))
     }
 }

@@ -1,14 +1,12 @@
 //! The deserializer: typed configurations out of the tree, every mistake with its place.
 
 use serde::Deserializer;
-use serde::de::{
-    DeserializeOwned, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
-    VariantAccess, Visitor,
-};
+use serde::de::{DeserializeOwned, Visitor};
 
 use super::failure::Failure;
+use super::members::{List, Object, Variant};
 use super::nearest::alternatives;
-use super::tree::{Entry, Value};
+use super::tree::Value;
 use super::{Configuration, hand};
 use crate::Result;
 
@@ -31,7 +29,8 @@ impl Configuration {
         Failure::expected(expected, self.kind()).or_at(|| self.place())
     }
 
-    fn placed<V>(&self, result: Result<V, Failure>) -> Result<V, Failure> {
+    /// The result, its failure at this value unless something closer failed.
+    pub(super) fn placed<V>(&self, result: Result<V, Failure>) -> Result<V, Failure> {
         result.map_err(|failure| failure.or_at(|| self.place()))
     }
 
@@ -75,8 +74,8 @@ impl Configuration {
         match list.left.next() {
             None => Ok(value),
             Some(item) => Err(Failure::expected(
-                format_args!("a list of {}", items.len() - list.left.len() - 1),
-                format_args!("{} members", items.len()),
+                format_args!("a list of {} members", items.len() - list.left.len() - 1),
+                items.len(),
             )
             .or_at(|| item.place())),
         }
@@ -113,7 +112,7 @@ macro_rules! whole_numbers {
 
 /// The tree as serde sees it.
 #[derive(Clone, Copy)]
-struct Reader<'a>(&'a Configuration);
+pub(super) struct Reader<'a>(pub(super) &'a Configuration);
 
 impl std::ops::Deref for Reader<'_> {
     type Target = Configuration;
@@ -258,8 +257,8 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     ) -> Result<V::Value, Failure> {
         if self.is_list() && self.items().len() != length {
             return Err(Failure::expected(
-                format_args!("a list of {length}"),
-                format_args!("{} members", self.items().len()),
+                format_args!("a list of {length} members"),
+                self.items().len(),
             )
             .or_at(|| self.place()));
         }
@@ -330,127 +329,5 @@ impl<'de> Deserializer<'de> for Reader<'_> {
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Failure> {
         self.placed(visitor.visit_unit())
-    }
-}
-
-struct List<'a> {
-    left: std::slice::Iter<'a, Configuration>,
-}
-
-impl<'de> SeqAccess<'de> for List<'_> {
-    type Error = Failure;
-
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, Failure> {
-        let Some(item) = self.left.next() else {
-            return Ok(None);
-        };
-        item.placed(seed.deserialize(Reader(item))).map(Some)
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.left.len())
-    }
-}
-
-struct Object<'a> {
-    left: std::slice::Iter<'a, Entry>,
-    /// The entry whose key was read and whose value was not.
-    current: Option<&'a Entry>,
-}
-
-impl<'de> MapAccess<'de> for Object<'_> {
-    type Error = Failure;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Failure> {
-        self.current = self.left.next();
-        match self.current {
-            None => Ok(None),
-            Some(entry) => seed
-                .deserialize((&*entry.key).into_deserializer())
-                .map(Some)
-                .map_err(|failure: Failure| failure.or_at(|| entry.place())),
-        }
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Failure> {
-        match self.current.take() {
-            None => Err(serde::de::Error::custom(
-                "a value was asked for without its key",
-            )),
-            Some(entry) => entry.value.placed(seed.deserialize(Reader(&entry.value))),
-        }
-    }
-
-    fn size_hint(&self) -> Option<usize> {
-        Some(self.left.len())
-    }
-}
-
-/// A variant of an enum: its name, and what stands under it.
-struct Variant<'a> {
-    name: &'a str,
-    content: Option<&'a Configuration>,
-    whole: &'a Configuration,
-}
-
-impl Variant<'_> {
-    fn content(&self) -> Result<&Configuration, Failure> {
-        self.content.ok_or_else(|| {
-            Failure::expected(
-                format_args!("an object with the key `{}`", self.name),
-                "the name alone",
-            )
-            .or_at(|| self.whole.place())
-        })
-    }
-}
-
-impl<'de, 'a> EnumAccess<'de> for Variant<'a> {
-    type Error = Failure;
-    type Variant = Self;
-
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Failure> {
-        let name = self
-            .whole
-            .placed(seed.deserialize(self.name.into_deserializer()))?;
-        Ok((name, self))
-    }
-}
-
-impl<'de> VariantAccess<'de> for Variant<'_> {
-    type Error = Failure;
-
-    fn unit_variant(self) -> Result<(), Failure> {
-        match self.content {
-            None => Ok(()),
-            Some(content) => serde::Deserialize::deserialize(Reader(content)),
-        }
-    }
-
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Failure> {
-        let content = self.content()?;
-        content.placed(seed.deserialize(Reader(content)))
-    }
-
-    fn tuple_variant<V: Visitor<'de>>(
-        self,
-        length: usize,
-        visitor: V,
-    ) -> Result<V::Value, Failure> {
-        Reader(self.content()?).deserialize_tuple(length, visitor)
-    }
-
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        fields: &'static [&'static str],
-        visitor: V,
-    ) -> Result<V::Value, Failure> {
-        Reader(self.content()?).deserialize_struct("", fields, visitor)
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::Configuration;
 use super::failure::shortened;
-use super::nearest::{alternatives, did_you_mean};
+use super::nearest::{alternatives, nearest};
 use super::tree::{Entry, Value};
 use crate::{Error, Result};
 
@@ -197,7 +197,8 @@ fn unknown(name: &str, node: &Configuration) -> Error {
                 .map(String::as_str)
         ),
     );
-    let advice = did_you_mean(name, NAMES)
+    let advice = nearest(name, NAMES)
+        .map(|near| format!("did you mean `${{{near}}}`?"))
         .unwrap_or_else(|| String::from("write `$${` for the characters themselves"));
     Error::configuration(node.place(), message).advice(advice)
 }
