@@ -13,6 +13,7 @@ use std::task::{Context as Waker, Poll};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use foldhash::fast::FixedState;
 
 use crate::event::{Event, Text};
 use crate::{Error, ErrorKind, Result, StopToken, Turn};
@@ -27,7 +28,7 @@ pub struct BusLimits {
     pub handler_deadline: Duration,
     /// A trigger whose plain handlers took longer than this is reported. 50 ms.
     pub slow_plain: Duration,
-    /// How many beside handlers may run at once, for each owner. 64.
+    /// How many beside handlers may run at once, for each owner. 1024.
     pub beside: usize,
     /// How many posted events may wait. 1024.
     pub queue: usize,
@@ -42,7 +43,7 @@ impl Default for BusLimits {
         Self {
             handler_deadline: Duration::from_secs(600),
             slow_plain: Duration::from_millis(50),
-            beside: 64,
+            beside: 1024,
             queue: 1024,
             depth: 16,
             mishaps: 256,
@@ -173,7 +174,7 @@ impl List {
 /// Replaced as a whole at each change, so that triggers never wait for subscribers.
 #[derive(Default)]
 struct Table {
-    named: HashMap<Box<str>, Arc<List>>,
+    named: HashMap<Box<str>, Arc<List>, FixedState>,
     /// Handlers of every event; contained in each named list too.
     every: Arc<List>,
 }
@@ -211,7 +212,7 @@ impl EventBus {
     pub(crate) fn new(limits: BusLimits) -> Self {
         Self {
             table: ArcSwap::from_pointee(Table {
-                named: HashMap::new(),
+                named: HashMap::default(),
                 every: List::of(Vec::new()),
             }),
             next: AtomicU64::new(1),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio::time::Instant;
 
-use crate::bus::{Handler, Subscription, lock};
+use crate::bus::{Handler, List, Subscription, lock};
 use crate::environment::Shared;
 use crate::event::{Text, Value};
 use crate::{Error, ErrorKind, Event, Result, Sandbox, SandboxState, StopToken, Transition};
@@ -78,16 +78,22 @@ impl Turn {
     pub async fn trigger(&mut self, event: impl Into<Event>) -> Result<()> {
         let mut event = event.into();
         event.stamp();
-        self.dispatch(event).await
+        match self.call_plain(&event)? {
+            None => Ok(()),
+            Some(list) => self.call_all(&list, &event).await,
+        }
     }
 
-    async fn dispatch(&mut self, event: Event) -> Result<()> {
+    /// Calls the handlers where all are plain, and otherwise says which are to be called.
+    #[inline]
+    fn call_plain(&self, event: &Event) -> Result<Option<Arc<List>>> {
         if self.shared.is_closed() {
             return Err(Error::stopped("trigger").subject(event.name()));
         }
-        let Some(list) = self.shared.bus.trigger_plain(&event) else {
-            return Ok(());
-        };
+        Ok(self.shared.bus.trigger_plain(event))
+    }
+
+    async fn call_all(&mut self, list: &List, event: &Event) -> Result<()> {
         let limit = self.shared.bus.limits.depth;
         if self.depth == limit {
             return Err(Error::new(
@@ -100,7 +106,7 @@ impl Turn {
         }
         self.depth += 1;
         let shared = Arc::clone(&self.shared);
-        shared.bus.trigger_list(&list, self, &event).await;
+        shared.bus.trigger_list(list, self, event).await;
         self.depth -= 1;
         Ok(())
     }
@@ -114,7 +120,9 @@ impl Turn {
             let Ok(event) = self.state.posted.try_recv() else {
                 break;
             };
-            self.dispatch(event).await?;
+            if let Some(list) = self.call_plain(&event)? {
+                self.call_all(&list, &event).await?;
+            }
         }
         Ok(())
     }

@@ -84,9 +84,7 @@ fn an_identifier_has_one_record() {
     let scratch = scratch();
     let ledger = open(scratch.path().join("see").as_path());
     let record = begin(&ledger);
-    let error = ledger
-        .begin_blocking(record.identifier(), "")
-        .unwrap_err();
+    let error = ledger.begin_blocking(record.identifier(), "").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     // The attempt left nothing beside the record.
     assert_eq!(fs::read_dir(ledger.path()).unwrap().count(), 1);

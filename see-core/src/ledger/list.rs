@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::blocking;
 use super::folder::{Name, record_name};
-use super::record::{milliseconds, read};
+use super::record::{milliseconds, read, release};
 use super::resource::Resource;
 use super::store::Ledger;
 use crate::{Error, Identifier, Result};
@@ -90,10 +90,13 @@ impl Ledger {
                 );
             }
         };
-        if !alive && !self.folder.is_named(&name, &file) {
+        let vanished = !alive && !self.folder.is_named(&name, &file);
+        let journal = read(&mut file, identifier);
+        release(&file);
+        if vanished {
             return Ok(None);
         }
-        let journal = match read(&mut file, identifier) {
+        let journal = match journal {
             Ok((journal, ..)) => journal,
             Err(error) => return Ok(Some(broken(identifier, Some(&file), error))),
         };

@@ -130,7 +130,8 @@ pub(super) fn open_folder(
     path: &str,
     resolve: ResolveFlags,
 ) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    // Not NOFOLLOW, with which a link at the end would look like any other file.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let strict = resolve | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     // The kernel may answer EAGAIN while something is renamed meanwhile.
     for _ in 0..16 {

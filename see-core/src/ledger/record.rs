@@ -167,17 +167,19 @@ impl Record {
     pub fn close_blocking(&self) -> Result<Vec<Resource>> {
         let mut state = self.shared.state();
         let left = state.journal.resources();
-        // The lock ends with the file, so the removal comes first.
         let Some(file) = state.file.take() else {
             return Ok(left);
         };
-        if left.is_empty() {
+        // The removal comes first, while nobody else can take the record.
+        let removed = if left.is_empty() {
             self.shared
                 .folder
-                .remove(&record_name(self.shared.identifier))?;
-        }
-        drop(file);
-        Ok(left)
+                .remove(&record_name(self.shared.identifier))
+        } else {
+            Ok(())
+        };
+        release(&file);
+        removed.map(|()| left)
     }
 
     /// Makes the record of a new environment.
@@ -247,6 +249,21 @@ impl Shared {
         // A panic leaves the state as it was: it changes last, in one step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file {
+            release(file);
+        }
+    }
+}
+
+/// Gives the lock back at once. Closing the file would do so only when no child process that is just
+/// being started still has a copy of it.
+pub(super) fn release(file: &File) {
+    // Should it fail, the lock ends with the file.
+    let _ = file.unlock();
 }
 
 impl State {
