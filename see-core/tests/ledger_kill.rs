@@ -89,7 +89,9 @@ fn an_owner_that_comes_to_its_end_leaves_nothing() {
         let identifier = std::env::var(IDENTIFIER).expect("an identifier");
         let identifier = identifier.parse().expect("an identifier");
         return own(Path::new(&folder), identifier, |step| {
-            println!("\nreached {step}");
+            // On a line of its own, whatever the test harness printed before.
+            let mut output = std::io::stdout();
+            writeln!(output, "\nreached {step}").expect("the parent reads");
             let mut go = [0];
             // The end of the input is the parent's death.
             if std::io::stdin().read_exact(&mut go).is_err() {
