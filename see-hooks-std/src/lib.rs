@@ -1,1 +1,3 @@
-//! A room of SEE.
+//! The hooks that come with SEE, and the client of its guest agent.
+
+pub mod client;

@@ -1,0 +1,130 @@
+//! Files to and from the guest.
+
+use super::call::Call;
+use super::{Client, ClientError, unexpected, within};
+use see_agent::protocol::{MAX_BODY, Reply, Request, Upload};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// What was fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Downloaded {
+    /// How many bytes were written.
+    pub size: u64,
+    /// The file is longer than the limit.
+    pub truncated: bool,
+}
+
+impl Client {
+    /// Stores a file in the guest's upload folder; gives its path there. `content` has to give as
+    /// many bytes as `upload` announces.
+    ///
+    /// # Errors
+    /// When `content` cannot be read or has another length, or the agent refuses it.
+    pub async fn upload(
+        &self,
+        upload: Upload,
+        content: impl AsyncRead + Unpin,
+        deadline: Duration,
+    ) -> Result<Vec<u8>, ClientError> {
+        within(deadline, "the upload", async {
+            let size = upload.size;
+            let is_last = |reply: &Reply| matches!(reply, Reply::Stored { .. });
+            let mut call = Call::start(&self.link, Request::Upload(upload), is_last).await?;
+            let path = call.feed_upload(content, size).await?;
+            Ok(path)
+        })
+        .await
+    }
+
+    /// Fetches a regular file of the guest, at most `limit` bytes of it.
+    ///
+    /// What was written before an error stays written.
+    ///
+    /// # Errors
+    /// When the agent refuses it, or `to` cannot be written.
+    pub async fn download(
+        &self,
+        path: impl Into<Vec<u8>>,
+        limit: u64,
+        mut to: impl AsyncWrite + Unpin,
+        deadline: Duration,
+    ) -> Result<Downloaded, ClientError> {
+        let request = Request::Download {
+            path: path.into(),
+            limit,
+        };
+        within(deadline, "the download", async {
+            let writing = |error| ClientError::local("writing the download", &error);
+            let mut call = Call::start(&self.link, request, |_| false).await?;
+            let mut size = 0;
+            loop {
+                match call.next().await? {
+                    Reply::Data(bytes) => {
+                        size += bytes.len() as u64;
+                        if size > limit {
+                            let message = "it sent more than was asked for".to_owned();
+                            return Err(ClientError::Violation(message));
+                        }
+                        to.write_all(&bytes).await.map_err(writing)?;
+                    }
+                    Reply::End { total, truncated } => {
+                        if total != size {
+                            let message = "its count of bytes is not what it sent".to_owned();
+                            return Err(ClientError::Violation(message));
+                        }
+                        to.flush().await.map_err(writing)?;
+                        return Ok(Downloaded { size, truncated });
+                    }
+                    other => {
+                        return Err(unexpected(other));
+                    }
+                }
+            }
+        })
+        .await
+    }
+}
+
+impl Call {
+    /// Sends the content of an upload; gives the path that the agent stored it under.
+    pub(super) async fn feed_upload(
+        &mut self,
+        content: impl AsyncRead + Unpin,
+        size: u64,
+    ) -> Result<Vec<u8>, ClientError> {
+        // A file that grows meanwhile must not make the upload longer than announced.
+        let mut content = content.take(size);
+        let mut sent = 0;
+        loop {
+            let mut bytes = Vec::with_capacity(MAX_BODY);
+            let reading = |error| ClientError::local("reading the file to upload", &error);
+            while bytes.len() < MAX_BODY {
+                let room = (MAX_BODY - bytes.len()) as u64;
+                let read = (&mut content).take(room).read_buf(&mut bytes).await;
+                if read.map_err(reading)? == 0 {
+                    break;
+                }
+            }
+            if bytes.is_empty() {
+                break;
+            }
+            sent += bytes.len() as u64;
+            if let Some(reply) = self.send_data(bytes).await? {
+                return Err(unexpected(reply));
+            }
+        }
+        if sent != size {
+            let message = format!("it has {sent} bytes, {size} were announced");
+            return Err(ClientError::Local {
+                doing: "reading the file to upload",
+                message,
+            });
+        }
+        self.send(Request::End).await?;
+        match self.next().await? {
+            Reply::Stored { path, .. } => Ok(path),
+            other => Err(unexpected(other)),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The task of a connection, which reads and writes.
+
+use super::ClientError;
+use super::route::Routes;
+use see_agent::protocol::{Decoder, Frame, MAX_BODY, MAX_REQUESTS, PADDING, Request};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+
+/// How many frames wait to be written.
+const MAX_OUTGOING: usize = 4;
+/// How many frames of a guest may be damaged before it is taken for hostile; a host that comes
+/// after another one sees one.
+const MAX_DAMAGED: u64 = 8;
+/// How many bytes of a guest may belong to no frame: what an agent had under way for a host before
+/// this one, and more.
+const MAX_SKIPPED: u64 = 16 << 20;
+
+/// A connection. It ends when it is dropped.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) session: u64,
+    pub(super) routes: Arc<Routes>,
+    /// As many requests as the agent serves at once.
+    pub(super) room: Arc<Semaphore>,
+    outgoing: mpsc::Sender<Vec<u8>>,
+    /// Requests given up; at most one for each that is open.
+    cancels: mpsc::Sender<u32>,
+    task: JoinHandle<()>,
+}
+
+impl Link {
+    /// Starts to read and write this stream, under a session of a random number.
+    pub(super) fn open(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Arc<Self> {
+        // Hash maps are keyed at random; the number only has to differ from those before it.
+        let session = RandomState::new().build_hasher().finish();
+        let routes = Arc::new(Routes::default());
+        let (outgoing, waiting) = mpsc::channel(MAX_OUTGOING);
+        let (cancels, cancelled) = mpsc::channel(MAX_REQUESTS);
+        let (reader, writer) = tokio::io::split(stream);
+        let task = {
+            let routes = Arc::clone(&routes);
+            tokio::spawn(async move {
+                // Whichever ends first ends the other: callers then learn why.
+                let why = tokio::select! {
+                    why = read(reader, session, &routes) => why,
+                    written = write(writer, session, waiting, cancelled) => match written {
+                        Ok(()) => ClientError::Lost("nobody uses it any more".to_owned()),
+                        Err(error) => ClientError::Lost(error.to_string()),
+                    },
+                };
+                routes.lose(why);
+            })
+        };
+        let room = Arc::new(Semaphore::new(MAX_REQUESTS));
+        Arc::new(Self {
+            session,
+            routes,
+            room,
+            outgoing,
+            cancels,
+            task,
+        })
+    }
+
+    /// Sends what completes any frame that a host before this one left unfinished.
+    pub(super) async fn pad(&self) -> Result<(), ClientError> {
+        self.write(vec![0; PADDING]).await
+    }
+
+    pub(super) async fn send(&self, number: u32, request: Request) -> Result<(), ClientError> {
+        let frame = request.into_frame(self.session, number)?;
+        self.write(frame.encode()?).await
+    }
+
+    async fn write(&self, bytes: Vec<u8>) -> Result<(), ClientError> {
+        self.outgoing.send(bytes).await.map_err(|_| self.why_lost())
+    }
+
+    /// Tells the agent that a request is no longer wanted. Never waits.
+    pub(super) fn cancel(&self, number: u32) {
+        let sent = self.cancels.try_send(number);
+        // It fails when the connection is over, and with it the request.
+        tracing::trace!(number, sent = sent.is_ok(), "a request is given up");
+    }
+
+    pub(super) fn why_lost(&self) -> ClientError {
+        let closed = || ClientError::Lost("it was closed".to_owned());
+        self.routes.lost().unwrap_or_else(closed)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Reads until the connection ends; gives the reason.
+async fn read(mut reader: impl AsyncRead + Unpin, session: u64, routes: &Routes) -> ClientError {
+    let mut decoder = Decoder::default();
+    let mut buffer = vec![0; MAX_BODY];
+    loop {
+        let length = match reader.read(&mut buffer).await {
+            Ok(0) => return ClientError::Lost("the other side closed it".to_owned()),
+            Ok(length) => length,
+            Err(error) => return ClientError::Lost(error.to_string()),
+        };
+        decoder.push(&buffer[..length]);
+        while let Some(frame) = decoder.next_frame() {
+            // Frames of other sessions were meant for a host before this one.
+            if frame.session != session {
+                continue;
+            }
+            if let Err(error) = routes.deliver(frame) {
+                return error;
+            }
+            // A guest that always has something must not keep the others from running.
+            tokio::task::coop::consume_budget().await;
+        }
+        if decoder.damaged() > MAX_DAMAGED {
+            return ClientError::Violation("its frames are damaged".to_owned());
+        }
+        if decoder.skipped() > MAX_SKIPPED {
+            return ClientError::Violation("it sends what is no frame".to_owned());
+        }
+    }
+}
+
+/// Writes until nobody sends any more.
+async fn write(
+    mut writer: impl AsyncWrite + Unpin,
+    session: u64,
+    mut waiting: mpsc::Receiver<Vec<u8>>,
+    mut cancelled: mpsc::Receiver<u32>,
+) -> std::io::Result<()> {
+    loop {
+        let bytes = tokio::select! {
+            // What is queued goes first: a request never comes after its cancellation.
+            biased;
+            bytes = waiting.recv() => bytes,
+            number = cancelled.recv() => number.and_then(|number| cancellation(session, number)),
+        };
+        let Some(bytes) = bytes else {
+            return Ok(());
+        };
+        writer.write_all(&bytes).await?;
+        writer.flush().await?;
+    }
+}
+
+fn cancellation(session: u64, number: u32) -> Option<Vec<u8>> {
+    let frame = Request::Cancel.into_frame(session, number).ok()?;
+    Frame::encode(&frame).ok()
+}
