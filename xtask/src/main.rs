@@ -1,3 +1,97 @@
-//! The duties of this workspace.
+//! The duties of this workspace, one file each; this one only dispatches.
 
-fn main() {}
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool that speaks to a person"
+)]
+
+mod command;
+mod failure;
+mod guest;
+mod setup;
+mod stage;
+mod workspace;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use failure::{Failure, exit_code};
+
+/// One duty: its word on the command line, its line of help, and what does it.
+struct Duty {
+    name: &'static str,
+    help: &'static str,
+    run: fn(&[String]) -> Result<(), Failure>,
+}
+
+/// Every duty, in alphabetic order.
+const DUTIES: &[Duty] = &[
+    Duty {
+        name: "guest",
+        help: "build the small Linux guest (rootless, reproducible, cached)",
+        run: guest::run,
+    },
+    Duty {
+        name: "setup",
+        help: "install what is missing; --check, --daemon, --stop-daemon",
+        run: setup::run,
+    },
+];
+
+fn main() -> ExitCode {
+    let words: Result<Vec<String>, OsString> = std::env::args_os()
+        .skip(1)
+        .map(OsString::into_string)
+        .collect();
+    let outcome = match &words {
+        Err(word) => Err(Failure::usage(format!(
+            "the argument {} is not valid Unicode",
+            word.display()
+        ))),
+        Ok(words) => dispatch(words),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {}", failure.message);
+            ExitCode::from(failure.exit)
+        }
+    }
+}
+
+fn dispatch(words: &[String]) -> Result<(), Failure> {
+    match words.split_first() {
+        None => {
+            print_help();
+            Err(Failure::usage("no duty given"))
+        }
+        Some((word, _)) if ["--help", "-h", "help"].contains(&word.as_str()) => {
+            print_help();
+            Ok(())
+        }
+        // Not a duty of a person's: the tiny parent that a daemon started by hand runs under.
+        Some((word, rest)) if word == setup::PARENT_WORD => setup::parent(rest),
+        Some((word, rest)) => match DUTIES.iter().find(|duty| duty.name == word) {
+            Some(duty) => (duty.run)(rest),
+            None => {
+                let known: Vec<_> = DUTIES.iter().map(|duty| duty.name).collect();
+                Err(Failure::usage(format!(
+                    "no duty is called `{word}`; there are {}",
+                    known.join(", ")
+                )))
+            }
+        },
+    }
+}
+
+fn print_help() {
+    println!("usage: cargo xtask DUTY [ARGUMENTS]\n\nduties:");
+    for duty in DUTIES {
+        println!("  {:<10} {}", duty.name, duty.help);
+    }
+    println!("\nexit codes:");
+    for (code, meaning) in exit_code::ALL {
+        println!("  {code:<10} {meaning}");
+    }
+}

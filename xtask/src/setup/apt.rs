@@ -1,0 +1,210 @@
+//! Installing packages with apt, or saying what to install where there is none.
+
+use std::process::Command;
+use std::time::Duration;
+
+use super::needs::{Need, OTHER_SYSTEMS};
+use crate::command;
+use crate::failure::{Failure, exit_code};
+use crate::workspace;
+
+/// Downloads of a whole QEMU over a slow line fit into this.
+const DEADLINE: Duration = Duration::from_secs(900);
+
+/// Installs the packages that bring what is missing.
+pub(super) fn install(missing: &[&Need]) -> Result<(), Failure> {
+    if workspace::program("apt-get").is_none() {
+        return Err(by_hand(missing));
+    }
+    let mut names: Vec<String> = missing.iter().map(|need| need.apt.to_owned()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let Some(prefix) = rights() else {
+        let line = install_command(&["sudo"], &pinned(&names, &candidate));
+        return Err(Failure::with(
+            exit_code::MISSING_RIGHTS,
+            format!(
+                "installing packages needs root. Run this, then try again:\n  {} && {}",
+                command::shown(&update_command(&["sudo"])),
+                command::shown(&line)
+            ),
+        ));
+    };
+    // Lists that were never fetched know no candidate at all.
+    let mut updated = false;
+    if names.iter().any(|name| candidate(name).is_none()) {
+        command::output(&mut update_command(prefix), DEADLINE)?;
+        updated = true;
+    }
+    let first = command::output(
+        &mut install_command(prefix, &pinned(&names, &candidate)),
+        DEADLINE,
+    );
+    if first.is_ok() || updated {
+        return first.map(drop);
+    }
+    // Old lists name packages that the servers no longer have.
+    command::output(&mut update_command(prefix), DEADLINE)?;
+    command::output(
+        &mut install_command(prefix, &pinned(&names, &candidate)),
+        DEADLINE,
+    )
+    .map(drop)
+}
+
+/// How to become root: not at all, with sudo that asks nothing, or none.
+fn rights() -> Option<&'static [&'static str]> {
+    if rustix::process::geteuid().is_root() {
+        return Some(&[]);
+    }
+    workspace::program("sudo")?;
+    let free = command::finish(
+        Command::new("sudo").args(["-n", "true"]),
+        Duration::from_secs(10),
+    );
+    free.is_ok_and(|finished| finished.status.success())
+        .then_some(&["sudo", "-n"])
+}
+
+/// The names, with qemu-utils held to the version of the qemu-system-x86 that
+/// would be installed. A host may carry a newer qemu-utils (a backport), which
+/// breaks the emulator's older files: plain apt-get then refuses both.
+fn pinned(names: &[String], candidate: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
+    let mut pinned = names.to_vec();
+    if !names.iter().any(|name| name == "qemu-system-x86") {
+        return pinned;
+    }
+    let Some(system) = candidate("qemu-system-x86") else {
+        return pinned;
+    };
+    let utils = installed("qemu-utils").or_else(|| candidate("qemu-utils"));
+    pin(&mut pinned, &system, utils.as_deref());
+    pinned
+}
+
+fn pin(names: &mut Vec<String>, system: &str, utils: Option<&str>) {
+    if utils == Some(system) {
+        return;
+    }
+    names.retain(|name| name != "qemu-utils");
+    names.push(format!("qemu-utils={system}"));
+}
+
+/// The version of a package that apt would install.
+fn candidate(name: &str) -> Option<String> {
+    let mut command = Command::new("apt-cache");
+    command.env("LC_ALL", "C").args(["policy", name]);
+    let policy = command::output(&mut command, Duration::from_secs(60)).ok()?;
+    let version = policy
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Candidate:"))?
+        .trim();
+    (version != "(none)").then(|| version.to_owned())
+}
+
+/// The version of a package that is installed.
+fn installed(name: &str) -> Option<String> {
+    let mut command = Command::new("dpkg-query");
+    command.args(["-W", "-f", "${db:Status-Status} ${Version}", name]);
+    let answer = command::output(&mut command, Duration::from_secs(60)).ok()?;
+    answer.strip_prefix("installed ").map(str::to_owned)
+}
+
+fn update_command(prefix: &[&str]) -> Command {
+    prefixed(prefix, &["apt-get", "update", "-q"])
+}
+
+fn install_command(prefix: &[&str], names: &[String]) -> Command {
+    let mut command = prefixed(
+        prefix,
+        &[
+            "env",
+            "DEBIAN_FRONTEND=noninteractive",
+            "apt-get",
+            "install",
+            "-q",
+            "-y",
+            "--no-install-recommends",
+            "--allow-downgrades",
+        ],
+    );
+    command.args(names);
+    command
+}
+
+fn prefixed(prefix: &[&str], words: &[&str]) -> Command {
+    let mut all = prefix.iter().chain(words);
+    let mut command = Command::new(all.next().copied().unwrap_or("apt-get"));
+    command.args(all);
+    command
+}
+
+/// What to install where apt is not.
+fn by_hand(missing: &[&Need]) -> Failure {
+    for (system, install) in OTHER_SYSTEMS {
+        if workspace::program(system).is_some() {
+            let mut names: Vec<_> = missing
+                .iter()
+                .filter_map(|need| need.package_on(system))
+                .collect();
+            names.sort_unstable();
+            names.dedup();
+            return Failure::with(
+                exit_code::INSTALL_BY_HAND,
+                format!(
+                    "this host has no apt. Install these packages, then try again:\n  \
+                     sudo {install} {}",
+                    names.join(" ")
+                ),
+            );
+        }
+    }
+    let names: Vec<_> = missing.iter().map(|need| need.apt).collect();
+    Failure::with(
+        exit_code::INSTALL_BY_HAND,
+        format!(
+            "this host's package system is not known. Install what Debian calls: {}",
+            names.join(" ")
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Vec<String> {
+        vec!["qemu-system-x86".into(), "qemu-utils".into()]
+    }
+
+    #[test]
+    fn a_newer_qemu_utils_is_pinned_to_the_emulators_version() {
+        let mut pinned = names();
+        pin(&mut pinned, "1:7.2+dfsg-7", Some("1:10.0.2+ds-2~bpo12+1"));
+        assert_eq!(pinned, ["qemu-system-x86", "qemu-utils=1:7.2+dfsg-7"]);
+    }
+
+    #[test]
+    fn a_qemu_utils_already_installed_newer_is_pinned_even_when_not_missing() {
+        let mut pinned = vec!["qemu-system-x86".to_owned()];
+        pin(&mut pinned, "1:7.2+dfsg-7", Some("1:10.0.2+ds-2~bpo12+1"));
+        assert_eq!(pinned, ["qemu-system-x86", "qemu-utils=1:7.2+dfsg-7"]);
+    }
+
+    #[test]
+    fn equal_versions_are_left_alone() {
+        let mut pinned = names();
+        pin(&mut pinned, "1:7.2+dfsg-7", Some("1:7.2+dfsg-7"));
+        assert_eq!(pinned, names());
+    }
+
+    #[test]
+    fn the_printed_command_can_be_pasted_into_a_shell() {
+        let line = command::shown(&install_command(&["sudo"], &names()));
+        assert!(
+            line.starts_with("sudo env DEBIAN_FRONTEND=noninteractive apt-get install "),
+            "{line}"
+        );
+        assert!(line.ends_with(" qemu-system-x86 qemu-utils"), "{line}");
+    }
+}

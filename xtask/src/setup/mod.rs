@@ -1,0 +1,90 @@
+//! `setup`: sees what this host lacks, and does only that.
+
+mod apt;
+mod daemon;
+mod needs;
+
+use std::time::Instant;
+
+pub(crate) use daemon::{Started, parent};
+pub(crate) use needs::Purpose;
+
+use crate::failure::{Failure, exit_code};
+
+/// The word under which the program calls itself as the daemon's parent.
+pub(crate) const PARENT_WORD: &str = "daemon-parent";
+
+pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
+    let started = Instant::now();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => install(Purpose::Everything)?,
+        ["--check"] => {
+            let missing = needs::missing(Purpose::Everything);
+            if !missing.is_empty() {
+                return Err(Failure::new(format!(
+                    "missing: {}",
+                    needs::described(&missing)
+                )));
+            }
+        }
+        ["--daemon"] => {
+            install(Purpose::Everything)?;
+            let line = match daemon::start()? {
+                Started::No => "libvirtd answers already",
+                Started::Yes => "libvirtd was started and answers",
+            };
+            println!("{line} ({:.2} s)", started.elapsed().as_secs_f64());
+            return Ok(());
+        }
+        ["--stop-daemon"] => {
+            let line = if daemon::stop()? {
+                "libvirtd, started by us, has ended"
+            } else {
+                "no libvirtd of ours runs"
+            };
+            println!("{line}");
+            return Ok(());
+        }
+        _ => {
+            return Err(Failure::usage(
+                "usage: cargo xtask setup [--check | --daemon | --stop-daemon]",
+            ));
+        }
+    }
+    println!(
+        "setup: everything is there ({:.2} s)",
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+/// Installs what is missing for the purpose; silent when nothing is.
+pub(crate) fn install(purpose: Purpose) -> Result<(), Failure> {
+    let missing = needs::missing(purpose);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("setup: missing {}", needs::described(&missing));
+    apt::install(&missing)?;
+    let still = needs::missing(purpose);
+    if still.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::with(
+        exit_code::FAILED,
+        format!(
+            "apt-get succeeded, yet still missing: {}",
+            needs::described(&still)
+        ),
+    ))
+}
+
+/// Makes `qemu:///system` answer, starting libvirtd where nobody else did.
+pub(crate) fn start_daemon() -> Result<Started, Failure> {
+    daemon::start()
+}
+
+/// Ends the libvirtd that [`start_daemon`] started; false when there is none.
+pub(crate) fn stop_daemon() -> Result<bool, Failure> {
+    daemon::stop()
+}

@@ -1,0 +1,204 @@
+//! What the duties need of the host, how its presence is seen, and which
+//! package brings it where.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::workspace;
+
+/// What the host is being prepared for; each includes the ones before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purpose {
+    /// The embedded driver and a guest: no daemon.
+    Demo,
+    /// The system daemon, its networks, and every backend's driver.
+    Everything,
+    /// Also what the comparison with python-see needs.
+    Bench,
+}
+
+/// How the presence of something is seen, without asking a package system.
+#[derive(Debug)]
+enum Sign {
+    /// A program on the path, or in the administrator's folders.
+    Program(&'static str),
+    /// A driver of libvirt: a loadable module.
+    Driver(&'static str),
+    /// The file by which pkg-config finds a library to build against.
+    Library(&'static str),
+    /// Python's venv with a pip to put into it.
+    PythonVenv,
+}
+
+/// One thing needed, and the packages that bring it.
+#[derive(Debug)]
+pub(crate) struct Need {
+    purpose: Purpose,
+    sign: Sign,
+    pub(crate) apt: &'static str,
+    dnf: &'static str,
+    pacman: &'static str,
+    zypper: &'static str,
+    apk: &'static str,
+}
+
+const fn need(
+    purpose: Purpose,
+    sign: Sign,
+    [apt, dnf, pacman, zypper, apk]: [&'static str; 5],
+) -> Need {
+    Need {
+        purpose,
+        sign,
+        apt,
+        dnf,
+        pacman,
+        zypper,
+        apk,
+    }
+}
+
+/// Everything the duties need. Columns: apt, dnf, pacman, zypper, apk.
+#[rustfmt::skip]
+const NEEDS: &[Need] = &[
+    need(Purpose::Demo, Sign::Program("gcc"), ["gcc", "gcc", "gcc", "gcc", "gcc"]),
+    need(Purpose::Demo, Sign::Program("pkg-config"), ["pkg-config", "pkgconf-pkg-config", "pkgconf", "pkg-config", "pkgconf"]),
+    need(Purpose::Demo, Sign::Program("mke2fs"), ["e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs"]),
+    need(Purpose::Demo, Sign::Program("debugfs"), ["e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs", "e2fsprogs-extra"]),
+    need(Purpose::Demo, Sign::Program("xz"), ["xz-utils", "xz", "xz", "xz", "xz"]),
+    need(Purpose::Demo, Sign::Program("qemu-system-x86_64"), ["qemu-system-x86", "qemu-system-x86-core", "qemu-system-x86", "qemu-x86", "qemu-system-x86_64"]),
+    need(Purpose::Demo, Sign::Program("qemu-img"), ["qemu-utils", "qemu-img", "qemu-img", "qemu-tools", "qemu-img"]),
+    need(Purpose::Demo, Sign::Library("libvirt"), ["libvirt-dev", "libvirt-devel", "libvirt", "libvirt-devel", "libvirt-dev"]),
+    need(Purpose::Demo, Sign::Driver("qemu"), ["libvirt-daemon-driver-qemu", "libvirt-daemon-driver-qemu", "libvirt", "libvirt-daemon-driver-qemu", "libvirt-qemu"]),
+    need(Purpose::Everything, Sign::Program("libvirtd"), ["libvirt-daemon", "libvirt-daemon", "libvirt", "libvirt-daemon", "libvirt-daemon"]),
+    need(Purpose::Everything, Sign::Program("virsh"), ["libvirt-clients", "libvirt-client", "libvirt", "libvirt-client", "libvirt-client"]),
+    need(Purpose::Everything, Sign::Driver("lxc"), ["libvirt-daemon-driver-lxc", "libvirt-daemon-driver-lxc", "libvirt", "libvirt-daemon-driver-lxc", "libvirt-lxc"]),
+    need(Purpose::Everything, Sign::Driver("vbox"), ["libvirt-daemon-driver-vbox", "libvirt-daemon-driver-vbox", "libvirt", "libvirt-daemon-driver-vbox", "libvirt-vbox"]),
+    need(Purpose::Everything, Sign::Program("dnsmasq"), ["dnsmasq-base", "dnsmasq", "dnsmasq", "dnsmasq", "dnsmasq"]),
+    need(Purpose::Everything, Sign::Program("iptables"), ["iptables", "iptables-nft", "iptables", "iptables", "iptables"]),
+    need(Purpose::Everything, Sign::Program("nft"), ["nftables", "nftables", "nftables", "nftables", "nftables"]),
+    need(Purpose::Bench, Sign::PythonVenv, ["python3-venv", "python3", "python", "python3", "python3"]),
+];
+
+/// A package system that is not apt, known by its program.
+pub(crate) const OTHER_SYSTEMS: &[(&str, &str)] = &[
+    ("dnf", "dnf install"),
+    ("pacman", "pacman -S --needed"),
+    ("zypper", "zypper install"),
+    ("apk", "apk add"),
+];
+
+impl Need {
+    /// The package's name on another system; none for one that is not known.
+    pub(crate) fn package_on(&self, system: &str) -> Option<&'static str> {
+        match system {
+            "dnf" => Some(self.dnf),
+            "pacman" => Some(self.pacman),
+            "zypper" => Some(self.zypper),
+            "apk" => Some(self.apk),
+            _ => None,
+        }
+    }
+}
+
+impl Sign {
+    fn is_seen(&self) -> bool {
+        match self {
+            Sign::Program(name) => workspace::program(name).is_some(),
+            Sign::Driver(name) => library_folders().into_iter().any(|folder| {
+                folder
+                    .join("libvirt/connection-driver")
+                    .join(format!("libvirt_driver_{name}.so"))
+                    .is_file()
+            }),
+            Sign::Library(name) => {
+                let file = format!("pkgconfig/{name}.pc");
+                let mut folders = library_folders();
+                folders.push("/usr/share".into());
+                let asked = std::env::var_os("PKG_CONFIG_PATH").unwrap_or_default();
+                folders.iter().any(|folder| folder.join(&file).is_file())
+                    || std::env::split_paths(&asked)
+                        .any(|folder| folder.join(format!("{name}.pc")).is_file())
+            }
+            // Debian's python3 has the module venv, but not the pip wheel that
+            // a new venv starts from: that is what python3-venv brings.
+            Sign::PythonVenv => {
+                workspace::program("python3").is_some()
+                    && subfolders(Path::new("/usr/lib")).into_iter().any(|folder| {
+                        folder.join("ensurepip/__init__.py").is_file()
+                            && (folder.join("ensurepip/_bundled").is_dir()
+                                || Path::new("/usr/share/python-wheels").is_dir())
+                    })
+            }
+        }
+    }
+}
+
+/// What is not there of what the purpose needs.
+pub(crate) fn missing(purpose: Purpose) -> Vec<&'static Need> {
+    NEEDS
+        .iter()
+        .filter(|need| need.purpose <= purpose && !need.sign.is_seen())
+        .collect()
+}
+
+/// The missing things as a list for a person.
+pub(crate) fn described(missing: &[&Need]) -> String {
+    let words: Vec<String> = missing
+        .iter()
+        .map(|need| match &need.sign {
+            Sign::Program(name) => (*name).to_owned(),
+            Sign::Driver(name) => format!("libvirt's {name} driver"),
+            Sign::Library(name) => format!("the development files of {name}"),
+            Sign::PythonVenv => "Python's venv".to_owned(),
+        })
+        .collect();
+    words.join(", ")
+}
+
+/// The folders libraries live in: `/usr/lib`, `/usr/lib64`, and Debian's one
+/// for each architecture.
+fn library_folders() -> Vec<PathBuf> {
+    let mut folders = vec![PathBuf::from("/usr/lib64"), PathBuf::from("/usr/local/lib")];
+    folders.extend(
+        subfolders(Path::new("/usr/lib"))
+            .into_iter()
+            .filter(|folder| {
+                folder
+                    .file_name()
+                    .is_some_and(|name| name.to_string_lossy().contains("-linux-"))
+            }),
+    );
+    folders.push("/usr/lib".into());
+    folders
+}
+
+fn subfolders(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_no_host_has_is_not_seen() {
+        assert!(!Sign::Program("see-no-such-program").is_seen());
+        assert!(Sign::Program("sh").is_seen());
+    }
+
+    #[test]
+    fn every_need_names_a_package_on_every_system() {
+        for need in NEEDS {
+            assert!(!need.apt.is_empty());
+            for (system, _) in OTHER_SYSTEMS {
+                assert!(
+                    need.package_on(system).is_some_and(|name| !name.is_empty()),
+                    "{need:?} on {system}"
+                );
+            }
+        }
+    }
+}
