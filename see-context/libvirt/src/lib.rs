@@ -28,6 +28,7 @@ mod error;
 mod event_loop;
 mod handle;
 pub mod kvm;
+mod log;
 mod network;
 mod storage;
 mod text;
@@ -44,5 +45,6 @@ pub use domain_events::{
 };
 pub use embedded::{EmbeddedRoot, EmulatorAccount};
 pub use error::{Cause, Error};
+pub use log::quiet_log;
 pub use network::{DhcpLease, Network};
 pub use storage::{StoragePool, Volume, VolumeInfo};
