@@ -1,1 +1,35 @@
-//! A room of SEE.
+//! The backends of SEE that are libvirt domains, and the collectors of what they make.
+//!
+//! | name | what it runs | details |
+//! |---|---|---|
+//! | `qemu` | whole machines, emulated or with KVM | [`Qemu`] |
+//!
+//! A front end adds them all with [`register`].
+
+#![warn(missing_docs)]
+
+mod collect;
+mod embedded;
+mod error;
+mod host;
+mod machine;
+mod network;
+mod qemu;
+mod storage;
+
+use see_core::{Registries, Result};
+
+pub use machine::Native;
+pub use qemu::{Acceleration, Clone, Disk, DomainSection, Network, Qemu, QemuConfiguration};
+
+/// Adds every backend of this crate, and the collectors of what they make.
+///
+/// # Errors
+/// [`ErrorKind::AlreadyExists`](see_core::ErrorKind::AlreadyExists) where a name is taken.
+pub fn register(registries: &mut Registries) -> Result<()> {
+    registries.backends.add::<Qemu>()?;
+    for collector in collect::all() {
+        registries.collectors.add(collector)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! The ledger's collectors for what this crate makes: domains, networks, and the embedded
+//! driver's roots.
+//!
+//! A domain or network of a daemon is removed only when the label in its metadata names the
+//! environment. The embedded driver of a dead process cannot be opened here, since libvirt knows
+//! one root in the life of a process: its emulator is found by the UUID on its command line, and
+//! ended by itself.
+
+mod emulator;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use see_core::ledger::{CollectRequest, Collected, Collector};
+use see_core::{Error, ErrorKind, Result};
+use see_libvirt::Connection;
+use see_libvirt::xml::{Document, label_in};
+
+use crate::embedded::{self, ROOT};
+use crate::error::{blocking, libvirt};
+use crate::machine::{remove_domain, remove_network};
+use crate::network::NETWORK;
+use crate::qemu::DOMAIN;
+
+/// Every collector of this crate.
+pub(crate) fn all() -> [Arc<dyn Collector>; 3] {
+    [Arc::new(Domains), Arc::new(Networks), Arc::new(Roots)]
+}
+
+#[derive(Debug)]
+struct Domains;
+
+#[derive(Debug)]
+struct Networks;
+
+#[derive(Debug)]
+struct Roots;
+
+#[async_trait]
+impl Collector for Domains {
+    fn kind(&self) -> &str {
+        DOMAIN
+    }
+
+    async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
+        let location = &request.resource.location;
+        if location.starts_with('/') {
+            let request = request.clone();
+            return blocking("end the emulator", move || emulator::collect(&request)).await;
+        }
+        let connection = open(request).await?;
+        let domain = match connection.domain_by_name(&request.resource.name).await {
+            Ok(domain) => domain,
+            Err(error) if error.is_no_domain() => return Ok(Collected::AlreadyGone),
+            Err(error) => return Err(libvirt(error)),
+        };
+        let text = match domain.xml().await {
+            Ok(text) => text,
+            Err(error) if error.is_no_domain() => return Ok(Collected::AlreadyGone),
+            Err(error) => return Err(libvirt(error)),
+        };
+        if let Some(reason) = stranger(request, &text) {
+            return Ok(Collected::Refused(reason));
+        }
+        if !request.dry_run {
+            remove_domain(&domain).await?;
+        }
+        Ok(Collected::Removed)
+    }
+}
+
+#[async_trait]
+impl Collector for Networks {
+    fn kind(&self) -> &str {
+        NETWORK
+    }
+
+    async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
+        let connection = open(request).await?;
+        let network = match connection.network(&request.resource.name).await {
+            Ok(network) => network,
+            Err(error) if error.is_no_network() => return Ok(Collected::AlreadyGone),
+            Err(error) => return Err(libvirt(error)),
+        };
+        let text = match network.xml().await {
+            Ok(text) => text,
+            Err(error) if error.is_no_network() => return Ok(Collected::AlreadyGone),
+            Err(error) => return Err(libvirt(error)),
+        };
+        if let Some(reason) = stranger(request, &text) {
+            return Ok(Collected::Refused(reason));
+        }
+        if !request.dry_run {
+            remove_network(&network).await?;
+        }
+        Ok(Collected::Removed)
+    }
+}
+
+#[async_trait]
+impl Collector for Roots {
+    fn kind(&self) -> &str {
+        ROOT
+    }
+
+    async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
+        let request = request.clone();
+        blocking("remove the embedded driver's root", move || root(&request)).await
+    }
+}
+
+fn root(request: &CollectRequest) -> Result<Collected> {
+    let path = Path::new(&request.resource.name);
+    let found = match std::fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(Collected::AlreadyGone);
+        }
+        Err(error) => {
+            return Err(
+                Error::io("the embedded driver's root cannot be looked at", error)
+                    .subject(path.display()),
+            );
+        }
+    };
+    if !found.is_dir() {
+        return Ok(Collected::Refused("it is not a folder".to_owned()));
+    }
+    match &request.identity {
+        Some(identity) if *identity == embedded::identity(path)? => {}
+        Some(_) => {
+            return Ok(Collected::Refused(
+                "it is another folder than the one that was made".to_owned(),
+            ));
+        }
+        // Its maker died before it wrote down what it made. The name is the environment's own,
+        // and a user file is the only other sign.
+        None => {
+            let user = path.join("users").join(request.identifier.to_string());
+            if !user.exists() && std::fs::remove_dir(path).is_err() {
+                return Ok(Collected::Refused(
+                    "nothing shows that it is the environment's".to_owned(),
+                ));
+            }
+        }
+    }
+    if !request.dry_run && path.exists() {
+        embedded::withdraw(path, request.identifier)?;
+    }
+    Ok(Collected::Removed)
+}
+
+async fn open(request: &CollectRequest) -> Result<Connection> {
+    let left = request
+        .deadline
+        .saturating_duration_since(Instant::now())
+        .max(Duration::from_secs(1));
+    let connection = Connection::open(&request.resource.location, left)
+        .await
+        .map_err(libvirt)?;
+    Ok(connection.within(left))
+}
+
+/// Why a domain or network is not the environment's; `None` when its label says that it is.
+fn stranger(request: &CollectRequest, xml: &str) -> Option<String> {
+    let document = match Document::parse(xml) {
+        Ok(document) => document,
+        Err(error) => return Some(format!("its XML cannot be read: {error}")),
+    };
+    match label_in(document.root()) {
+        Some(label) if label == request.identifier.to_string() => None,
+        Some(label) => Some(format!(
+            "it is labelled as {}'s",
+            label.chars().take(64).collect::<String>().escape_debug()
+        )),
+        None => Some("it has no label of ours".to_owned()),
+    }
+}
+
+/// A deadline that passed.
+pub(crate) fn late(request: &CollectRequest, what: &str) -> Error {
+    Error::new(ErrorKind::Timeout, format!("{what} did not end in time"))
+        .subject(&request.resource.name)
+}

@@ -1,0 +1,114 @@
+//! Ending an emulator whose embedded driver is gone.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use see_core::ledger::{CollectRequest, Collected};
+use see_core::{Error, Result};
+
+use super::late;
+
+/// Ends the emulator of the environment, wherever it is on this host.
+pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
+    let uuid = request.identifier.to_string();
+    let Some((pid, handle)) = find(&uuid, &request.resource.location)? else {
+        return Ok(Collected::AlreadyGone);
+    };
+    if request.dry_run {
+        return Ok(Collected::Removed);
+    }
+    let failed = |error: rustix::io::Errno| {
+        Error::io("the emulator cannot be ended", error.into()).subject(format!("process {pid}"))
+    };
+    match pidfd_send_signal(&handle, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(error) => return Err(failed(error)),
+    }
+    loop {
+        let left = request.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(late(request, "the emulator"));
+        }
+        let wait = rustix::event::Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let mut ended = [PollFd::new(&handle, PollFlags::IN)];
+        match poll(&mut ended, Some(&wait)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) => return Ok(Collected::Removed),
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+/// A living emulator with this UUID that keeps its state in this root.
+fn find(uuid: &str, root: &str) -> Result<Option<(i32, OwnedFd)>> {
+    let processes = fs::read_dir("/proc")
+        .map_err(|error| Error::io("the host's processes cannot be listed", error))?;
+    for process in processes {
+        // A process that ends meanwhile is none that is looked for.
+        let Ok(process) = process else { continue };
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok())
+        else {
+            continue;
+        };
+        if !is_emulator(&process.path(), uuid, root) {
+            continue;
+        }
+        let Some(number) = Pid::from_raw(pid) else {
+            continue;
+        };
+        let Ok(handle) = pidfd_open(number, PidfdFlags::empty()) else {
+            continue;
+        };
+        // The number may have gone to another process before the handle was taken.
+        if is_emulator(&process.path(), uuid, root) {
+            return Ok(Some((pid, handle)));
+        }
+    }
+    Ok(None)
+}
+
+/// By its arguments: `-uuid UUID`, and a file in the root.
+fn is_emulator(process: &Path, uuid: &str, root: &str) -> bool {
+    fs::read(process.join("cmdline")).is_ok_and(|line| has_arguments(&line, uuid, root))
+}
+
+fn has_arguments(line: &[u8], uuid: &str, root: &str) -> bool {
+    let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    let inside = format!("{root}/");
+    arguments
+        .windows(2)
+        .any(|pair| pair == [b"-uuid".as_slice(), uuid.as_bytes()])
+        && arguments.iter().any(|argument| {
+            argument
+                .windows(inside.len())
+                .any(|part| part == inside.as_bytes())
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emulator_is_known_by_uuid_and_root_together() {
+        let line = b"qemu\0-object\0{\"file\":\"/tmp/see-1/lib/key\"}\0-uuid\0abc\0-S\0";
+        assert!(has_arguments(line, "abc", "/tmp/see-1"));
+        assert!(!has_arguments(line, "abc", "/tmp/see"));
+        assert!(!has_arguments(line, "ab", "/tmp/see-1"));
+        assert!(!has_arguments(
+            b"tail\0abc\0/tmp/see-1/x\0",
+            "abc",
+            "/tmp/see-1"
+        ));
+    }
+}

@@ -1,0 +1,187 @@
+//! The folder in which libvirt's embedded driver lives, shared by the sandboxes of this process.
+//!
+//! libvirt knows one such root in the life of a process. Each sandbox that uses it leaves a file
+//! under `users/`, named by its identifier, and an entry in its own record. Whoever takes the
+//! last of these files away removes the root: a release, or a collection after a crash. A later
+//! sandbox of the same process makes the root again, at the same path.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use see_core::ledger::{Details, Entry, Resource};
+use see_core::{Error, ErrorKind, Identifier, Result};
+use see_libvirt::embedded::opened_root;
+use see_libvirt::{Connection, EmbeddedRoot, EmulatorAccount};
+
+use crate::error::{blocking, libvirt};
+use crate::host::{cache_folder, short_folder};
+
+/// The kind of the ledger's entries for a root.
+pub(crate) const ROOT: &str = "libvirt.embedded-root";
+
+/// A first open probes the emulators, which takes seconds on an idle host.
+const OPEN_LIMIT: Duration = Duration::from_secs(120);
+
+/// What libvirt made when it opened the root, and needs again when the root is made anew.
+const SKELETON: &[&str] = &[
+    "users",
+    "etc/qemu/networks",
+    "etc/qemu/autostart",
+    "cache/qemu/capabilities",
+    "lib/qemu/channel/target",
+    "lib/qemu/snapshot",
+    "lib/qemu/dump",
+    "lib/qemu/checkpoint",
+    "lib/qemu/nvram",
+    "lib/qemu/save",
+    "lib/qemu/ram",
+    "log/qemu",
+    "run/qemu/autostarted",
+    "run/qemu/slirp",
+    "run/qemu/passt",
+    "run/qemu/dbus",
+];
+
+/// Entering and leaving happen one at a time.
+static GATE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// The root of this process, chosen by its first sandbox. It is libvirt's own rule that there is
+/// one in the life of a process.
+static PATH: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// The root that the sandboxes of this process use.
+pub(crate) fn intent(identifier: Identifier) -> Result<Resource> {
+    let mut chosen = PATH.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = match opened_root().or_else(|| chosen.clone()) {
+        Some(path) => path,
+        None => short_folder()?.join(format!("see-{}", root_name(identifier))),
+    };
+    let path = chosen.insert(path);
+    let name = path
+        .to_str()
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "the root's path is not UTF-8"))?;
+    Ok(Resource::new(ROOT, name, ""))
+}
+
+/// Sixteen digits of the identifier: the whole would make the paths of sockets too long.
+fn root_name(identifier: Identifier) -> String {
+    let digits: String = identifier
+        .to_string()
+        .chars()
+        .filter(char::is_ascii_hexdigit)
+        .collect();
+    digits[..16].to_owned()
+}
+
+/// Opens the driver in the entry's root, which is made where it is missing.
+pub(crate) async fn enter(entry: &Entry) -> Result<Connection> {
+    let _gate = GATE.lock().await;
+    let identifier = entry.identifier();
+    let path = PathBuf::from(&entry.resource().name);
+    let made = path.clone();
+    let (root, identity) = blocking("prepare the embedded driver", move || {
+        let root = prepare(&made)?;
+        let identity = identity(&made)?;
+        Ok((root, identity))
+    })
+    .await?;
+    entry.created(identity).await?;
+    let user = path.join("users").join(identifier.to_string());
+    blocking("enter the embedded driver's root", move || {
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&user)
+            .map(drop)
+            .map_err(|error| {
+                Error::io("the embedded driver's root cannot be entered", error)
+                    .subject(user.display())
+            })
+    })
+    .await?;
+    Connection::open_embedded(&root, OPEN_LIMIT)
+        .await
+        .map_err(libvirt)
+}
+
+fn prepare(path: &Path) -> Result<EmbeddedRoot> {
+    let again = opened_root().is_some();
+    let root = if again && path.exists() {
+        EmbeddedRoot::existing(path).map_err(libvirt)?
+    } else {
+        EmbeddedRoot::create(path, cache_folder().as_deref(), EmulatorAccount::Caller)
+            .map_err(libvirt)?
+    };
+    let needed = if again { SKELETON } else { &SKELETON[..1] };
+    for name in needed {
+        let folder = path.join(name);
+        DirBuilder::new()
+            .mode(0o700)
+            .recursive(true)
+            .create(&folder)
+            .map_err(|error| {
+                Error::io("the embedded driver's root cannot be made", error)
+                    .subject(folder.display())
+            })?;
+    }
+    Ok(root)
+}
+
+/// Leaves the root, and removes it behind the last user.
+pub(crate) async fn leave(entry: Entry, path: &Path) -> Result<()> {
+    let _gate = GATE.lock().await;
+    let (path, identifier) = (path.to_owned(), entry.identifier());
+    blocking("leave the embedded driver's root", move || {
+        withdraw(&path, identifier).map(drop)
+    })
+    .await?;
+    entry.gone().await
+}
+
+/// Takes one user away; whether the root went with it.
+pub(crate) fn withdraw(path: &Path, identifier: Identifier) -> Result<bool> {
+    let failed = |error| {
+        Error::io("the embedded driver's root cannot be removed", error).subject(path.display())
+    };
+    let users = path.join("users");
+    match fs::remove_file(users.join(identifier.to_string())) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let left = match fs::read_dir(&users) {
+        Ok(mut entries) => entries.next().is_some(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) => return Err(failed(error)),
+    };
+    if left {
+        return Ok(false);
+    }
+    match fs::remove_dir_all(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// What tells this folder from another one of the same name.
+pub(crate) fn identity(path: &Path) -> Result<Details> {
+    let found = fs::symlink_metadata(path).map_err(|error| {
+        Error::io("the embedded driver's root cannot be looked at", error).subject(path.display())
+    })?;
+    let mut details = Details::new();
+    details.insert("inode".to_owned(), found.ino().into());
+    let born = found
+        .created()
+        .ok()
+        .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
+        .map(|time| time.as_nanos().to_string());
+    if let Some(born) = born {
+        details.insert("born".to_owned(), born.into());
+    }
+    Ok(details)
+}

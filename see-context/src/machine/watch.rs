@@ -1,0 +1,154 @@
+//! From libvirt's events to the changes of a sandbox.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use see_core::{SandboxChange, SandboxState};
+use see_libvirt::{DomainEvent, DomainEvents, StopCause};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+/// How many changes wait for a reader before it is told that it missed some.
+const QUEUE: usize = 64;
+
+/// Hands every change to whoever watches.
+#[derive(Debug)]
+pub(super) struct Watch {
+    watchers: Arc<Mutex<Watchers>>,
+    reader: AbortHandle,
+}
+
+#[derive(Debug, Default)]
+struct Watchers {
+    ended: bool,
+    list: Vec<Watcher>,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    sender: mpsc::Sender<SandboxChange>,
+    missed: bool,
+}
+
+impl Watch {
+    /// Reads `events` in a task of its own, until [`Self::end`] or the connection's end.
+    pub(super) fn start(mut events: DomainEvents) -> Self {
+        let watchers = Arc::new(Mutex::new(Watchers::default()));
+        let told = Arc::clone(&watchers);
+        let reader = tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                if let Some(change) = change_of(&event) {
+                    tell(&told, change);
+                }
+            }
+            lock(&told).end();
+        });
+        Self {
+            watchers,
+            reader: reader.abort_handle(),
+        }
+    }
+
+    /// Changes from now on; the channel closes with the machine.
+    pub(super) fn subscribe(&self) -> mpsc::Receiver<SandboxChange> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let mut watchers = lock(&self.watchers);
+        if !watchers.ended {
+            watchers.list.push(Watcher {
+                sender,
+                missed: false,
+            });
+        }
+        receiver
+    }
+
+    /// Tells nobody any more.
+    pub(super) fn end(&self) {
+        self.reader.abort();
+        lock(&self.watchers).end();
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl Watchers {
+    fn end(&mut self) {
+        self.ended = true;
+        self.list.clear();
+    }
+}
+
+fn lock(watchers: &Mutex<Watchers>) -> std::sync::MutexGuard<'_, Watchers> {
+    watchers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A watcher whose queue is full is told so as soon as there is room.
+fn tell(watchers: &Mutex<Watchers>, change: SandboxChange) {
+    lock(watchers).list.retain_mut(|watcher| {
+        if watcher.missed {
+            watcher.missed = watcher.sender.try_send(SandboxChange::Missed).is_err();
+        }
+        match watcher.sender.try_send(change) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                watcher.missed = true;
+                true
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        }
+    });
+}
+
+fn change_of(event: &DomainEvent) -> Option<SandboxChange> {
+    let state = match event {
+        DomainEvent::Started | DomainEvent::Resumed => SandboxState::Running,
+        DomainEvent::Suspended(_) => SandboxState::Paused,
+        DomainEvent::Stopped(StopCause::Crashed | StopCause::Failed) => SandboxState::Crashed,
+        DomainEvent::Stopped(_) => SandboxState::Shutoff,
+        DomainEvent::Shutdown(_) => SandboxState::ShuttingDown,
+        DomainEvent::PmSuspended => SandboxState::Suspended,
+        DomainEvent::Crashed => SandboxState::Crashed,
+        DomainEvent::Rebooted => return Some(SandboxChange::Rebooted),
+        DomainEvent::Missed(_) => return Some(SandboxChange::Missed),
+        _ => return None,
+    };
+    Some(SandboxChange::State(state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_watcher_is_told_that_it_missed_something() {
+        let (sender, mut receiver) = mpsc::channel(1);
+        let watchers = Mutex::new(Watchers {
+            ended: false,
+            list: vec![Watcher {
+                sender,
+                missed: false,
+            }],
+        });
+        let running = SandboxChange::State(SandboxState::Running);
+        tell(&watchers, running);
+        tell(&watchers, SandboxChange::Rebooted);
+        assert_eq!(receiver.try_recv(), Ok(running));
+        tell(&watchers, SandboxChange::Rebooted);
+        assert_eq!(receiver.try_recv(), Ok(SandboxChange::Missed));
+        drop(receiver);
+        tell(&watchers, running);
+        assert!(lock(&watchers).list.is_empty());
+    }
+
+    #[test]
+    fn a_guest_that_stops_by_itself_is_off_and_one_that_crashes_has_crashed() {
+        let off = change_of(&DomainEvent::Stopped(StopCause::Shutdown));
+        assert_eq!(off, Some(SandboxChange::State(SandboxState::Shutoff)));
+        let crashed = change_of(&DomainEvent::Stopped(StopCause::Crashed));
+        assert_eq!(crashed, Some(SandboxChange::State(SandboxState::Crashed)));
+        assert_eq!(change_of(&DomainEvent::Undefined), None);
+    }
+}

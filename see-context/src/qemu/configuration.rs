@@ -1,0 +1,202 @@
+//! The `context` section for QEMU: python-see's keys, and ours.
+
+use std::path::PathBuf;
+
+use see_core::config::{ConfigPath, Configuration, Located, Size};
+use see_core::{AgentSettings, Error, Limits, Result};
+use see_libvirt::xml::DomainXml;
+use serde::Deserialize;
+
+use crate::network::{NetworkConfiguration, NetworkPlan};
+use crate::storage::Storage;
+
+/// The `context` section of a run file, for the backend `qemu`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct QemuConfiguration {
+    /// Where machines run: `embedded` (the default: no daemon, no root), or a libvirt URI of
+    /// QEMU on this host, such as `qemu:///system`.
+    pub hypervisor: Option<Located<String>>,
+    /// The machine; left out, the built-in template.
+    pub domain: Option<DomainSection>,
+    /// The memory of the built-in template. 256 MiB.
+    pub memory: Option<Located<Size>>,
+    /// The processors of the built-in template. 1.
+    pub cpus: Option<Located<u32>>,
+    /// Whether KVM is used. `auto`.
+    pub acceleration: Option<Located<Acceleration>>,
+    /// The disk.
+    pub disk: Disk,
+    /// What the guest is connected to. Left out: as the domain's XML says; the built-in template
+    /// has no network.
+    pub network: Option<Network>,
+    /// How the agent in the guest is reached.
+    #[serde(default)]
+    pub agent: AgentSettings,
+    /// What a run may use.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// The `domain` section.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DomainSection {
+    /// A libvirt domain XML. Name, UUID, the disk's image, the network, the agent's channel and,
+    /// where it has none, a console are filled in; everything else stays as it is written.
+    pub configuration: ConfigPath,
+}
+
+/// What runs the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Acceleration {
+    /// KVM where a probe shows that it is usable, else emulation. A domain XML of type `qemu` is
+    /// always emulated.
+    Auto,
+    /// KVM, or an error where it is not usable.
+    Kvm,
+    /// Emulation.
+    Tcg,
+}
+
+/// The `disk` section.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// The base image: a path, or a provider with its configuration. It is never written.
+    pub image: Configuration,
+    /// How the sandbox gets a disk of its own.
+    pub clone: Option<Clone>,
+}
+
+/// The `disk.clone` section.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clone {
+    /// The folder in which each sandbox gets a folder of its own, named by its identifier. Left
+    /// out: the host's folder for large temporary files.
+    pub storage_pool_path: Option<ConfigPath>,
+    /// An overlay that holds what differs (the default), or a full copy.
+    #[serde(default = "yes")]
+    pub copy_on_write: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The `network` section: `mode` (`none`, `isolated` or `nat`), or python-see's `configuration`
+/// and `dynamic_address`.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub struct Network(Located<NetworkConfiguration>);
+
+impl Network {
+    pub(super) fn plan(&self, daemon: bool) -> Result<NetworkPlan> {
+        (*self.0).clone().plan(daemon, self.0.place())
+    }
+}
+
+/// Where the machines run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Hypervisor {
+    Embedded,
+    Uri(String),
+}
+
+impl Hypervisor {
+    pub(super) fn is_daemon(&self) -> bool {
+        matches!(self, Self::Uri(_))
+    }
+}
+
+/// The word for the driver that needs no daemon.
+const EMBEDDED: &str = "embedded";
+
+impl QemuConfiguration {
+    pub(super) fn hypervisor(&self) -> Result<Hypervisor> {
+        let Some(uri) = &self.hypervisor else {
+            return Ok(Hypervisor::Embedded);
+        };
+        if uri.as_str() == EMBEDDED {
+            return Ok(Hypervisor::Embedded);
+        }
+        let wrong = |message: String| Error::configuration(uri.place().clone(), message);
+        let Some((scheme, rest)) = uri.split_once("://") else {
+            return Err(wrong(format!(
+                "found the hypervisor `{}`, expected `embedded` or a libvirt URI",
+                uri.escape_debug()
+            ))
+            .advice("such as qemu:///system"));
+        };
+        let driver = scheme.split('+').next().unwrap_or(scheme);
+        if driver != "qemu" {
+            return Err(wrong(format!(
+                "the backend `qemu` cannot use the hypervisor `{}`",
+                uri.escape_debug()
+            ))
+            .advice("use `embedded` or `qemu:///system`, or another `backend`"));
+        }
+        if rest.starts_with("/embed") {
+            return Err(wrong(
+                "the embedded driver's folder is chosen for each process".to_owned(),
+            )
+            .advice("write `embedded`"));
+        }
+        if !rest.starts_with('/') {
+            return Err(wrong(format!(
+                "the hypervisor `{}` is on another host, where this host's images are not",
+                uri.escape_debug()
+            ))
+            .advice("such as qemu:///system"));
+        }
+        Ok(Hypervisor::Uri(uri.as_str().to_owned()))
+    }
+
+    pub(super) fn storage(&self, daemon: bool) -> Result<Storage> {
+        let (pool, copy_on_write) = match &self.disk.clone {
+            None => (None, true),
+            Some(clone) => (clone.storage_pool_path.as_ref(), clone.copy_on_write),
+        };
+        let pool = match pool {
+            None => None,
+            Some(path) => Some(existing_folder(path)?),
+        };
+        Ok(Storage::new(pool, copy_on_write, daemon))
+    }
+}
+
+fn existing_folder(path: &ConfigPath) -> Result<PathBuf> {
+    let wrong = |message: &'static str| {
+        Err(Error::configuration(path.place().clone(), message)
+            .subject(path.display())
+            .advice("make the folder first"))
+    };
+    match std::fs::canonicalize(path.path()) {
+        Ok(folder) if folder.is_dir() => Ok(folder),
+        Ok(_) => wrong("expected a folder, found a file"),
+        Err(_) => wrong("there is no such folder"),
+    }
+}
+
+/// Whether a context that names no backend is meant for QEMU: by the URI, else by the type in the
+/// domain's XML, else because the built-in template is QEMU's.
+pub(super) fn recognises(context: &Configuration) -> bool {
+    if let Some(uri) = context.get("hypervisor").and_then(Configuration::as_str) {
+        let driver = uri.split(['+', ':']).next().unwrap_or(uri);
+        return uri == EMBEDDED || driver == "qemu";
+    }
+    let Some(section) = context.get("domain") else {
+        return true;
+    };
+    // A mistake in the section is told by whoever takes it.
+    let Ok(section) = section.deserialize::<DomainSection>() else {
+        return true;
+    };
+    crate::host::read_xml(&section.configuration, "a libvirt domain XML")
+        .ok()
+        .and_then(|bytes| DomainXml::parse_bytes(&bytes).ok())
+        .and_then(|domain| domain.hypervisor_type())
+        .is_none_or(|kind| kind == "qemu" || kind == "kvm")
+}

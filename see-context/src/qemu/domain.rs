@@ -1,0 +1,187 @@
+//! The domain's XML before anything is made: read, checked, and given its type.
+
+use see_core::config::{ConfigPath, Place};
+use see_core::{Error, Result};
+use see_libvirt::xml::{DiskSource, DomainXml, Element};
+
+use super::configuration::{Acceleration, Hypervisor, QemuConfiguration};
+use super::template::{self, Shape};
+use crate::error::{blocking, xml};
+use crate::host::read_xml;
+use crate::network::NetworkPlan;
+
+/// The least memory that a guest can be given, and the most that is no slip, in bytes.
+const MEMORY: std::ops::RangeInclusive<u64> = (16 << 20)..=(16 << 40);
+/// The processors that QEMU's machine `pc` takes.
+const CPUS: std::ops::RangeInclusive<u32> = 1..=255;
+
+/// Reads the domain's XML, or the template, and checks that everything can be filled in.
+pub(super) async fn prepare(
+    configuration: &QemuConfiguration,
+    hypervisor: &Hypervisor,
+    network: &NetworkPlan,
+) -> Result<DomainXml> {
+    let mut domain = match &configuration.domain {
+        None => template(configuration)?,
+        Some(section) => {
+            let path = &section.configuration;
+            let domain = read(path, configuration)?;
+            check(&domain, path, hypervisor, network)?;
+            domain
+        }
+    };
+    accelerate(&mut domain, configuration).await?;
+    Ok(domain)
+}
+
+fn template(configuration: &QemuConfiguration) -> Result<DomainXml> {
+    let mut shape = Shape::default();
+    if let Some(memory) = &configuration.memory {
+        if !MEMORY.contains(&memory.0) {
+            return Err(Error::configuration(
+                memory.place().clone(),
+                format!("found {} of memory, possible are 16MiB to 16TiB", **memory),
+            ));
+        }
+        shape.memory = memory.0;
+    }
+    if let Some(cpus) = &configuration.cpus {
+        if !CPUS.contains(cpus) {
+            return Err(Error::configuration(
+                cpus.place().clone(),
+                format!("found {} processors, possible are 1 to 255", **cpus),
+            ));
+        }
+        shape.cpus = **cpus;
+    }
+    template::domain(shape).map_err(|error| {
+        Error::new(
+            see_core::ErrorKind::Internal,
+            "the built-in domain is broken",
+        )
+        .caused_by(error)
+    })
+}
+
+fn read(path: &ConfigPath, configuration: &QemuConfiguration) -> Result<DomainXml> {
+    let shaped: [Option<(&Place, &str)>; 2] = [
+        configuration
+            .memory
+            .as_ref()
+            .map(|value| (value.place(), "memory")),
+        configuration
+            .cpus
+            .as_ref()
+            .map(|value| (value.place(), "cpus")),
+    ];
+    if let Some((place, key)) = shaped.into_iter().flatten().next() {
+        return Err(Error::configuration(
+            place.clone(),
+            format!("`{key}` shapes the built-in domain, and `domain.configuration` gives another"),
+        )
+        .advice("say it in the domain's XML"));
+    }
+    let bytes = read_xml(path, "a libvirt domain XML")?;
+    DomainXml::parse_bytes(&bytes).map_err(|error| xml(error, path.path(), path.place()))
+}
+
+fn check(
+    domain: &DomainXml,
+    path: &ConfigPath,
+    hypervisor: &Hypervisor,
+    network: &NetworkPlan,
+) -> Result<()> {
+    let located = |error| xml(error, path.path(), path.place());
+    let wrong = |element: &Element, message: String| {
+        xml(
+            see_libvirt::xml::XmlError::Conflict {
+                position: element.position(),
+                problem: message,
+            },
+            path.path(),
+            path.place(),
+        )
+    };
+    match domain.hypervisor_type().as_deref() {
+        Some("qemu" | "kvm") => {}
+        Some(other) => {
+            return Err(wrong(
+                domain.root(),
+                format!(
+                    "the domain is of type `{}`, and the backend is `qemu`",
+                    other.escape_debug()
+                ),
+            )
+            .advice("the backend `qemu` takes the types `qemu` and `kvm`"));
+        }
+        None => {
+            return Err(wrong(domain.root(), "the domain has no type".to_owned())
+                .advice("write <domain type='qemu'> or <domain type='kvm'>"));
+        }
+    }
+    // The edit itself tells whether there is a disk to take the image.
+    let probe = DiskSource {
+        file: "/".into(),
+        format: String::new(),
+        backing: Vec::new(),
+        relabel: false,
+    };
+    domain.clone().set_disk(&probe).map_err(located)?;
+    if *hypervisor == Hypervisor::Embedded && matches!(network, NetworkPlan::AsWritten) {
+        domain
+            .refuse_interfaces("the embedded hypervisor has no networks")
+            .map_err(located)
+            .map_err(|error| {
+                error.advice(
+                    "set `network` to {\"mode\": \"none\"} to run it without, or `hypervisor` to \
+                     qemu:///system",
+                )
+            })?;
+    }
+    Ok(())
+}
+
+/// Sets the type: what the user asks for, else the XML's, but KVM only where it is usable.
+async fn accelerate(domain: &mut DomainXml, configuration: &QemuConfiguration) -> Result<()> {
+    let asked = configuration
+        .acceleration
+        .as_ref()
+        .map_or(Acceleration::Auto, |asked| **asked);
+    let own = configuration.domain.is_some();
+    let emulated = own && domain.hypervisor_type().as_deref() == Some("qemu");
+    if asked == Acceleration::Tcg || (asked == Acceleration::Auto && emulated) {
+        domain.set_hypervisor_type("qemu");
+        return adapt(domain);
+    }
+    let (usable, reason) = blocking("probe KVM", || Ok(crate::host::kvm())).await?;
+    if usable {
+        tracing::info!(%reason, "guests run with KVM");
+        domain.set_hypervisor_type("kvm");
+        return Ok(());
+    }
+    if let Some(place) = configuration
+        .acceleration
+        .as_ref()
+        .filter(|_| asked == Acceleration::Kvm)
+    {
+        return Err(Error::configuration(
+            place.place().clone(),
+            format!("KVM is not usable on this host: {reason}"),
+        )
+        .advice("`auto` and `tcg` emulate"));
+    }
+    tracing::warn!(%reason, "KVM is not usable, guests are emulated");
+    domain.set_hypervisor_type("qemu");
+    adapt(domain)
+}
+
+/// The host's processor cannot be passed through by emulation; the most that it has serves.
+fn adapt(domain: &mut DomainXml) -> Result<()> {
+    if let Some(cpu) = domain.root_mut().child_mut("cpu")
+        && cpu.attribute("mode").as_deref() == Some("host-passthrough")
+    {
+        tracing::warn!("the host's processor cannot be emulated: `maximum` replaces it");
+        cpu.set_attribute("mode", "maximum");
+    }
+    Ok(())
+}
