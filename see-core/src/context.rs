@@ -5,6 +5,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::bus::{BesideHandler, Handler, SerialHandler, Subscription, lock};
 use crate::environment::Shared;
 use crate::event::Text;
@@ -23,10 +25,16 @@ pub struct Context {
     scope: Arc<Scope>,
 }
 
+/// How long tasks have at least to end after they were asked to.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
 /// What ends with the hook.
 struct Scope {
     owner: Text,
     subscriptions: Mutex<Vec<Subscription>>,
+    /// Beside handlers that run.
+    handlers: Tasks,
+    /// What was spawned.
     tasks: Tasks,
     stop: Stop,
     token: StopToken,
@@ -45,17 +53,20 @@ impl Context {
     pub(crate) fn new(shared: &Arc<Shared>, owner: Text) -> Self {
         let stop = shared.new_stop();
         let token = stop.token();
-        let tasks = Tasks::new(
-            shared.runtime.clone(),
-            Arc::clone(&shared.bus),
-            token.clone(),
-        );
+        let tasks = || {
+            Tasks::new(
+                shared.runtime.clone(),
+                Arc::clone(&shared.bus),
+                token.clone(),
+            )
+        };
         Self {
             shared: Arc::clone(shared),
             scope: Arc::new(Scope {
                 owner,
                 subscriptions: Mutex::default(),
-                tasks,
+                handlers: tasks(),
+                tasks: tasks(),
                 stop,
                 token,
             }),
@@ -121,7 +132,7 @@ impl Context {
 
     fn add(&self, name: Option<&str>, handler: Handler) -> Subscription {
         let scope = &self.scope;
-        let tasks = Some(scope.tasks.clone());
+        let tasks = Some(scope.handlers.clone());
         let mut subscriptions = lock(&scope.subscriptions);
         let subscription = self
             .shared
@@ -167,11 +178,20 @@ impl Context {
         &self.scope.token
     }
 
-    /// Ends every handler and task; returns how many tasks had to be aborted.
+    /// Ends every handler and task: handlers may finish, tasks are asked to. Returns how many of them
+    /// were still there after `deadline`, and were aborted.
     pub(crate) async fn end(&self, deadline: Duration) -> usize {
         self.unsubscribe_all();
+        let deadline = Instant::now() + deadline;
+        let handlers = self.scope.handlers.finish(deadline).await;
         self.scope.stop.stop();
-        self.scope.tasks.finish(deadline).await
+        // Tasks that were only now asked to end have a moment even when the handlers took all the time.
+        let tasks = self
+            .scope
+            .tasks
+            .finish(deadline.max(Instant::now() + LAST_MOMENT))
+            .await;
+        handlers + tasks
     }
 
     fn unsubscribe_all(&self) {

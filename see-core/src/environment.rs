@@ -310,6 +310,8 @@ pub struct Environment {
 /// What is taken apart at the end.
 pub(crate) struct Rest {
     pub(crate) hooks: Vec<Resident>,
+    /// Contexts that were given to the environment's owner.
+    owners: Vec<Context>,
     pub(crate) stay: Stay,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
@@ -333,6 +335,7 @@ impl Environment {
             shared,
             rest: Some(Rest {
                 hooks: Vec::new(),
+                owners: Vec::new(),
                 stay,
                 tasks,
             }),
@@ -360,7 +363,11 @@ impl Environment {
 
     /// A context of the environment's owner; its handlers and tasks end at the latest with the environment.
     pub fn context(&mut self, owner: impl Into<Text>) -> Context {
-        Context::new(&self.shared, owner.into())
+        let context = Context::new(&self.shared, owner.into());
+        if let Some(rest) = &mut self.rest {
+            rest.owners.push(context.clone());
+        }
+        context
     }
 
     /// The bus, to look at.
@@ -425,20 +432,30 @@ impl Drop for Environment {
 
 async fn tear_down(shared: Arc<Shared>, mut rest: Rest) -> Teardown {
     let mut errors = Vec::new();
+    let limits = shared.limits.clone();
+    // Whoever holds the turn may finish, and what was posted is still heard; who does not finish is
+    // cancelled.
+    let last_turn = async {
+        let mut turn = Turn::take(Arc::clone(&shared)).await;
+        if !shared.stop_token.is_stopped()
+            && let Err(error) = turn.handle_posted().await
+        {
+            tracing::debug!("posted events are left: {error}");
+        }
+    };
+    let finished = tokio::time::timeout(limits.turn, last_turn).await;
     shared.closed.store(true, Ordering::Release);
     shared.notice();
-    // Whoever holds the turn may finish; who does not finish is cancelled.
-    let limits = shared.limits.clone();
-    if tokio::time::timeout(limits.turn, Turn::take(Arc::clone(&shared)))
-        .await
-        .is_err()
-    {
+    if finished.is_err() {
         errors.push(Error::timeout("handlers that run", limits.turn).during("deallocate"));
+        shared.stop();
     }
     for resident in rest.hooks.drain(..).rev() {
         errors.extend(end_hook(resident, limits.hook).await);
     }
-    // What is still waiting belongs to the owner, and nobody is left to hear it.
+    for owner in rest.owners.drain(..).rev() {
+        owner.end(limits.hook).await;
+    }
     shared.stop();
     errors.extend(release(&shared, limits.release).await);
     for task in rest.tasks {

@@ -185,6 +185,11 @@ impl Error {
         self.0.operation.as_deref()
     }
 
+    /// The thing that it failed on, where it was named.
+    pub fn subject_text(&self) -> Option<&str> {
+        self.0.subject.as_deref()
+    }
+
     /// The place in the configuration, where there is one.
     pub fn place(&self) -> Option<&Place> {
         self.0.place.as_ref()

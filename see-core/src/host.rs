@@ -87,6 +87,26 @@ pub struct AllocateOptions {
     pub end: EndLimits,
 }
 
+impl Registries {
+    /// Checks a context section and a hooks section, whole, before anything is made: not even a ledger.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] and the place of the first mistake; and what the backend reports of
+    /// the host.
+    pub async fn prepare(&self, context: &Configuration, hooks: &HooksSection) -> Result<Prepared> {
+        let agent = section(context, "agent")?;
+        let limits = section(context, "limits")?;
+        let hooks = self.hooks.prepare(hooks)?;
+        let backend = self.backends.prepare(context, &self.images).await?;
+        Ok(Prepared {
+            backend,
+            hooks,
+            agent,
+            limits,
+        })
+    }
+}
+
 impl Host {
     /// A host that knows these registries and writes into this ledger.
     ///
@@ -118,26 +138,12 @@ impl Host {
         &self.ledger
     }
 
-    /// Checks a context section and a hooks section, whole, before anything is made.
+    /// Checks a context section and a hooks section, as [`Registries::prepare`].
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] and the place of the first mistake; and what the backend reports of
-    /// the host.
+    /// As [`Registries::prepare`].
     pub async fn prepare(&self, context: &Configuration, hooks: &HooksSection) -> Result<Prepared> {
-        let agent = section(context, "agent")?;
-        let limits = section(context, "limits")?;
-        let hooks = self.registries.hooks.prepare(hooks)?;
-        let backend = self
-            .registries
-            .backends
-            .prepare(context, &self.registries.images)
-            .await?;
-        Ok(Prepared {
-            backend,
-            hooks,
-            agent,
-            limits,
-        })
+        self.registries.prepare(context, hooks).await
     }
 
     /// Makes an environment: the sandbox first, then the hooks. A whole one, or nothing is left.

@@ -160,6 +160,14 @@ impl HookRegistry {
         Ok(prepared)
     }
 
+    /// Whether one of the section's hooks knows this key, so that it may be shared.
+    pub fn knows(&self, section: &HooksSection, key: &str) -> bool {
+        let entries = section.hooks.iter().filter_map(|hook| self.entry(hook).ok());
+        entries
+            .map(|entry| (entry.fields)())
+            .any(|fields| fields.contains(&key))
+    }
+
     fn entry(&self, hook: &HookSection) -> Result<&HookEntry> {
         self.0
             .find("hook", &hook.name)

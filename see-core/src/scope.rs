@@ -3,10 +3,10 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::StopToken;
 use crate::bus::{EventBus, MishapKind, lock};
@@ -65,12 +65,12 @@ impl Tasks {
     }
 
     /// Waits until every task ended, or aborts what is left at the deadline. Returns how many were aborted.
-    pub(crate) async fn finish(&self, deadline: Duration) -> usize {
+    pub(crate) async fn finish(&self, deadline: Instant) -> usize {
         let Some(mut set) = lock(&self.set).take() else {
             return 0;
         };
         let joined =
-            tokio::time::timeout(deadline, async { while set.join_next().await.is_some() {} });
+            tokio::time::timeout_at(deadline, async { while set.join_next().await.is_some() {} });
         if joined.await.is_ok() {
             return 0;
         }

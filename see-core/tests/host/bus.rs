@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::common::{environment, environment_with, serial, until};
+use crate::common::{beside, environment, environment_with, serial, until};
 use proptest::prelude::*;
 use see_core::{
     AllocateOptions, BusLimits, Context, Environment, Error, ErrorKind, Event, HandlerFuture,
@@ -174,13 +174,6 @@ fn logger(
         say(&log, word.clone());
         Box::pin(async { Ok(()) })
     }
-}
-
-fn beside<F>(handler: F) -> F
-where
-    F: Fn(Event) -> HandlerFuture<'static> + Send + Sync + 'static,
-{
-    handler
 }
 
 async fn trigger(environment: &mut Environment, name: &'static str) {

@@ -91,3 +91,11 @@ where
 {
     handler
 }
+
+/// Gives a closure the type of a beside handler.
+pub(crate) fn beside<F>(handler: F) -> F
+where
+    F: Fn(Event) -> HandlerFuture<'static> + Send + Sync + 'static,
+{
+    handler
+}

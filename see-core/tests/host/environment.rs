@@ -598,3 +598,94 @@ async fn the_report_carries_the_sample_that_finished() {
     assert_eq!(code, Some(3));
     environment.deallocate().await;
 }
+
+#[tokio::test]
+async fn beside_handlers_that_run_are_joined_before_the_environment_ends() {
+    let (_host, mut environment) = environment().await;
+    let context = environment.context("test");
+    let done = Arc::new(AtomicUsize::new(0));
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let (counter, door) = (Arc::clone(&done), Arc::clone(&gate));
+    context.subscribe_beside(
+        "event",
+        crate::common::beside(move |_| {
+            let (counter, door) = (Arc::clone(&counter), Arc::clone(&door));
+            Box::pin(async move {
+                let _pass = door.acquire().await;
+                counter.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            })
+        }),
+    );
+    environment
+        .turn()
+        .await
+        .unwrap()
+        .trigger("event")
+        .await
+        .unwrap();
+    let ending = tokio::spawn(environment.deallocate());
+    tokio::task::yield_now().await;
+    gate.add_permits(1);
+    assert!(ending.await.unwrap().is_clean());
+    assert_eq!(done.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_beside_handler_that_does_not_end_is_aborted_at_the_hooks_deadline() {
+    let host = TestHost::new();
+    let options = AllocateOptions {
+        end: EndLimits {
+            hook: Duration::from_millis(50),
+            ..EndLimits::default()
+        },
+        ..AllocateOptions::default()
+    };
+    let mut environment = host
+        .host
+        .allocate(prepared(host.fake(), Vec::new()), options, Stop::new())
+        .await
+        .unwrap();
+    let context = environment.context("test");
+    let alive = Arc::new(());
+    let held = Arc::clone(&alive);
+    context.subscribe_beside(
+        "event",
+        crate::common::beside(move |_| {
+            let held = Arc::clone(&held);
+            Box::pin(async move {
+                std::future::pending::<()>().await;
+                drop(held);
+                Ok(())
+            })
+        }),
+    );
+    environment
+        .turn()
+        .await
+        .unwrap()
+        .trigger("event")
+        .await
+        .unwrap();
+    environment.deallocate().await;
+    drop(context);
+    assert_eq!((Arc::strong_count(&alive), host.left()), (1, 0));
+}
+
+#[tokio::test]
+async fn what_was_posted_before_the_end_is_still_heard() {
+    let (_host, mut environment) = environment().await;
+    let context = environment.context("test");
+    let heard = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&heard);
+    context.subscribe("last", move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    context.post("last").unwrap();
+    environment.deallocate().await;
+    assert_eq!(heard.load(Ordering::Relaxed), 1);
+    assert_eq!(
+        context.post("too late").unwrap_err().kind(),
+        ErrorKind::Stopped
+    );
+}
