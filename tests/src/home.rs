@@ -1,6 +1,8 @@
 //! A home of its own for each test: state, cache and runtime folders that nobody else uses.
 
+use std::fs::Permissions;
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -59,6 +61,43 @@ impl Home {
             .tempdir()
             .expect("a temporary folder");
         Self { folder }
+    }
+
+    /// A fresh one whose folder has this in its name.
+    pub fn named(part: &str) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("see-test-{part}-"))
+            .tempdir()
+            .expect("a temporary folder");
+        Self { folder }
+    }
+
+    /// A fresh one that other accounts may pass through, such as that of the system daemon's emulators.
+    pub fn passable() -> Self {
+        let home = Self::new();
+        std::fs::set_permissions(home.folder.path(), Permissions::from_mode(0o755))
+            .expect("the owner may change its mode");
+        home
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A folder in it for sockets and what else lives as long as a run, made where it is missing. A command
+    /// that gets it as its `TMPDIR` shares it with nobody.
+    pub fn runtime(&self) -> PathBuf {
+        let path = self.path("t");
+        std::fs::create_dir_all(&path).expect("the test's folder is writable");
+        path
+    }
+
+    /// A copy of one of the small guest's files in it, so that the file has nobody else's traces.
+    pub fn guest(&self, file: &str) -> PathBuf {
+        let path = self.path(file);
+        std::fs::copy(parts::guest(file), &path).expect("the test's folder is writable");
+        path
     }
 
     /// A path in it.

@@ -3,8 +3,18 @@
 //!
 //! `cargo xtask test` builds the program and the guest first; a test that finds them missing says how.
 
+mod footprint;
 mod home;
+mod live;
 mod parts;
+mod picture;
+mod remains;
+mod watch;
 
+pub use footprint::Footprint;
 pub use home::{Home, Outcome, finish, spawn};
+pub use live::Live;
 pub use parts::{guest, seectl, target_folder};
+pub use picture::Picture;
+pub use remains::{assert_nothing_remains, daemon_objects, remains};
+pub use watch::{emulator, until};

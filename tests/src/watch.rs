@@ -60,7 +60,9 @@ impl Home {
         self.record(identifier)
             .iter()
             .filter_map(resource)
-            .map(|resource| PathBuf::from(text(&resource, "location")).join(text(&resource, "name")))
+            .map(|resource| {
+                PathBuf::from(text(&resource, "location")).join(text(&resource, "name"))
+            })
             .filter(|path| path.is_absolute())
             .collect()
     }

@@ -1,0 +1,140 @@
+//! What of an environment is on this host.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long the kernel and the daemon may take to let go of what has ended.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Everything on this host that carries an identifier: processes, sockets, files in the folders for temporary
+/// and runtime files, network devices, and the system daemon's domains, networks and pools.
+pub fn remains(identifier: &str) -> Vec<String> {
+    let marks = Marks::of(identifier);
+    let mut found = Vec::new();
+    processes(&marks, &mut found);
+    sockets(&marks, &mut found);
+    let temporary = std::env::temp_dir();
+    // Deeper in the temporary folders are the tests' own homes, with the results that are to stay.
+    for (folder, depth) in [
+        (temporary.as_path(), 0),
+        (Path::new("/tmp"), 0),
+        (Path::new("/var/tmp"), 0),
+        (Path::new("/run/libvirt"), 3),
+        (Path::new("/var/lib/libvirt"), 3),
+        (Path::new("/sys/class/net"), 0),
+    ] {
+        entries(folder, depth, &marks, &mut found);
+    }
+    found.extend(daemon_objects(identifier));
+    found
+}
+
+/// Fails unless nothing of an environment is left.
+///
+/// A process that was killed, and what the kernel or the daemon holds for it, may need a moment to go.
+pub fn assert_nothing_remains(identifier: &str) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let found = remains(identifier);
+        if found.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < end, "left behind: {found:#?}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The system daemon's domains, networks and storage pools of this name, running or not; none where no daemon
+/// answers.
+pub fn daemon_objects(name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if !Path::new("/run/libvirt/libvirt-sock").exists() {
+        return found;
+    }
+    for kind in ["list", "net-list", "pool-list"] {
+        let output = Command::new("virsh")
+            .args(["-q", "-c", "qemu:///system", kind, "--all", "--name"])
+            .output()
+            .expect("virsh is installed");
+        assert!(
+            output.status.success(),
+            "virsh {kind}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let names = String::from_utf8_lossy(&output.stdout).into_owned();
+        let ours = names.lines().filter(|line| line.contains(name));
+        found.extend(ours.map(|line| format!("virsh {kind}: {line}")));
+    }
+    found
+}
+
+/// The texts by which something is known to belong to an environment.
+struct Marks {
+    identifier: String,
+    /// The embedded driver's root.
+    root: String,
+    /// The network's bridge.
+    bridge: String,
+}
+
+impl Marks {
+    fn of(identifier: &str) -> Self {
+        let digits: String = identifier.chars().filter(char::is_ascii_hexdigit).collect();
+        assert_eq!(digits.len(), 32, "not an identifier: {identifier}");
+        Self {
+            identifier: identifier.to_owned(),
+            root: format!("see-{}", &digits[..16]),
+            bridge: format!("virbr-{}", &digits[..8]),
+        }
+    }
+
+    fn are_in(&self, text: &str) -> bool {
+        text.contains(&self.identifier) || text.contains(&self.root) || text.contains(&self.bridge)
+    }
+}
+
+fn processes(marks: &Marks, found: &mut Vec<String>) {
+    let own = std::process::id().to_string();
+    for process in std::fs::read_dir("/proc")
+        .expect("/proc is there")
+        .flatten()
+    {
+        let pid = process.file_name().to_string_lossy().into_owned();
+        if pid == own || !pid.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        // It may end while it is looked at; a zombie has no command line.
+        let Ok(line) = std::fs::read(process.path().join("cmdline")) else {
+            continue;
+        };
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if marks.are_in(&line) {
+            let short: String = line.chars().take(200).collect();
+            found.push(format!("process {pid}: {short}"));
+        }
+    }
+}
+
+fn sockets(marks: &Marks, found: &mut Vec<String>) {
+    let table = std::fs::read_to_string("/proc/net/unix").expect("/proc is there");
+    found.extend(
+        table
+            .lines()
+            .filter(|line| marks.are_in(line))
+            .map(|line| format!("socket: {line}")),
+    );
+}
+
+/// What is in a folder, and this many folders deeper, but never through a link.
+fn entries(folder: &Path, depth: usize, marks: &Marks, found: &mut Vec<String>) {
+    // What others remove, or keep to themselves, is not looked at.
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if marks.are_in(&entry.file_name().to_string_lossy()) {
+            found.push(format!("file: {}", path.display()));
+        } else if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            entries(&path, depth - 1, marks, found);
+        }
+    }
+}
