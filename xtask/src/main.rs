@@ -6,11 +6,18 @@
     reason = "a command-line tool that speaks to a person"
 )]
 
+mod bench;
+mod campaign;
+mod ci;
 mod command;
+mod demo;
 mod failure;
 mod guest;
+mod leftovers;
 mod setup;
 mod stage;
+mod test;
+mod tidy;
 mod workspace;
 
 use std::ffi::OsString;
@@ -28,6 +35,26 @@ struct Duty {
 /// Every duty, in alphabetic order.
 const DUTIES: &[Duty] = &[
     Duty {
+        name: "bench",
+        help: "measure; `bench events` compares the event bus with python-see",
+        run: bench::run,
+    },
+    Duty {
+        name: "campaign",
+        help: "run the large counts, resumable; without a name: list them",
+        run: campaign::run,
+    },
+    Duty {
+        name: "ci",
+        help: "what the continuous integration calls: the same as `test`",
+        run: ci::run,
+    },
+    Duty {
+        name: "demo",
+        help: "run a sample in a throw-away machine and show what happened",
+        run: demo::run,
+    },
+    Duty {
         name: "guest",
         help: "build the small Linux guest (rootless, reproducible, cached)",
         run: guest::run,
@@ -36,6 +63,16 @@ const DUTIES: &[Duty] = &[
         name: "setup",
         help: "install what is missing; --check, --daemon, --stop-daemon",
         run: setup::run,
+    },
+    Duty {
+        name: "test",
+        help: "show every fact once: format, lints, tidy, tests, nothing left",
+        run: test::run,
+    },
+    Duty {
+        name: "tidy",
+        help: "check the house: arrows, documentation, names, card, words",
+        run: tidy::run,
     },
 ];
 

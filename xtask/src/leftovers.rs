@@ -1,0 +1,157 @@
+//! What a run may leave on the host: domains, networks, pools, processes,
+//! folders, network interfaces, leases. Two looks, before and after, tell what
+//! is new; what was there before is nobody's business of ours.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::command;
+
+/// How long something that is just ending may take to be gone.
+const DEADLINE: Duration = Duration::from_secs(15);
+/// Programs that run for a sandbox.
+const PROGRAMS: [&str; 6] = [
+    "dnsmasq",
+    "libvirt_lxc",
+    "qemu-img",
+    "qemu-system",
+    "see-agent",
+    "seectl",
+];
+
+/// One look at the host.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Look {
+    things: BTreeSet<String>,
+}
+
+impl Look {
+    /// Looks at everything that a sandbox may consist of.
+    pub(crate) fn now() -> Self {
+        let mut things = BTreeSet::new();
+        daemon_objects(&mut things);
+        processes(&mut things);
+        folders(&mut things);
+        interfaces_and_leases(&mut things);
+        Self { things }
+    }
+
+    /// What is there now and was not at this look. Waits for what is ending.
+    pub(crate) fn left_since(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        command::wait_until(DEADLINE, || {
+            left = Self::now()
+                .things
+                .difference(&self.things)
+                .cloned()
+                .collect();
+            left.is_empty()
+        });
+        left
+    }
+}
+
+fn daemon_objects(into: &mut BTreeSet<String>) {
+    if UnixStream::connect("/run/libvirt/libvirt-sock").is_err() {
+        return;
+    }
+    let lists: [(&str, &str, &[&str]); 4] = [
+        ("domain", "qemu:///system", &["list", "--all", "--name"]),
+        ("container", "lxc:///system", &["list", "--all", "--name"]),
+        (
+            "network",
+            "qemu:///system",
+            &["net-list", "--all", "--name"],
+        ),
+        ("pool", "qemu:///system", &["pool-list", "--all", "--name"]),
+    ];
+    for (kind, uri, words) in lists {
+        let mut virsh = Command::new("virsh");
+        virsh.args(["-q", "-c", uri]).args(words);
+        let Ok(names) = command::output(&mut virsh, DEADLINE) else {
+            continue;
+        };
+        for name in names.lines().filter(|name| !name.trim().is_empty()) {
+            into.insert(format!("{kind} {}", name.trim()));
+        }
+    }
+}
+
+fn processes(into: &mut BTreeSet<String>) {
+    for pid in names("/proc") {
+        if !pid.bytes().all(|byte| byte.is_ascii_digit()) {
+            continue;
+        }
+        // A zombie has no command line: it holds nothing any more.
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        let program = String::from_utf8_lossy(program);
+        let name = program.rsplit('/').next().unwrap_or_default();
+        if PROGRAMS.iter().any(|known| name.starts_with(known)) {
+            into.insert(format!("process {pid} ({name})"));
+        }
+    }
+}
+
+fn folders(into: &mut BTreeSet<String>) {
+    let mut places = vec![
+        env::temp_dir(),
+        PathBuf::from("/tmp"),
+        PathBuf::from("/run"),
+        PathBuf::from("/var/tmp"),
+    ];
+    places.extend(env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
+    for place in places {
+        let place = place.to_string_lossy().into_owned();
+        for name in names(&place) {
+            if name == "see" || name.starts_with("see-") {
+                into.insert(format!("folder {place}/{name}"));
+            }
+        }
+    }
+}
+
+fn interfaces_and_leases(into: &mut BTreeSet<String>) {
+    for name in names("/sys/class/net") {
+        into.insert(format!("network interface {name}"));
+    }
+    for name in names("/var/lib/libvirt/dnsmasq") {
+        into.insert(format!("lease file {name}"));
+    }
+}
+
+/// The names in a folder; none when it cannot be read.
+fn names(folder: &str) -> Vec<String> {
+    fs::read_dir(folder)
+        .map(|entries| {
+            entries
+                .flatten()
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect()
+        })
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_appeared_is_new_and_gone_once_removed() {
+        let before = Look::now();
+        let folder = tempfile::Builder::new()
+            .prefix("see-leftover-")
+            .tempdir()
+            .expect("a folder");
+        let entry = format!("folder {}", folder.path().display());
+        assert!(!before.things.contains(&entry));
+        assert!(Look::now().things.contains(&entry));
+        folder.close().expect("removed");
+        assert!(!Look::now().things.contains(&entry));
+    }
+}
