@@ -3,10 +3,12 @@
 //! A hook is one file, or one folder, and two adjacent lines here: `mod`, and its registration.
 
 pub mod client;
+mod commands;
 mod results;
 mod screen;
 mod timers;
 
+pub use commands::{CommandsConfiguration, CommandsHook};
 pub use screen::{ScreenConfiguration, ScreenHook};
 pub use timers::{TimersConfiguration, TimersHook};
 
@@ -18,6 +20,7 @@ use see_core::{Registries, Result};
 /// [`ErrorKind::AlreadyExists`](see_core::ErrorKind::AlreadyExists) where a name is taken.
 pub fn register(registries: &mut Registries) -> Result<()> {
     let hooks = &mut registries.hooks;
+    hooks.add::<CommandsHook>()?;
     hooks.add::<ScreenHook>()?;
     hooks.add::<TimersHook>()?;
     Ok(())

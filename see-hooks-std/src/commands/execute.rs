@@ -1,0 +1,351 @@
+//! Carrying out an order, from its start to the event that tells its end.
+
+use super::finished::Finished;
+use super::guest::{Guest, Way};
+use super::order::{Kind, Order};
+use super::output::Output;
+use super::python_agent::PythonAgent;
+use crate::client::{Client, ClientError, Execution, Progress};
+use crate::results;
+use see_agent::protocol::{JobState, Placement, Run, Stream, Upload};
+use see_core::{Error, ErrorKind, Event, Result, SandboxState};
+use std::path::Path;
+use std::time::Duration;
+use tokio::fs::File;
+use tokio::time::Instant;
+
+/// How often the machine is looked at while a program runs.
+const LOOK: Duration = Duration::from_secs(1);
+/// After how many silent looks the agent is asked whether it is there.
+const SILENT_LOOKS: u32 = 6;
+/// How long it may take to answer; a guest under load needs some time.
+const PING: Duration = Duration::from_secs(15);
+/// How often it may miss that.
+const MISSED_PINGS: u32 = 2;
+/// How much longer than its deadline a program may take to end in the guest's view of time.
+const GRACE: Duration = Duration::from_secs(45);
+/// How long a program may take to start.
+const START: Duration = Duration::from_secs(60);
+/// How slow an upload may be, in bytes a second.
+const SLOWEST_UPLOAD: u64 = 256 << 10;
+/// How often a program in the background is asked after.
+const ASK: Duration = Duration::from_millis(500);
+/// How much of each output of a program in the background is taken at a time.
+const PIECE: usize = 256 << 10;
+
+/// Carries out an order and posts how it ended. Nothing is posted once the environment is closed.
+pub(super) async fn execute(guest: &Guest, order: Order) {
+    let started = Instant::now();
+    let mut output = None;
+    let done = carry_out(guest, &order, &mut output);
+    let Ok(finished) = guest.context().stop_token().or("execute", done).await else {
+        return;
+    };
+    let finished = finished.unwrap_or_else(|error| Finished::failed(error.chain()));
+    if let Some(output) = &mut output {
+        output.finish().await;
+    }
+    if let Some(error) = &finished.error {
+        tracing::warn!(command = order.command.text(), "{error}");
+    }
+    let event = finished.event(&order, output.as_ref(), started.elapsed());
+    guest.post_surely(event).await;
+}
+
+async fn carry_out(guest: &Guest, order: &Order, output: &mut Option<Output>) -> Result<Finished> {
+    if let Some(mistake) = &order.mistake {
+        return Err(Error::new(ErrorKind::Configuration, mistake.clone()));
+    }
+    let way = guest.way().await?;
+    let made = Output::new(guest.context(), order.kind);
+    let output = output.insert(
+        match (&order.sample, &guest.configuration().results_folder) {
+            (Some(sample), Some(folder)) => {
+                made.with_files(folder.path(), &name_of(sample)).await?
+            }
+            _ => made,
+        },
+    );
+    match way {
+        Way::Nobody => Err(
+            Error::new(ErrorKind::Unsupported, "there is no agent in the guest")
+                .advice("set `agent` of the context to a transport other than `none`"),
+        ),
+        Way::Python(agent) => by_python_agent(guest, order, &agent, output).await,
+        Way::Agent(client) if order.background => {
+            in_background(guest, order, &client, output).await
+        }
+        Way::Agent(client) => in_foreground(guest, order, &client, output).await,
+    }
+}
+
+fn name_of(sample: &Path) -> String {
+    let name = sample.file_name().map(|name| name.to_string_lossy());
+    name.unwrap_or_default().into_owned()
+}
+
+/// The sample, open, with what the agent has to know of it. Its name in the guest needs no quotes
+/// in any shell.
+async fn open(sample: &Path) -> Result<(Upload, File)> {
+    let unreadable =
+        |error| Error::io("the sample cannot be read", error).subject(sample.display());
+    let file = File::open(sample).await.map_err(unreadable)?;
+    let found = file.metadata().await.map_err(unreadable)?;
+    if !found.is_file() {
+        let error = Error::new(ErrorKind::Configuration, "the sample has to be a file");
+        return Err(error.subject(sample.display()));
+    }
+    let name = results::plain_name(&name_of(sample)).into_bytes();
+    Ok((
+        Upload {
+            name,
+            mode: 0o755,
+            size: found.len(),
+        },
+        file,
+    ))
+}
+
+fn started(order: &Order, pid: Option<u32>) -> Event {
+    let event = match order.kind {
+        Kind::Sample => Event::new("sample_started"),
+        Kind::Command => Event::new("command_started"),
+    };
+    let event = event.with("command", order.command.text()).with("pid", pid);
+    match &order.sample {
+        Some(sample) => event.with("sample", sample.as_path()),
+        None => event,
+    }
+}
+
+fn run_of(guest: &Guest, order: &Order, client: &Client, placement: Placement) -> Run {
+    let limit = guest.configuration().output_limit();
+    Run {
+        program: order.program(&client.info().system),
+        placement,
+        deadline: order.deadline,
+        stdout_limit: limit,
+        stderr_limit: limit,
+    }
+}
+
+/// A program could not be started: was it the agent's end?
+fn not_started(error: ClientError) -> Result<Finished> {
+    if error.is_lost() {
+        return Ok(Finished::lost(error.to_string()));
+    }
+    Err(error.into())
+}
+
+async fn in_foreground(
+    guest: &Guest,
+    order: &Order,
+    client: &Client,
+    output: &mut Output,
+) -> Result<Finished> {
+    let run = run_of(guest, order, client, Placement::Foreground { input: false });
+    let execution = match &order.sample {
+        Some(sample) => {
+            let (upload, file) = open(sample).await?;
+            let time = START + Duration::from_secs(upload.size / SLOWEST_UPLOAD);
+            client.upload_and_run(upload, file, run, time).await
+        }
+        None => client.run(run, START).await,
+    };
+    let execution = match execution {
+        Ok(execution) => execution,
+        Err(error) => return not_started(error),
+    };
+    guest
+        .post_surely(started(order, Some(execution.pid())))
+        .await;
+    Ok(follow(guest, order, client, execution, output).await)
+}
+
+/// Takes a program's output until it ends, or nobody can tell any more.
+async fn follow(
+    guest: &Guest,
+    order: &Order,
+    client: &Client,
+    mut execution: Execution,
+    output: &mut Output,
+) -> Finished {
+    let mut watch = Watch::new(order.deadline);
+    let mut look = tokio::time::interval_at(Instant::now() + LOOK, LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            progress = execution.next() => match progress {
+                Ok(Progress::Output { stream, bytes }) => {
+                    watch.silent_looks = 0;
+                    output.take(stream, &bytes).await;
+                }
+                Ok(Progress::Exited(outcome)) => return outcome.into(),
+                Err(error) if error.is_lost() => return Finished::lost(error.to_string()),
+                Err(error) => return Finished::failed(error.to_string()),
+            },
+            _ = look.tick() => {
+                if let Err(lost) = watch.look(guest, client).await {
+                    return lost;
+                }
+            }
+        }
+    }
+}
+
+/// Whether a program that says nothing still has somebody to tell its end.
+struct Watch {
+    /// The time that is left for it, not counting what the machine spent paused.
+    left: Duration,
+    looked: Instant,
+    silent_looks: u32,
+    missed: u32,
+}
+
+impl Watch {
+    fn new(deadline: Duration) -> Self {
+        let left = deadline + GRACE;
+        Self {
+            left,
+            looked: Instant::now(),
+            silent_looks: 0,
+            missed: 0,
+        }
+    }
+
+    /// Looks at the machine, and now and then at the agent; an error when the program's end will
+    /// never be known.
+    async fn look(&mut self, guest: &Guest, client: &Client) -> Result<(), Finished> {
+        let passed = self.looked.elapsed();
+        self.looked = Instant::now();
+        match guest.context().sandbox().state().await {
+            // A machine that stands still owes nothing.
+            Ok(SandboxState::Paused | SandboxState::Suspended) => {
+                self.silent_looks = 0;
+                return Ok(());
+            }
+            Ok(state) if state.is_off() => {
+                return Err(Finished::lost(format!("the machine is {state}")));
+            }
+            // Not knowing is not the program's fault.
+            _ => {}
+        }
+        self.left = self.left.saturating_sub(passed);
+        if self.left.is_zero() {
+            let message = "the agent did not end the program at its deadline";
+            return Err(Finished {
+                timed_out: true,
+                ..Finished::lost(message)
+            });
+        }
+        self.silent_looks += 1;
+        if self.silent_looks < SILENT_LOOKS {
+            return Ok(());
+        }
+        self.silent_looks = 0;
+        match client.ping(PING).await {
+            Ok(_) => self.missed = 0,
+            Err(error) if error.is_lost() => return Err(Finished::lost(error.to_string())),
+            Err(error) => {
+                self.missed += 1;
+                // Paused in the meantime: the next look sees it.
+                let state = guest.context().sandbox().state().await;
+                let runs = matches!(state, Ok(SandboxState::Running) | Err(_));
+                if runs && self.missed >= MISSED_PINGS {
+                    return Err(Finished::lost(error.to_string()));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs it in the background of the agent and asks after it until it ends.
+async fn in_background(
+    guest: &Guest,
+    order: &Order,
+    client: &Client,
+    output: &mut Output,
+) -> Result<Finished> {
+    let run = run_of(guest, order, client, Placement::Background);
+    let begun = match &order.sample {
+        Some(sample) => {
+            let (upload, file) = open(sample).await?;
+            let time = START + Duration::from_secs(upload.size / SLOWEST_UPLOAD);
+            client.upload_and_start(upload, file, run, time).await
+        }
+        None => client.start(run, START).await,
+    };
+    let (job, pid) = match begun {
+        Ok(begun) => begun,
+        Err(error) => return not_started(error),
+    };
+    guest.post_surely(started(order, Some(pid))).await;
+    let mut watch = Watch::new(order.deadline);
+    loop {
+        let from = (
+            output.written(Stream::Stdout),
+            output.written(Stream::Stderr),
+        );
+        match client.job(job, from, PIECE, PING).await {
+            Ok(report) => {
+                watch.missed = 0;
+                watch.silent_looks = 0;
+                output.take(Stream::Stdout, &report.stdout).await;
+                output.take(Stream::Stderr, &report.stderr).await;
+                if let JobState::Ended(outcome) = report.state
+                    && report.stdout.is_empty()
+                    && report.stderr.is_empty()
+                {
+                    return Ok(outcome.into());
+                }
+            }
+            Err(error) if error.is_lost() => return Ok(Finished::lost(error.to_string())),
+            Err(ClientError::Timeout { .. }) => watch.silent_looks = SILENT_LOOKS,
+            Err(error) => return Err(error.into()),
+        }
+        if let Err(lost) = watch.look(guest, client).await {
+            return Ok(lost);
+        }
+        tokio::time::sleep(ASK).await;
+    }
+}
+
+async fn by_python_agent(
+    guest: &Guest,
+    order: &Order,
+    agent: &PythonAgent,
+    output: &mut Output,
+) -> Result<Finished> {
+    let name = order
+        .sample
+        .as_deref()
+        .map(|sample| results::plain_name(&name_of(sample)));
+    let sample = order.sample.as_deref().zip(name.as_deref());
+    guest.post_surely(started(order, None)).await;
+    let command = order.command.text();
+    let answer = agent
+        .run(&command, order.background, sample, order.deadline)
+        .await;
+    match answer {
+        Ok(answer) => {
+            let kept = usize::try_from(guest.configuration().output_limit()).unwrap_or(usize::MAX);
+            let text = answer.command_output.as_bytes();
+            output
+                .take(Stream::Stdout, &text[..kept.min(text.len())])
+                .await;
+            Ok(Finished {
+                exit_code: answer.exit_code,
+                truncated: kept < text.len(),
+                written: Some((text.len() as u64, 0)),
+                ..Finished::default()
+            })
+        }
+        Err(error) if error.kind() == ErrorKind::Timeout => Ok(Finished {
+            timed_out: true,
+            ..Finished::failed(error.chain())
+        }),
+        Err(error) if error.kind() == ErrorKind::Unavailable => Ok(Finished::lost(error.chain())),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,158 @@
+//! The guest as the hook knows it: whether somebody in it answers, and how.
+
+use super::CommandsConfiguration;
+use super::python_agent::PythonAgent;
+use super::readiness::{self, Cause, NotReady};
+use crate::client::Client;
+use see_core::{Context, Error, ErrorKind, Event, Result};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// What the tasks of one hook share.
+#[derive(Debug)]
+pub(super) struct Guest {
+    configuration: CommandsConfiguration,
+    context: Context,
+    reach: watch::Sender<Reach>,
+    /// Counts the boots, so that looking for one agent ends when the next boot begins.
+    boots: watch::Sender<u64>,
+    address: watch::Sender<Option<IpAddr>>,
+}
+
+/// Whether somebody in the guest answers.
+#[derive(Debug, Clone)]
+enum Reach {
+    /// The machine was not powered on, or is off again.
+    Off,
+    /// It boots.
+    Looking,
+    /// Somebody does.
+    Ready(Way),
+    /// Nobody did in time.
+    Never(NotReady),
+}
+
+/// How commands reach the guest.
+#[derive(Debug, Clone)]
+pub(super) enum Way {
+    /// SEE's agent.
+    Agent(Client),
+    /// python-see's agent.
+    Python(Arc<PythonAgent>),
+    /// Nobody is there to take commands, as configured.
+    Nobody,
+}
+
+impl Guest {
+    pub(super) fn new(configuration: CommandsConfiguration, context: &Context) -> Self {
+        Self {
+            configuration,
+            context: context.clone(),
+            reach: watch::Sender::new(Reach::Off),
+            boots: watch::Sender::new(0),
+            address: watch::Sender::new(None),
+        }
+    }
+
+    pub(super) fn configuration(&self) -> &CommandsConfiguration {
+        &self.configuration
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The guest boots: looks for its agent, in place of whatever was looked for before.
+    pub(super) fn boots(self: &Arc<Self>) {
+        self.address.send_replace(None);
+        self.reach.send_replace(Reach::Looking);
+        let mut number = 0;
+        self.boots.send_modify(|boots| {
+            *boots += 1;
+            number = *boots;
+        });
+        let guest = Arc::clone(self);
+        self.context.spawn(async move {
+            let mut boots = guest.boots.subscribe();
+            tokio::select! {
+                biased;
+                () = guest.context.stop_token().stopped() => {}
+                _ = boots.wait_for(|now| *now != number) => {}
+                () = readiness::look(&guest) => {}
+            }
+        });
+    }
+
+    /// Nobody is in the guest any more.
+    pub(super) fn is_gone(&self) {
+        self.boots.send_modify(|boots| *boots += 1);
+        self.reach.send_replace(Reach::Off);
+    }
+
+    /// Somebody else knows the guest's address.
+    pub(super) fn learn_address(&self, address: &str) {
+        match address.parse() {
+            Ok(address) => {
+                self.address.send_replace(Some(address));
+            }
+            Err(_) => tracing::warn!(address, "`ip_address` has no address that can be used"),
+        }
+    }
+
+    /// The address that somebody told, if any did since the guest booted.
+    pub(super) fn told_address(&self) -> Option<IpAddr> {
+        *self.address.borrow()
+    }
+
+    pub(super) fn is_ready(&self, way: Way) {
+        self.reach.send_replace(Reach::Ready(way));
+    }
+
+    pub(super) fn never_is_ready(&self, why: NotReady) {
+        self.reach.send_replace(Reach::Never(why));
+    }
+
+    /// Who answers in the guest; waits for it while it boots.
+    pub(super) async fn way(&self) -> Result<Way> {
+        // A little longer than looking for the agent takes: its own verdict says more.
+        let patience = self.configuration.ready_timeout() + Duration::from_secs(5);
+        let mut reach = self.reach.subscribe();
+        let settled = reach.wait_for(|reach| matches!(reach, Reach::Ready(_) | Reach::Never(_)));
+        let reach = match tokio::time::timeout(patience, settled).await {
+            Ok(Ok(reach)) => reach.clone(),
+            _ => Reach::Off,
+        };
+        match reach {
+            Reach::Ready(way) => Ok(way),
+            Reach::Never(why) => Err(why.into()),
+            Reach::Off | Reach::Looking => Err(NotReady {
+                cause: Cause::NoPower,
+                message: "the machine was not powered on".to_owned(),
+            }
+            .into()),
+        }
+    }
+
+    /// Posts an event that the run may wait for: when the queue is full, again until it is not.
+    pub(super) async fn post_surely(&self, event: Event) {
+        for _ in 0..300 {
+            match self.context.post(event.clone()) {
+                Err(error) if error.kind() == ErrorKind::Exhausted => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(error) => return not_posted(&event, &error),
+                Ok(()) => return,
+            }
+        }
+        tracing::warn!(
+            event = event.name(),
+            "not posted: the queue of events stays full"
+        );
+    }
+}
+
+fn not_posted(event: &Event, error: &Error) {
+    tracing::debug!(event = event.name(), "not posted: {error}");
+}

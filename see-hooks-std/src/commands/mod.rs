@@ -1,0 +1,109 @@
+//! Running commands and samples in the guest, through an agent there.
+//!
+//! # Getting ready
+//! Once the machine is powered on the hook looks for the agent, and posts
+//! - `waiting_for_guest` each time the reason for not being ready changes: `cause` (below),
+//!   `message`, `seconds` since power-on;
+//! - `ready` (`seconds`) when the agent answers, then `ip_address`, with `address` when the guest
+//!   has one. On a network the latter waits for the address;
+//! - or `not_ready` (`cause`, `message`, `seconds`) when it gives up.
+//!
+//! Causes: `no_power` (the machine is off), `no_channel` (the host's end of the guest channel
+//! cannot be opened), `no_boot_output` (the guest's console is still empty), `no_lease` (the guest
+//! has no address yet), `no_agent` (nobody answers in the guest), `no_token`, `wrong_token`,
+//! `bad_agent` (what answers is not an agent).
+//!
+//! # Running
+//! - `run_sample`: `sample` (a file of the host), `command` (text for the guest's shell in which
+//!   `{sample}` stands for the file in the guest, or a list of arguments, which no shell sees;
+//!   left out: the sample itself, made executable), `async_flag` (run it in the background of the
+//!   agent, so that it outlives the connection), `deadline` (seconds, or a text such as `90s`).
+//!   Posts `sample_started` (`sample`, `command`, `pid`), `sample_output` (`stream`, `text`; the
+//!   first part only), and at last `sample_finished`, whatever happened.
+//! - `run_command`: `command`, `async_flag`, `deadline`. Posts `command_started` and at last
+//!   `command_finished`.
+//!
+//! Both finished events have `command`, `exit_code` or `signal`, `timed_out`, `truncated`,
+//! `agent_lost`, `error` (a text, when it could not run to its end), `seconds`, `stdout_bytes`,
+//! `stderr_bytes`; the sample's has `sample`, and `stdout` and `stderr`, the files with what was
+//! written; the command's has `output`, the first part of both.
+
+mod configuration;
+mod execute;
+mod finished;
+mod guest;
+mod order;
+mod output;
+mod python_agent;
+mod readiness;
+
+pub use configuration::CommandsConfiguration;
+
+use async_trait::async_trait;
+use guest::Guest;
+use order::Order;
+use see_core::{AgentTransport, Context, Error, ErrorKind, Event, Hook, Result, SandboxState};
+use std::sync::Arc;
+
+/// Runs commands and samples in the guest; see the list of its events in the crate's documents.
+#[derive(Debug)]
+pub struct CommandsHook;
+
+/// The events after which the guest boots.
+const BOOTS: [&str; 2] = ["post_poweron", "post_restart"];
+/// The events after which nobody is in the guest any more.
+const ENDS: [&str; 3] = ["post_poweroff", "post_shutdown", "pre_restart"];
+
+#[async_trait]
+impl Hook for CommandsHook {
+    const NAME: &'static str = "commands";
+    const ALIASES: &'static [&'static str] = &["plugins.commands.CommandsHook"];
+    type Configuration = CommandsConfiguration;
+
+    async fn attach(configuration: CommandsConfiguration, context: &Context) -> Result<Self> {
+        let sandbox = context.sandbox();
+        let needs_channel = configuration.agent_port.is_none()
+            && context.agent().transport == AgentTransport::Serial;
+        if needs_channel && sandbox.guest_channel().is_none() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "this machine has no channel to an agent in it",
+            )
+            .advice("set `agent` of the context to `{\"transport\": \"tcp\"}`"));
+        }
+        let guest = Arc::new(Guest::new(configuration, context));
+        for name in BOOTS {
+            let guest = Arc::clone(&guest);
+            context.subscribe(name, move |_| guest.boots());
+        }
+        for name in ENDS {
+            let guest = Arc::clone(&guest);
+            context.subscribe(name, move |_| guest.is_gone());
+        }
+        for name in ["run_sample", "run_command"] {
+            let guest = Arc::clone(&guest);
+            context.subscribe(name, move |event: &Event| take_order(&guest, event));
+        }
+        let learning = Arc::clone(&guest);
+        context.subscribe("ip_address", move |event: &Event| {
+            if let Some(address) = event.get("address").and_then(|value| value.as_str()) {
+                learning.learn_address(address);
+            }
+        });
+        if sandbox.state().await? == SandboxState::Running {
+            guest.boots();
+        }
+        Ok(Self)
+    }
+}
+
+/// Starts to do what an event asks for, or tells at once why not.
+fn take_order(guest: &Arc<Guest>, event: &Event) {
+    let order = Order::read(event, guest.configuration());
+    let guest = Arc::clone(guest);
+    let context = guest.context().clone();
+    let task = async move { execute::execute(&guest, order).await };
+    if !context.spawn(task) {
+        tracing::warn!(event = event.name(), "the hook takes no more orders");
+    }
+}

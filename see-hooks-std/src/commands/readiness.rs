@@ -1,0 +1,391 @@
+//! Looking for the agent of a guest that boots, and telling the reasons for not finding it apart.
+
+use super::guest::{Guest, Way};
+use super::python_agent::PythonAgent;
+use crate::client::{Client, ClientError};
+use see_agent::protocol::FailureCode;
+use see_core::{AgentTransport, Error, ErrorKind, Event};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// How often the machine is looked at while its agent is silent.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long a TCP connection, or an agent behind one, may take.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long a call at the start of a session may take.
+const CALL: Duration = Duration::from_secs(10);
+
+/// Why the guest is not ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    NoPower,
+    NoChannel,
+    NoBootOutput,
+    NoLease,
+    NoAgent,
+    NoToken,
+    WrongToken,
+    BadAgent,
+}
+
+impl Cause {
+    fn name(self) -> &'static str {
+        match self {
+            Self::NoPower => "no_power",
+            Self::NoChannel => "no_channel",
+            Self::NoBootOutput => "no_boot_output",
+            Self::NoLease => "no_lease",
+            Self::NoAgent => "no_agent",
+            Self::NoToken => "no_token",
+            Self::WrongToken => "wrong_token",
+            Self::BadAgent => "bad_agent",
+        }
+    }
+
+    /// Whether waiting longer cannot help.
+    fn is_final(self) -> bool {
+        matches!(
+            self,
+            Self::NoPower | Self::NoToken | Self::WrongToken | Self::BadAgent
+        )
+    }
+}
+
+/// A reason, in a word and in a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NotReady {
+    pub(super) cause: Cause,
+    pub(super) message: String,
+}
+
+impl NotReady {
+    fn new(cause: Cause, message: impl Into<String>) -> Self {
+        Self {
+            cause,
+            message: message.into(),
+        }
+    }
+
+    fn event(&self, name: &'static str, since: Instant) -> Event {
+        Event::new(name)
+            .with("cause", self.cause.name())
+            .with("message", self.message.clone())
+            .with("seconds", since.elapsed().as_secs_f64())
+    }
+}
+
+impl From<NotReady> for Error {
+    fn from(why: NotReady) -> Self {
+        let message = format!(
+            "the guest is not ready: {} ({})",
+            why.message,
+            why.cause.name()
+        );
+        Self::new(ErrorKind::Unavailable, message)
+    }
+}
+
+/// Looks for the agent until it answers or the time is up, and posts what becomes of it.
+pub(super) async fn look(guest: &Guest) {
+    let mut search = Search {
+        guest,
+        since: Instant::now(),
+        until: Instant::now() + guest.configuration().ready_timeout(),
+        told: None,
+    };
+    match search.agent().await {
+        Ok(way) => {
+            let ready = Event::new("ready").with("seconds", search.since.elapsed().as_secs_f64());
+            guest.is_ready(way);
+            guest.post_surely(ready).await;
+            search.tell_address().await;
+        }
+        Err(why) => {
+            tracing::warn!(
+                cause = why.cause.name(),
+                "the guest is not ready: {}",
+                why.message
+            );
+            let event = why.event("not_ready", search.since);
+            guest.never_is_ready(why);
+            guest.post_surely(event).await;
+        }
+    }
+}
+
+struct Search<'a> {
+    guest: &'a Guest,
+    since: Instant,
+    until: Instant,
+    /// The reason that was told last.
+    told: Option<NotReady>,
+}
+
+impl Search<'_> {
+    fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+
+    /// Tells a reason when it is a new one, rests, and says whether to go on.
+    async fn wait(&mut self, why: NotReady) -> Result<(), NotReady> {
+        let is_new = self
+            .told
+            .as_ref()
+            .is_none_or(|told| told.cause != why.cause);
+        if why.cause.is_final() || self.left().is_zero() {
+            return Err(why);
+        }
+        if is_new {
+            let event = why.event("waiting_for_guest", self.since);
+            if let Err(error) = self.guest.context().post(event) {
+                tracing::debug!("not posted: {error}");
+            }
+        }
+        self.told = Some(why);
+        tokio::time::sleep(LOOK.min(self.left())).await;
+        self.power().await
+    }
+
+    /// An error once the machine is off.
+    async fn power(&self) -> Result<(), NotReady> {
+        match self.guest.context().sandbox().state().await {
+            Ok(state) if state.is_off() => {
+                let message = format!("the machine is {state} before anybody in it answered");
+                Err(NotReady::new(Cause::NoPower, message))
+            }
+            // Not knowing is no reason to give up; the next look may tell.
+            _ => Ok(()),
+        }
+    }
+
+    async fn agent(&mut self) -> Result<Way, NotReady> {
+        let settings = self.guest.context().agent().clone();
+        if let Some(port) = self.guest.configuration().agent_port {
+            return self.python_agent(port).await;
+        }
+        match settings.transport {
+            AgentTransport::None => Ok(Way::Nobody),
+            AgentTransport::Serial => self.over_channel().await.map(Way::Agent),
+            AgentTransport::Tcp => {
+                let token = match &settings.token {
+                    Some(token) => token.reveal().as_bytes().to_vec(),
+                    None => self.hand_over(new_token()).await?,
+                };
+                self.over_tcp(settings.port, token).await.map(Way::Agent)
+            }
+        }
+    }
+
+    /// The agent behind the guest channel.
+    async fn over_channel(&mut self) -> Result<Client, NotReady> {
+        let context = self.guest.context().clone();
+        loop {
+            let Some(channel) = context.sandbox().guest_channel() else {
+                let message = "the machine has no guest channel";
+                return Err(NotReady::new(Cause::NoChannel, message));
+            };
+            let why = match tokio::time::timeout(CONNECT, channel.open()).await {
+                Ok(Ok(stream)) => match self.greet(stream).await? {
+                    Ok(client) => return Ok(client),
+                    Err(why) => why,
+                },
+                Ok(Err(error)) => NotReady::new(Cause::NoChannel, error.chain()),
+                Err(_) => NotReady::new(Cause::NoChannel, "opening the guest channel takes long"),
+            };
+            self.wait(why).await?;
+        }
+    }
+
+    /// Says hello over an open channel for as long as there is time, since closing and opening it
+    /// again would only lose what is under way. The outer error ends the search.
+    async fn greet(
+        &mut self,
+        stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Result<Client, NotReady>, NotReady> {
+        let connecting = Client::connect(stream, b"", self.left());
+        tokio::pin!(connecting);
+        loop {
+            let reason = self.silence().await;
+            tokio::select! {
+                connected = &mut connecting => {
+                    return Ok(connected.map_err(|error| reason_of(&error)));
+                }
+                waited = self.wait(reason) => waited?,
+            }
+        }
+    }
+
+    /// Why an agent may be silent: the guest's console tells whether it boots at all.
+    async fn silence(&self) -> NotReady {
+        let context = self.guest.context();
+        if let Some(console) = context.sandbox().console() {
+            let written = tokio::fs::metadata(console.log()).await;
+            if written.map_or(0, |file| file.len()) == 0 {
+                let message = "the guest has not written to its console yet";
+                return NotReady::new(Cause::NoBootOutput, message);
+            }
+        }
+        NotReady::new(Cause::NoAgent, "no agent answers on the guest channel")
+    }
+
+    /// Gives the agent a token for TCP, over the guest channel.
+    async fn hand_over(&mut self, token: Vec<u8>) -> Result<Vec<u8>, NotReady> {
+        if self.guest.context().sandbox().guest_channel().is_none() {
+            let message =
+                "`agent.token` is not set, and there is no guest channel to hand one over";
+            return Err(NotReady::new(Cause::NoToken, message));
+        }
+        let client = self.over_channel().await?;
+        let handed = client.authorize(&token, CALL).await;
+        handed.map_err(|error| NotReady::new(Cause::NoToken, error.to_string()))?;
+        Ok(token)
+    }
+
+    /// The agent behind the guest's network.
+    async fn over_tcp(&mut self, port: u16, token: Vec<u8>) -> Result<Client, NotReady> {
+        let mut handed_over = false;
+        loop {
+            let address = self.address().await?;
+            let why = match connect(address, port).await {
+                Ok(stream) => {
+                    let time = CONNECT.min(self.left());
+                    match Client::connect(stream, &token, time).await {
+                        Ok(client) => return Ok(client),
+                        Err(ClientError::Refused {
+                            code: FailureCode::NoToken,
+                            ..
+                        }) if !handed_over => {
+                            handed_over = true;
+                            self.hand_over(token.clone()).await?;
+                            continue;
+                        }
+                        Err(error) => reason_of(&error),
+                    }
+                }
+                Err(why) => why,
+            };
+            self.wait(why).await?;
+        }
+    }
+
+    /// python-see's agent: a port that takes connections has to do, since its protocol has no
+    /// request without effects.
+    async fn python_agent(&mut self, port: u16) -> Result<Way, NotReady> {
+        loop {
+            let host = match &self.guest.configuration().agent_host {
+                Some(host) => host.clone(),
+                None => self.address().await?.to_string(),
+            };
+            let connected = TcpStream::connect((host.as_str(), port));
+            let why = match tokio::time::timeout(CONNECT, connected).await {
+                Ok(Ok(_)) => {
+                    let agent = PythonAgent::new(&host, port)
+                        .map_err(|error| NotReady::new(Cause::BadAgent, error.chain()))?;
+                    return Ok(Way::Python(Arc::new(agent)));
+                }
+                Ok(Err(error)) => no_agent(&host, port, &error.to_string()),
+                Err(_) => no_agent(&host, port, "no answer"),
+            };
+            self.wait(why).await?;
+        }
+    }
+
+    /// The guest's address, as soon as it has one.
+    async fn address(&mut self) -> Result<IpAddr, NotReady> {
+        loop {
+            if let Some(address) = self.guest.told_address() {
+                return Ok(address);
+            }
+            let message = match self.guest.context().sandbox().addresses().await {
+                Ok(addresses) => {
+                    let mut usable = addresses.iter().map(|address| address.ip);
+                    let first = usable.clone().next();
+                    if let Some(address) = usable.find(IpAddr::is_ipv4).or(first) {
+                        return Ok(address);
+                    }
+                    "the guest has no address yet".to_owned()
+                }
+                Err(error) => error.chain(),
+            };
+            self.wait(NotReady::new(Cause::NoLease, message)).await?;
+        }
+    }
+
+    /// Posts `ip_address`: at once where there is no network, else when there is an address.
+    async fn tell_address(&mut self) {
+        let event = Event::new("ip_address");
+        // Somebody who told the address has posted the event.
+        if self.guest.told_address().is_some() {
+            return;
+        }
+        if !self.guest.context().sandbox().has_network() {
+            return self.guest.post_surely(event).await;
+        }
+        self.until = Instant::now() + self.guest.configuration().ready_timeout();
+        self.told = None;
+        match self.address().await {
+            Ok(address) => {
+                let event = event.with("address", address.to_string());
+                self.guest.post_surely(event).await;
+            }
+            Err(why) => {
+                tracing::warn!("`ip_address` is not posted: {}", why.message);
+                self.guest
+                    .post_surely(why.event("not_ready", self.since))
+                    .await;
+            }
+        }
+    }
+}
+
+async fn connect(address: IpAddr, port: u16) -> Result<TcpStream, NotReady> {
+    let refused = |why: &str| no_agent(&address.to_string(), port, why);
+    let stream = match tokio::time::timeout(CONNECT, TcpStream::connect((address, port))).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(refused(&error.to_string())),
+        Err(_) => return Err(refused("no answer")),
+    };
+    stream
+        .set_nodelay(true)
+        .map_err(|error| refused(&error.to_string()))?;
+    Ok(stream)
+}
+
+fn no_agent(host: &str, port: u16, why: &str) -> NotReady {
+    let message = format!("no agent takes connections at {host} port {port}: {why}");
+    NotReady::new(Cause::NoAgent, message)
+}
+
+fn reason_of(error: &ClientError) -> NotReady {
+    let cause = match error {
+        ClientError::Refused {
+            code: FailureCode::WrongToken,
+            ..
+        } => Cause::WrongToken,
+        ClientError::Refused {
+            code: FailureCode::NoToken,
+            ..
+        } => Cause::NoToken,
+        ClientError::Violation(_) | ClientError::Refused { .. } => Cause::BadAgent,
+        _ => Cause::NoAgent,
+    };
+    NotReady::new(cause, error.to_string())
+}
+
+/// A token that nobody can guess: the standard library keys its hash maps from the system's source
+/// of chance.
+fn new_token() -> Vec<u8> {
+    let part = || RandomState::new().build_hasher().finish();
+    format!(
+        "{:016x}{:016x}{:016x}{:016x}",
+        part(),
+        part(),
+        part(),
+        part()
+    )
+    .into_bytes()
+}
