@@ -5,6 +5,7 @@
 
 mod footprint;
 mod home;
+mod lab;
 mod live;
 mod parts;
 mod picture;
@@ -13,6 +14,7 @@ mod watch;
 
 pub use footprint::Footprint;
 pub use home::{Home, Outcome, finish, spawn};
+pub use lab::{Lab, Watched};
 pub use live::Live;
 pub use parts::{guest, seectl, target_folder};
 pub use picture::Picture;
