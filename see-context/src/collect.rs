@@ -106,6 +106,7 @@ impl Collector for Roots {
     }
 
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
+        let _gate = embedded::gate().await;
         let request = request.clone();
         blocking("remove the embedded driver's root", move || root(&request)).await
     }
@@ -135,18 +136,16 @@ fn root(request: &CollectRequest) -> Result<Collected> {
                 "it is another folder than the one that was made".to_owned(),
             ));
         }
-        // Its maker died before it wrote down what it made. The name is the environment's own,
-        // and a user file is the only other sign.
+        // Its maker stopped or died before it wrote down what it made.
         None => {
             let user = path.join("users").join(request.identifier.to_string());
-            if !user.exists() && std::fs::remove_dir(path).is_err() {
-                return Ok(Collected::Refused(
-                    "nothing shows that it is the environment's".to_owned(),
-                ));
+            if !user.exists() && !embedded::is_abandoned(path, request.identifier)? {
+                // The root is that of other sandboxes, which this one never joined.
+                return Ok(Collected::AlreadyGone);
             }
         }
     }
-    if !request.dry_run && path.exists() {
+    if !request.dry_run {
         embedded::withdraw(path, request.identifier)?;
     }
     Ok(Collected::Removed)

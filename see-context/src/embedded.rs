@@ -39,7 +39,6 @@ const SKELETON: &[&str] = &[
     "lib/qemu/save",
     "lib/qemu/ram",
     "log/qemu",
-    "run/qemu/autostarted",
     "run/qemu/slirp",
     "run/qemu/passt",
     "run/qemu/dbus",
@@ -166,6 +165,27 @@ pub(crate) fn withdraw(path: &Path, identifier: Identifier) -> Result<bool> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Whether a root was made for this environment first, and has no user: its maker ended in between.
+pub(crate) fn is_abandoned(path: &Path, identifier: Identifier) -> Result<bool> {
+    let name = format!("see-{}", root_name(identifier));
+    if path.file_name().is_none_or(|found| found != name.as_str()) {
+        return Ok(false);
+    }
+    match fs::read_dir(path.join("users")) {
+        Ok(mut users) => Ok(users.next().is_none()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(
+            Error::io("the embedded driver's root cannot be looked at", error)
+                .subject(path.display()),
+        ),
+    }
+}
+
+/// Keeps the sandboxes of this process from entering and leaving the root.
+pub(crate) async fn gate() -> tokio::sync::MutexGuard<'static, ()> {
+    GATE.lock().await
 }
 
 /// What tells this folder from another one of the same name.

@@ -1,7 +1,5 @@
 //! The `context` section for QEMU: python-see's keys, and ours.
 
-use std::path::PathBuf;
-
 use see_core::config::{ConfigPath, Configuration, Located, Size};
 use see_core::{AgentSettings, Error, Limits, Result};
 use see_libvirt::xml::DomainXml;
@@ -161,22 +159,9 @@ impl QemuConfiguration {
         };
         let pool = match pool {
             None => None,
-            Some(path) => Some(existing_folder(path)?),
+            Some(path) => Some(path.existing_folder("a folder for disks")?),
         };
         Ok(Storage::new(pool, copy_on_write, daemon))
-    }
-}
-
-fn existing_folder(path: &ConfigPath) -> Result<PathBuf> {
-    let wrong = |message: &'static str| {
-        Err(Error::configuration(path.place().clone(), message)
-            .subject(path.display())
-            .advice("make the folder first"))
-    };
-    match std::fs::canonicalize(path.path()) {
-        Ok(folder) if folder.is_dir() => Ok(folder),
-        Ok(_) => wrong("expected a folder, found a file"),
-        Err(_) => wrong("there is no such folder"),
     }
 }
 

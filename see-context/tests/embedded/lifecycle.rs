@@ -66,3 +66,111 @@ fn a_sandbox_lives_through_every_state_and_leaves_nothing() {
         lab.host.finish(LIMIT).await.unwrap();
     });
 }
+
+#[test]
+fn several_sandboxes_of_one_process_are_independent_and_the_root_goes_with_the_last() {
+    runtime().block_on(async {
+        let lab = Lab::new();
+        let identifiers = [(); 3].map(|()| Identifier::random());
+        let [first, second, third] = identifiers;
+        let allocated = tokio::join!(
+            lab.allocate(PLAIN, first),
+            lab.allocate(PLAIN, second),
+            lab.allocate(PLAIN, third),
+        );
+        let first_one = allocated.0.unwrap();
+        let second_one = allocated.1.unwrap();
+        let third_one = allocated.2.unwrap();
+        let root = root_of(&first_one);
+        first_one.sandbox().start().await.unwrap();
+        second_one.sandbox().start().await.unwrap();
+        assert!(first_one.deallocate().await.errors.is_empty());
+        assert!(!emulator_runs(first));
+        assert!(emulator_runs(second), "another sandbox was ended");
+        let state = second_one.sandbox().state().await.unwrap();
+        assert_eq!(state, SandboxState::Running);
+        assert!(root.join("users").join(second.to_string()).exists());
+        assert!(third_one.deallocate().await.errors.is_empty());
+        assert!(second_one.deallocate().await.errors.is_empty());
+        for identifier in identifiers {
+            lab.assert_nothing_left(identifier);
+        }
+
+        // libvirt's driver stays open in this process; a later sandbox gets the root anew.
+        let again = Identifier::random();
+        let environment = lab.allocate(PLAIN, again).await.unwrap();
+        environment.sandbox().start().await.unwrap();
+        assert_eq!(root_of(&environment), root);
+        assert!(environment.deallocate().await.errors.is_empty());
+        lab.assert_nothing_left(again);
+        lab.host.finish(LIMIT).await.unwrap();
+    });
+}
+
+fn root_of(environment: &see_core::Environment) -> std::path::PathBuf {
+    let native = environment.sandbox().native().unwrap();
+    let native: &see_context::Native = native.downcast_ref().unwrap();
+    let uri = native.connection.uri().to_owned();
+    uri.split_once("root=").unwrap().1.into()
+}
+
+#[test]
+fn a_full_copy_starts_without_the_base_image() {
+    runtime().block_on(async {
+        let lab = Lab::new();
+        let pool = lab.folder.path().join("pool");
+        std::fs::create_dir(&pool).unwrap();
+        let identifier = Identifier::random();
+        let json = r#"{"acceleration": "tcg", "disk": {"image": "base.qcow2",
+            "clone": {"storage_pool_path": "pool", "copy_on_write": false}}}"#;
+        let environment = lab.allocate(json, identifier).await.unwrap();
+        assert!(pool.join(identifier.to_string()).is_dir());
+        std::fs::remove_file(lab.image()).unwrap();
+        environment.sandbox().start().await.unwrap();
+        assert!(environment.deallocate().await.errors.is_empty());
+        assert_eq!(std::fs::read_dir(&pool).unwrap().count(), 0);
+        lab.assert_nothing_left(identifier);
+        lab.host.finish(LIMIT).await.unwrap();
+    });
+}
+
+#[test]
+fn an_allocation_that_fails_or_is_stopped_leaves_nothing() {
+    runtime().block_on(async {
+        let lab = Lab::new();
+        // libvirt itself refuses a machine type that it does not know, behind everything else.
+        let xml = "<domain type='qemu'><memory>65536</memory>\
+            <os><type machine='no-such'>hvm</type></os>\
+            <devices><disk device='disk'><target dev='vda'/></disk></devices></domain>";
+        std::fs::write(lab.folder.path().join("domain.xml"), xml).unwrap();
+        let identifier = Identifier::random();
+        let json =
+            r#"{"domain": {"configuration": "domain.xml"}, "disk": {"image": "base.qcow2"}}"#;
+        let error = lab.allocate(json, identifier).await.unwrap_err();
+        assert_eq!(error.operation(), Some("define the domain"), "{error}");
+        lab.assert_nothing_left(identifier);
+
+        let prepared = lab.prepare(PLAIN).await.unwrap();
+        let stop = see_core::Stop::new();
+        let identifier = Identifier::random();
+        let options = see_core::AllocateOptions {
+            identifier: Some(identifier),
+            ..Default::default()
+        };
+        let allocating = lab.host.allocate(prepared, options, stop.clone());
+        let stopping = async {
+            let name = format!("see-{identifier}");
+            let made = std::path::Path::new("/var/tmp").join(name);
+            crate::support::until("the disk's folder", || async { made.exists() }).await;
+            stop.stop();
+        };
+        let (allocated, ()) = tokio::join!(allocating, stopping);
+        match allocated {
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Stopped, "{error}"),
+            // It was done before it looked.
+            Ok(environment) => assert!(environment.deallocate().await.errors.is_empty()),
+        }
+        lab.assert_nothing_left(identifier);
+        lab.host.finish(LIMIT).await.unwrap();
+    });
+}

@@ -2,5 +2,7 @@
 //!
 //! They need the emulator and `qemu-img`, but neither a daemon nor rights.
 
+mod collection;
+mod configuration;
 mod lifecycle;
 mod support;
