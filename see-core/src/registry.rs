@@ -162,7 +162,10 @@ impl HookRegistry {
 
     /// Whether one of the section's hooks knows this key, so that it may be shared.
     pub fn knows(&self, section: &HooksSection, key: &str) -> bool {
-        let entries = section.hooks.iter().filter_map(|hook| self.entry(hook).ok());
+        let entries = section
+            .hooks
+            .iter()
+            .filter_map(|hook| self.entry(hook).ok());
         entries
             .map(|entry| (entry.fields)())
             .any(|fields| fields.contains(&key))

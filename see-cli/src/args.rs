@@ -1,0 +1,144 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use see_core::Identifier;
+use see_core::config::DurationValue;
+
+use crate::exit_code;
+
+/// Runs programs in throw-away machines, and shows what they did.
+#[derive(Debug, Parser)]
+#[command(name = "seectl", version, after_help = exit_code::HELP)]
+pub(crate) struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Say more on stderr: once for what is done, twice for how. SEE_LOG filters more finely.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a sample in a machine of its own, show what happened, and leave nothing behind.
+    #[command(after_help = exit_code::HELP)]
+    Run(RunArguments),
+    /// List the environments of this user: alive, kept or orphaned, and what they hold on this host.
+    Ls(LsArguments),
+    /// Remove what environments left whose owner is dead.
+    Gc(GcArguments),
+}
+
+/// How results are shown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people: with progress on a terminal, in plain lines otherwise.
+    #[default]
+    Text,
+    /// For programs: one JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// The run file: JSON, comments and trailing commas allowed.
+    #[arg(value_name = "RUN.json")]
+    pub(crate) run_file: PathBuf,
+
+    /// The file to run in the guest; in the run file, ${sample}. For each file of a folder there is one
+    /// run, in the order of their names; names that start with a dot are left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sample: Option<PathBuf>,
+
+    /// The command that runs the sample in the guest; in the run file, ${command}.
+    #[arg(long, value_name = "CMD")]
+    pub(crate) command: Option<String>,
+
+    /// Where each run makes a folder of its own, named after its identifier. Without it,
+    /// hooks.configuration.results_folder of the run file, else `results` beside the run file.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) results: Option<PathBuf>,
+
+    /// How long the sample may run, such as 90s or 5m; in the run file, ${runtime}.
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = written_duration)]
+    pub(crate) runtime: String,
+
+    /// Set one key of the run file, such as context.memory=1GiB. The value is JSON, or else a string.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+
+    /// The backend, whatever the run file says; short for --set context.backend=NAME.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) backend: Option<String>,
+
+    /// How to show what happens.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArguments {
+    /// How to show them.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GcArguments {
+    /// Only this environment.
+    #[arg(value_name = "ID")]
+    pub(crate) identifier: Option<Identifier>,
+
+    /// Say what would be removed, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Leave environments alone that are younger, such as 30m or 1h.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) older_than: Option<Duration>,
+
+    /// Also those that were asked to be kept and whose time is not over.
+    #[arg(long)]
+    pub(crate) include_kept: bool,
+
+    /// How to show what was done.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    DurationValue::parse(text)
+        .map(|value| value.0)
+        .ok_or_else(|| String::from("expected a duration such as 90s, 5m or 1h30m"))
+}
+
+/// The text itself: it goes into the run file, whose reader reads it again.
+fn written_duration(text: &str) -> Result<String, String> {
+    duration(text).map(|_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_and_identifiers_are_checked_before_anything_starts() {
+        let parse = |line: &str| Arguments::try_parse_from(line.split(' '));
+        assert!(parse("seectl run r.json --runtime 90s").is_ok());
+        assert!(parse("seectl run r.json --runtime soon").is_err());
+        assert!(parse("seectl gc --older-than 1h").is_ok());
+        assert!(parse("seectl gc --older-than 1").is_ok());
+        assert!(parse("seectl gc ../../etc").is_err());
+    }
+}

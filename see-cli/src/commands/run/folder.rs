@@ -1,0 +1,75 @@
+//! The results folder of a run, and `result.json` in it.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use see_core::{Error, ErrorKind, Result};
+
+use crate::outcome::RunResult;
+
+/// The file in which the result lies.
+pub(super) const RESULT: &str = "result.json";
+
+/// Makes the folder of a run, with mode 0700, and those above it that are missing.
+///
+/// # Errors
+/// [`ErrorKind::AlreadyExists`] where there is one: results are never overwritten.
+pub(super) async fn make(folder: PathBuf) -> Result<()> {
+    blocking(move || {
+        let mut builder = DirBuilder::new();
+        builder.mode(0o700);
+        let made = match folder.parent() {
+            Some(root) => builder.recursive(true).create(root),
+            None => Ok(()),
+        };
+        made.and_then(|()| builder.recursive(false).create(&folder))
+            .map_err(|error| {
+                Error::io("the results folder cannot be made", error)
+                    .subject(folder.display())
+                    .advice("choose another place with --results DIR")
+            })
+    })
+    .await
+}
+
+/// Writes the result.
+///
+/// # Errors
+/// Where the file exists or the disk refuses.
+pub(super) async fn write(result: &RunResult) -> Result<()> {
+    let path = result.header.results.join(RESULT);
+    let json = serde_json::to_vec_pretty(result);
+    blocking(move || {
+        json.map_err(io::Error::from)
+            .and_then(|json| write_new(&path, &json))
+            .map_err(|error| {
+                Error::io("the result cannot be written", error).subject(path.display())
+            })
+    })
+    .await
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // Never through a link, and never over a file that a hook made of what the guest sent.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.write_all(b"\n")
+}
+
+/// Runs work that waits for the disk on a thread for it.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| {
+            let message = "work on the results folder panicked";
+            Err(Error::new(ErrorKind::Internal, message).caused_by(error))
+        })
+}

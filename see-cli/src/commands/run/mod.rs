@@ -1,0 +1,105 @@
+//! `seectl run`: one run, or one for each sample of a folder.
+
+mod artifacts;
+mod folder;
+mod once;
+mod plan;
+mod samples;
+
+use indicatif::MultiProgress;
+use see_core::ledger::Ledger;
+use see_core::{ErrorKind, Host, Registries, Result};
+
+use crate::args::RunArguments;
+use crate::outcome::{RunResult, Verdict};
+use crate::render::{Feed, Screen, Update, failure};
+use crate::signals::Signals;
+
+use once::Once;
+use plan::Plan;
+
+/// How long what is left may take at the end of the process.
+const FINISH: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Runs, shows what happens, and returns the exit code.
+///
+/// # Errors
+/// Where something failed before a run began: nothing was made.
+pub(crate) async fn run(
+    arguments: &RunArguments,
+    registries: Registries,
+    progress: MultiProgress,
+) -> Result<u8> {
+    let (screen, feed) = Screen::start(arguments.output, progress)?;
+    let notes = feed.clone();
+    let signals = Signals::listen(move |name| {
+        notes.offer(Update::Note(format!(
+            "{name}: the run is ended in order; once more to leave at once"
+        )));
+    })?;
+    let outcome = all(arguments, registries, &feed, &signals).await;
+    let outcome = match (outcome, signals.exit_code()) {
+        // Whoever interrupts knows why nothing came of it.
+        (Err(error), Some(code)) if error.kind() == ErrorKind::Stopped => Ok(code),
+        (outcome, _) => outcome,
+    };
+    if let Err(error) = &outcome {
+        feed.send(Update::Failed(failure(error))).await;
+    }
+    signals.silence();
+    drop(feed);
+    screen.finish().await;
+    outcome
+}
+
+async fn all(
+    arguments: &RunArguments,
+    registries: Registries,
+    feed: &Feed,
+    signals: &Signals,
+) -> Result<u8> {
+    let samples = samples::of(arguments.sample.as_deref())?;
+    let several = samples.len() > 1;
+    let plan = Plan::read(arguments)?;
+    // Every run is checked before the first one begins, and before there is a ledger.
+    let mut prepared = Vec::with_capacity(1);
+    for sample in &samples {
+        let settled = plan.settle(sample.as_deref(), &registries)?;
+        let checking = settled.check(&registries);
+        let checked = signals.stop().token().or("check", checking).await??;
+        // Prepared anew when its turn comes, so that a large folder holds nothing open meanwhile.
+        if prepared.is_empty() {
+            prepared.push((settled, checked));
+        }
+    }
+    let ledger = Ledger::open(Ledger::default_root()?).await?;
+    let host = Host::new(registries, ledger)?;
+    let mut results = Vec::with_capacity(samples.len());
+    for sample in &samples {
+        let (settled, checked) = match prepared.pop() {
+            Some(first) => first,
+            None => {
+                let settled = plan.settle(sample.as_deref(), host.registries())?;
+                let checked = settled.check(host.registries()).await?;
+                (settled, checked)
+            }
+        };
+        let once = Once {
+            host: &host,
+            feed,
+            signals,
+        };
+        results.push(once.run(settled, checked).await?);
+        if signals.exit_code().is_some() {
+            break;
+        }
+    }
+    if let Err(error) = host.finish(FINISH).await {
+        tracing::error!("{}", error.chain());
+    }
+    let verdict = Verdict::gravest(results.iter().map(|result: &RunResult| result.verdict));
+    if several {
+        feed.send(Update::Summary(results)).await;
+    }
+    Ok(verdict.exit_code(signals.exit_code()))
+}

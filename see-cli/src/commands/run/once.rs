@@ -1,0 +1,266 @@
+//! One run, from its results folder to its result.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use see_core::{
+    AllocateOptions, Context, Environment, Error, Event, Host, Prepared, Result, RunReport,
+    SAMPLE_FINISHED, Stop,
+};
+use tokio::task::JoinHandle;
+
+use super::plan::Settled;
+use super::{artifacts, folder};
+use crate::outcome::{Header, RunResult, SampleResult, StepResult, Verdict};
+use crate::render::{Feed, Update};
+use crate::signals::Signals;
+
+/// What runs have in common.
+pub(super) struct Once<'a> {
+    pub(super) host: &'a Host,
+    pub(super) feed: &'a Feed,
+    pub(super) signals: &'a Signals,
+}
+
+/// What is gathered while a run goes on.
+struct Gathered {
+    began: Instant,
+    steps: Vec<StepResult>,
+    verdict: Verdict,
+    failure: Option<String>,
+    sample: Option<SampleResult>,
+    teardown_errors: Vec<String>,
+    mishaps: Vec<String>,
+}
+
+impl Once<'_> {
+    /// Runs, and tears everything down again.
+    ///
+    /// # Errors
+    /// Where the results folder cannot be made; everything later is part of the result.
+    pub(super) async fn run(&self, settled: Settled, checked: Prepared) -> Result<RunResult> {
+        let results = settled.results();
+        folder::make(results.clone()).await?;
+        let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let header = Header {
+            identifier: settled.identifier,
+            run_file: settled.run_file.clone(),
+            sample: settled.sample.clone(),
+            command: settled.command.clone(),
+            results: results.clone(),
+            started: started.unwrap_or_default().as_secs_f64(),
+        };
+        self.feed
+            .send(Update::Begin(Box::new(header.clone())))
+            .await;
+        let mut gathered = Gathered {
+            began: Instant::now(),
+            steps: Vec::new(),
+            verdict: Verdict::Ok,
+            failure: None,
+            sample: None,
+            teardown_errors: Vec::new(),
+            mishaps: Vec::new(),
+        };
+        self.allocate_and_run(&settled, checked, &mut gathered)
+            .await;
+        let left_behind = self.left_behind(&settled).await;
+        let clean = gathered.teardown_errors.is_empty() && left_behind.is_empty();
+        if !clean && gathered.verdict != Verdict::Interrupted {
+            gathered.verdict = Verdict::SandboxFailed;
+        }
+        let listing = folder::blocking(move || Ok(artifacts::list(&results))).await;
+        let (artifacts, more_artifacts) = listing.unwrap_or_default();
+        let mut result = RunResult {
+            header,
+            seconds: gathered.began.elapsed().as_secs_f64(),
+            verdict: gathered.verdict,
+            exit_code: gathered.verdict.exit_code(self.signals.exit_code()),
+            failure: gathered.failure,
+            sample_result: gathered.sample,
+            steps: gathered.steps,
+            artifacts,
+            more_artifacts,
+            teardown_errors: gathered.teardown_errors,
+            left_behind,
+            mishaps: gathered.mishaps,
+            events_not_shown: self.feed.not_shown(),
+        };
+        if let Err(error) = folder::write(&result).await {
+            result.mishaps.push(error.chain());
+        }
+        self.feed
+            .send(Update::Finished(Box::new(result.clone())))
+            .await;
+        Ok(result)
+    }
+
+    async fn allocate_and_run(
+        &self,
+        settled: &Settled,
+        checked: Prepared,
+        gathered: &mut Gathered,
+    ) {
+        let limit = checked.limits.run.0;
+        let options = AllocateOptions {
+            identifier: Some(settled.identifier),
+            note: note(settled),
+            ..AllocateOptions::default()
+        };
+        // One of its own: an environment's end stops what it was given, and other runs may follow.
+        let (stop, asked) = (Stop::new(), self.signals.stop().token());
+        let stopping = stop.clone();
+        let forwarder = AbortOnDrop(tokio::spawn(async move {
+            asked.stopped().await;
+            stopping.stop();
+        }));
+        let allocating = self.host.allocate(checked, options, stop);
+        let allocated = self.step("allocate", gathered, allocating).await;
+        let mut environment = match allocated {
+            Ok(environment) => environment,
+            Err(error) => return self.fail(gathered, &error),
+        };
+        let watching = self.watch(&mut environment);
+        let protocol_began = gathered.began.elapsed();
+        let report = environment.run(&settled.protocol, limit).await;
+        match report {
+            Ok(report) => self.take_in(gathered, report, protocol_began),
+            Err(error) => self.fail(gathered, &error),
+        }
+        let tearing_down = async {
+            let teardown = environment.deallocate().await;
+            let errors: Vec<String> = teardown.errors.iter().map(Error::chain).collect();
+            match teardown.errors.into_iter().next() {
+                Some(first) => Err((first, errors)),
+                None => Ok(()),
+            }
+        };
+        let began = gathered.began.elapsed();
+        self.feed.send(Update::Started("teardown")).await;
+        let torn_down = tearing_down.await;
+        let error = torn_down.as_ref().err().map(|(first, _)| first.chain());
+        self.ended("teardown", began, error, gathered).await;
+        if let Err((_, errors)) = torn_down {
+            gathered.teardown_errors = errors;
+        }
+        drop(forwarder);
+        let (mishaps, forgotten) = watching.bus().mishaps();
+        gathered.mishaps = mishaps.iter().map(ToString::to_string).collect();
+        if forgotten > 0 {
+            let more = format!("{forgotten} more things went wrong in handlers");
+            gathered.mishaps.push(more);
+        }
+    }
+
+    /// Hands every event of the environment to the screen.
+    fn watch(&self, environment: &mut Environment) -> Context {
+        let context = environment.context("seectl");
+        let feed = self.feed.clone();
+        context.observe(move |event: &Event| feed.offer(Update::Event(event.clone())));
+        context
+    }
+
+    /// Does something as a step that is shown and timed.
+    async fn step<T>(
+        &self,
+        name: &'static str,
+        gathered: &mut Gathered,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let began = gathered.began.elapsed();
+        self.feed.send(Update::Started(name)).await;
+        let done = work.await;
+        let error = done.as_ref().err().map(Error::chain);
+        self.ended(name, began, error, gathered).await;
+        done
+    }
+
+    async fn ended(
+        &self,
+        name: &'static str,
+        began: Duration,
+        error: Option<String>,
+        gathered: &mut Gathered,
+    ) {
+        let step = StepResult {
+            step: name.to_owned(),
+            start: began.as_secs_f64(),
+            seconds: (gathered.began.elapsed() - began).as_secs_f64(),
+            error,
+        };
+        self.feed.send(Update::Ended(step.clone())).await;
+        gathered.steps.push(step);
+    }
+
+    fn take_in(&self, gathered: &mut Gathered, report: RunReport, began: Duration) {
+        let mut start = began.as_secs_f64();
+        for step in &report.steps {
+            gathered.steps.push(StepResult {
+                step: step.step.clone(),
+                start,
+                seconds: step.seconds,
+                error: step.error.clone(),
+            });
+            start += step.seconds;
+        }
+        gathered.sample = report.sample.as_ref().map(SampleResult::of);
+        gathered.verdict = Verdict::of_report(&report, gathered.sample.as_ref());
+        gathered.failure = report
+            .failure
+            .as_ref()
+            .map(|(step, error)| format!("{step}: {}", error.chain()));
+        if self.signals.exit_code().is_some() {
+            gathered.verdict = Verdict::Interrupted;
+        } else if gathered.sample.is_none() && gathered.verdict == Verdict::SampleUnfinished {
+            // It ran and was waited for in vain; that is all there is to know.
+            tracing::info!("there was no {SAMPLE_FINISHED}");
+        }
+    }
+
+    fn fail(&self, gathered: &mut Gathered, error: &Error) {
+        gathered.verdict = match self.signals.exit_code() {
+            Some(_) => Verdict::Interrupted,
+            None => Verdict::of_error(error),
+        };
+        gathered.failure = Some(error.chain());
+    }
+
+    /// What the ledger still names of this run.
+    async fn left_behind(&self, settled: &Settled) -> Vec<String> {
+        let listed = match self.host.ledger().list().await {
+            Ok(listed) => listed,
+            Err(error) => return vec![format!("unknown: {}", error.chain())],
+        };
+        let ours = listed
+            .into_iter()
+            .filter(|listed| listed.identifier == settled.identifier);
+        ours.flat_map(|listed| {
+            let named = listed.holdings.iter();
+            let named: Vec<String> = named
+                .map(|resource| format!("{} {}", resource.kind, resource.name))
+                .collect();
+            match named.is_empty() {
+                true => vec![format!("the ledger's record {}", listed.identifier)],
+                false => named,
+            }
+        })
+        .collect()
+    }
+}
+
+/// A task that ends with its owner.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What `seectl ls` says of the run.
+fn note(settled: &Settled) -> String {
+    let file = settled.run_file.display();
+    match &settled.sample {
+        Some(sample) => format!("{file}, sample {}", sample.display()),
+        None => file.to_string(),
+    }
+}

@@ -1,0 +1,56 @@
+//! The log: on stderr, filtered by `SEE_LOG` or `-v`, never amid the progress of a terminal.
+
+use std::io::{self, Write};
+
+use indicatif::MultiProgress;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// The variable that filters the log: `debug`, `see_core=trace,warn`.
+const VARIABLE: &str = "SEE_LOG";
+
+/// Starts the log; a second call changes nothing.
+pub(crate) fn start(verbose: u8, progress: MultiProgress) {
+    let level = match verbose {
+        0 => "error",
+        1 => {
+            "see=info,see_core=info,see_context=info,see_hooks_std=info,see_image_providers=info,see_libvirt=info,see_cli=info,warn"
+        }
+        2 => "debug",
+        _ => "trace",
+    };
+    let filter = match EnvFilter::try_from_env(VARIABLE) {
+        Ok(filter) if std::env::var_os(VARIABLE).is_some_and(|value| !value.is_empty()) => filter,
+        _ => EnvFilter::new(level),
+    };
+    // Only the first one counts: a program that embeds this one may have its own.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(Beside(progress))
+        .try_init();
+}
+
+/// Writes to stderr while the progress is off the screen.
+struct Beside(MultiProgress);
+
+impl<'a> MakeWriter<'a> for Beside {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line(&self.0)
+    }
+}
+
+struct Line<'a>(&'a MultiProgress);
+
+impl Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.suspend(|| io::stderr().write_all(bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}

@@ -1,0 +1,340 @@
+//! How a run went, as plain data: what `result.json` holds and every renderer shows.
+
+use std::path::PathBuf;
+
+use see_core::{Error, ErrorKind, Event, Identifier, RunReport, SAMPLE_FINISHED, Value};
+use serde::Serialize;
+
+use crate::exit_code;
+
+/// The sum of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    /// Everything went well.
+    Ok,
+    /// The sample's exit code was not 0, or a signal ended it.
+    SampleFailed,
+    /// The sample did not end by itself.
+    SampleUnfinished,
+    /// The sandbox could not be made, failed on the way, or left something behind.
+    SandboxFailed,
+    /// The configuration is wrong.
+    BadConfiguration,
+    /// Rights are missing.
+    MissingRights,
+    /// A signal ended the run.
+    Interrupted,
+}
+
+impl Verdict {
+    /// In words.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Ok => "all went well",
+            Self::SampleFailed => "the sample failed",
+            Self::SampleUnfinished => "the sample did not end by itself",
+            Self::SandboxFailed => "the sandbox failed",
+            Self::BadConfiguration => "the configuration is wrong",
+            Self::MissingRights => "rights are missing",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// The exit code; `interrupted` is the one of the signal that was heard.
+    pub(crate) fn exit_code(self, interrupted: Option<u8>) -> u8 {
+        match self {
+            Self::Ok => exit_code::OK,
+            Self::SampleFailed => exit_code::SAMPLE_FAILED,
+            Self::SampleUnfinished => exit_code::SAMPLE_UNFINISHED,
+            Self::SandboxFailed => exit_code::SANDBOX_FAILED,
+            Self::BadConfiguration => exit_code::CONFIGURATION,
+            Self::MissingRights => exit_code::MISSING_RIGHTS,
+            Self::Interrupted => interrupted.unwrap_or(exit_code::INTERRUPTED),
+        }
+    }
+
+    /// The gravest of several, in the order that the help of the exit codes gives.
+    pub(crate) fn gravest(verdicts: impl IntoIterator<Item = Self>) -> Self {
+        let gravity = |verdict: &Self| match verdict {
+            Self::Ok => 0,
+            Self::SampleFailed => 1,
+            Self::SampleUnfinished => 2,
+            Self::BadConfiguration => 3,
+            Self::MissingRights => 4,
+            Self::SandboxFailed => 5,
+            Self::Interrupted => 6,
+        };
+        verdicts.into_iter().max_by_key(gravity).unwrap_or(Self::Ok)
+    }
+
+    /// Of an error that ended a run before its protocol began.
+    pub(crate) fn of_error(error: &Error) -> Self {
+        match error.kind() {
+            ErrorKind::Configuration => Self::BadConfiguration,
+            ErrorKind::PermissionDenied => Self::MissingRights,
+            _ => Self::SandboxFailed,
+        }
+    }
+
+    /// Of a protocol that ran to its end.
+    pub(crate) fn of_report(report: &RunReport, sample: Option<&SampleResult>) -> Self {
+        if let Some((step, error)) = &report.failure {
+            let waited_for_sample = step.as_str() == format!("wait for {SAMPLE_FINISHED}");
+            let unfinished = matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Guest);
+            return match waited_for_sample && unfinished {
+                true => Self::SampleUnfinished,
+                false if error.kind() == ErrorKind::PermissionDenied => Self::MissingRights,
+                false => Self::SandboxFailed,
+            };
+        }
+        sample.map_or(Self::Ok, SampleResult::verdict)
+    }
+}
+
+/// How the sample ended, as the event `sample_finished` says.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub(crate) struct SampleResult {
+    /// Its exit code, where it ended by itself.
+    pub(crate) exit_code: Option<i64>,
+    /// The number of the signal that ended it.
+    pub(crate) signal: Option<i64>,
+    /// Its time ran out.
+    pub(crate) timed_out: bool,
+    /// It printed more than was kept.
+    pub(crate) truncated: bool,
+    /// The agent in the guest was lost while it ran.
+    pub(crate) agent_lost: bool,
+    /// What else went wrong with it.
+    pub(crate) error: Option<String>,
+    /// The file with what it printed.
+    pub(crate) stdout: Option<PathBuf>,
+    /// The file with what it printed to stderr.
+    pub(crate) stderr: Option<PathBuf>,
+}
+
+impl SampleResult {
+    /// Reads the attributes of `sample_finished`; ones of another type count as missing.
+    pub(crate) fn of(event: &Event) -> Self {
+        let number = |name| match event.get(name) {
+            Some(Value::Integer(number)) => Some(*number),
+            _ => None,
+        };
+        let truth = |name| matches!(event.get(name), Some(Value::Bool(true)));
+        let text = |name| event.get(name).and_then(Value::as_str).map(str::to_owned);
+        Self {
+            exit_code: number("exit_code"),
+            signal: number("signal"),
+            timed_out: truth("timed_out"),
+            truncated: truth("truncated"),
+            agent_lost: truth("agent_lost"),
+            error: text("error"),
+            stdout: text("stdout").map(PathBuf::from),
+            stderr: text("stderr").map(PathBuf::from),
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        if self.timed_out || self.agent_lost {
+            return Verdict::SampleUnfinished;
+        }
+        match (self.exit_code, self.signal, &self.error) {
+            (Some(0), None, None) => Verdict::Ok,
+            (None, None, Some(_)) => Verdict::SandboxFailed,
+            (None, None, None) => Verdict::SampleUnfinished,
+            _ => Verdict::SampleFailed,
+        }
+    }
+
+    /// How it ended, in words.
+    pub(crate) fn words(&self) -> String {
+        let mut words = match (self.exit_code, self.signal) {
+            (_, Some(signal)) => format!("ended by signal {signal}"),
+            (Some(code), None) => format!("exit code {code}"),
+            (None, None) => String::from("no exit code"),
+        };
+        if self.timed_out {
+            words.push_str(", its time ran out");
+        }
+        if self.agent_lost {
+            words.push_str(", the agent in the guest was lost");
+        }
+        if self.truncated {
+            words.push_str(", it printed more than was kept");
+        }
+        words
+    }
+}
+
+/// One step of the run, with the steps around the protocol: `check`, `allocate`, `teardown`.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct StepResult {
+    /// What was done.
+    pub(crate) step: String,
+    /// When it began, in seconds since the run did.
+    pub(crate) start: f64,
+    /// How long it took.
+    pub(crate) seconds: f64,
+    /// What failed.
+    pub(crate) error: Option<String>,
+}
+
+/// A file that the run left in its results folder.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Artifact {
+    /// Beneath the results folder.
+    pub(crate) path: PathBuf,
+    /// In bytes.
+    pub(crate) size: u64,
+}
+
+/// What is known when a run begins.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Header {
+    /// The environment.
+    pub(crate) identifier: Identifier,
+    /// The run file, absolute.
+    pub(crate) run_file: PathBuf,
+    /// The sample, absolute.
+    pub(crate) sample: Option<PathBuf>,
+    /// The command.
+    pub(crate) command: Option<String>,
+    /// The folder of the run's results, absolute. Nothing is in it if the run did not get so far.
+    pub(crate) results: PathBuf,
+    /// When it began, in seconds since 1970.
+    pub(crate) started: f64,
+}
+
+/// How a run went.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct RunResult {
+    /// What was known when it began.
+    #[serde(flatten)]
+    pub(crate) header: Header,
+    /// How long it took, in seconds.
+    pub(crate) seconds: f64,
+    /// The sum.
+    pub(crate) verdict: Verdict,
+    /// The exit code that this run alone gives.
+    pub(crate) exit_code: u8,
+    /// What ended the run early: the whole chain in one line.
+    pub(crate) failure: Option<String>,
+    /// How the sample ended, where it did.
+    pub(crate) sample_result: Option<SampleResult>,
+    /// The steps.
+    pub(crate) steps: Vec<StepResult>,
+    /// The files in the results folder, sorted, without `result.json`.
+    pub(crate) artifacts: Vec<Artifact>,
+    /// How many more files there are than are listed.
+    pub(crate) more_artifacts: u64,
+    /// What failed at the end of the sandbox.
+    pub(crate) teardown_errors: Vec<String>,
+    /// What the ledger still names of this run: kind and name.
+    pub(crate) left_behind: Vec<String>,
+    /// What went wrong in handlers of events.
+    pub(crate) mishaps: Vec<String>,
+    /// Events that came faster than they could be shown.
+    pub(crate) events_not_shown: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(attributes: &[(&'static str, Value)]) -> SampleResult {
+        let event = attributes
+            .iter()
+            .fold(Event::new(SAMPLE_FINISHED), |event, (name, value)| {
+                event.with(*name, value.clone())
+            });
+        SampleResult::of(&event)
+    }
+
+    fn report(failure: Option<(&str, ErrorKind)>) -> RunReport {
+        RunReport {
+            steps: Vec::new(),
+            failure: failure.map(|(step, kind)| (step.to_owned(), Error::new(kind, "it failed"))),
+            sample: None,
+        }
+    }
+
+    #[test]
+    fn each_end_of_a_sample_has_its_verdict() {
+        let cases: [(&[(&'static str, Value)], Verdict); 6] = [
+            (&[("exit_code", Value::Integer(0))], Verdict::Ok),
+            (&[("exit_code", Value::Integer(3))], Verdict::SampleFailed),
+            (&[("signal", Value::Integer(9))], Verdict::SampleFailed),
+            (
+                &[
+                    ("signal", Value::Integer(9)),
+                    ("timed_out", Value::Bool(true)),
+                ],
+                Verdict::SampleUnfinished,
+            ),
+            (
+                &[("agent_lost", Value::Bool(true))],
+                Verdict::SampleUnfinished,
+            ),
+            (
+                &[("error", "no such command".into())],
+                Verdict::SandboxFailed,
+            ),
+        ];
+        for (attributes, verdict) in cases {
+            let sample = sample(attributes);
+            let judged = Verdict::of_report(&report(None), Some(&sample));
+            assert_eq!(judged, verdict, "{attributes:?}");
+        }
+        assert_eq!(Verdict::of_report(&report(None), None), Verdict::Ok);
+    }
+
+    #[test]
+    fn a_failed_step_is_the_sandboxs_unless_it_waited_for_the_sample() {
+        let cases = [
+            (
+                "wait for sample_finished",
+                ErrorKind::Timeout,
+                Verdict::SampleUnfinished,
+            ),
+            (
+                "wait for sample_finished",
+                ErrorKind::Guest,
+                Verdict::SampleUnfinished,
+            ),
+            (
+                "wait for sample_finished",
+                ErrorKind::Hypervisor,
+                Verdict::SandboxFailed,
+            ),
+            ("wait for ready", ErrorKind::Timeout, Verdict::SandboxFailed),
+            (
+                "poweron",
+                ErrorKind::PermissionDenied,
+                Verdict::MissingRights,
+            ),
+        ];
+        for (step, kind, verdict) in cases {
+            assert_eq!(
+                Verdict::of_report(&report(Some((step, kind))), None),
+                verdict,
+                "{step}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_gravest_of_several_runs_counts() {
+        use Verdict::{Interrupted, Ok, SampleFailed, SampleUnfinished, SandboxFailed};
+        assert_eq!(Verdict::gravest([]), Ok);
+        assert_eq!(Verdict::gravest([Ok, SampleFailed, Ok]), SampleFailed);
+        assert_eq!(
+            Verdict::gravest([SampleUnfinished, SampleFailed]),
+            SampleUnfinished
+        );
+        assert_eq!(
+            Verdict::gravest([SandboxFailed, SampleUnfinished]),
+            SandboxFailed
+        );
+        assert_eq!(Verdict::gravest([SandboxFailed, Interrupted]), Interrupted);
+    }
+}

@@ -1,0 +1,31 @@
+//! What a run file can name: the only file that names every crate.
+
+use see_core::{Registries, Result};
+
+/// The hooks, backends and image providers that come with SEE, and their collectors.
+///
+/// # Errors
+/// Where two of them claim the same name.
+pub fn standard() -> Result<Registries> {
+    let mut registries = Registries::new();
+    see_context::register(&mut registries)?;
+    see_hooks_std::register(&mut registries)?;
+    see_image_providers::register(&mut registries)?;
+    Ok(registries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_crates_claim_the_same_name() {
+        let registries = standard().unwrap();
+        let names: Vec<_> = registries.hooks.names().collect();
+        assert!(names.contains(&"commands"), "{names:?}");
+        let names: Vec<_> = registries.backends.names().collect();
+        assert!(names.contains(&"qemu"), "{names:?}");
+        let names: Vec<_> = registries.images.names().collect();
+        assert!(names.contains(&"dummy"), "{names:?}");
+    }
+}

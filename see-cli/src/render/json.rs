@@ -1,0 +1,73 @@
+//! One JSON object a line: for programs.
+//!
+//! `{"run": …}` when a run begins; one object for each event, with the keys `event`, `source`,
+//! `timestamp` and `attributes`; `{"result": …}` when the run ended; `{"note": …}` in between;
+//! `{"error": …}` where there was no run; `{"summary": …}` after several.
+
+use std::io::{self, Write};
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::screen::{Renderer, Update};
+
+pub(super) struct Json<W>(W);
+
+impl<W: Write> Json<W> {
+    pub(super) fn new(writer: W) -> Self {
+        Self(writer)
+    }
+
+    fn line(&mut self, value: &impl Serialize) -> io::Result<()> {
+        // In one piece: a reader that is killed sees whole lines.
+        let mut line = serde_json::to_vec(value)?;
+        line.push(b'\n');
+        self.0.write_all(&line)?;
+        self.0.flush()
+    }
+}
+
+impl<W: Write + Send> Renderer for Json<W> {
+    fn show(&mut self, update: &Update) -> io::Result<()> {
+        match update {
+            Update::Begin(header) => self.line(&json!({ "run": header })),
+            Update::Started(step) => self.line(&own("step_started", json!({ "step": step }))),
+            Update::Ended(step) => self.line(&own(
+                "step_finished",
+                json!({ "step": step.step, "seconds": step.seconds, "error": step.error }),
+            )),
+            Update::Event(event) => self.line(event),
+            Update::Note(note) => self.line(&json!({ "note": note })),
+            Update::Finished(result) => self.line(&json!({ "result": result })),
+            Update::Failed(error) => self.line(&json!({ "error": error })),
+            Update::Summary(results) => {
+                let runs: Vec<_> = results
+                    .iter()
+                    .map(|result| {
+                        json!({
+                            "identifier": result.header.identifier,
+                            "sample": result.header.sample,
+                            "results": result.header.results,
+                            "verdict": result.verdict,
+                            "exit_code": result.exit_code,
+                            "seconds": result.seconds,
+                        })
+                    })
+                    .collect();
+                self.line(&json!({ "summary": runs }))
+            }
+        }
+    }
+}
+
+/// A step of ours in the form of an event.
+fn own(event: &str, attributes: serde_json::Value) -> serde_json::Value {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    json!({
+        "event": event,
+        "source": "seectl",
+        "timestamp": now.unwrap_or_default().as_secs_f64(),
+        "attributes": attributes,
+    })
+}

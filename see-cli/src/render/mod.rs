@@ -1,0 +1,21 @@
+//! How things are shown: on a terminal, in plain lines, or as JSON.
+//!
+//! What is shown is written by a thread of its own: a terminal or a pipe may be slow, and neither the
+//! run nor a handler of events waits for it.
+
+mod escape;
+mod failure;
+mod json;
+mod plain;
+mod quantity;
+mod sample;
+mod screen;
+mod summary;
+mod terminal;
+mod text;
+
+pub(crate) use escape::line as escape_line;
+pub(crate) use failure::failure;
+pub(crate) use quantity::age;
+pub(crate) use screen::{Feed, Screen, Update};
+pub(crate) use terminal::{restore_terminal, restore_terminal_on_panic};

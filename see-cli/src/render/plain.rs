@@ -1,0 +1,35 @@
+//! Lines without colour: for pipes and files.
+
+use std::io::{self, Write};
+
+use super::text::{Mark, Surface};
+
+/// Writes each line at once.
+pub(super) struct Plain<W>(W);
+
+impl<W: Write> Plain<W> {
+    pub(super) fn new(writer: W) -> Self {
+        Self(writer)
+    }
+}
+
+impl<W: Write + Send> Surface for Plain<W> {
+    fn line(&mut self, line: &str) -> io::Result<()> {
+        writeln!(self.0, "{line}")?;
+        self.0.flush()
+    }
+
+    fn busy(&mut self, _step: Option<&str>) {}
+
+    fn mark(&self, mark: Mark) -> &'static str {
+        match mark {
+            Mark::Good => "ok  ",
+            Mark::Bad => "FAIL",
+            Mark::Note => "-   ",
+        }
+    }
+
+    fn strong(&self, text: &str) -> String {
+        text.to_owned()
+    }
+}

@@ -1,0 +1,157 @@
+//! The sum of a run: the sample's end and output, artifacts, timeline, teardown, verdict.
+
+use std::io;
+
+use super::escape;
+use super::quantity::{seconds, size};
+use super::sample;
+use super::text::{Mark, Surface};
+use crate::outcome::{RunResult, StepResult, Verdict};
+
+/// Artifacts that are listed by name.
+const MOST_ARTIFACTS: usize = 50;
+/// The width of the timeline's bars.
+const BAR: usize = 30;
+
+/// Shows the sum of a run.
+pub(super) fn of_run(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
+    surface.line("")?;
+    if let Some(sample) = &result.sample_result {
+        let ended = surface.strong(&format!("sample: {}", sample.words()));
+        surface.line(&ended)?;
+        if let Some(error) = &sample.error {
+            surface.line(&format!("  {}", escape::line(error)))?;
+        }
+        for (name, path) in [("stdout", &sample.stdout), ("stderr", &sample.stderr)] {
+            if let Some(path) = path {
+                // The hook names it as it likes; beneath the results folder it may be relative.
+                sample::output(surface, name, &result.header.results.join(path))?;
+            }
+        }
+    }
+    artifacts(surface, result)?;
+    timeline(surface, &result.steps)?;
+    for mishap in &result.mishaps {
+        let mark = surface.mark(Mark::Bad);
+        surface.line(&format!("{mark} {}", escape::line(mishap)))?;
+    }
+    if result.events_not_shown > 0 {
+        let count = result.events_not_shown;
+        surface.line(&format!(
+            "{count} events came faster than they could be shown"
+        ))?;
+    }
+    teardown(surface, result)?;
+    let good = result.verdict == Verdict::Ok;
+    let mark = surface.mark(if good { Mark::Good } else { Mark::Bad });
+    let words = surface.strong(result.verdict.words());
+    let total = seconds(result.seconds);
+    surface.line(&format!("{mark} {words}, {total} in all"))?;
+    match &result.failure {
+        Some(failure) => surface.line(&format!("  {}", escape::line(failure))),
+        None => Ok(()),
+    }
+}
+
+fn artifacts(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
+    let count = result.artifacts.len() as u64 + result.more_artifacts;
+    if count == 0 {
+        return Ok(());
+    }
+    let folder = escape::line(&result.header.results.display().to_string());
+    let heading = surface.strong(&format!("artifacts in {folder}"));
+    surface.line(&heading)?;
+    let shown = result.artifacts.iter().take(MOST_ARTIFACTS);
+    for artifact in shown {
+        let path = escape::line(&artifact.path.display().to_string());
+        surface.line(&format!("  {path} ({})", size(artifact.size)))?;
+    }
+    let more = count.saturating_sub(MOST_ARTIFACTS as u64);
+    if more > 0 {
+        surface.line(&format!("  … {more} more"))?;
+    }
+    Ok(())
+}
+
+fn timeline(surface: &mut impl Surface, steps: &[StepResult]) -> io::Result<()> {
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let heading = surface.strong("timeline");
+    surface.line(&heading)?;
+    let end = steps
+        .iter()
+        .map(|step| step.start + step.seconds)
+        .fold(f64::MIN_POSITIVE, f64::max);
+    let names: Vec<String> = steps.iter().map(|step| escape::line(&step.step)).collect();
+    let width = names
+        .iter()
+        .map(|name| name.chars().count())
+        .max()
+        .unwrap_or(0)
+        .min(40);
+    for (step, name) in steps.iter().zip(names) {
+        let column = |seconds: f64| (seconds / end * BAR as f64).round() as usize;
+        let from = column(step.start).min(BAR - 1);
+        let to = column(step.start + step.seconds).clamp(from + 1, BAR);
+        let bar = format!(
+            "{}{}{}",
+            " ".repeat(from),
+            "=".repeat(to - from),
+            " ".repeat(BAR - to)
+        );
+        let took = seconds(step.seconds);
+        let failed = if step.error.is_some() { "  failed" } else { "" };
+        surface.line(&format!("  {name:<width$} |{bar}| {took:>8}{failed}"))?;
+    }
+    Ok(())
+}
+
+fn teardown(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
+    if result.teardown_errors.is_empty() && result.left_behind.is_empty() {
+        // Before an allocation there was nothing to tear down.
+        if result.steps.iter().any(|step| step.step == "allocate") {
+            let mark = surface.mark(Mark::Good);
+            surface.line(&format!(
+                "{mark} nothing left behind: the ledger names nothing of this run"
+            ))?;
+        }
+        return Ok(());
+    }
+    let mark = surface.mark(Mark::Bad);
+    for error in &result.teardown_errors {
+        surface.line(&format!("{mark} teardown: {}", escape::line(error)))?;
+    }
+    for left in &result.left_behind {
+        surface.line(&format!("{mark} left behind: {}", escape::line(left)))?;
+    }
+    if !result.left_behind.is_empty() {
+        surface.line("  run `seectl gc` to remove it")?;
+    }
+    Ok(())
+}
+
+/// Shows one line for each of several runs.
+pub(super) fn of_runs(surface: &mut impl Surface, results: &[RunResult]) -> io::Result<()> {
+    surface.line("")?;
+    let heading = surface.strong(&format!("{} runs", results.len()));
+    surface.line(&heading)?;
+    for result in results {
+        let good = result.verdict == Verdict::Ok;
+        let mark = surface.mark(if good { Mark::Good } else { Mark::Bad });
+        let sample = result
+            .header
+            .sample
+            .as_deref()
+            .and_then(|path| path.file_name());
+        let sample = sample.unwrap_or_default().to_string_lossy();
+        let took = seconds(result.seconds);
+        let short = result.header.identifier.short();
+        surface.line(&format!(
+            "{mark} {short} {took:>8}  {}: {}",
+            escape::line(&sample),
+            result.verdict.words(),
+        ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! Lines with a spinner beneath them: for a terminal.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::escape;
+use super::text::{Mark, Surface};
+
+/// Makes the cursor visible, ends colours, and clears what is left of the spinner's line.
+const RESTORE: &[u8] = b"\r\x1b[0m\x1b[?25h\x1b[K";
+
+/// Shows lines, and what is under way in the last one.
+pub(super) struct Terminal {
+    progress: MultiProgress,
+    spinner: Option<ProgressBar>,
+    has_colour: bool,
+}
+
+impl Terminal {
+    /// `progress` is shared with whoever writes to the same terminal: the log.
+    pub(super) fn new(progress: MultiProgress) -> Self {
+        progress.set_draw_target(ProgressDrawTarget::stdout());
+        // https://no-color.org: present and not empty.
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self {
+            progress,
+            spinner: None,
+            has_colour: !refused && !dumb,
+        }
+    }
+}
+
+impl Surface for Terminal {
+    fn line(&mut self, line: &str) -> io::Result<()> {
+        self.progress.suspend(|| {
+            let mut stdout = io::stdout().lock();
+            writeln!(stdout, "{line}")?;
+            stdout.flush()
+        })
+    }
+
+    fn busy(&mut self, step: Option<&str>) {
+        if let Some(spinner) = self.spinner.take() {
+            spinner.finish_and_clear();
+            self.progress.remove(&spinner);
+        }
+        let Some(step) = step else { return };
+        let spinner = self.progress.add(ProgressBar::new_spinner());
+        if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg}  {elapsed}") {
+            spinner.set_style(style);
+        }
+        spinner.set_message(escape::line(step));
+        spinner.enable_steady_tick(Duration::from_millis(120));
+        self.spinner = Some(spinner);
+    }
+
+    fn mark(&self, mark: Mark) -> &'static str {
+        match (mark, self.has_colour) {
+            (Mark::Good, true) => "\x1b[32m✓\x1b[0m",
+            (Mark::Good, false) => "✓",
+            (Mark::Bad, true) => "\x1b[31m✗\x1b[0m",
+            (Mark::Bad, false) => "✗",
+            (Mark::Note, true) => "\x1b[36m·\x1b[0m",
+            (Mark::Note, false) => "·",
+        }
+    }
+
+    fn strong(&self, text: &str) -> String {
+        if self.has_colour {
+            format!("\x1b[1m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+}
+
+/// Leaves the terminal as it should be, before the process ends on the spot.
+pub(crate) fn restore_terminal() {
+    let mut stdout = io::stdout();
+    if stdout.is_terminal() {
+        // There is nothing to do about a terminal that is gone.
+        let _ = stdout.write_all(RESTORE).and_then(|()| stdout.flush());
+    }
+}
+
+/// Restores the terminal before a panic is reported.
+pub(crate) fn restore_terminal_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        restore_terminal();
+        report(panic);
+    }));
+}

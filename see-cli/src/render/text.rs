@@ -1,0 +1,177 @@
+//! What people read, on whatever surface: live lines while a run goes on, then its sum.
+
+use std::io;
+use std::time::SystemTime;
+
+use see_core::{Event, Value};
+
+use super::escape;
+use super::quantity::seconds;
+use super::screen::{Renderer, Update};
+use super::summary;
+use crate::outcome::Header;
+
+/// Something that lines can be written on.
+pub(super) trait Surface: Send {
+    /// Writes a line.
+    fn line(&mut self, line: &str) -> io::Result<()>;
+    /// Shows that a step is under way, or that none is.
+    fn busy(&mut self, step: Option<&str>);
+    /// The sign before a line.
+    fn mark(&self, mark: Mark) -> &'static str;
+    /// The text so that it stands out.
+    fn strong(&self, text: &str) -> String;
+}
+
+/// What a line tells.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Mark {
+    Good,
+    Bad,
+    Note,
+}
+
+/// Shows updates in lines.
+pub(super) struct Text<S> {
+    surface: S,
+    /// When the run began, in seconds since 1970.
+    started: f64,
+}
+
+impl<S: Surface> Text<S> {
+    pub(super) fn new(surface: S) -> Self {
+        Self {
+            surface,
+            started: 0.0,
+        }
+    }
+
+    fn begin(&mut self, header: &Header) -> io::Result<()> {
+        self.started = header.started;
+        let run = self.surface.strong(&format!("run {}", header.identifier));
+        self.surface.line(&run)?;
+        let path = |path: &std::path::Path| escape::line(&path.display().to_string());
+        if let Some(sample) = &header.sample {
+            self.surface.line(&format!("sample:  {}", path(sample)))?;
+        }
+        if let Some(command) = &header.command {
+            self.surface
+                .line(&format!("command: {}", escape::line(command)))?;
+        }
+        self.surface
+            .line(&format!("results: {}", path(&header.results)))
+    }
+
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        let text = |name| event.get(name).and_then(Value::as_str);
+        match (event.name(), event.said_by()) {
+            ("step_started", "protocol") => {
+                self.surface.busy(text("step"));
+                Ok(())
+            }
+            ("step_finished", "protocol") => {
+                let took = match event.get("seconds") {
+                    Some(Value::Float(seconds)) => *seconds,
+                    _ => 0.0,
+                };
+                let at = unix(event.timestamp());
+                self.step(at, text("step").unwrap_or_default(), took, text("error"))
+            }
+            // Their steps are shown already.
+            (_, "protocol") => Ok(()),
+            (name, "environment") if name.starts_with("pre_") => Ok(()),
+            (name, "environment") if name.starts_with("post_") => {
+                match (name, event.get("forced")) {
+                    ("post_shutdown", Some(Value::Bool(true))) => {
+                        let told = "the guest did not shut down in time: its power was cut";
+                        self.said(unix(event.timestamp()), told)
+                    }
+                    _ => Ok(()),
+                }
+            }
+            _ => self.said(unix(event.timestamp()), &in_words(event)),
+        }
+    }
+
+    fn step(&mut self, at: f64, step: &str, took: f64, error: Option<&str>) -> io::Result<()> {
+        self.surface.busy(None);
+        let at = self.since(at);
+        let took = seconds(took);
+        let step = escape::line(step);
+        match error {
+            None => {
+                let mark = self.surface.mark(Mark::Good);
+                self.surface.line(&format!("{at} {mark} {step} ({took})"))
+            }
+            Some(error) => {
+                let mark = self.surface.mark(Mark::Bad);
+                let error = escape::line(error);
+                self.surface
+                    .line(&format!("{at} {mark} {step} ({took}): {error}"))
+            }
+        }
+    }
+
+    fn said(&mut self, at: f64, what: &str) -> io::Result<()> {
+        let mark = self.surface.mark(Mark::Note);
+        let at = self.since(at);
+        self.surface
+            .line(&format!("{at} {mark} {}", escape::line(what)))
+    }
+
+    /// A time as the seconds since the run began.
+    fn since(&self, at: f64) -> String {
+        format!("{:>8}", seconds((at - self.started).max(0.0)))
+    }
+}
+
+impl<S: Surface> Renderer for Text<S> {
+    fn show(&mut self, update: &Update) -> io::Result<()> {
+        match update {
+            Update::Begin(header) => self.begin(header),
+            Update::Started(step) => {
+                self.surface.busy(Some(step));
+                Ok(())
+            }
+            Update::Ended(step) => {
+                let at = self.started + step.start + step.seconds;
+                self.step(at, &step.step, step.seconds, step.error.as_deref())
+            }
+            Update::Event(event) => self.event(event),
+            Update::Note(note) => self.said(unix(SystemTime::now()), note),
+            Update::Finished(result) => {
+                self.surface.busy(None);
+                summary::of_run(&mut self.surface, result)
+            }
+            // The whole message is on stderr.
+            Update::Failed(_) => {
+                self.surface.busy(None);
+                Ok(())
+            }
+            Update::Summary(results) => summary::of_runs(&mut self.surface, results),
+        }
+    }
+}
+
+fn unix(time: SystemTime) -> f64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
+}
+
+/// The event's name and attributes; values are cut, since a guest may have chosen them.
+fn in_words(event: &Event) -> String {
+    const LONGEST: usize = 200;
+    let mut words = event.name().to_owned();
+    for (name, value) in event.attributes().filter(|(_, value)| !value.is_null()) {
+        let value = match value.as_str() {
+            Some(text) => text.to_owned(),
+            None => serde_json::to_string(value).unwrap_or_default(),
+        };
+        let mut shown: String = value.chars().take(LONGEST).collect();
+        if shown.len() < value.len() {
+            shown.push('…');
+        }
+        words.push_str(&format!(" {name}={shown}"));
+    }
+    words
+}

@@ -1,0 +1,695 @@
+//! The whole program with the fake backend.
+//!
+//! The fake backend is no part of the shipped program. So this test has no harness: told so by its
+//! environment it plays `seectl` itself, with registries of its own, and each test starts it that way.
+
+mod support;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use rustix::process::Signal;
+use serde_json::json;
+
+use support::{PLAY, Place, Running, play};
+
+fn main() -> ExitCode {
+    if std::env::var_os(PLAY).is_some() {
+        return play();
+    }
+    let tests: [(&str, fn()); 19] = [
+        (
+            "a_run_ends_well_and_leaves_nothing_but_its_results",
+            a_run_ends_well,
+        ),
+        ("a_samples_exit_code_is_a_failed_sample", a_failed_sample),
+        ("a_sample_that_never_ends_is_told_apart", an_endless_sample),
+        ("a_failed_step_is_a_failed_sandbox", a_failed_step),
+        (
+            "a_failed_allocation_is_undone_and_recorded",
+            a_failed_allocation,
+        ),
+        (
+            "a_teardown_that_fails_is_a_failed_sandbox_and_names_what_is_left",
+            a_failed_teardown,
+        ),
+        ("what_a_guest_prints_is_harmless", harmless_output),
+        (
+            "json_has_a_line_for_each_event_and_then_the_result",
+            json_lines,
+        ),
+        (
+            "an_interrupt_at_a_stalled_allocation_undoes_it",
+            an_interrupted_allocation,
+        ),
+        (
+            "an_interrupt_during_a_run_ends_it_in_order",
+            an_interrupted_run,
+        ),
+        (
+            "termination_and_hang_up_have_codes_of_their_own",
+            other_signals,
+        ),
+        (
+            "a_second_interrupt_leaves_at_once_and_gc_collects",
+            a_second_interrupt,
+        ),
+        (
+            "each_sample_of_a_folder_has_a_run_and_the_gravest_counts",
+            a_folder_of_samples,
+        ),
+        (
+            "results_go_where_they_are_wanted_and_are_private",
+            results_folder,
+        ),
+        ("a_mistake_is_one_message_and_makes_nothing", mistakes),
+        ("overrides_and_substitutions_reach_the_run", overrides),
+        ("a_sample_that_nothing_uses_is_a_mistake", unused_sample),
+        ("ls_and_gc_tell_the_living_from_the_dead", ls_and_gc),
+        ("a_reader_that_goes_away_stops_no_run", a_closed_pipe),
+    ];
+    let trials = tests.map(|(name, test)| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
+}
+
+fn exit(code: i64) -> serde_json::Value {
+    json!({ "finishes": { "exit_code": code } })
+}
+
+fn a_run_ends_well() {
+    let place = Place::new();
+    place.run_file(json!({}), exit(0));
+    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.stderr, "");
+    for expected in [
+        "ok   poweron (",
+        "ok   wait for ready (",
+        "-    ready",
+        "-    weather sky=\\x1b[31mred",
+        "sample: exit code 0",
+        "nothing left behind",
+        "all went well",
+    ] {
+        assert!(
+            ended.stdout.contains(expected),
+            "no {expected:?} in {}",
+            ended.stdout
+        );
+    }
+    assert!(!ended.stdout.contains('\u{1b}'), "{}", ended.stdout);
+    assert_eq!(place.made(), 0);
+    let results = place.results();
+    let result = std::fs::read(results[0].join("result.json")).unwrap();
+    let result: serde_json::Value = serde_json::from_slice(&result).unwrap();
+    assert_eq!(result["verdict"], "ok");
+    assert_eq!(result["sample"], json!(place.path().join("sample.sh")));
+    assert_eq!(result["sample_result"]["exit_code"], 0);
+    let steps: Vec<&str> = result["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["step"].as_str().unwrap())
+        .collect();
+    assert_eq!(steps.first(), Some(&"allocate"));
+    assert_eq!(steps.last(), Some(&"teardown"));
+}
+
+fn a_failed_sample() {
+    let place = Place::new();
+    place.run_file(json!({}), exit(3));
+    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(
+        ended.stdout.contains("sample: exit code 3"),
+        "{}",
+        ended.stdout
+    );
+    assert!(
+        ended.stdout.contains("the sample failed"),
+        "{}",
+        ended.stdout
+    );
+}
+
+fn an_endless_sample() {
+    let place = Place::new();
+    place.run_file(json!({}), json!({}));
+    let ended = place.output([
+        "run",
+        "run.json",
+        "--sample",
+        "sample.sh",
+        "--runtime",
+        "200ms",
+    ]);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(
+        ended.stdout.contains("did not end by itself"),
+        "{}",
+        ended.stdout
+    );
+    assert!(
+        ended.stdout.contains("ok   trigger start_analysis"),
+        "{}",
+        ended.stdout
+    );
+    let finishes = json!({ "finishes": { "signal": 9, "timed_out": true } });
+    place.run_file(json!({}), finishes);
+    let ended = place.output(["run", "run.json", "--command", "sleep 60"]);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    assert!(
+        ended.stdout.contains("ended by signal 9, its time ran out"),
+        "{}",
+        ended.stdout
+    );
+}
+
+fn a_failed_step() {
+    let place = Place::new();
+    place.run_file(json!({ "faults": { "start": "fail" } }), exit(0));
+    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(ended.stdout.contains("FAIL poweron"), "{}", ended.stdout);
+    assert!(
+        ended.stdout.contains("the fault injected at Start"),
+        "{}",
+        ended.stdout
+    );
+    assert_eq!(place.made(), 0);
+}
+
+fn a_failed_allocation() {
+    let place = Place::new();
+    place.run_file(json!({ "faults": { "domain": "fail" } }), exit(0));
+    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(ended.stdout.contains("FAIL allocate"), "{}", ended.stdout);
+    assert_eq!(place.made(), 0);
+    assert!(place.results()[0].join("result.json").is_file());
+}
+
+fn a_failed_teardown() {
+    let place = Place::new();
+    place.run_file(
+        json!({}),
+        json!({ "finishes": { "exit_code": 0 }, "untidy": true }),
+    );
+    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(
+        ended
+            .stdout
+            .contains("teardown: cleanup: hook commands: it is a mess"),
+        "{}",
+        ended.stdout
+    );
+
+    place.run_file(json!({ "faults": { "release": "fail" } }), exit(0));
+    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    assert!(
+        ended.stdout.contains("left behind: folder disk-"),
+        "{}",
+        ended.stdout
+    );
+    assert!(ended.stdout.contains("seectl gc"), "{}", ended.stdout);
+    assert_eq!(place.made(), 3);
+    let ended = place.output(["gc"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(place.made(), 0);
+}
+
+fn harmless_output() {
+    let place = Place::new();
+    let prints = "plain\n\u{1b}]0;owned\u{7}\u{202e}gpj.exe\u{1b}[2J\n";
+    place.run_file(
+        json!({}),
+        json!({ "finishes": { "exit_code": 0 }, "prints": prints }),
+    );
+    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("  | plain\n"), "{}", ended.stdout);
+    let shown = "  | \\x1b]0;owned\\x07\\u{202e}gpj.exe\\x1b[2J\n";
+    assert!(ended.stdout.contains(shown), "{}", ended.stdout);
+    assert!(!ended.stdout.chars().any(|c| c != '\n' && c.is_control()));
+    assert!(
+        ended
+            .stdout
+            .contains(&format!("stdout ({} bytes)", prints.len())),
+        "{}",
+        ended.stdout
+    );
+}
+
+fn json_lines() {
+    let place = Place::new();
+    place.run_file(json!({}), exit(3));
+    let ended = place.output([
+        "run",
+        "run.json",
+        "--sample",
+        "sample.sh",
+        "--output",
+        "json",
+    ]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let lines = ended.json();
+    assert!(lines[0]["run"]["identifier"].is_string(), "{}", lines[0]);
+    let events: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line["event"].as_str())
+        .collect();
+    let position = |name| {
+        events
+            .iter()
+            .position(|event| *event == name)
+            .unwrap_or_else(|| panic!("no {name}"))
+    };
+    assert!(position("pre_poweron") < position("post_poweron"));
+    assert!(position("post_poweron") < position("ready"));
+    assert!(position("ready") < position("run_sample"));
+    assert!(position("run_sample") < position("sample_finished"));
+    let result = &lines.last().unwrap()["result"];
+    assert_eq!(result["verdict"], "sample_failed");
+    assert_eq!(result["exit_code"], 1);
+    assert_eq!(result["events_not_shown"], 0);
+    let file = std::fs::read(place.results()[0].join("result.json")).unwrap();
+    assert_eq!(
+        *result,
+        serde_json::from_slice::<serde_json::Value>(&file).unwrap()
+    );
+}
+
+fn an_interrupted_allocation() {
+    let place = Place::new();
+    place.run_file(
+        json!({ "faults": { "domain": "stall" }, "stall": "60s" }),
+        exit(0),
+    );
+    let running = Running::start(place.seectl([
+        "run",
+        "run.json",
+        "--sample",
+        "sample.sh",
+        "--output",
+        "json",
+    ]));
+    running.wait_for("\"allocate\"");
+    running.signal(Signal::INT);
+    let ended = running.end();
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    assert_eq!(
+        ended.json().last().unwrap()["result"]["verdict"],
+        "interrupted"
+    );
+    assert_eq!(place.made(), 0);
+}
+
+fn an_interrupted_run() {
+    let place = Place::new();
+    place.run_file(json!({}), json!({}));
+    let running = Running::start(place.seectl([
+        "run",
+        "run.json",
+        "--sample",
+        "sample.sh",
+        "--output",
+        "json",
+    ]));
+    running.wait_for("\"wait for sample_finished\"");
+    running.signal(Signal::INT);
+    let ended = running.end();
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    let lines = ended.json();
+    assert!(lines.iter().any(|line| {
+        line["note"]
+            .as_str()
+            .is_some_and(|note| note.starts_with("SIGINT"))
+    }));
+    let result = &lines.last().unwrap()["result"];
+    assert_eq!(result["verdict"], "interrupted");
+    assert_eq!(result["left_behind"], json!([]));
+    assert_eq!(place.made(), 0);
+    let listed = place.output(["ls", "--output", "json"]);
+    assert_eq!((listed.code, listed.stdout.as_str()), (Some(0), ""));
+}
+
+fn other_signals() {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
+        let place = Place::new();
+        place.run_file(json!({}), json!({}));
+        let running = Running::start(place.seectl([
+            "run",
+            "run.json",
+            "--sample",
+            "sample.sh",
+            "--output",
+            "json",
+        ]));
+        running.wait_for("\"wait for sample_finished\"");
+        running.signal(signal);
+        let ended = running.end();
+        assert_eq!(ended.code, Some(code), "{ended:?}");
+        assert_eq!(place.made(), 0);
+    }
+}
+
+fn a_second_interrupt() {
+    let place = Place::new();
+    place.run_file(
+        json!({ "faults": { "release": "stall" }, "stall": "50s" }),
+        json!({}),
+    );
+    let running = Running::start(place.seectl([
+        "run",
+        "run.json",
+        "--sample",
+        "sample.sh",
+        "--output",
+        "json",
+    ]));
+    running.wait_for("\"wait for sample_finished\"");
+    running.signal(Signal::INT);
+    running.wait_for("\"teardown\"");
+    running.signal(Signal::INT);
+    let ended = running.end();
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    assert!(ended.stderr.contains("run `seectl gc`"), "{}", ended.stderr);
+    assert_eq!(place.made(), 3);
+    let ended = place.output(["gc", "--output", "json"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.json()[0]["outcome"], "collected");
+    assert_eq!(place.made(), 0);
+}
+
+fn a_folder_of_samples() {
+    let place = Place::new();
+    place.run_file(json!({}), exit(3));
+    std::fs::create_dir(place.path().join("samples")).unwrap();
+    for name in ["b", "a"] {
+        std::fs::write(place.path().join("samples").join(name), name).unwrap();
+    }
+    let ended = place.output(["run", "run.json", "--sample", "samples", "--output", "json"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let lines = ended.json();
+    let summary = lines.last().unwrap()["summary"].as_array().unwrap();
+    let samples: Vec<_> = summary.iter().map(|run| run["sample"].clone()).collect();
+    assert_eq!(
+        samples,
+        ["a", "b"].map(|name| json!(place.path().join("samples").join(name)))
+    );
+    assert_eq!(place.results().len(), 2);
+    let ended = place.output(["run", "run.json", "--sample", "samples"]);
+    assert!(ended.stdout.contains("2 runs"), "{}", ended.stdout);
+}
+
+fn results_folder() {
+    use std::os::unix::fs::MetadataExt;
+    let place = Place::new();
+    place.run_file(
+        json!({}),
+        json!({ "finishes": { "exit_code": 0 }, "prints": "x" }),
+    );
+    let deep = place.path().join("deep/er");
+    let ended = place.output([
+        "run",
+        "run.json",
+        "--sample",
+        "sample.sh",
+        "--results",
+        "deep/er",
+    ]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let run = std::fs::read_dir(&deep)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    assert_eq!(std::fs::read(run.join("stdout")).unwrap(), b"x");
+    for folder in [place.path().join("deep"), deep, run] {
+        assert_eq!(
+            std::fs::metadata(&folder).unwrap().mode() & 0o777,
+            0o700,
+            "{}",
+            folder.display()
+        );
+    }
+    let ended = place.output([
+        "run",
+        "run.json",
+        "--set",
+        "hooks.configuration.results_folder=there",
+    ]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(
+        std::fs::read_dir(place.path().join("there"))
+            .unwrap()
+            .count(),
+        1
+    );
+    assert!(!place.path().join("results").exists());
+}
+
+fn mistakes() {
+    let place = Place::new();
+    let folder = place.path().join("made");
+    let fake = format!(r#""backend": "fake", "folder": {}"#, json!(folder));
+    let cases = [
+        (
+            "bad_json",
+            String::from("{\n  \"version\": 1,\n  \"context\": {\n}"),
+        ),
+        (
+            "unknown_key",
+            format!("{{\n  \"version\": 1,\n  \"context\": {{ {fake} }},\n  \"protocl\": []\n}}"),
+        ),
+        (
+            "unknown_context_key",
+            format!("{{ \"version\": 1, \"context\": {{\n  {fake},\n  \"defa\": true }} }}"),
+        ),
+        (
+            "wrong_type",
+            format!("{{ \"version\": 1, \"context\": {{\n  {fake},\n  \"deaf\": \"yes\" }} }}"),
+        ),
+        (
+            "wrong_version",
+            String::from("{ \"version\": 2, \"machine\": {} }"),
+        ),
+        (
+            "unknown_backend",
+            String::from("{ \"version\": 1, \"context\": { \"backend\": \"fakee\" } }"),
+        ),
+        (
+            "unknown_hook",
+            format!(
+                "{{ \"version\": 1, \"context\": {{\n  {fake} }},\n  \"hooks\": {{ \"hooks\": [ {{ \"name\": \"comands\" }} ] }} }}"
+            ),
+        ),
+        (
+            "unknown_shared_key",
+            format!(
+                "{{ \"version\": 1, \"context\": {{\n  {fake} }},\n  \"hooks\": {{ \"configuration\": {{ \"results_foldr\": \"x\" }}, \"hooks\": [ {{ \"name\": \"commands\" }} ] }} }}"
+            ),
+        ),
+        (
+            "null_hooks",
+            format!("{{ \"version\": 1, \"context\": {{\n  {fake} }},\n  \"hooks\": null }}"),
+        ),
+        (
+            "hooks_as_strings",
+            format!(
+                "{{ \"version\": 1, \"context\": {{\n  {fake} }},\n  \"hooks\": {{ \"hooks\": [\"commands\", \"screen\"] }} }}"
+            ),
+        ),
+        (
+            "unknown_step",
+            format!(
+                "{{ \"version\": 1, \"context\": {{\n  {fake} }},\n  \"protocol\": [ {{ \"step\": \"powron\" }} ] }}"
+            ),
+        ),
+        (
+            "unknown_substitution",
+            format!(
+                "{{ \"version\": 1, \"context\": {{\n  {fake} }},\n  \"protocol\": [ {{ \"step\": \"wait\", \"for\": \"${{sampel}}\" }} ] }}"
+            ),
+        ),
+        (
+            "no_sample_given",
+            format!(
+                "{{ \"version\": 1, \"context\": {{\n  {fake} }},\n  \"protocol\": [ {{ \"step\": \"trigger\", \"event\": \"x\", \"attributes\": {{ \"sample\": \"${{sample}}\" }} }} ] }}"
+            ),
+        ),
+    ];
+    let mut shown = String::new();
+    for (name, text) in cases {
+        std::fs::write(place.path().join("run.json"), &text).unwrap();
+        let before = place.everything();
+        let ended = place.output(["run", "run.json"]);
+        assert_eq!(ended.code, Some(2), "{name}: {ended:?}");
+        assert_eq!(ended.stdout, "", "{name}");
+        assert_eq!(place.everything(), before, "{name}");
+        shown.push_str(&format!("# {name}\n{}\n", ended.stderr));
+    }
+    place.run_file(json!({}), exit(0));
+    let before = place.everything();
+    for arguments in [
+        &["run", "none.json"][..],
+        &["run", "run.json", "--set", "context.stall"],
+        &["run", "run.json", "--set", "context.backend=qmu"],
+        &["run", "run.json", "--sample", "none"],
+    ] {
+        let ended = place.output(arguments.iter().copied());
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
+        shown.push_str(&format!("# {}\n{}\n", arguments.join(" "), ended.stderr));
+    }
+    assert_eq!(place.everything(), before);
+    let shown = shown.replace(&json!(folder).to_string(), "\"MADE\"");
+    insta::assert_snapshot!("mistakes", shown);
+}
+
+fn overrides() {
+    let place = Place::new();
+    let path = place.run_file(json!({}), json!({}));
+    let mut run: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    run["protocol"] = json!([
+        { "step": "trigger", "event": "told", "attributes": {
+            "sample": "${sample}", "command": "${command}", "runtime": "${runtime}", "home": "${env:HOME}",
+        }},
+    ]);
+    std::fs::write(&path, run.to_string()).unwrap();
+    let ended = place.output([
+        "run",
+        "run.json",
+        "--sample",
+        "sample.sh",
+        "--command",
+        "sh %s",
+        "--runtime",
+        "90s",
+        "--set",
+        "context.network=true",
+        "--backend",
+        "fake",
+        "--output",
+        "json",
+    ]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let told = ended
+        .json()
+        .into_iter()
+        .find(|line| line["event"] == "told")
+        .unwrap();
+    assert_eq!(
+        told["attributes"],
+        json!({
+            "sample": place.path().join("sample.sh"), "command": "sh %s", "runtime": "90s",
+            "home": place.path().join("home"),
+        })
+    );
+}
+
+fn unused_sample() {
+    let place = Place::new();
+    let path = place.run_file(json!({}), json!({}));
+    let mut run: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    run["protocol"] = json!([{ "step": "poweron" }]);
+    std::fs::write(&path, run.to_string()).unwrap();
+    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(
+        ended.stderr.contains("expected `${sample}` somewhere"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(place.output(["run", "run.json"]).code, Some(0));
+}
+
+fn ls_and_gc() {
+    let place = Place::new();
+    place.run_file(json!({}), json!({}));
+    assert_eq!(place.output(["ls"]).stdout, "no environments\n");
+    assert_eq!(place.output(["gc"]).stdout, "nothing to remove\n");
+    let mut running = Running::start(place.seectl([
+        "run",
+        "run.json",
+        "--sample",
+        "sample.sh",
+        "--output",
+        "json",
+    ]));
+    running.wait_for("\"wait for sample_finished\"");
+
+    let alive = place.output(["ls", "--output", "json"]).json();
+    assert_eq!(alive[0]["state"], "alive");
+    assert_eq!(alive[0]["holdings"].as_array().unwrap().len(), 3);
+    let ended = place.output(["gc"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(
+        ended.stdout.contains("alive: left alone"),
+        "{}",
+        ended.stdout
+    );
+    assert_eq!(place.made(), 3);
+
+    running.child.kill().unwrap();
+    running.child.wait().unwrap();
+    let listed = place.output(["ls"]);
+    assert!(listed.stdout.contains("  orphaned, "), "{}", listed.stdout);
+    assert!(listed.stdout.contains("sample.sh"), "{}", listed.stdout);
+    assert!(
+        place
+            .output(["gc", "--older-than", "1h"])
+            .stdout
+            .contains("left alone")
+    );
+    assert!(
+        place
+            .output(["gc", "--dry-run"])
+            .stdout
+            .contains("would be removed")
+    );
+    assert_eq!(place.made(), 3);
+    // What is not as it was recorded is refused, and said.
+    let disk = std::fs::read_dir(place.path().join("made"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let disk = disk
+        .into_iter()
+        .find(|path| path.to_str().unwrap().contains("disk-"))
+        .unwrap();
+    let aside = place.path().join("aside");
+    std::fs::rename(&disk, &aside).unwrap();
+    std::fs::create_dir(&disk).unwrap();
+    let ended = place.output(["gc"]);
+    assert_eq!(ended.code, Some(6), "{ended:?}");
+    assert!(ended.stdout.contains("refused: "), "{}", ended.stdout);
+    std::fs::remove_dir(&disk).unwrap();
+    std::fs::rename(&aside, &disk).unwrap();
+    let identifier = alive[0]["identifier"].as_str().unwrap();
+    let ended = place.output(["gc", identifier]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(place.made(), 0);
+    assert_eq!(place.output(["gc", identifier]).code, Some(4));
+}
+
+fn a_closed_pipe() {
+    let place = Place::new();
+    place.run_file(json!({}), exit(0));
+    let mut child = place
+        .seectl(["run", "run.json", "--sample", "sample.sh"])
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(place.made(), 0);
+    assert!(place.results()[0].join("result.json").is_file());
+}
