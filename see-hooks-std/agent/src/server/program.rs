@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 
 /// How much of a program's output is read at a time.
 const CHUNK: usize = 32 * 1024;
+/// How many pieces of its output wait.
+const WAITING: usize = 8;
 /// How often a program is looked at that writes nothing.
 const TICK: Duration = Duration::from_millis(20);
 /// How long a program's output has to be silent after its end, where descendants still hold it.
@@ -44,6 +46,8 @@ pub(super) trait Sink {
 pub(super) struct Running {
     child: Child,
     outputs: Receiver<Piece>,
+    /// A piece that was received and did not fit the one before it.
+    kept_back: Option<Piece>,
     started: Instant,
 }
 
@@ -75,7 +79,7 @@ pub(super) fn start(
         .map_err(|error| io_failure(&format!("starting {:?}", command.get_program()), &error))?;
     platform::expose_to_memory_pressure(child.id());
 
-    let (sender, outputs) = mpsc::sync_channel(4);
+    let (sender, outputs) = mpsc::sync_channel(WAITING);
     let readers = move_output(agent, Stream::Stdout, child.stdout.take(), sender.clone())
         .and_then(|()| move_output(agent, Stream::Stderr, child.stderr.take(), sender));
     if let Err(error) = readers {
@@ -93,6 +97,7 @@ pub(super) fn start(
         Running {
             child,
             outputs,
+            kept_back: None,
             started: Instant::now(),
         },
         input,
@@ -245,7 +250,7 @@ impl Running {
                 thread::sleep(Duration::from_millis(1).max(TICK / 4));
                 Err(RecvTimeoutError::Timeout)
             } else {
-                self.outputs.recv_timeout(TICK)
+                self.next_piece()
             };
             match piece {
                 Ok(Piece::Bytes(stream, bytes)) => {
@@ -283,6 +288,28 @@ impl Running {
             stderr_bytes: stderr.written,
             elapsed: ended_at.unwrap_or_else(Instant::now) - self.started,
         }
+    }
+
+    /// The next piece of output; what a program writes byte by byte comes in larger ones.
+    fn next_piece(&mut self) -> Result<Piece, RecvTimeoutError> {
+        let mut piece = match self.kept_back.take() {
+            Some(piece) => piece,
+            None => self.outputs.recv_timeout(TICK)?,
+        };
+        if let Piece::Bytes(stream, bytes) = &mut piece {
+            while bytes.len() <= CHUNK {
+                match self.outputs.try_recv() {
+                    // Two chunks still fit a frame.
+                    Ok(Piece::Bytes(same, more)) if same == *stream => bytes.extend(more),
+                    Ok(other) => {
+                        self.kept_back = Some(other);
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+        }
+        Ok(piece)
     }
 
     /// Hands on what the limit leaves of these bytes.
