@@ -23,7 +23,7 @@ use crate::error::libvirt;
 use crate::host::{has_program, short_folder};
 use crate::machine::{Channel, Holdings, Machine, Native, Parts, remove_domain};
 use crate::network::{self, NetworkPlan};
-use crate::storage::{self, Storage};
+use crate::storage::{self, Owners, Storage};
 
 pub use self::configuration::{
     Acceleration, Clone, Disk, DomainSection, Network, QemuConfiguration,
@@ -77,7 +77,7 @@ impl Backend for Qemu {
             Some(ref section) => section.plan(daemon)?,
         };
         let domain = domain::prepare(&configuration, &hypervisor, &network).await?;
-        let storage = configuration.storage(daemon)?;
+        let storage = configuration.storage(hypervisor.owners())?;
         if !has_program(storage::QEMU_IMG) {
             return Err(missing(storage::QEMU_IMG, "qemu-utils"));
         }
@@ -240,7 +240,8 @@ impl Qemu {
             xml.set_agent_channel(socket);
         }
         let console = run_path.join("console.log");
-        let console = xml.set_console_file(&console).then_some(console);
+        let relabel = self.hypervisor.owners() == Owners::Kept;
+        let console = xml.set_console_file(&console, relabel).then_some(console);
 
         stop.check("define the domain")?;
         let text = xml.to_string();

@@ -18,6 +18,15 @@ use crate::error::blocking;
 pub(crate) use self::format::{Format, inspect};
 pub(crate) use self::qemu_img::PROGRAM as QEMU_IMG;
 
+/// What the hypervisor does to the owners of files that it hands to QEMU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owners {
+    /// Nothing: QEMU runs with this user's rights.
+    Kept,
+    /// QEMU runs on another account, which is given every file that is not excepted.
+    Changed,
+}
+
 /// How the disk of a sandbox comes to be.
 #[derive(Debug, Clone)]
 pub(crate) struct Storage {
@@ -25,13 +34,12 @@ pub(crate) struct Storage {
     parent: PathBuf,
     prefix: &'static str,
     copy_on_write: bool,
-    /// Whether QEMU runs on another account and has to get through the folder.
-    shared: bool,
+    owners: Owners,
 }
 
 impl Storage {
     /// Disks below the folder that the user named, or below the host's for large temporary files.
-    pub(crate) fn new(pool: Option<PathBuf>, copy_on_write: bool, shared: bool) -> Self {
+    pub(crate) fn new(pool: Option<PathBuf>, copy_on_write: bool, owners: Owners) -> Self {
         let (parent, prefix) = match pool {
             // python-see's name: the identifier alone.
             Some(pool) => (pool, ""),
@@ -41,7 +49,7 @@ impl Storage {
             parent,
             prefix,
             copy_on_write,
-            shared,
+            owners,
         }
     }
 
@@ -58,7 +66,7 @@ impl Storage {
         stop: &StopToken,
     ) -> Result<DiskSource> {
         let folder = entry.create_folder().await?;
-        if self.shared {
+        if self.owners == Owners::Changed {
             // Others may pass the folder to a file whose name they know; libvirt gives the file
             // itself to the emulator's account.
             let folder = folder.clone();
@@ -84,6 +92,7 @@ impl Storage {
         let backing = Backing {
             file: image.path.clone(),
             format: format.name().to_owned(),
+            relabel: self.owners == Owners::Kept,
         };
         Ok(DiskSource {
             file: disk,

@@ -6,7 +6,7 @@ use see_libvirt::xml::DomainXml;
 use serde::Deserialize;
 
 use crate::network::{NetworkConfiguration, NetworkPlan};
-use crate::storage::Storage;
+use crate::storage::{Owners, Storage};
 
 /// The `context` section of a run file, for the backend `qemu`.
 #[derive(Debug, Deserialize)]
@@ -107,6 +107,15 @@ impl Hypervisor {
     pub(super) fn is_daemon(&self) -> bool {
         matches!(self, Self::Uri(_))
     }
+
+    /// Only the system's daemon, which is root, has another account for QEMU. The embedded
+    /// driver is told not to use it.
+    pub(super) fn owners(&self) -> Owners {
+        match self {
+            Self::Uri(uri) if !uri.contains(":///session") => Owners::Changed,
+            _ => Owners::Kept,
+        }
+    }
 }
 
 /// The word for the driver that needs no daemon.
@@ -152,7 +161,7 @@ impl QemuConfiguration {
         Ok(Hypervisor::Uri(uri.as_str().to_owned()))
     }
 
-    pub(super) fn storage(&self, daemon: bool) -> Result<Storage> {
+    pub(super) fn storage(&self, owners: Owners) -> Result<Storage> {
         let (pool, copy_on_write) = match &self.disk.clone {
             None => (None, true),
             Some(clone) => (clone.storage_pool_path.as_ref(), clone.copy_on_write),
@@ -161,7 +170,7 @@ impl QemuConfiguration {
             None => None,
             Some(path) => Some(path.existing_folder("a folder for disks")?),
         };
-        Ok(Storage::new(pool, copy_on_write, daemon))
+        Ok(Storage::new(pool, copy_on_write, owners))
     }
 }
 

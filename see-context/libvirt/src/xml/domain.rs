@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::domain_device::{Disk, DiskSource, Interface, device_of};
+use super::domain_device::{Disk, DiskSource, Interface, device_of, keep_owner};
 use super::error::XmlError;
 use super::label;
 use super::tree::{Document, Element};
@@ -232,30 +232,24 @@ impl DomainXml {
         );
     }
 
-    /// Writes the first serial port to a file. Where the user's XML has one of another kind it
-    /// is left alone, and the answer is `false`.
-    pub fn set_console_file(&mut self, file: &Path) -> bool {
+    /// Writes what the guest says on its first serial port to a file. Where the XML has a serial
+    /// port or console already that is left alone, and the answer is `false`.
+    ///
+    /// `relabel` as in [`DiskSource::relabel`].
+    pub fn set_console_file(&mut self, file: &Path, relabel: bool) -> bool {
         let devices = self.devices_element();
         let console = |child: &Element| matches!(child.name(), "serial" | "console");
-        if devices
-            .children()
-            .any(|child| console(child) && child.attribute("type").as_deref() != Some("pty"))
-        {
+        if devices.children().any(console) {
             return false;
         }
-        devices.remove_children(console);
+        let mut source = Element::new("source").with("path", file.to_string_lossy());
+        if !relabel {
+            source.append(keep_owner());
+        }
         devices.append(
             Element::new("serial")
                 .with("type", "file")
-                .with_child(
-                    Element::new("source")
-                        .with("path", file.to_string_lossy())
-                        .with_child(
-                            Element::new("seclabel")
-                                .with("model", "dac")
-                                .with("relabel", "no"),
-                        ),
-                )
+                .with_child(source)
                 .with_child(Element::new("target").with("port", "0")),
         );
         true

@@ -50,17 +50,21 @@ pub struct DiskSource {
     /// The images beneath, nearest first; the chain ends behind the last. libvirt then reads no
     /// header to find out.
     pub backing: Vec<Backing>,
-    /// Whether libvirt may change the owner of the image to the emulator's user.
+    /// Whether libvirt may change the owner of the image to the emulator's user. `false` writes
+    /// a label of the model `dac`, which only a driver with root's rights has.
     pub relabel: bool,
 }
 
-/// An image beneath another: never written, and never given another owner.
+/// An image beneath another, which is never written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backing {
     /// The image, absolute.
     pub file: PathBuf,
     /// Its format.
     pub format: String,
+    /// Whether libvirt may change its owner. `false` writes a label of the model `dac`, which
+    /// only a driver with root's rights has.
+    pub relabel: bool,
 }
 
 impl DiskSource {
@@ -85,11 +89,14 @@ fn source(file: &Path, relabel: bool) -> Element {
     if relabel {
         return source;
     }
-    source.with_child(
-        Element::new("seclabel")
-            .with("model", "dac")
-            .with("relabel", "no"),
-    )
+    source.with_child(keep_owner())
+}
+
+/// Keeps libvirt from giving a file to the emulator's user.
+pub(super) fn keep_owner() -> Element {
+    Element::new("seclabel")
+        .with("model", "dac")
+        .with("relabel", "no")
 }
 
 fn chain(backing: &[Backing]) -> Element {
@@ -98,7 +105,7 @@ fn chain(backing: &[Backing]) -> Element {
         Some((nearest, rest)) => Element::new("backingStore")
             .with("type", "file")
             .with_child(Element::new("format").with("type", &nearest.format))
-            .with_child(source(&nearest.file, false))
+            .with_child(source(&nearest.file, nearest.relabel))
             .with_child(chain(rest)),
     }
 }

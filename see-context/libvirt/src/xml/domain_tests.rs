@@ -77,6 +77,7 @@ fn a_backing_chain_is_written_out_to_its_end_and_keeps_its_owner() {
     let backing = vec![Backing {
         file: PathBuf::from("/images/base.qcow2"),
         format: "qcow2".to_owned(),
+        relabel: false,
     }];
     domain.set_disk(&source(backing)).unwrap();
     let text = domain.to_string();
@@ -190,14 +191,14 @@ fn the_agent_has_one_channel_and_the_console_one_file() {
         assert_eq!(domain.agent_socket(), Some(PathBuf::from(socket)));
     }
     assert_eq!(domain.to_string().matches(AGENT_CHANNEL).count(), 1);
-    assert!(domain.set_console_file("/run/console.log".as_ref()));
+    assert!(domain.set_console_file("/run/console.log".as_ref(), true));
     assert_eq!(
         domain.console_file(),
         Some(PathBuf::from("/run/console.log"))
     );
     let mut tcp =
         DomainXml::parse("<domain><devices><serial type='tcp'/></devices></domain>").unwrap();
-    assert!(!tcp.set_console_file("/run/console.log".as_ref()));
+    assert!(!tcp.set_console_file("/run/console.log".as_ref(), true));
 }
 
 #[test]
