@@ -24,13 +24,15 @@ mod checksum;
 mod error;
 mod field;
 mod frame;
+mod guest;
 mod reply;
 mod request;
 
 pub use checksum::crc32;
 pub use error::ProtocolError;
 pub use frame::{Decoder, Frame};
-pub use reply::{Exit, FailureCode, Info, JobState, MAX_MESSAGE, Outcome, Process, Reply, Stream};
+pub use guest::{Exit, Info, JobState, MAX_MESSAGE, Outcome, Process, Stream};
+pub use reply::{FailureCode, Reply};
 pub use request::{MAX_ARGUMENTS, MAX_DEADLINE, Placement, Program, Request, Run, Upload};
 
 /// The name of the agent's virtio-serial channel; in a Linux guest
