@@ -128,6 +128,9 @@ impl Turn {
     }
 
     /// Starts to listen for an event, so that one that fires before the wait for it is not missed.
+    ///
+    /// Who finds out that an event `X` will never fire says so with the event `not_X`, whose attribute
+    /// `message` tells why; that ends a wait for `X` as well.
     pub fn listen(&mut self, name: &str) -> Listener {
         let (sender, heard) = mpsc::channel(1);
         let handler = Handler::Plain(Arc::new(move |event: &Event| {
@@ -137,7 +140,10 @@ impl Turn {
         Listener {
             name: name.to_owned(),
             heard,
-            _ear: self.hear(name, handler),
+            _ears: [
+                self.hear(name, handler.clone()),
+                self.hear(&format!("not_{name}"), handler),
+            ],
         }
     }
 
@@ -145,13 +151,21 @@ impl Turn {
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] at the deadline; [`ErrorKind::Stopped`] when the environment is stopped;
-    /// [`ErrorKind::Guest`] as soon as the machine is off, since nothing in it can fire an event then.
+    /// [`ErrorKind::Guest`] as soon as the machine is off, since nothing in it can fire an event then, or
+    /// when somebody says that the event will not come.
     pub async fn wait(&mut self, listener: &mut Listener, timeout: Duration) -> Result<Event> {
         let what = format!("wait for {}", listener.name);
         let heard = self
             .until(timeout, &what, || listener.heard.try_recv().ok())
             .await?;
-        heard.ok_or_else(|| Error::timeout(format!("the event {}", listener.name), timeout))
+        let heard =
+            heard.ok_or_else(|| Error::timeout(format!("the event {}", listener.name), timeout))?;
+        if heard.name() == listener.name {
+            return Ok(heard);
+        }
+        let why = heard.get("message").and_then(Value::as_str);
+        let why = why.unwrap_or("the event will not come").to_owned();
+        Err(Error::new(ErrorKind::Guest, why).during(what))
     }
 
     /// Lets time pass, and handles what is posted meanwhile.
@@ -351,7 +365,7 @@ fn power_event(name: &'static str, attributes: &[(Text, Value)]) -> Event {
 pub struct Listener {
     name: String,
     heard: mpsc::Receiver<Event>,
-    _ear: Ear,
+    _ears: [Ear; 2],
 }
 
 /// The last event of one name.

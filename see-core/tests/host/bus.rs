@@ -425,3 +425,22 @@ async fn a_wait_hears_an_event_that_fired_between_listening_and_waiting() {
     drop(turn);
     environment.deallocate().await;
 }
+
+#[tokio::test]
+async fn a_wait_ends_when_somebody_says_that_the_event_will_not_come() {
+    let (_host, mut environment) = environment().await;
+    let context = environment.context("hook");
+    let mut turn = environment.turn().await.unwrap();
+    let mut ear = turn.listen("ready");
+    context
+        .post(Event::new("not_ready").with("message", "no agent answers"))
+        .unwrap();
+    let error = turn
+        .wait(&mut ear, Duration::from_secs(60))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Guest);
+    assert_eq!(error.to_string(), "wait for ready: no agent answers");
+    drop((ear, turn));
+    environment.deallocate().await;
+}

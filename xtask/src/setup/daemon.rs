@@ -226,6 +226,7 @@ fn start_unit() -> Result<State, Failure> {
 }
 
 fn start_by_hand() -> Result<Started, Failure> {
+    super::account::open_kvm()?;
     let folder = folder();
     fs::create_dir_all(&folder).doing(format_args!("cannot make {}", folder.display()))?;
     let program = std::env::current_exe().doing("cannot find this program")?;

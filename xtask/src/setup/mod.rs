@@ -1,5 +1,6 @@
 //! `setup`: sees what this host lacks, and does only that.
 
+mod account;
 mod apt;
 mod daemon;
 mod needs;
@@ -61,22 +62,25 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
 /// Installs what is missing for the purpose; silent when nothing is.
 pub(crate) fn install(purpose: Purpose) -> Result<(), Failure> {
     let missing = needs::missing(purpose);
-    if missing.is_empty() {
-        return Ok(());
+    if !missing.is_empty() {
+        println!("setup: missing {}", needs::described(&missing));
+        apt::install(&missing)?;
+        let still = needs::missing(purpose);
+        if !still.is_empty() {
+            return Err(Failure::with(
+                exit_code::FAILED,
+                format!(
+                    "apt-get succeeded, yet still missing: {}",
+                    needs::described(&still)
+                ),
+            ));
+        }
     }
-    println!("setup: missing {}", needs::described(&missing));
-    apt::install(&missing)?;
-    let still = needs::missing(purpose);
-    if still.is_empty() {
-        return Ok(());
+    if account::is_missing() {
+        println!("setup: missing the account that emulators run as");
+        account::make()?;
     }
-    Err(Failure::with(
-        exit_code::FAILED,
-        format!(
-            "apt-get succeeded, yet still missing: {}",
-            needs::described(&still)
-        ),
-    ))
+    Ok(())
 }
 
 /// Makes `qemu:///system` answer, starting libvirtd where nobody else did.
