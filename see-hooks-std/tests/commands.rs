@@ -445,6 +445,20 @@ async fn a_guest_that_restarts_becomes_ready_again() {
 }
 
 #[tokio::test]
+async fn a_guest_that_restarts_itself_becomes_ready_again() {
+    let (mut world, _guest) = ready().await;
+    world.control.guest_reboots();
+    support::until("ready again", || world.all("ready").len() == 2).await;
+    let again = Event::new("run_command").with("command", "echo again");
+    world.trigger(again).await;
+    assert_eq!(
+        text(&world.event("command_finished").await, "output"),
+        "again\n"
+    );
+    world.end().await;
+}
+
+#[tokio::test]
 async fn an_end_in_the_middle_of_a_sample_leaves_nothing() {
     let (mut world, _guest) = ready().await;
     let run = sample(&world, "exec sleep 600");

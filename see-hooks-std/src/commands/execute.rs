@@ -59,9 +59,11 @@ async fn carry_out(guest: &Guest, order: &Order, output: &mut Option<Output>) ->
     let way = guest.way().await?;
     let made = Output::new(guest.context(), order.kind);
     let output = output.insert(
-        match (&order.sample, &guest.configuration().results_folder) {
-            (Some(sample), Some(folder)) => {
-                made.with_files(folder.path(), &name_of(sample)).await?
+        match (order.kind, &guest.configuration().results_folder) {
+            (Kind::Sample, Some(folder)) => {
+                let name = order.sample.as_deref().map(name_of);
+                let name = name.as_deref().unwrap_or("command");
+                made.with_files(folder.path(), name).await?
             }
             _ => made,
         },

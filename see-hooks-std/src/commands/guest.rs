@@ -91,6 +91,17 @@ impl Guest {
         self.reach.send_replace(Reach::Off);
     }
 
+    /// The guest switched itself off. While its agent is looked for, that look tells so itself.
+    pub(super) fn ended_by_itself(&self) {
+        self.reach.send_if_modified(|reach| {
+            let was_ready = matches!(reach, Reach::Ready(_));
+            if was_ready {
+                *reach = Reach::Off;
+            }
+            was_ready
+        });
+    }
+
     /// Somebody else knows the guest's address.
     pub(super) fn learn_address(&self, address: &str) {
         match address.parse() {

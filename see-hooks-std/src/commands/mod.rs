@@ -14,9 +14,9 @@
 //! `bad_agent` (what answers is not an agent).
 //!
 //! # Running
-//! - `run_sample`: `sample` (a file of the host), `command` (text for the guest's shell in which
-//!   `{sample}` stands for the file in the guest, or a list of arguments, which no shell sees;
-//!   left out: the sample itself, made executable), `async_flag` (run it in the background of the
+//! - `run_sample`: `sample` (a file of the host; left out where the command needs none), `command`
+//!   (text for the guest's shell in which `{sample}` stands for the file in the guest, or a list of
+//!   arguments, which no shell sees; left out: the sample itself, made executable), `async_flag` (run it in the background of the
 //!   agent, so that it outlives the connection), `deadline` (seconds, or a text such as `90s`).
 //!   Posts `sample_started` (`sample`, `command`, `pid`), `sample_output` (`stream`, `text`; the
 //!   first part only), and at last `sample_finished`, whatever happened.
@@ -50,9 +50,11 @@ use std::sync::Arc;
 pub struct CommandsHook;
 
 /// The events after which the guest boots.
-const BOOTS: [&str; 2] = ["post_poweron", "post_restart"];
+const BOOTS: [&str; 3] = ["post_poweron", "post_restart", "guest_reboot"];
 /// The events after which nobody is in the guest any more.
 const ENDS: [&str; 3] = ["post_poweroff", "post_shutdown", "pre_restart"];
+/// The events that tell of a guest that ended by itself.
+const GUEST_ENDS: [&str; 2] = ["guest_poweroff", "guest_crash"];
 
 #[async_trait]
 impl Hook for CommandsHook {
@@ -79,6 +81,10 @@ impl Hook for CommandsHook {
         for name in ENDS {
             let guest = Arc::clone(&guest);
             context.subscribe(name, move |_| guest.is_gone());
+        }
+        for name in GUEST_ENDS {
+            let guest = Arc::clone(&guest);
+            context.subscribe(name, move |_| guest.ended_by_itself());
         }
         for name in ["run_sample", "run_command"] {
             let guest = Arc::clone(&guest);

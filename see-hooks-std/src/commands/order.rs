@@ -58,6 +58,8 @@ impl Order {
             (Kind::Sample, Some(Value::Text(path))) if !path.as_str().is_empty() => {
                 Some(Path::new(path.as_str()).to_owned())
             }
+            // A command may be all there is to run.
+            (Kind::Sample, None) if attribute("command").is_some() => None,
             (Kind::Sample, _) => {
                 wrong("sample", "the path of a file");
                 None
@@ -66,7 +68,9 @@ impl Order {
         };
         let command = match (kind, attribute("command")) {
             (Kind::Sample, None) => Some(Command::Sample),
-            (Kind::Sample, Some(Value::Text(text))) if text.as_str().is_empty() => {
+            (Kind::Sample, Some(Value::Text(text)))
+                if text.as_str().is_empty() && sample.is_some() =>
+            {
                 Some(Command::Sample)
             }
             (_, Some(Value::Text(text))) => Some(Command::Shell(text.as_str().to_owned())),
@@ -165,6 +169,17 @@ mod tests {
         );
         assert_eq!(order.program("linux").arguments, [b"{sample}"]);
         assert_eq!(order.deadline, Duration::from_secs(300));
+    }
+
+    #[test]
+    fn a_command_needs_no_sample() {
+        let order = read(
+            Event::new("run_sample")
+                .with("sample", Value::Null)
+                .with("command", "id"),
+        );
+        assert_eq!((order.sample, order.mistake), (None, None));
+        assert_eq!(order.command, Command::Shell("id".to_owned()));
     }
 
     #[test]
