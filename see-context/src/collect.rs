@@ -146,6 +146,9 @@ fn root(request: &CollectRequest) -> Result<Collected> {
         }
     }
     if !request.dry_run {
+        if embedded::is_last(path, request.identifier)? {
+            emulator::clear(&request.resource.name, request)?;
+        }
         embedded::withdraw(path, request.identifier)?;
     }
     Ok(Collected::Removed)

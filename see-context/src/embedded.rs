@@ -173,8 +173,14 @@ pub(crate) fn is_abandoned(path: &Path, identifier: Identifier) -> Result<bool> 
     if path.file_name().is_none_or(|found| found != name.as_str()) {
         return Ok(false);
     }
+    is_last(path, identifier)
+}
+
+/// Whether a root has no user but this one.
+pub(crate) fn is_last(path: &Path, identifier: Identifier) -> Result<bool> {
+    let own = identifier.to_string();
     match fs::read_dir(path.join("users")) {
-        Ok(mut users) => Ok(users.next().is_none()),
+        Ok(users) => Ok(users.flatten().all(|user| user.file_name() == own.as_str())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(
             Error::io("the embedded driver's root cannot be looked at", error)

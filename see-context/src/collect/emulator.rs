@@ -15,39 +15,62 @@ use super::late;
 /// Ends the emulator of the environment, wherever it is on this host.
 pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
     let uuid = request.identifier.to_string();
-    let Some((pid, handle)) = find(&uuid, &request.resource.location)? else {
+    let root = &request.resource.location;
+    let found = find(|line| has_arguments(line, &uuid, root))?;
+    if found.is_empty() {
         return Ok(Collected::AlreadyGone);
-    };
-    if request.dry_run {
-        return Ok(Collected::Removed);
     }
-    let failed = |error: rustix::io::Errno| {
-        Error::io("the emulator cannot be ended", error.into()).subject(format!("process {pid}"))
-    };
-    match pidfd_send_signal(&handle, Signal::KILL) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-        Err(error) => return Err(failed(error)),
-    }
-    loop {
-        let left = request.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(late(request, "the emulator"));
-        }
-        let wait = rustix::event::Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: left.subsec_nanos().into(),
-        };
-        let mut ended = [PollFd::new(&handle, PollFlags::IN)];
-        match poll(&mut ended, Some(&wait)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => return Ok(Collected::Removed),
-            Err(error) => return Err(failed(error)),
-        }
-    }
+    end(found, request)?;
+    Ok(Collected::Removed)
 }
 
-/// A living emulator with this UUID that keeps its state in this root.
-fn find(uuid: &str, root: &str) -> Result<Option<(i32, OwnedFd)>> {
+/// Ends what still runs in a root that nobody uses: libvirt asks emulators what they can do, and
+/// one that is being asked outlives a killed libvirt.
+pub(super) fn clear(root: &str, request: &CollectRequest) -> Result<()> {
+    end(
+        find(|line| is_emulator(line) && is_in(line, root))?,
+        request,
+    )
+}
+
+fn end(found: Vec<(i32, OwnedFd)>, request: &CollectRequest) -> Result<()> {
+    if request.dry_run {
+        return Ok(());
+    }
+    for (pid, handle) in found {
+        let failed = |error: rustix::io::Errno| {
+            Error::io("the emulator cannot be ended", error.into())
+                .subject(format!("process {pid}"))
+        };
+        match pidfd_send_signal(&handle, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        loop {
+            let left = request.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(late(request, "the emulator"));
+            }
+            let wait = rustix::event::Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            let mut ended = [PollFd::new(&handle, PollFlags::IN)];
+            match poll(&mut ended, Some(&wait)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => break,
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The living processes whose command line is such a one.
+fn find(wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<(i32, OwnedFd)>> {
+    let is_wanted =
+        |process: &Path| fs::read(process.join("cmdline")).is_ok_and(|line| wanted(&line));
+    let mut found = Vec::new();
     let processes = fs::read_dir("/proc")
         .map_err(|error| Error::io("the host's processes cannot be listed", error))?;
     for process in processes {
@@ -60,7 +83,7 @@ fn find(uuid: &str, root: &str) -> Result<Option<(i32, OwnedFd)>> {
         else {
             continue;
         };
-        if !is_emulator(&process.path(), uuid, root) {
+        if !is_wanted(&process.path()) {
             continue;
         }
         let Some(number) = Pid::from_raw(pid) else {
@@ -70,29 +93,38 @@ fn find(uuid: &str, root: &str) -> Result<Option<(i32, OwnedFd)>> {
             continue;
         };
         // The number may have gone to another process before the handle was taken.
-        if is_emulator(&process.path(), uuid, root) {
-            return Ok(Some((pid, handle)));
+        if is_wanted(&process.path()) {
+            found.push((pid, handle));
         }
     }
-    Ok(None)
+    Ok(found)
+}
+
+/// Whether the program is an emulator of QEMU's.
+fn is_emulator(line: &[u8]) -> bool {
+    let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = program
+        .rsplit(|byte| *byte == b'/')
+        .next()
+        .unwrap_or_default();
+    name.starts_with(b"qemu-system-") || name == b"qemu-kvm"
+}
+
+/// Whether an argument names a file in this root.
+fn is_in(line: &[u8], root: &str) -> bool {
+    let inside = format!("{root}/");
+    line.windows(inside.len())
+        .any(|part| part == inside.as_bytes())
 }
 
 /// By its arguments: `-uuid UUID`, and a file in the root.
-fn is_emulator(process: &Path, uuid: &str, root: &str) -> bool {
-    fs::read(process.join("cmdline")).is_ok_and(|line| has_arguments(&line, uuid, root))
-}
-
 fn has_arguments(line: &[u8], uuid: &str, root: &str) -> bool {
     let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-    let inside = format!("{root}/");
-    arguments
-        .windows(2)
-        .any(|pair| pair == [b"-uuid".as_slice(), uuid.as_bytes()])
-        && arguments.iter().any(|argument| {
-            argument
-                .windows(inside.len())
-                .any(|part| part == inside.as_bytes())
-        })
+    is_emulator(line)
+        && is_in(line, root)
+        && arguments
+            .windows(2)
+            .any(|pair| pair == [b"-uuid".as_slice(), uuid.as_bytes()])
 }
 
 #[cfg(test)]
@@ -101,7 +133,7 @@ mod tests {
 
     #[test]
     fn an_emulator_is_known_by_uuid_and_root_together() {
-        let line = b"qemu\0-object\0{\"file\":\"/tmp/see-1/lib/key\"}\0-uuid\0abc\0-S\0";
+        let line = b"/usr/bin/qemu-system-x86_64\0-object\0{\"file\":\"/tmp/see-1/lib/key\"}\0-uuid\0abc\0-S\0";
         assert!(has_arguments(line, "abc", "/tmp/see-1"));
         assert!(!has_arguments(line, "abc", "/tmp/see"));
         assert!(!has_arguments(line, "ab", "/tmp/see-1"));

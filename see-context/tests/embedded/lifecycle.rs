@@ -174,3 +174,42 @@ fn an_allocation_that_fails_or_is_stopped_leaves_nothing() {
         lab.host.finish(LIMIT).await.unwrap();
     });
 }
+
+#[test]
+fn the_users_xml_keeps_what_it_says_and_kvm_becomes_emulation_when_asked() {
+    runtime().block_on(async {
+        let lab = Lab::new();
+        let xml = "<domain type='kvm'>\n<title>mine &amp; yours</title>\n\
+            <metadata><lab:room xmlns:lab='https://lab.example/1'>4</lab:room></metadata>\n\
+            <memory unit='MiB'>64</memory><cpu mode='host-passthrough'/>\n\
+            <os><type arch='x86_64'>hvm</type></os>\n<devices>\n\
+            <disk type='file' device='cdrom'><target dev='hda' bus='ide'/></disk>\n\
+            <disk type='file'><target dev='vda' bus='virtio'/></disk>\n</devices></domain>";
+        std::fs::write(lab.folder.path().join("domain.xml"), xml).unwrap();
+        let identifier = Identifier::random();
+        let json = r#"{"acceleration": "tcg", "domain": {"configuration": "domain.xml"},
+            "disk": {"image": "base.qcow2"}}"#;
+        let environment = lab.allocate(json, identifier).await.unwrap();
+        environment.sandbox().start().await.unwrap();
+        let native = environment.sandbox().native().unwrap();
+        let native: &see_context::Native = native.downcast_ref().unwrap();
+        let text = native.domain.xml().await.unwrap();
+        for part in [
+            "<domain type='qemu'",
+            "<title>mine &amp; yours</title>",
+            "<lab:room xmlns:lab=\"https://lab.example/1\">4</lab:room>",
+            &format!("id=\"{identifier}\""),
+            "<cpu mode='maximum'",
+        ] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        let domain = see_libvirt::xml::DomainXml::parse(&text).unwrap();
+        assert_eq!(domain.label(), Some(identifier.to_string()));
+        let disks = domain.disks();
+        assert_eq!(disks[0].source, None, "the cdrom got an image");
+        assert!(disks[1].source.is_some());
+        assert!(environment.deallocate().await.errors.is_empty());
+        lab.assert_nothing_left(identifier);
+        lab.host.finish(LIMIT).await.unwrap();
+    });
+}
