@@ -58,16 +58,14 @@ async fn carry_out(guest: &Guest, order: &Order, output: &mut Option<Output>) ->
     }
     let way = guest.way().await?;
     let made = Output::new(guest.context(), order.kind);
-    let output = output.insert(
-        match (order.kind, &guest.configuration().results_folder) {
-            (Kind::Sample, Some(folder)) => {
-                let name = order.sample.as_deref().map(name_of);
-                let name = name.as_deref().unwrap_or("command");
-                made.with_files(folder.path(), name).await?
-            }
-            _ => made,
-        },
-    );
+    let output = output.insert(match (order.kind, &guest.configuration().results_folder) {
+        (Kind::Sample, Some(folder)) => {
+            let name = order.sample.as_deref().map(name_of);
+            let name = name.as_deref().unwrap_or("command");
+            made.with_files(folder.path(), name).await?
+        }
+        _ => made,
+    });
     match way {
         Way::Nobody => Err(
             Error::new(ErrorKind::Unsupported, "there is no agent in the guest")

@@ -6,7 +6,8 @@
 //!   `message`, `seconds` since power-on;
 //! - `ready` (`seconds`) when the agent answers, then `ip_address`, with `address` when the guest
 //!   has one. On a network the latter waits for the address;
-//! - or `not_ready` (`cause`, `message`, `seconds`) when it gives up.
+//! - or `not_ready` (`cause`, `message`, `seconds`) when it gives up, or `not_ip_address` when the
+//!   agent answers and no address comes; a wait for the event without `not_` ends with it.
 //!
 //! Causes: `no_power` (the machine is off), `no_channel` (the host's end of the guest channel
 //! cannot be opened), `no_boot_output` (the guest's console is still empty), `no_lease` (the guest
@@ -49,10 +50,11 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct CommandsHook;
 
-/// The events after which the guest boots.
-const BOOTS: [&str; 3] = ["post_poweron", "post_restart", "guest_reboot"];
+/// The events after which the guest boots. Not `post_restart`: a guest that was asked to restart runs on
+/// for a while.
+const BOOTS: [&str; 3] = ["post_poweron", "restarted", "guest_reboot"];
 /// The events after which nobody is in the guest any more.
-const ENDS: [&str; 3] = ["post_poweroff", "post_shutdown", "pre_restart"];
+const ENDS: [&str; 2] = ["post_poweroff", "post_shutdown"];
 /// The events that tell of a guest that ended by itself.
 const GUEST_ENDS: [&str; 2] = ["guest_poweroff", "guest_crash"];
 

@@ -335,7 +335,7 @@ impl Search<'_> {
             Err(why) => {
                 tracing::warn!("`ip_address` is not posted: {}", why.message);
                 self.guest
-                    .post_surely(why.event("not_ready", self.since))
+                    .post_surely(why.event("not_ip_address", self.since))
                     .await;
             }
         }
