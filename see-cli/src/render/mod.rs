@@ -13,6 +13,7 @@ mod screen;
 mod summary;
 mod terminal;
 mod text;
+mod words;
 
 pub(crate) use escape::line as escape_line;
 pub(crate) use failure::failure;

@@ -2,8 +2,14 @@
 
 use std::time::Duration;
 
-/// `0.21 s`, `75.3 s`, `12m 05s`.
-pub(crate) fn seconds(seconds: f64) -> String {
+/// `4 ms`, `0.21 s`, `75.3 s`, `12m 05s`.
+pub(super) fn seconds(seconds: f64) -> String {
+    if seconds < 0.001 {
+        return String::from("<1 ms");
+    }
+    if seconds < 0.1 {
+        return format!("{:.0} ms", seconds * 1000.0);
+    }
     if seconds < 10.0 {
         return format!("{seconds:.2} s");
     }
@@ -56,6 +62,8 @@ mod tests {
 
     #[test]
     fn quantities_are_short() {
+        assert_eq!(seconds(0.0), "<1 ms");
+        assert_eq!(seconds(0.0042), "4 ms");
         assert_eq!(seconds(0.214), "0.21 s");
         assert_eq!(seconds(75.34), "75.3 s");
         assert_eq!(seconds(725.0), "12m 05s");

@@ -28,6 +28,8 @@ pub(super) fn of_run(surface: &mut impl Surface, result: &RunResult) -> io::Resu
                 sample::output(surface, name, &result.header.results.join(path))?;
             }
         }
+    } else {
+        gathered(surface, result)?;
     }
     artifacts(surface, result)?;
     timeline(surface, &result.steps)?;
@@ -51,6 +53,18 @@ pub(super) fn of_run(surface: &mut impl Surface, result: &RunResult) -> io::Resu
         Some(failure) => surface.line(&format!("  {}", escape::line(failure))),
         None => Ok(()),
     }
+}
+
+/// What a sample printed whose end nobody saw: the hook's files are there all the same.
+fn gathered(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
+    for artifact in result.artifacts.iter().take(MOST_ARTIFACTS) {
+        let ending = artifact.path.extension().and_then(|ending| ending.to_str());
+        if let Some(name @ ("stdout" | "stderr")) = ending {
+            let name = format!("{name} so far");
+            sample::output(surface, &name, &result.header.results.join(&artifact.path))?;
+        }
+    }
+    Ok(())
 }
 
 fn artifacts(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {

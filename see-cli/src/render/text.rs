@@ -1,6 +1,7 @@
 //! What people read, on whatever surface: live lines while a run goes on, then its sum.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use see_core::{Event, Value};
@@ -9,6 +10,7 @@ use super::escape;
 use super::quantity::seconds;
 use super::screen::{Renderer, Update};
 use super::summary;
+use super::words;
 use crate::outcome::Header;
 
 /// Something that lines can be written on.
@@ -36,6 +38,8 @@ pub(super) struct Text<S> {
     surface: S,
     /// When the run began, in seconds since 1970.
     started: f64,
+    /// Where its results lie: paths beneath it are shown without it.
+    results: PathBuf,
 }
 
 impl<S: Surface> Text<S> {
@@ -43,11 +47,13 @@ impl<S: Surface> Text<S> {
         Self {
             surface,
             started: 0.0,
+            results: PathBuf::new(),
         }
     }
 
     fn begin(&mut self, header: &Header) -> io::Result<()> {
         self.started = header.started;
+        self.results.clone_from(&header.results);
         let run = self.surface.strong(&format!("run {}", header.identifier));
         self.surface.line(&run)?;
         let path = |path: &std::path::Path| escape::line(&path.display().to_string());
@@ -89,7 +95,12 @@ impl<S: Surface> Text<S> {
                     _ => Ok(()),
                 }
             }
-            _ => self.said(unix(event.timestamp()), &in_words(event)),
+            // The whole output comes at the end.
+            ("sample_output", _) => Ok(()),
+            _ => {
+                let words = words::of(event, &self.results);
+                self.said(unix(event.timestamp()), &words)
+            }
         }
     }
 
@@ -156,22 +167,4 @@ impl<S: Surface> Renderer for Text<S> {
 fn unix(time: SystemTime) -> f64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     since.unwrap_or_default().as_secs_f64()
-}
-
-/// The event's name and attributes; values are cut, since a guest may have chosen them.
-fn in_words(event: &Event) -> String {
-    const LONGEST: usize = 200;
-    let mut words = event.name().to_owned();
-    for (name, value) in event.attributes().filter(|(_, value)| !value.is_null()) {
-        let value = match value.as_str() {
-            Some(text) => text.to_owned(),
-            None => serde_json::to_string(value).unwrap_or_default(),
-        };
-        let mut shown: String = value.chars().take(LONGEST).collect();
-        if shown.len() < value.len() {
-            shown.push('…');
-        }
-        words.push_str(&format!(" {name}={shown}"));
-    }
-    words
 }

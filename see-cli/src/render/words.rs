@@ -1,0 +1,100 @@
+//! An event in one line.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use see_core::{Event, SAMPLE_FINISHED, Value};
+
+use crate::outcome::SampleResult;
+
+/// What is shown of one value; a guest may have chosen it.
+const LONGEST: usize = 200;
+
+/// The event's name and what it says; not yet harmless for a terminal.
+///
+/// Paths beneath `results` are shown without it. The time is left out, since each line has one.
+pub(super) fn of(event: &Event, results: &Path) -> String {
+    if event.name() == SAMPLE_FINISHED {
+        return format!("{}: {}", event.name(), SampleResult::of(event).words());
+    }
+    let mut words = event.name().to_owned();
+    // A message says in a sentence what the other attributes say to programs.
+    if let Some(message) = event.get("message").and_then(Value::as_str) {
+        push(&mut words, format_args!(": {}", shortened(message)));
+        return words;
+    }
+    for (name, value) in event.attributes() {
+        let shown = match value {
+            Value::Null => continue,
+            _ if name == "seconds" => continue,
+            Value::Float(number) => format!("{number:.3}"),
+            Value::Text(text) => shortened(within(text.as_str(), results)),
+            _ => shortened(&serde_json::to_string(value).unwrap_or_default()),
+        };
+        push(&mut words, format_args!(" {name}={shown}"));
+    }
+    words
+}
+
+fn within<'a>(text: &'a str, results: &Path) -> &'a str {
+    let inside = Path::new(text).strip_prefix(results).ok();
+    match inside.and_then(Path::to_str) {
+        Some(inside) if !results.as_os_str().is_empty() && !inside.is_empty() => inside,
+        _ => text,
+    }
+}
+
+fn shortened(text: &str) -> String {
+    let mut shown: String = text.chars().take(LONGEST).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}
+
+fn push(words: &mut String, arguments: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = words.write_fmt(arguments);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_short() {
+        let results = Path::new("/r/run");
+        let words = |event: Event| of(&event, results);
+        assert_eq!(words(Event::new("ready").with("seconds", 3.5)), "ready");
+        assert_eq!(
+            words(Event::new("ip_address").with("address", "192.0.2.1")),
+            "ip_address address=192.0.2.1"
+        );
+        assert_eq!(
+            words(Event::new("screenshot_taken").with("path", "/r/run/a/b.png")),
+            "screenshot_taken path=a/b.png"
+        );
+        assert_eq!(
+            words(
+                Event::new("waiting_for_guest")
+                    .with("cause", "no_lease")
+                    .with("message", "no lease yet")
+            ),
+            "waiting_for_guest: no lease yet"
+        );
+        assert_eq!(
+            words(
+                Event::new("sample_finished")
+                    .with("exit_code", 3)
+                    .with("stdout", "/r/run/x")
+            ),
+            "sample_finished: exit code 3"
+        );
+        assert_eq!(
+            words(Event::new("x").with("y", "z".repeat(300)))
+                .chars()
+                .count(),
+            4 + 201
+        );
+    }
+}
