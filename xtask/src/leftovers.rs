@@ -2,7 +2,7 @@
 //! folders, network interfaces, leases. Two looks, before and after, tell what
 //! is new; what was there before is nobody's business of ours.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
 use std::os::unix::net::UnixStream;
@@ -28,6 +28,8 @@ const PROGRAMS: [&str; 6] = [
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Look {
     things: BTreeSet<String>,
+    /// The command lines of the processes among the things.
+    lines: BTreeMap<String, String>,
 }
 
 impl Look {
@@ -35,10 +37,10 @@ impl Look {
     pub(crate) fn now() -> Self {
         let mut things = BTreeSet::new();
         daemon_objects(&mut things);
-        processes(&mut things);
+        let lines = processes(&mut things);
         folders(&mut things);
         interfaces_and_leases(&mut things);
-        Self { things }
+        Self { things, lines }
     }
 
     /// What is there now and was not at this look. Waits for what is ending.
@@ -48,6 +50,30 @@ impl Look {
             left = Self::now()
                 .things
                 .difference(&self.things)
+                .cloned()
+                .collect();
+            left.is_empty()
+        });
+        left
+    }
+
+    /// What is there of the run with this identifier, whoever else runs something. Waits for what is
+    /// ending.
+    pub(crate) fn left_of(identifier: &str) -> Vec<String> {
+        // Short paths are made of the identifier's first digits.
+        let digits: String = identifier.chars().filter(|c| *c != '-').take(16).collect();
+        let mut left = Vec::new();
+        command::wait_until(DEADLINE, || {
+            let look = Self::now();
+            left = look
+                .things
+                .iter()
+                .filter(|thing| {
+                    let line = look.lines.get(*thing).map_or("", String::as_str);
+                    [thing.as_str(), line]
+                        .iter()
+                        .any(|text| text.contains(identifier) || text.contains(&digits))
+                })
                 .cloned()
                 .collect();
             left.is_empty()
@@ -82,7 +108,8 @@ fn daemon_objects(into: &mut BTreeSet<String>) {
     }
 }
 
-fn processes(into: &mut BTreeSet<String>) {
+fn processes(into: &mut BTreeSet<String>) -> BTreeMap<String, String> {
+    let mut lines = BTreeMap::new();
     for pid in names("/proc") {
         if !pid.bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
@@ -93,9 +120,12 @@ fn processes(into: &mut BTreeSet<String>) {
         let program = String::from_utf8_lossy(program);
         let name = program.rsplit('/').next().unwrap_or_default();
         if PROGRAMS.iter().any(|known| name.starts_with(known)) {
-            into.insert(format!("process {pid} ({name})"));
+            let thing = format!("process {pid} ({name})");
+            lines.insert(thing.clone(), String::from_utf8_lossy(&line).into_owned());
+            into.insert(thing);
         }
     }
+    lines
 }
 
 fn folders(into: &mut BTreeSet<String>) {
@@ -151,6 +181,9 @@ mod tests {
         let entry = format!("folder {}", folder.path().display());
         assert!(!before.things.contains(&entry));
         assert!(Look::now().things.contains(&entry));
+        let name = folder.path().file_name().expect("it has one");
+        let own = Look::left_of(&name.to_string_lossy());
+        assert_eq!(own, [entry.as_str()]);
         folder.close().expect("removed");
         assert!(!Look::now().things.contains(&entry));
     }

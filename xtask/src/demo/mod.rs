@@ -34,7 +34,6 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     let folder = workspace::target().join("demo");
     let results = folder.join("results");
     let run_file = prepare(&folder, &results, &image)?;
-    let before = Look::now();
     println!(
         "   {:.2} s after the command: seectl starts\n",
         started.elapsed().as_secs_f64()
@@ -60,8 +59,10 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
         println!("results:    {}", own.display());
     }
     // What is left is worth telling also when the run went wrong.
-    nothing_left(&seectl, own.as_deref(), &before)?;
-    println!("nothing left behind: checked");
+    nothing_left(&seectl, own.as_deref())?;
+    if own.is_some() {
+        println!("nothing left behind: checked");
+    }
     match status.code() {
         Some(SAMPLE_FAILED) if own.is_some() => {
             println!(
@@ -144,17 +145,18 @@ fn run_description(image: &str) -> serde_json::Value {
 
 /// Looks for everything the run may have left: in seectl's own list, and on
 /// the host, where processes, folders and interfaces can be seen.
-fn nothing_left(seectl: &Path, own: Option<&Path>, before: &Look) -> Result<(), Failure> {
-    let mut left = before.left_since();
+fn nothing_left(seectl: &Path, own: Option<&Path>) -> Result<(), Failure> {
+    let Some(identifier) = own.and_then(Path::file_name) else {
+        return Ok(());
+    };
+    let identifier = identifier.to_string_lossy();
+    let mut left = Look::left_of(&identifier);
     let listed = command::output(
         Command::new(seectl).args(["ls", "--output", "json"]),
         Duration::from_secs(60),
     )?;
-    if let Some(identifier) = own.and_then(Path::file_name) {
-        let identifier = identifier.to_string_lossy();
-        if listed.contains(&*identifier) {
-            left.push(format!("environment {identifier} in the ledger"));
-        }
+    if listed.contains(&*identifier) {
+        left.push(format!("environment {identifier} in the ledger"));
     }
     if left.is_empty() {
         return Ok(());
