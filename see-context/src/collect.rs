@@ -23,10 +23,16 @@ use crate::error::{blocking, libvirt};
 use crate::machine::{remove_domain, remove_network};
 use crate::network::NETWORK;
 use crate::qemu::DOMAIN;
+use crate::storage::pool::{self, POOL};
 
 /// Every collector of this crate.
-pub(crate) fn all() -> [Arc<dyn Collector>; 3] {
-    [Arc::new(Domains), Arc::new(Networks), Arc::new(Roots)]
+pub(crate) fn all() -> [Arc<dyn Collector>; 4] {
+    [
+        Arc::new(Domains),
+        Arc::new(Networks),
+        Arc::new(Pools),
+        Arc::new(Roots),
+    ]
 }
 
 #[derive(Debug)]
@@ -34,6 +40,9 @@ struct Domains;
 
 #[derive(Debug)]
 struct Networks;
+
+#[derive(Debug)]
+struct Pools;
 
 #[derive(Debug)]
 struct Roots;
@@ -96,6 +105,17 @@ impl Collector for Networks {
             remove_network(&network).await?;
         }
         Ok(Collected::Removed)
+    }
+}
+
+#[async_trait]
+impl Collector for Pools {
+    fn kind(&self) -> &str {
+        POOL
+    }
+
+    async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
+        pool::collect(request, &open(request).await?).await
     }
 }
 

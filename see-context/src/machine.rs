@@ -57,6 +57,7 @@ pub(crate) struct Machine {
 pub(crate) struct Holdings {
     pub(crate) domain: Option<Entry>,
     pub(crate) network: Option<(see_libvirt::Network, Entry)>,
+    pub(crate) pool: Option<(see_libvirt::StoragePool, Entry)>,
     /// Files, folders and whatever else its collector removes by itself.
     pub(crate) others: Vec<Entry>,
     /// The embedded driver's root, which the last sandbox of the process removes.
@@ -178,6 +179,15 @@ impl Holdings {
                 Err(error) => {
                     note(&mut first, Err(error.subject(network.name())));
                     self.network = Some((network, entry));
+                }
+            }
+        }
+        if let Some((pool, entry)) = self.pool.take() {
+            match crate::storage::pool::remove(&pool).await {
+                Ok(()) => note(&mut first, entry.gone().await),
+                Err(error) => {
+                    note(&mut first, Err(error.subject(pool.name())));
+                    self.pool = Some((pool, entry));
                 }
             }
         }

@@ -153,6 +153,7 @@ struct Entries {
     disk: Entry,
     root: Option<Entry>,
     network: Option<Entry>,
+    pool: Option<Entry>,
     domain: Entry,
 }
 
@@ -173,6 +174,7 @@ impl Qemu {
             disk,
             root,
             network,
+            pool,
             domain,
         } = entries;
         let run_path = run.create_folder().await;
@@ -201,6 +203,14 @@ impl Qemu {
             }
         };
 
+        if let Some(entry) = pool
+            && let Some(folder) = source.file.parent()
+        {
+            let made = storage::pool::create(&entry, &connection, folder).await;
+            // An entry without its pool is left to the collector, which finds out.
+            making.holdings.pool = Some((made?, entry));
+        }
+
         let mut xml = self.domain.clone();
         let name = identifier.to_string();
         xml.set_identity(&name, &name);
@@ -218,16 +228,10 @@ impl Qemu {
                 },
                 Some(entry),
             ) => {
+                // An entry without its network is left to the collector, which finds out.
                 let made =
-                    network::create(plan, addresses.as_ref(), &connection, &entry, stop).await;
-                match made {
-                    Ok(network) => making.holdings.network = Some((network, entry)),
-                    Err(error) => {
-                        // Whether it came to be is found out by its collector.
-                        making.holdings.others.push(entry);
-                        return Err(error);
-                    }
-                }
+                    network::create(plan, addresses.as_ref(), &connection, &entry, stop).await?;
+                making.holdings.network = Some((made, entry));
                 xml.connect_network(&name, false);
             }
             (NetworkPlan::None, _) => {
@@ -293,12 +297,17 @@ impl Qemu {
             }
             _ => None,
         };
-        let (has_root, has_network) = (root.is_some(), network.is_some());
+        let pool = match &self.hypervisor {
+            Hypervisor::Uri(uri) => self.storage.pool_intent(identifier, uri)?,
+            Hypervisor::Embedded => None,
+        };
+        let (has_root, has_network, has_pool) = (root.is_some(), network.is_some(), pool.is_some());
         let planned: Vec<Resource> = [
             Some(run_intent(identifier)?),
             Some(self.storage.intent(identifier)?),
             root,
             network,
+            pool,
             Some(Resource::new(DOMAIN, identifier.to_string(), location)),
         ]
         .into_iter()
@@ -315,6 +324,7 @@ impl Qemu {
             disk: next()?,
             root: if has_root { Some(next()?) } else { None },
             network: if has_network { Some(next()?) } else { None },
+            pool: if has_pool { Some(next()?) } else { None },
             domain: next()?,
         })
     }

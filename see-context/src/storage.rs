@@ -4,6 +4,7 @@
 //! chain, and not to change its owner, so that neither a guest nor the hypervisor touches it.
 
 mod format;
+pub(crate) mod pool;
 mod qemu_img;
 
 use std::os::unix::fs::PermissionsExt;
@@ -33,6 +34,7 @@ pub(crate) struct Storage {
     /// The folder in which each sandbox gets one named by its identifier.
     parent: PathBuf,
     prefix: &'static str,
+    is_pool: bool,
     copy_on_write: bool,
     owners: Owners,
 }
@@ -40,6 +42,7 @@ pub(crate) struct Storage {
 impl Storage {
     /// Disks below the folder that the user named, or below the host's for large temporary files.
     pub(crate) fn new(pool: Option<PathBuf>, copy_on_write: bool, owners: Owners) -> Self {
+        let is_pool = pool.is_some();
         let (parent, prefix) = match pool {
             // python-see's name: the identifier alone.
             Some(pool) => (pool, ""),
@@ -48,6 +51,7 @@ impl Storage {
         Self {
             parent,
             prefix,
+            is_pool,
             copy_on_write,
             owners,
         }
@@ -56,6 +60,26 @@ impl Storage {
     /// The folder for a sandbox's disk, to be written down before it is made.
     pub(crate) fn intent(&self, identifier: Identifier) -> Result<Resource> {
         Resource::folder(&self.parent, format!("{}{identifier}", self.prefix))
+    }
+
+    /// The storage pool that shows the disk, where the user named a pool's folder.
+    pub(crate) fn pool_intent(
+        &self,
+        identifier: Identifier,
+        uri: &str,
+    ) -> Result<Option<Resource>> {
+        if !self.is_pool {
+            return Ok(None);
+        }
+        let folder = self
+            .parent
+            .canonicalize()
+            .map_err(|error| {
+                Error::io("the folder for disks cannot be used", error)
+                    .subject(self.parent.display())
+            })?
+            .join(identifier.to_string());
+        pool::intent(identifier, uri, &folder).map(Some)
     }
 
     /// Makes the folder and the disk in it.
