@@ -1,0 +1,321 @@
+//! Samples that fight back: the run ends in time, with what was gathered, says how it ended, and leaves nothing.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use see_tests::{Home, Live, Outcome, assert_nothing_remains};
+use serde_json::{Value, json};
+
+/// The longest boot, emulated on a busy machine, with all that comes before and after the sample.
+const AROUND: Duration = Duration::from_secs(120);
+/// How long samples may run that do not end.
+const RUNTIME: Duration = Duration::from_secs(12);
+
+/// The exit codes that `seectl --help` documents.
+const OK: Option<i32> = Some(0);
+const SAMPLE_FAILED: Option<i32> = Some(1);
+const SAMPLE_UNFINISHED: Option<i32> = Some(3);
+const SANDBOX_FAILED: Option<i32> = Some(4);
+
+/// A finished run of a sample.
+struct Ran {
+    home: Home,
+    outcome: Outcome,
+    result: Value,
+    took: Duration,
+    /// The most memory that `seectl` had, in bytes.
+    memory: u64,
+}
+
+#[test]
+fn a_sample_that_never_ends_is_ended_at_its_deadline() {
+    let _alone = alone();
+    let ran = run("echo begun; while :; do :; done", RUNTIME, json!({}));
+    ran.assert_ended(SAMPLE_UNFINISHED, "sample_unfinished");
+    ran.assert_in_time(RUNTIME);
+    ran.assert_failure_names("sample_finished");
+    assert_eq!(ran.printed(), b"begun\n");
+}
+
+#[test]
+fn a_sample_that_prints_for_ever_fills_neither_memory_nor_disk() {
+    let _alone = alone();
+    let ran = run("echo begun; yes 0123456789abcdef", RUNTIME, json!({}));
+    ran.assert_ended(SAMPLE_UNFINISHED, "sample_unfinished");
+    ran.assert_in_time(RUNTIME);
+    ran.assert_failure_names("sample_finished");
+    assert!(ran.printed().starts_with(b"begun\n0123456789abcdef\n"));
+    ran.assert_bounded();
+}
+
+#[test]
+fn a_gibibyte_of_output_is_cut_and_the_result_says_so() {
+    let _alone = alone();
+    let time = Duration::from_secs(240);
+    let sample = "echo begun; yes 0123456789abcdef | head -c 1073741824; exit 5";
+    let ran = run(sample, time, json!({}));
+    ran.assert_ended(SAMPLE_FAILED, "sample_failed");
+    assert_eq!(ran.result["sample_result"]["exit_code"], 5);
+    assert_eq!(ran.result["sample_result"]["truncated"], true);
+    let finished = ran.outcome.events("sample_finished");
+    assert_eq!(finished.len(), 1, "{finished:?}");
+    let written = finished[0]["attributes"]["stdout_bytes"].as_u64();
+    assert_eq!(written, Some(6 + (1 << 30)));
+    assert!(ran.printed().starts_with(b"begun\n0123456789abcdef\n"));
+    ran.assert_bounded();
+}
+
+#[test]
+fn a_sample_that_forks_for_ever_is_ended_at_its_deadline() {
+    let _alone = alone();
+    let sample = "echo begun; bomb() { bomb | bomb & }; bomb; while :; do bomb; done";
+    let ran = run(sample, RUNTIME, json!({}));
+    ran.assert_ended(SAMPLE_UNFINISHED, "sample_unfinished");
+    ran.assert_in_time(RUNTIME);
+    // Which comes first depends on whom the guest's kernel starves.
+    if ran.result["sample_result"]["agent_lost"] != true {
+        ran.assert_failure_names("sample_finished");
+    }
+    assert_eq!(ran.printed(), b"begun\n");
+}
+
+#[test]
+fn a_sample_that_kills_the_agent_is_told_from_one_that_never_ends() {
+    let _alone = alone();
+    let sample = "echo begun; sleep 1; kill -9 $(pidof see-agent); sleep 600";
+    let time = Duration::from_secs(60);
+    let ran = run(sample, time, json!({}));
+    ran.assert_ended(SAMPLE_UNFINISHED, "sample_unfinished");
+    ran.assert_in_time(time);
+    assert_eq!(
+        ran.result["sample_result"]["agent_lost"], true,
+        "{}",
+        ran.result
+    );
+    assert_eq!(ran.result["sample_result"]["timed_out"], false);
+    assert_eq!(ran.printed(), b"begun\n");
+}
+
+#[test]
+fn a_sample_that_keeps_killing_the_agent_is_ended_in_time() {
+    let _alone = alone();
+    let sample = "echo begun; sleep 1; while :; do kill -9 $(pidof see-agent); done";
+    let time = Duration::from_secs(60);
+    let ran = run(sample, time, json!({}));
+    ran.assert_ended(SAMPLE_UNFINISHED, "sample_unfinished");
+    ran.assert_in_time(time);
+    assert_eq!(
+        ran.result["sample_result"]["agent_lost"], true,
+        "{}",
+        ran.result
+    );
+    assert_eq!(ran.printed(), b"begun\n");
+}
+
+#[test]
+fn a_sample_that_switches_the_machine_off_ends_the_run_at_once() {
+    let _alone = alone();
+    let time = Duration::from_secs(60);
+    let ran = run("echo begun; sleep 1; poweroff -f", time, json!({}));
+    ran.assert_ended(SAMPLE_UNFINISHED, "sample_unfinished");
+    ran.assert_in_time(Duration::from_secs(20));
+    if ran.result["sample_result"]["agent_lost"] != true {
+        ran.assert_failure_names("switched itself off");
+    }
+    assert_eq!(ran.printed(), b"begun\n");
+}
+
+#[test]
+fn a_sample_that_floods_the_console_meets_its_limit() {
+    let _alone = alone();
+    let limits = json!({ "limits": { "console": "256KiB" } });
+    let time = Duration::from_secs(60);
+    let ran = run("echo begun; exec yes flood > /dev/ttyS0", time, limits);
+    ran.assert_ended(SANDBOX_FAILED, "sandbox_failed");
+    ran.assert_in_time(time);
+    ran.assert_failure_names("context.limits.console");
+    assert_eq!(ran.printed(), b"begun\n");
+    ran.assert_bounded();
+}
+
+#[test]
+fn a_sample_that_fills_its_disk_meets_its_limit() {
+    let _alone = alone();
+    let limits = json!({ "limits": { "disk": "32MiB" } });
+    let time = Duration::from_secs(60);
+    let ran = run(
+        "echo begun; exec dd if=/dev/urandom of=/root/big bs=65536",
+        time,
+        limits,
+    );
+    ran.assert_ended(SANDBOX_FAILED, "sandbox_failed");
+    ran.assert_in_time(time);
+    ran.assert_failure_names("context.limits.disk");
+    assert_eq!(ran.printed(), b"begun\n");
+}
+
+#[test]
+fn what_a_sample_prints_moves_no_terminal() {
+    let _alone = alone();
+    let home = Home::new();
+    // A title, a cleared screen, a cursor at home, the C1 form of an escape, a bell, a backspace, a link.
+    let printed = "title \\033]0;owned\\007 clear \\033[2J\\033[H c1 \\302\\233 31m bell \\007 back \\010 \
+                   link \\033]8;;http://example.invalid\\033\\134here \\r over \\n";
+    home.write("sample\u{1b}[31m.sh", format!("printf '{printed}'\n"));
+    home.run_file(context(&json!({})));
+    let outcome = home.run(
+        [
+            "run",
+            "run.json",
+            "--sample",
+            "sample\u{1b}[31m.sh",
+            "--command",
+            "sh {sample}",
+        ],
+        AROUND,
+    );
+    assert_eq!(outcome.code, OK, "{outcome:#?}");
+    assert!(outcome.stdout.contains("clear"), "{outcome:#?}");
+    for text in [&outcome.stdout, &outcome.stderr] {
+        let mut strange = text.chars().filter(|c| c.is_control() && *c != '\n');
+        assert_eq!(strange.next(), None, "{text:?}");
+    }
+}
+
+/// Runs this shell script in an embedded machine, to its end.
+fn run(sample: &str, runtime: Duration, settings: Value) -> Ran {
+    let home = Home::new();
+    home.write("sample.sh", sample);
+    home.run_file(context(&settings));
+    let mut command = home.seectl();
+    command
+        .args([
+            "run",
+            "run.json",
+            "--sample",
+            "sample.sh",
+            "--command",
+            "sh {sample}",
+        ])
+        .args([
+            "--runtime",
+            &format!("{}s", runtime.as_secs()),
+            "--output",
+            "json",
+        ]);
+    let begin = Instant::now();
+    let mut live = Live::start(&mut command);
+    let status = format!("/proc/{}/status", live.pid());
+    let mut memory = 0;
+    see_tests::until("the end of the run", AROUND + runtime, || {
+        memory = memory.max(peak(&status));
+        !live.runs()
+    });
+    let outcome = live.finish(AROUND);
+    let took = begin.elapsed();
+    let result = outcome.result()["result"].clone();
+    assert!(result.is_object(), "no result: {outcome:#?}");
+    let identifier = result["identifier"]
+        .as_str()
+        .expect("a result names its run");
+    assert_nothing_remains(identifier);
+    assert_eq!(home.listed(), Vec::<Value>::new());
+    assert_eq!(result["left_behind"], json!([]), "{result}");
+    Ran {
+        home,
+        outcome,
+        result,
+        took,
+        memory,
+    }
+}
+
+impl Ran {
+    fn assert_ended(&self, code: Option<i32>, verdict: &str) {
+        assert_eq!(
+            self.outcome.code, code,
+            "{:#}\n{}",
+            self.result, self.outcome.stderr
+        );
+        assert_eq!(self.result["verdict"], verdict, "{:#}", self.result);
+        assert_eq!(
+            self.result["exit_code"].as_i64().map(|code| code as i32),
+            code
+        );
+    }
+
+    /// The sample's own time, and not much more.
+    fn assert_in_time(&self, runtime: Duration) {
+        let limit = runtime + AROUND / 2;
+        assert!(self.took < limit, "took {:?}, at most {limit:?}", self.took);
+    }
+
+    fn assert_failure_names(&self, cause: &str) {
+        let failure = self.result["failure"].as_str().unwrap_or_default();
+        assert!(failure.contains(cause), "{:#}", self.result);
+    }
+
+    /// Whatever the sample writes, the host keeps little of it.
+    fn assert_bounded(&self) {
+        assert!(self.memory > 0, "the memory was never measured");
+        assert!(
+            self.memory < 200 << 20,
+            "{} MiB of memory",
+            self.memory >> 20
+        );
+        let shown = self.outcome.stdout.len();
+        assert!(shown < 4 << 20, "{shown} bytes of events");
+        let kept: u64 = self.artifacts().map(|(_, size)| size).sum();
+        assert!(kept < 80 << 20, "{kept} bytes of results");
+    }
+
+    /// What is kept of the sample's standard output.
+    fn printed(&self) -> Vec<u8> {
+        let mut files: Vec<PathBuf> = self
+            .artifacts()
+            .map(|(path, _)| path)
+            .filter(|path| path.extension().is_some_and(|end| end == "stdout"))
+            .collect();
+        assert_eq!(files.len(), 1, "{:#}", self.result);
+        let path = files.pop().expect("there is one");
+        assert!(path.starts_with(self.home.path("results")), "{path:?}");
+        std::fs::read(path).expect("an artifact can be read")
+    }
+
+    fn artifacts(&self) -> impl Iterator<Item = (PathBuf, u64)> {
+        let folder = PathBuf::from(self.result["results"].as_str().expect("a results folder"));
+        let listed = self.result["artifacts"].as_array().expect("a list").clone();
+        listed.into_iter().map(move |artifact| {
+            let path = artifact["path"].as_str().expect("an artifact has a path");
+            let size = artifact["size"].as_u64().expect("an artifact has a size");
+            (folder.join(path), size)
+        })
+    }
+}
+
+fn context(settings: &Value) -> Value {
+    let mut context = Home::embedded();
+    context["memory"] = json!("128MiB");
+    for (key, value) in settings.as_object().expect("settings are an object") {
+        context[key] = value.clone();
+    }
+    context
+}
+
+/// The most memory that a process had so far, in bytes; 0 when it is gone.
+fn peak(status: &str) -> u64 {
+    let text = std::fs::read_to_string(status).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.trim().strip_suffix("kB"));
+    number
+        .and_then(|number| number.trim().parse::<u64>().ok())
+        .unwrap_or(0)
+        << 10
+}
+
+/// One machine at a time: the sample is to use it up.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
