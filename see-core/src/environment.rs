@@ -225,9 +225,7 @@ impl Shared {
             let state = match change {
                 SandboxChange::Rebooted => {
                     let asked = std::mem::take(&mut lock(&self.power).restart_asked);
-                    if !asked {
-                        self.tell(Event::new("guest_reboot"));
-                    }
+                    self.tell(Event::new(if asked { "restarted" } else { "guest_reboot" }));
                     continue;
                 }
                 // Reports may be late or lost: what counts is how the machine stands now.

@@ -261,7 +261,8 @@ impl Turn {
         self.change(Transition::Poweroff, []).await
     }
 
-    /// Asks the guest to restart.
+    /// Asks the guest to restart. `post_restart` follows once it was asked; `restarted` is posted when it
+    /// does, and until then the old guest runs on.
     ///
     /// # Errors
     /// As [`Turn::poweron`].
