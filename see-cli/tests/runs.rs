@@ -139,26 +139,42 @@ fn a_failed_sample() {
 
 fn an_endless_sample() {
     let place = Place::new();
-    place.run_file(json!({}), json!({}));
-    let ended = place.output([
+    // Nobody tells of its end: the step that waits for it gives up.
+    let path = place.run_file(json!({}), json!({ "prints_and_hangs": "so far" }));
+    let mut run: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    run["protocol"] = json!([
+        { "step": "poweron" },
+        { "step": "trigger", "event": "run_sample", "attributes": { "sample": "${sample}" } },
+        { "step": "wait", "for": "sample_finished", "timeout": "${runtime}" },
+        { "step": "shutdown" },
+        { "step": "trigger", "event": "start_analysis", "always": true },
+    ]);
+    std::fs::write(&path, run.to_string()).unwrap();
+    let line = [
         "run",
         "run.json",
         "--sample",
         "sample.sh",
         "--runtime",
         "200ms",
-    ]);
+    ];
+    let ended = place.output(line);
     assert_eq!(ended.code, Some(3), "{ended:?}");
-    assert!(
-        ended.stdout.contains("did not end by itself"),
-        "{}",
-        ended.stdout
-    );
-    assert!(
-        ended.stdout.contains("ok   trigger start_analysis"),
-        "{}",
-        ended.stdout
-    );
+    for expected in [
+        "FAIL wait for sample_finished",
+        "ok   trigger start_analysis",
+        "stdout so far (6 bytes)\n  | so far\n",
+        "did not end by itself",
+    ] {
+        assert!(
+            ended.stdout.contains(expected),
+            "no {expected:?} in {}",
+            ended.stdout
+        );
+    }
+    assert!(!ended.stdout.contains("ok   shutdown"), "{}", ended.stdout);
+
     let finishes = json!({ "finishes": { "signal": 9, "timed_out": true } });
     place.run_file(json!({}), finishes);
     let ended = place.output(["run", "run.json", "--command", "sleep 60"]);

@@ -169,3 +169,102 @@ pub(super) fn of_runs(surface: &mut impl Surface, results: &[RunResult]) -> io::
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use see_core::Identifier;
+
+    use super::*;
+    use crate::outcome::{Artifact, Header, SampleResult};
+    use crate::render::plain::Plain;
+
+    fn step(step: &str, start: f64, seconds: f64, error: Option<&str>) -> StepResult {
+        StepResult {
+            step: step.to_owned(),
+            start,
+            seconds,
+            error: error.map(str::to_owned),
+        }
+    }
+
+    fn result(folder: PathBuf) -> RunResult {
+        let identifier = "7f0c1a52-4a3e-4d0b-9f53-1f2f64c0a9de";
+        RunResult {
+            header: Header {
+                identifier: identifier.parse::<Identifier>().unwrap(),
+                run_file: PathBuf::from("/home/run.json"),
+                sample: Some(PathBuf::from("/home/sample\x1b.sh")),
+                command: None,
+                results: folder,
+                started: 0.0,
+            },
+            seconds: 7.5,
+            verdict: Verdict::SampleFailed,
+            exit_code: 1,
+            failure: None,
+            sample_result: Some(SampleResult {
+                exit_code: Some(3),
+                stdout: Some(PathBuf::from("sample.stdout")),
+                truncated: true,
+                ..SampleResult::default()
+            }),
+            steps: vec![
+                step("allocate", 0.0, 0.5, None),
+                step("poweron", 0.5, 0.25, None),
+                step("wait for ready", 0.75, 4.0, None),
+                step("teardown", 7.25, 0.25, None),
+            ],
+            artifacts: vec![Artifact {
+                path: PathBuf::from("sample.stdout"),
+                size: 70_000,
+            }],
+            more_artifacts: 0,
+            teardown_errors: Vec::new(),
+            left_behind: Vec::new(),
+            mishaps: vec![String::from("hook screen: ready: it failed")],
+            events_not_shown: 0,
+        }
+    }
+
+    /// What is shown, with the folder's name replaced.
+    fn shown(result: &RunResult) -> String {
+        let mut bytes = Vec::new();
+        of_run(&mut Plain::new(&mut bytes), result).unwrap();
+        of_runs(&mut Plain::new(&mut bytes), std::slice::from_ref(result)).unwrap();
+        let folder = result.header.results.display().to_string();
+        String::from_utf8(bytes)
+            .unwrap()
+            .replace(&folder, "RESULTS")
+    }
+
+    #[test]
+    fn the_sum_of_a_run_is_told_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let printed = format!("one\r\ntwo\x1b[2J\n{}", "x".repeat(70_000));
+        std::fs::write(folder.path().join("sample.stdout"), printed).unwrap();
+        let text = shown(&result(folder.path().to_owned()));
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn what_is_left_behind_is_named_with_the_way_to_remove_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let failed = RunResult {
+            verdict: Verdict::SandboxFailed,
+            sample_result: None,
+            failure: Some(String::from("poweron: no\nway")),
+            steps: vec![
+                step("allocate", 0.0, 0.5, None),
+                step("poweron", 0.5, 0.1, Some("no way")),
+            ],
+            teardown_errors: vec![String::from("deallocate: 1 resources could not be removed")],
+            left_behind: vec![String::from("domain 7f0c1a52")],
+            mishaps: Vec::new(),
+            artifacts: Vec::new(),
+            ..result(folder.path().to_owned())
+        };
+        insta::assert_snapshot!(shown(&failed));
+    }
+}

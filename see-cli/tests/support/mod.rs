@@ -36,6 +36,8 @@ struct GuestConfiguration {
     results_folder: Option<PathBuf>,
     /// What the sample prints.
     prints: Option<String>,
+    /// What a sample prints that never ends.
+    prints_and_hangs: Option<String>,
     /// The attributes of `sample_finished`; without them the sample never ends.
     finishes: Option<serde_json::Map<String, serde_json::Value>>,
     /// Whether the cleanup fails.
@@ -57,6 +59,13 @@ impl Hook for Guest {
         });
         let posting = context.clone();
         context.subscribe("run_sample", move |_| {
+            if let (Some(folder), Some(text)) = (
+                &configuration.results_folder,
+                &configuration.prints_and_hangs,
+            ) {
+                std::fs::write(folder.join("sample.stdout"), text)
+                    .expect("the results folder exists");
+            }
             let Some(attributes) = &configuration.finishes else {
                 return;
             };

@@ -67,39 +67,39 @@ async fn all(
         let settled = plan.settle(sample.as_deref(), &registries)?;
         let checking = settled.check(&registries);
         let checked = signals.stop().token().or("check", checking).await??;
-        // Prepared anew when its turn comes, so that a large folder holds nothing open meanwhile.
+        // The others are prepared anew when their turn comes: a large folder holds nothing meanwhile.
         if prepared.is_empty() {
             prepared.push((settled, checked));
         }
     }
     let ledger = Ledger::open(Ledger::default_root()?).await?;
     let host = Host::new(registries, ledger)?;
-    let mut results = Vec::with_capacity(samples.len());
+    let once = Once {
+        host: &host,
+        feed,
+        signals,
+    };
+    let mut results: Vec<RunResult> = Vec::new();
+    let mut failed = None;
     for sample in &samples {
-        let (settled, checked) = match prepared.pop() {
-            Some(first) => first,
-            None => {
-                let settled = plan.settle(sample.as_deref(), host.registries())?;
-                let checked = settled.check(host.registries()).await?;
-                (settled, checked)
-            }
-        };
-        let once = Once {
-            host: &host,
-            feed,
-            signals,
-        };
-        results.push(once.run(settled, checked).await?);
-        if signals.exit_code().is_some() {
+        let first = prepared.pop();
+        match once.next(&plan, sample.as_deref(), first).await {
+            Ok(result) => results.push(result),
+            Err(error) => failed = Some(error),
+        }
+        if failed.is_some() || signals.exit_code().is_some() {
             break;
         }
     }
     if let Err(error) = host.finish(FINISH).await {
         tracing::error!("{}", error.chain());
     }
-    let verdict = Verdict::gravest(results.iter().map(|result: &RunResult| result.verdict));
+    let verdict = Verdict::gravest(results.iter().map(|result| result.verdict));
     if several {
         feed.send(Update::Summary(results)).await;
+    }
+    if let Some(error) = failed {
+        return Err(error);
     }
     Ok(verdict.exit_code(signals.exit_code()))
 }

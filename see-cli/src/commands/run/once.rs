@@ -1,5 +1,6 @@
 //! One run, from its results folder to its result.
 
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use see_core::{
@@ -8,7 +9,7 @@ use see_core::{
 };
 use tokio::task::JoinHandle;
 
-use super::plan::Settled;
+use super::plan::{Plan, Settled};
 use super::{artifacts, folder};
 use crate::outcome::{Header, RunResult, SampleResult, StepResult, Verdict};
 use crate::render::{Feed, Update};
@@ -33,12 +34,36 @@ struct Gathered {
 }
 
 impl Once<'_> {
+    /// Runs what is settled and checked already, or settles and checks it first.
+    ///
+    /// # Errors
+    /// What is wrong with it, and as [`Once::run`].
+    pub(super) async fn next(
+        &self,
+        plan: &Plan,
+        sample: Option<&Path>,
+        ready: Option<(Settled, Prepared)>,
+    ) -> Result<RunResult> {
+        let (settled, checked) = match ready {
+            Some(ready) => ready,
+            None => {
+                let registries = self.host.registries();
+                let settled = plan.settle(sample, registries)?;
+                let checking = settled.check(registries);
+                let checked = self.signals.stop().token().or("check", checking).await??;
+                (settled, checked)
+            }
+        };
+        self.run(settled, checked).await
+    }
+
     /// Runs, and tears everything down again.
     ///
     /// # Errors
     /// Where the results folder cannot be made; everything later is part of the result.
-    pub(super) async fn run(&self, settled: Settled, checked: Prepared) -> Result<RunResult> {
+    async fn run(&self, settled: Settled, checked: Prepared) -> Result<RunResult> {
         let results = settled.results();
+        let not_shown_before = self.feed.not_shown();
         folder::make(results.clone()).await?;
         let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let header = Header {
@@ -83,7 +108,7 @@ impl Once<'_> {
             teardown_errors: gathered.teardown_errors,
             left_behind,
             mishaps: gathered.mishaps,
-            events_not_shown: self.feed.not_shown(),
+            events_not_shown: self.feed.not_shown() - not_shown_before,
         };
         if let Err(error) = folder::write(&result).await {
             result.mishaps.push(error.chain());
