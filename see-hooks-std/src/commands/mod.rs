@@ -17,9 +17,9 @@
 //! # Running
 //! - `run_sample`: `sample` (a file of the host; left out where the command needs none), `command`
 //!   (text for the guest's shell in which `{sample}` stands for the file in the guest, or a list of
-//!   arguments, which no shell sees; left out: the sample itself, made executable), `async_flag` (run
-//!   it in the background of the
-//!   agent, so that it outlives the connection), `deadline` (seconds, or a text such as `90s`).
+//!   arguments, which no shell sees; left out: the sample itself, made executable), `async_flag`
+//!   (run it in the background of the agent, so that it outlives the connection), `deadline`
+//!   (seconds, or a text such as `90s`).
 //!   Posts `sample_started` (`sample`, `command`, `pid`), `sample_output` (`stream`, `text`; the
 //!   first part only), and at last `sample_finished`, whatever happened.
 //! - `run_command`: `command`, `async_flag`, `deadline`. Posts `command_started` and at last
