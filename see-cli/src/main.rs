@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    see_cli::registries::quiet();
     see_cli::main(see_cli::registries::standard)
 }

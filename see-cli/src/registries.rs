@@ -14,6 +14,14 @@ pub fn standard() -> Result<Registries> {
     Ok(registries)
 }
 
+/// Keeps the hypervisor libraries from writing to standard error by themselves. Call it before the process
+/// has a second thread; later it does nothing.
+pub fn quiet() {
+    if !see_context::quiet_log() {
+        tracing::debug!("libvirt may write to standard error by itself");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

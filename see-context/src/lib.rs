@@ -21,6 +21,7 @@ use see_core::{Registries, Result};
 
 pub use machine::Native;
 pub use qemu::{Acceleration, Clone, Disk, DomainSection, Network, Qemu, QemuConfiguration};
+pub use see_libvirt::quiet_log;
 
 /// Adds every backend of this crate, and the collectors of what they make.
 ///

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Configuration, DurationValue, Place};
+use crate::config::{Configuration, DurationValue, Origin, Place};
 use crate::event::{Text, Value};
 use crate::turn::{Listener, Turn};
 use crate::{Environment, Error, Event, Result, Transition};
@@ -112,6 +112,8 @@ enum StepName {
 
 /// How long a wait or a shutdown takes at most where the step does not say.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long after the sample's deadline its end is waited for.
+const LAST_WORD: Duration = Duration::from_secs(60);
 
 impl Protocol {
     /// Reads the `protocol` section of a run file.
@@ -125,23 +127,27 @@ impl Protocol {
     }
 
     /// The protocol of a run whose file has none: power on, wait until the guest is ready, run the sample
-    /// where there is one, take the snapshots of the paused machine, shut down, analyse.
+    /// for at most `runtime` where there is one, take the snapshots of the paused machine, shut down,
+    /// analyse.
     ///
-    /// It refers to `${sample}`, `${command}` and `${runtime}`, which are to be substituted.
-    pub fn standard(with_sample: bool) -> serde_json::Value {
+    /// It refers to `${sample}` and `${command}`, which are to be substituted.
+    pub fn standard(runtime: Option<Duration>) -> serde_json::Value {
         let mut steps = vec![
             serde_json::json!({ "step": "poweron" }),
             serde_json::json!({ "step": "wait", "for": "ready", "timeout": "60s" }),
         ];
-        if with_sample {
+        if let Some(runtime) = runtime {
+            let deadline = runtime.as_secs_f64();
+            // Who runs the sample ends it at its deadline and tells what was gathered; the wait only has to
+            // end when nobody tells any more.
+            let lost = deadline + LAST_WORD.as_secs_f64();
             steps.extend([
                 serde_json::json!({
-                    "step": "trigger", "event": "run_sample",
-                    "attributes": { "sample": "${sample}", "command": "${command}" },
+                    "step": "trigger", "event": "run_sample", "attributes": {
+                        "sample": "${sample}", "command": "${command}", "deadline": deadline,
+                    },
                 }),
-                serde_json::json!({
-                    "step": "wait", "for": SAMPLE_FINISHED, "timeout": "${runtime}",
-                }),
+                serde_json::json!({ "step": "wait", "for": SAMPLE_FINISHED, "timeout": lost }),
             ]);
         }
         steps.extend([
@@ -300,8 +306,9 @@ impl Environment {
                     .advice("its limit is the key `context.limits.run`"))
             });
             let outcome = outcome.map_err(|error| match &step.place {
-                Some(place) => error.or_at(place),
-                None => error,
+                // A step that nobody wrote has no place that helps.
+                Some(place) if place.origin != Origin::Program => error.or_at(place),
+                _ => error,
             });
             let seconds = started.elapsed().as_secs_f64();
             let failure = outcome.as_ref().err().map(Error::chain);

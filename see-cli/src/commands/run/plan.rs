@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use see_core::config::{
-    ConfigPath, Configuration, HookSection, HooksSection, Located, RunFile, Substitutions,
+    ConfigPath, Configuration, DurationValue, HookSection, HooksSection, Located, RunFile,
+    Substitutions,
 };
 use see_core::{Error, ErrorKind, Identifier, Prepared, Protocol, Registries, Result};
 
@@ -78,7 +79,9 @@ impl Plan {
         let protocol = match &run.protocol {
             Some(steps) => steps.clone(),
             None => {
-                Configuration::from_json(Protocol::standard(has_work)).substitute(&substitutions)?
+                let runtime = DurationValue::parse(&self.runtime).map(|value| value.0);
+                let standard = Protocol::standard(runtime.filter(|_| has_work));
+                Configuration::from_json(standard).substitute(&substitutions)?
             }
         };
         let protocol = Protocol::from_configuration(&protocol)?;
