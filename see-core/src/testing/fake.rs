@@ -37,22 +37,30 @@ pub enum Fault {
 /// The first three are the resources of an allocation, in the order in which they are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[expect(
-    missing_docs,
-    reason = "the names say it: a resource, or a method of `Sandbox`"
-)]
 pub enum FaultAt {
+    /// Making the first resource.
     Disk,
+    /// Making the second resource.
     Network,
+    /// Making the third resource.
     Domain,
+    /// [`Sandbox::state`].
     State,
+    /// [`Sandbox::start`].
     Start,
+    /// [`Sandbox::destroy`].
     Destroy,
+    /// [`Sandbox::suspend`].
     Suspend,
+    /// [`Sandbox::resume`].
     Resume,
+    /// [`Sandbox::shutdown`].
     Shutdown,
+    /// [`Sandbox::reboot`].
     Reboot,
+    /// [`Sandbox::addresses`].
     Addresses,
+    /// [`Sandbox::release`].
     Release,
 }
 
