@@ -151,6 +151,8 @@ impl Making {
 struct Entries {
     run: Entry,
     disk: Entry,
+    /// The process that makes the disk.
+    maker: Entry,
     root: Option<Entry>,
     network: Option<Entry>,
     pool: Option<Entry>,
@@ -172,6 +174,7 @@ impl Qemu {
         let Entries {
             run,
             disk,
+            maker,
             root,
             network,
             pool,
@@ -180,9 +183,10 @@ impl Qemu {
         let run_path = run.create_folder().await;
         making.holdings.others.push(run);
         let run_path = run_path?;
-        let source = self.storage.create(&disk, image, stop).await;
+        let source = self.storage.create(&disk, &maker, image, stop).await;
         making.holdings.others.push(disk);
         let source = source?;
+        maker.gone().await?;
 
         stop.check("open the hypervisor")?;
         let connection = match (root, &self.hypervisor) {
@@ -305,6 +309,7 @@ impl Qemu {
         let planned: Vec<Resource> = [
             Some(run_intent(identifier)?),
             Some(self.storage.intent(identifier)?),
+            Some(Resource::process(storage::QEMU_IMG)),
             root,
             network,
             pool,
@@ -322,6 +327,7 @@ impl Qemu {
         Ok(Entries {
             run: next()?,
             disk: next()?,
+            maker: next()?,
             root: if has_root { Some(next()?) } else { None },
             network: if has_network { Some(next()?) } else { None },
             pool: if has_pool { Some(next()?) } else { None },

@@ -82,10 +82,12 @@ impl Storage {
         pool::intent(identifier, uri, &folder).map(Some)
     }
 
-    /// Makes the folder and the disk in it.
+    /// Makes the folder and the disk in it. `maker` is the entry of the process that does so, which
+    /// outlives us should we be killed.
     pub(crate) async fn create(
         &self,
         entry: &Entry,
+        maker: &Entry,
         image: &Image,
         stop: &StopToken,
     ) -> Result<DiskSource> {
@@ -109,9 +111,9 @@ impl Storage {
         let disk = folder.join("disk.qcow2");
         stop.check("create the disk")?;
         if self.copy_on_write {
-            qemu_img::overlay(&image.path, format, &disk, stop).await?;
+            qemu_img::overlay(&image.path, format, &disk, maker.mark(), stop).await?;
         } else {
-            qemu_img::copy(&image.path, format, &disk, stop).await?;
+            qemu_img::copy(&image.path, format, &disk, maker.mark(), stop).await?;
         }
         let backing = Backing {
             file: image.path.clone(),

@@ -21,6 +21,9 @@ const COLLECTION: Duration = Duration::from_secs(60);
 /// What a person waits for after a second Ctrl-C.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
+/// The program that makes disks.
+const DISK_MAKER: &str = "qemu-img";
+
 /// The exit codes that `seectl --help` documents.
 const OK: Option<i32> = Some(0);
 const INTERRUPTED: Option<i32> = Some(130);
@@ -188,7 +191,7 @@ fn kill_and_collect(
     let Some(identifier) = identifier else {
         // Nothing was written down, so nothing may have been made.
         let gone = collect(home, &[]);
-        return problem(gone.code != OK, || format!("collection: {gone:#?}"))
+        return problem(gone.code != OK, || ill(&gone))
             .into_iter()
             .collect();
     };
@@ -197,10 +200,10 @@ fn kill_and_collect(
     let mut problems = Vec::new();
     let mut decoys = Decoys::lay(home, &identifier);
     if thorough {
-        let before = (home.record(&identifier), traces(home, &identifier));
+        let before = (home.record(&identifier), lasting(home, &identifier));
         let dry = collect(home, &["--dry-run"]);
-        problems.extend(problem(dry.code != OK, || format!("dry run: {dry:#?}")));
-        let after = (home.record(&identifier), traces(home, &identifier));
+        problems.extend(problem(dry.code != OK, || ill(&dry)));
+        let after = (home.record(&identifier), lasting(home, &identifier));
         problems.extend(problem(before != after, || {
             format!("a dry run changed {before:#?} to {after:#?}")
         }));
@@ -244,7 +247,7 @@ fn reach(home: &Home, live: &mut Live, point: Point, known: &[String]) -> Option
         Point::Storing => {
             let mut maker = None;
             until("the disk to be made", PATIENCE, || {
-                maker = process_of("qemu-img", &identifier);
+                maker = process_of(DISK_MAKER, &identifier);
                 maker.is_some() || !live.runs()
             });
             // It stays at its work until it is told otherwise.
@@ -308,6 +311,14 @@ fn traces(home: &Home, identifier: &str) -> Vec<String> {
     }));
     found.retain(|line| !line.contains(DECOY));
     found.sort();
+    found
+}
+
+/// Those that do not come and go by themselves while the run's owner is dead. An emulator closes the connections
+/// of its own accord.
+fn lasting(home: &Home, identifier: &str) -> Vec<String> {
+    let mut found = traces(home, identifier);
+    found.retain(|line| !line.starts_with("socket"));
     found
 }
 
@@ -391,7 +402,7 @@ impl Decoys {
             home.runtime()
                 .join(format!("see-{}-{DECOY}", &digits[..16])),
             std::path::PathBuf::from(format!("/var/tmp/see-{identifier}.{DECOY}")),
-            home.path(&format!("state/ledger/{identifier}.jsonl.{DECOY}")),
+            home.path(&format!("state/{identifier}.jsonl.{DECOY}")),
         ];
         let folders = names.map(|path| {
             std::fs::create_dir(&path).expect("nobody else has this name");
@@ -499,6 +510,16 @@ fn collect(home: &Home, options: &[&str]) -> Outcome {
     let mut command = home.seectl();
     command.arg("gc").args(options).args(["--output", "json"]);
     Live::start(&mut command).finish(COLLECTION)
+}
+
+/// What a collection could not do.
+fn ill(collection: &Outcome) -> String {
+    let bad = |line: &&str| !line.contains("\"outcome\":\"alive\"");
+    let lines: Vec<&str> = collection.stdout.lines().filter(bad).collect();
+    format!(
+        "exit code {:?}: {lines:#?} {}",
+        collection.code, collection.stderr
+    )
 }
 
 fn result(outcome: &Outcome) -> Value {

@@ -20,11 +20,15 @@ const COPY_LIMIT: Duration = Duration::from_secs(3600);
 /// The most of the program's complaints that is kept.
 const COMPLAINT: u64 = 4096;
 
+/// An environment variable by which a collection finds the program.
+type Mark = (&'static str, String);
+
 /// Makes an overlay that holds what differs from `base`.
 pub(super) async fn overlay(
     base: &Path,
     format: Format,
     overlay: &Path,
+    mark: Mark,
     stop: &StopToken,
 ) -> Result<()> {
     let arguments: [&OsStr; 9] = [
@@ -38,11 +42,17 @@ pub(super) async fn overlay(
         format.name().as_ref(),
         overlay.as_ref(),
     ];
-    run("make the overlay", &arguments, OVERLAY_LIMIT, stop).await
+    run("make the overlay", &arguments, mark, OVERLAY_LIMIT, stop).await
 }
 
 /// Makes a full copy of `base`.
-pub(super) async fn copy(base: &Path, format: Format, copy: &Path, stop: &StopToken) -> Result<()> {
+pub(super) async fn copy(
+    base: &Path,
+    format: Format,
+    copy: &Path,
+    mark: Mark,
+    stop: &StopToken,
+) -> Result<()> {
     let arguments: [&OsStr; 8] = [
         "convert".as_ref(),
         "-q".as_ref(),
@@ -53,12 +63,13 @@ pub(super) async fn copy(base: &Path, format: Format, copy: &Path, stop: &StopTo
         base.as_ref(),
         copy.as_ref(),
     ];
-    run("copy the disk image", &arguments, COPY_LIMIT, stop).await
+    run("copy the disk image", &arguments, mark, COPY_LIMIT, stop).await
 }
 
 async fn run(
     operation: &'static str,
     arguments: &[&OsStr],
+    mark: Mark,
     limit: Duration,
     stop: &StopToken,
 ) -> Result<()> {
@@ -70,6 +81,7 @@ async fn run(
     let mut child = Command::new(PROGRAM)
         .args(arguments)
         .env("LC_ALL", "C")
+        .envs([mark])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -128,6 +140,10 @@ mod tests {
 
     use super::*;
 
+    fn mark() -> Mark {
+        ("SEE_TEST", String::from("qemu-img"))
+    }
+
     #[tokio::test]
     async fn an_overlay_and_a_copy_are_made_and_the_base_stays_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
@@ -136,10 +152,10 @@ mod tests {
         let before = std::fs::metadata(&base).unwrap().modified().unwrap();
         let stop = Stop::new();
         let (over, full) = (folder.path().join("over"), folder.path().join("full"));
-        overlay(&base, Format::Raw, &over, &stop.token())
+        overlay(&base, Format::Raw, &over, mark(), &stop.token())
             .await
             .unwrap();
-        copy(&base, Format::Raw, &full, &stop.token())
+        copy(&base, Format::Raw, &full, mark(), &stop.token())
             .await
             .unwrap();
         let small = std::fs::metadata(&over).unwrap().len();
@@ -164,6 +180,7 @@ mod tests {
             &missing,
             Format::Raw,
             &folder.path().join("over"),
+            mark(),
             &stop.token(),
         )
         .await
@@ -182,6 +199,7 @@ mod tests {
             &base,
             Format::Raw,
             &folder.path().join("copy"),
+            mark(),
             &stop.token(),
         )
         .await
