@@ -1,6 +1,7 @@
 //! From libvirt's events to the changes of a sandbox.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use see_core::{SandboxChange, SandboxState};
 use see_libvirt::{DomainEvent, DomainEvents, StopCause};
@@ -9,6 +10,10 @@ use tokio::task::AbortHandle;
 
 /// How many changes wait for a reader before it is told that it missed some.
 const QUEUE: usize = 64;
+
+/// A guest does not restart twice within this. QEMU's firmware resets the machine once more when it finds
+/// that it ran already, so that each restart is reported twice.
+const ONE_RESTART: Duration = Duration::from_secs(2);
 
 /// Hands every change to whoever watches.
 #[derive(Debug)]
@@ -35,8 +40,11 @@ impl Watch {
         let watchers = Arc::new(Mutex::new(Watchers::default()));
         let told = Arc::clone(&watchers);
         let reader = tokio::spawn(async move {
+            let mut restarts = Restarts::default();
             while let Some(event) = events.next().await {
-                if let Some(change) = change_of(&event) {
+                let change = change_of(&event);
+                let change = change.filter(|change| restarts.is_news(*change, Instant::now()));
+                if let Some(change) = change {
                     tell(&told, change);
                 }
             }
@@ -102,6 +110,22 @@ fn tell(watchers: &Mutex<Watchers>, change: SandboxChange) {
     });
 }
 
+/// Tells a restart from the same one's echo.
+#[derive(Debug, Default)]
+struct Restarts {
+    last: Option<Instant>,
+}
+
+impl Restarts {
+    fn is_news(&mut self, change: SandboxChange, now: Instant) -> bool {
+        if change != SandboxChange::Rebooted {
+            return true;
+        }
+        let before = self.last.replace(now);
+        before.is_none_or(|before| now.duration_since(before) >= ONE_RESTART)
+    }
+}
+
 fn change_of(event: &DomainEvent) -> Option<SandboxChange> {
     let state = match event {
         DomainEvent::Started | DomainEvent::Resumed => SandboxState::Running,
@@ -150,5 +174,22 @@ mod tests {
         let crashed = change_of(&DomainEvent::Stopped(StopCause::Crashed));
         assert_eq!(crashed, Some(SandboxChange::State(SandboxState::Crashed)));
         assert_eq!(change_of(&DomainEvent::Undefined), None);
+    }
+
+    #[test]
+    fn a_restart_and_its_echo_are_one() {
+        let mut restarts = Restarts::default();
+        let start = Instant::now();
+        let running = SandboxChange::State(SandboxState::Running);
+        let heard: Vec<bool> = [
+            (SandboxChange::Rebooted, 0),
+            (SandboxChange::Rebooted, 300),
+            (running, 400),
+            (SandboxChange::Rebooted, 9_000),
+        ]
+        .into_iter()
+        .map(|(change, after)| restarts.is_news(change, start + Duration::from_millis(after)))
+        .collect();
+        assert_eq!(heard, [true, false, true, true]);
     }
 }
