@@ -236,6 +236,31 @@ impl BackendRegistry {
         (entry.prepare)(rest, &preparation).await
     }
 
+    /// No backend recognises the context: its hypervisor is what tells, where it has one.
+    fn unrecognised(&self, context: &Configuration) -> Error {
+        let known = self.names().collect::<Vec<_>>().join(", ");
+        let Some((node, uri)) = context
+            .get("hypervisor")
+            .and_then(|node| Some((node, node.as_str()?)))
+        else {
+            return Error::configuration(context.place(), "no backend recognises this context")
+                .advice(format!("name one with the key `backend`: {known}"));
+        };
+        let message = format!(
+            "no backend recognises the hypervisor `{}`, known backends are: {known}",
+            uri.escape_debug()
+        );
+        let error = Error::configuration(node.place(), message);
+        let scheme = uri.split([':', '+']).next().unwrap_or(uri);
+        match nearest(scheme, self.names()) {
+            Some(near) if near != scheme => error.advice(format!(
+                "did you mean `{near}{}`?",
+                uri[scheme.len()..].escape_debug()
+            )),
+            _ => error.advice(format!("name one with the key `backend`: {known}")),
+        }
+    }
+
     fn select(&self, context: &Configuration) -> Result<&BackendEntry> {
         let mut named = BACKEND_KEYS.iter().filter_map(|key| context.get(key));
         if let Some(node) = named.next() {
@@ -252,14 +277,7 @@ impl BackendRegistry {
             .collect();
         match candidates.as_slice() {
             [(_, entry)] => Ok(entry),
-            [] => Err(
-                Error::configuration(context.place(), "no backend recognises this context").advice(
-                    format!(
-                        "name one with the key `backend`: {}",
-                        self.names().collect::<Vec<_>>().join(", ")
-                    ),
-                ),
-            ),
+            [] => Err(self.unrecognised(context)),
             several => {
                 let names: Vec<&str> = several.iter().map(|(name, _)| *name).collect();
                 Err(Error::configuration(
