@@ -82,7 +82,13 @@ impl Verdict {
         if let Some((step, error)) = &report.failure {
             let waited_for_sample = step.as_str() == format!("wait for {SAMPLE_FINISHED}");
             let unfinished = matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Guest);
-            return match waited_for_sample && unfinished {
+            // A sample that took the guest with it: the next step finds the machine off.
+            let took_the_guest = sample.is_some_and(|sample| sample.agent_lost)
+                && matches!(
+                    error.kind(),
+                    ErrorKind::Guest | ErrorKind::IllegalTransition
+                );
+            return match (waited_for_sample && unfinished) || took_the_guest {
                 true => Self::SampleUnfinished,
                 false if error.kind() == ErrorKind::PermissionDenied => Self::MissingRights,
                 false => Self::SandboxFailed,
@@ -320,6 +326,16 @@ mod tests {
                 "{step}"
             );
         }
+    }
+
+    #[test]
+    fn a_sample_that_took_the_guest_with_it_did_not_end_by_itself() {
+        let lost = sample(&[("agent_lost", Value::Bool(true))]);
+        let ended = sample(&[("exit_code", Value::Integer(0))]);
+        let report = report(Some(("pause", ErrorKind::IllegalTransition)));
+        let judge = |sample| Verdict::of_report(&report, Some(sample));
+        assert_eq!(judge(&lost), Verdict::SampleUnfinished);
+        assert_eq!(judge(&ended), Verdict::SandboxFailed);
     }
 
     #[test]
