@@ -90,14 +90,11 @@ fn content(outcome: &Outcome, pointer: &str) -> Vec<u8> {
 fn assert_clean(home: &Home, identifier: &str) {
     assert_eq!(home.listed(), Vec::<serde_json::Value>::new());
     assert_eq!(home.recorded(), Vec::<String>::new());
-    let runtime = Footprint::of(&home.runtime());
-    let empty = Home::new();
-    let changes = runtime.changes(&Footprint::of(empty.folder()));
-    assert_eq!(
-        changes.len(),
-        1,
-        "nothing but the folder itself was there before: {changes:#?}"
-    );
+    let left: Vec<_> = std::fs::read_dir(home.runtime())
+        .expect("the home is readable")
+        .map(|entry| entry.expect("a folder can be read on").path())
+        .collect();
+    assert_eq!(left, Vec::<PathBuf>::new(), "sockets or folders are left");
     assert_nothing_remains(identifier);
 }
 
@@ -176,7 +173,7 @@ fn a_run_leaves_nothing_behind_and_the_base_image_as_it_was() {
     let home = Home::new();
     let images = home.path("images");
     std::fs::create_dir(&images).expect("the home is writable");
-    home.guest("images/guest.qcow2");
+    std::fs::copy(guest("guest.qcow2"), images.join("guest.qcow2")).expect("the home is writable");
     let before = Footprint::of(&images);
     let run_file = home.run_file(json!({ "disk": { "image": "images/guest.qcow2" } }));
     let outcome = run_sample(&home, &run_file);
