@@ -2,6 +2,8 @@
 //!
 //! `bench events` runs our event bus and python-see's in turn, several rounds
 //! each, so that a busy moment of the host hits both; the medians are compared.
+//! `bench demo` measures how long after the command the demonstration's machine
+//! is started.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,6 +16,7 @@ use serde::Deserialize;
 
 use crate::campaign;
 use crate::command;
+use crate::demos;
 use crate::failure::{Failure, While, exit_code};
 use crate::setup::{self, Purpose};
 use crate::stage::stage;
@@ -22,6 +25,8 @@ use crate::workspace;
 /// The last release of python-see.
 const PYTHON_SEE: &str = "python-see==1.3.7";
 const ROUNDS: usize = 5;
+/// How long after the command the demonstration's machine runs at the latest, in seconds.
+const DEMO_START: f64 = 5.0;
 const DEADLINE: Duration = Duration::from_secs(900);
 
 /// What is measured, what a person calls it, and the least ratio promised.
@@ -44,8 +49,10 @@ type Rounds = BTreeMap<String, Vec<f64>>;
 
 pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] | ["events"] => events(),
-        _ => Err(Failure::usage("usage: cargo xtask bench [events]")),
+        [] => events().and(demonstration()),
+        ["events"] => events(),
+        ["demo"] => demonstration(),
+        _ => Err(Failure::usage("usage: cargo xtask bench [events | demo]")),
     }
 }
 
@@ -65,9 +72,9 @@ fn events() -> Result<(), Failure> {
         })?;
     }
     let lines = compare(&ours, &theirs)?;
-    let text = page(&lines, &python)?;
+    let text = chapter(&lines, &python)?;
     println!("\n{}", table(&lines));
-    publish(&folder, &text)?;
+    publish(&folder, "events", &text)?;
     let slow: Vec<String> = lines
         .iter()
         .filter(|line| line.ratio() < line.promised)
@@ -191,40 +198,94 @@ fn table(lines: &[Line]) -> String {
     text
 }
 
-fn page(lines: &[Line], python: &Path) -> Result<String, Failure> {
-    let say = |command: &mut Command| {
-        command::output(command, Duration::from_secs(30)).map(|text| text.trim().to_owned())
-    };
-    let date = say(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
-    let rust = say(Command::new("rustc").arg("--version"))?;
-    let version = say(Command::new(python).arg("--version"))?;
+fn chapter(lines: &[Line], python: &Path) -> Result<String, Failure> {
     Ok(format!(
-        "# Benchmarks\n\n\
-         Written by `cargo xtask bench events`; run it to get your own.\n\n\
-         ## The event bus beside python-see's\n\n\
-         Medians of {ROUNDS} rounds, both programs in turn. \"A handler beside\" is one that runs \
-         concurrently; its events are counted until every handler has run.\n\n\
-         {}\n\
-         - host: {}\n- date: {date}\n- commit: {}\n- {rust}, release build\n\
-         - {version}, {PYTHON_SEE}\n",
+        "## The event bus beside python-see's\n\n\
+         `cargo xtask bench events`: medians of {ROUNDS} rounds, both programs in turn. \"A handler \
+         beside\" is one that runs concurrently; its events are counted until every handler has \
+         run.\n\n{}\n{}- {}, release build\n- {}, {PYTHON_SEE}\n",
         table(lines),
+        circumstances()?,
+        say(Command::new("rustc").arg("--version"))?,
+        say(Command::new(python).arg("--version"))?,
+    ))
+}
+
+/// Measures how long after the command the demonstration's machine runs, once everything is built.
+fn demonstration() -> Result<(), Failure> {
+    stage("build", demos::once)?;
+    let mut seconds = Vec::new();
+    for round in 1..=ROUNDS {
+        let output = stage(&format!("round {round} of {ROUNDS}"), demos::once)?;
+        seconds.push(started_after(&output).ok_or_else(|| {
+            Failure::new(format!(
+                "the demonstration does not say when it started:\n{output}"
+            ))
+        })?);
+    }
+    let typical = median(&seconds).unwrap_or(f64::INFINITY);
+    println!("\nthe machine runs {typical:.2} s after the command");
+    let text = format!(
+        "## The demonstration's start\n\n`cargo xtask bench demo`: from the command to the running \
+         machine, when everything was built before, medians of {ROUNDS} rounds.\n\n\
+         | seconds | SEE | promised |\n|---|---:|---:|\n| `cargo xtask demo` to the domain's start \
+         | {typical:.2} | {DEMO_START:.0} |\n\n{}",
+        circumstances()?
+    );
+    publish(&workspace::target().join("bench"), "demo", &text)?;
+    if typical <= DEMO_START {
+        return Ok(());
+    }
+    Err(Failure::with(
+        exit_code::TOO_SLOW,
+        format!("the machine runs {typical:.1} s after the command, promised are {DEMO_START:.0}"),
+    ))
+}
+
+/// When the machine ran, in seconds after the command, from what the demonstration printed.
+fn started_after(output: &str) -> Option<f64> {
+    let seconds = |line: &str| line.split_whitespace().next()?.parse::<f64>().ok();
+    let seectl = output.lines().find(|line| line.contains("seectl starts"))?;
+    let poweron = output
+        .lines()
+        .find(|line| line.contains(" ok   poweron "))?;
+    Some(seconds(seectl)? + seconds(poweron)?)
+}
+
+fn say(command: &mut Command) -> Result<String, Failure> {
+    command::output(command, Duration::from_secs(30)).map(|text| text.trim().to_owned())
+}
+
+/// Where and when something was measured.
+fn circumstances() -> Result<String, Failure> {
+    Ok(format!(
+        "- host: {}\n- date: {}\n- commit: {}\n",
         campaign::host(),
+        say(Command::new("date").args(["-u", "+%Y-%m-%d"]))?,
         campaign::commit(),
     ))
 }
 
-/// The page goes into the book, unless the checkout cannot be written.
-fn publish(folder: &Path, text: &str) -> Result<(), Failure> {
-    let own = folder.join("benchmarks.md");
-    fs::write(&own, text).doing(format_args!("cannot write {}", own.display()))?;
+/// The chapters measured so far go into the book, unless the checkout cannot be written.
+fn publish(folder: &Path, chapter: &str, text: &str) -> Result<(), Failure> {
+    let own = |chapter: &str| folder.join(format!("{chapter}.md"));
+    fs::create_dir_all(folder).doing(format_args!("cannot make {}", folder.display()))?;
+    fs::write(own(chapter), text).doing(format_args!("cannot write {}", own(chapter).display()))?;
+    let mut page =
+        String::from("# Benchmarks\n\nWritten by `cargo xtask bench`; run it to get your own.\n");
+    for chapter in ["events", "demo"] {
+        if let Ok(text) = fs::read_to_string(own(chapter)) {
+            let _ = write!(page, "\n{text}");
+        }
+    }
     let docs = workspace::root().join("docs");
     let written =
-        fs::create_dir_all(&docs).and_then(|()| fs::write(docs.join("benchmarks.md"), text));
+        fs::create_dir_all(&docs).and_then(|()| fs::write(docs.join("benchmarks.md"), page));
     match written {
         Ok(()) => println!("written to docs/benchmarks.md"),
         Err(error) => println!(
             "docs/benchmarks.md cannot be written ({error}); it is in {}",
-            own.display()
+            own(chapter).display()
         ),
     }
     Ok(())
@@ -246,6 +307,14 @@ mod tests {
         let lines = compare(&rounds(300.0), &rounds(10.0)).expect("all measured");
         assert_eq!(lines.len(), 4);
         assert!(lines.iter().all(|line| (line.ratio() - 30.0).abs() < 1e-9));
+    }
+
+    #[test]
+    fn the_start_is_read_from_what_the_demonstration_prints() {
+        let output = "   1.50 s after the command: seectl starts\n\n  0.06 s ok   allocate (0.06 s)\n  \
+                      0.50 s ok   poweron (0.41 s)\n";
+        assert_eq!(started_after(output), Some(2.0));
+        assert_eq!(started_after("FAIL"), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod campaign;
 mod ci;
 mod command;
 mod demo;
+mod demos;
 mod failure;
 mod guest;
 mod leftovers;
@@ -36,7 +37,7 @@ struct Duty {
 const DUTIES: &[Duty] = &[
     Duty {
         name: "bench",
-        help: "measure; `bench events` compares the event bus with python-see",
+        help: "measure: the event bus beside python-see, the demonstration's start; `bench events`, `bench demo`",
         run: bench::run,
     },
     Duty {

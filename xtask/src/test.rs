@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::command;
+use crate::demos;
 use crate::failure::{Failure, While, exit_code};
 use crate::guest;
 use crate::leftovers::Look;
@@ -112,6 +113,7 @@ fn checks(count: &mut Count) -> Vec<Failure> {
             quiet(&mut cargo(&["build", "--quiet", "--workspace", "--locked"]))
         }),
     ];
+    outcomes.push(stage("demo, twice", demos::twice));
     outcomes.push(stage("tests", || {
         let mut tests = cargo(&["test"]);
         tests.args(everything).args(targets).arg("--").arg(&threads);
@@ -121,6 +123,8 @@ fn checks(count: &mut Count) -> Vec<Failure> {
         let mut tests = cargo(&["test", "--doc"]);
         counted("doc-tests", tests.args(everything), count)
     }));
+    // Last, since it builds the workspace's crates for another path.
+    outcomes.push(stage("demo from elsewhere", demos::elsewhere));
     failures.extend(outcomes.into_iter().filter_map(Result::err));
     failures
 }
