@@ -1,0 +1,530 @@
+//! Machines on the system daemon, with networks: real guests through `qemu:///system`.
+//!
+//! They need root and a libvirtd, and fail without.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use see_tests::{
+    Footprint, Home, Outcome, Picture, assert_nothing_remains, daemon_objects, finish, guest, spawn,
+};
+use serde_json::{Value, json};
+
+/// The longest that a run of a small guest may take on a busy host.
+const RUN: Duration = Duration::from_secs(180);
+/// The documented exit codes.
+const SANDBOX_FAILED: i32 = 4;
+const MISSING_RIGHTS: i32 = 5;
+/// An account without rights, the same everywhere.
+const NOBODY: &str = "65534";
+/// The port on which the small guest's agent listens.
+const AGENT_PORT: u16 = 8020;
+
+/// A home that the daemon's emulators can pass. Fails where there is no daemon, or no right to use it.
+fn home() -> Home {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "the tests of the system daemon need root: run `sudo -E cargo xtask test`"
+    );
+    let answer = virsh(["version"]);
+    assert!(
+        answer.is_ok(),
+        "qemu:///system does not answer, `cargo xtask setup --daemon` starts libvirtd: {answer:?}"
+    );
+    Home::passable()
+}
+
+fn virsh<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<String, String> {
+    let output = Command::new("virsh")
+        .args(["-q", "-c", "qemu:///system"])
+        .args(arguments)
+        .output()
+        .map_err(|error| error.to_string())?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+/// A context on the daemon: the guest's image in the home, and these further keys.
+fn context(home: &Home, image: &str, more: Value) -> Value {
+    home.guest(image);
+    let mut context = json!({
+        "hypervisor": "qemu:///system",
+        "memory": "128MiB",
+        "disk": { "image": image },
+    });
+    let keys = context.as_object_mut().expect("an object");
+    keys.extend(more.as_object().expect("an object").clone());
+    context
+}
+
+/// A run file with this context, whose sample runs once the guest has an address, as python-see's tutorial has it.
+fn networked(home: &Home, context: &Value) -> PathBuf {
+    let run = json!({
+        "version": 1,
+        "context": context,
+        "hooks": { "hooks": [{ "name": "commands" }] },
+        "protocol": protocol(),
+    });
+    home.write("run.json", run.to_string())
+}
+
+fn protocol() -> Value {
+    json!([
+        { "step": "poweron" },
+        { "step": "wait", "for": "ip_address", "timeout": "60s" },
+        { "step": "trigger", "event": "run_sample",
+          "attributes": { "sample": "${sample}", "command": "${command}" } },
+        { "step": "wait", "for": "sample_finished", "timeout": "60s" },
+        { "step": "pause" },
+        { "step": "trigger", "event": "snapshots_capture" },
+        { "step": "resume" },
+        { "step": "shutdown", "timeout": "60s" },
+    ])
+}
+
+/// A network in a free subnet of this one, which no other test uses.
+fn dynamic_address(network: &str) -> Value {
+    json!({ "dynamic_address": { "ipv4": network, "prefix": 24, "subnet_prefix": 26 } })
+}
+
+fn run<S: AsRef<std::ffi::OsStr>>(
+    home: &Home,
+    run_file: &Path,
+    arguments: impl IntoIterator<Item = S>,
+) -> Outcome {
+    let mut command = home.seectl();
+    command
+        .args(["run", "--output", "json"])
+        .arg(run_file)
+        .args(arguments);
+    finish(spawn(&mut command), RUN)
+}
+
+/// What the result says, by a JSON pointer.
+fn told(outcome: &Outcome, pointer: &str) -> Value {
+    let result = outcome.result();
+    result
+        .pointer(&format!("/result{pointer}"))
+        .unwrap_or_else(|| panic!("no {pointer} in {result:#}"))
+        .clone()
+}
+
+fn text(outcome: &Outcome, pointer: &str) -> String {
+    let value = told(outcome, pointer);
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("{pointer} is {value}"))
+        .to_owned()
+}
+
+/// What the sample printed.
+fn stdout(outcome: &Outcome) -> String {
+    let path = text(outcome, "/sample_result/stdout");
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// An attribute of the only event of this name.
+fn attribute(outcome: &Outcome, event: &str, name: &str) -> Value {
+    let events = outcome.events(event);
+    assert_eq!(events.len(), 1, "{event}: {outcome:#?}");
+    events[0]["attributes"][name].clone()
+}
+
+/// The address that was told.
+fn address(outcome: &Outcome) -> Ipv4Addr {
+    let address = attribute(outcome, "ip_address", "address");
+    address
+        .as_str()
+        .and_then(|address| address.parse().ok())
+        .unwrap_or_else(|| panic!("no address: {address}"))
+}
+
+/// Fails unless nothing of a run is left on the host.
+fn assert_clean(home: &Home, outcome: &Outcome) {
+    assert_eq!(told(outcome, "/teardown_errors"), json!([]));
+    assert_eq!(told(outcome, "/left_behind"), json!([]));
+    assert_eq!(home.recorded(), Vec::<String>::new());
+    assert_nothing_remains(&text(outcome, "/identifier"));
+}
+
+#[test]
+fn a_guest_on_a_network_of_its_own_gets_an_address_and_shuts_down_when_asked() {
+    let home = home();
+    let context = context(
+        &home,
+        "guest.qcow2",
+        json!({ "network": dynamic_address("10.91.1.0") }),
+    );
+    let run_file = networked(&home, &context);
+    let outcome = run(&home, &run_file, ["--command", "ip -4 addr show eth0"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    let address = address(&outcome);
+    assert_eq!(address.octets()[..3], [10, 91, 1]);
+    let seen = stdout(&outcome);
+    assert!(seen.contains(&format!("inet {address}/26")), "{seen}");
+    assert_eq!(attribute(&outcome, "post_shutdown", "forced"), json!(false));
+    assert_clean(&home, &outcome);
+}
+
+#[test]
+fn pictures_are_taken_of_a_guest_on_the_daemon() {
+    let home = home();
+    let run_file = home.run_file(context(&home, "guest.qcow2", json!({})));
+    let outcome = run(&home, &run_file, ["--command", "true"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    let results = PathBuf::from(text(&outcome, "/results"));
+    let identifier = text(&outcome, "/identifier");
+    for event in ["ready", "snapshots_capture"] {
+        let picture = Picture::read(&results.join(format!("{identifier}_{event}.png")));
+        assert!(picture.colours > 1, "{event}: {picture:?}");
+    }
+    assert_clean(&home, &outcome);
+}
+
+#[test]
+fn the_agent_is_reached_over_the_network_with_its_token() {
+    let home = home();
+    let token = std::fs::read_to_string(guest("token")).expect("the token is text");
+    let context = context(
+        &home,
+        "guest.qcow2",
+        json!({
+            "network": dynamic_address("10.91.2.0"),
+            "agent": { "transport": "tcp", "port": AGENT_PORT, "token": token.trim() },
+        }),
+    );
+    let run_file = networked(&home, &context);
+    // Without a channel there is no port for it in the guest.
+    let outcome = run(
+        &home,
+        &run_file,
+        ["--command", "ls /dev/virtio-ports | wc -l"],
+    );
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    assert_eq!(stdout(&outcome).trim(), "0", "{outcome:#?}");
+    // Nobody is told the token.
+    assert!(!outcome.stdout.contains(token.trim()), "{outcome:#?}");
+    assert!(!outcome.stderr.contains(token.trim()), "{outcome:#?}");
+    assert_clean(&home, &outcome);
+}
+
+#[test]
+fn a_wrong_token_is_told_as_such() {
+    let home = home();
+    let context = context(
+        &home,
+        "guest.qcow2",
+        json!({
+            "network": dynamic_address("10.91.3.0"),
+            "agent": { "transport": "tcp", "port": AGENT_PORT, "token": "not the guest's" },
+        }),
+    );
+    let outcome = run(&home, &home.run_file(context), ["--command", "true"]);
+    assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{outcome:#?}");
+    assert_eq!(
+        attribute(&outcome, "not_ready", "cause"),
+        json!("wrong_token")
+    );
+    assert_clean(&home, &outcome);
+}
+
+#[test]
+fn a_guest_that_ignores_the_power_button_is_switched_off_at_the_deadline() {
+    let home = home();
+    let run_file = home.write(
+        "run.json",
+        json!({
+            "version": 1,
+            "context": context(&home, "guest-deaf.qcow2", json!({})),
+            "hooks": { "hooks": [{ "name": "commands" }] },
+            "protocol": [
+                { "step": "poweron" },
+                { "step": "wait", "for": "ready", "timeout": "60s" },
+                { "step": "shutdown", "timeout": "3s" },
+            ],
+        })
+        .to_string(),
+    );
+    let outcome = run(&home, &run_file, [""; 0]);
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    assert_eq!(attribute(&outcome, "post_shutdown", "forced"), json!(true));
+    let time = |event: &str| {
+        let events = outcome.events(event);
+        events[0]["timestamp"].as_f64().expect("a number")
+    };
+    let asked = time("post_shutdown") - time("pre_shutdown");
+    assert!(asked >= 3.0, "its time was cut short: {asked} s");
+    assert_clean(&home, &outcome);
+}
+
+/// A domain as python-see's users have it.
+const DOMAIN: &str = "\
+<domain type='kvm'>
+  <name>tobereplaced</name>
+  <memory unit='KiB'>131072</memory>
+  <vcpu>1</vcpu>
+  <os><type arch='x86_64'>hvm</type><boot dev='hd'/></os>
+  <features><acpi/><apic/></features>
+  <devices>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2'/>
+      <source file='/tobereplaced'/>
+      <target dev='hda' bus='ide'/>
+    </disk>
+    <interface type='network'>
+      <source network='tobereplaced'/>
+      <model type='virtio'/>
+    </interface>
+    <graphics type='vnc' port='-1' autoport='yes'/>
+    <video><model type='vga'/></video>
+  </devices>
+</domain>
+";
+
+#[test]
+fn configuration_files_of_python_see_run_as_they_are() {
+    let home = home();
+    home.guest("guest.qcow2");
+    home.write("domain.xml", DOMAIN);
+    let pool = home.path("instances");
+    std::fs::create_dir(&pool).expect("the home is writable");
+    std::fs::set_permissions(&pool, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("the owner may change its mode");
+    let folder = home.folder().display();
+    let context = format!(
+        r#"{{
+    "name": "see.resources.qemu.QEMUResources",
+    "hypervisor": "qemu:///system",
+    "domain": {{ "configuration": "{folder}/domain.xml" }},
+    "disk": {{
+        "image": {{ "uri": "{folder}/guest.qcow2", "provider": "see.image_providers.DummyProvider" }},
+        "clone": {{ "storage_pool_path": "{folder}/instances", "copy_on_write": true }}
+    }},
+    "network": {{ "dynamic_address": {{ "ipv4": "10.91.4.0", "prefix": 24, "subnet_prefix": 26 }} }}
+}}"#
+    );
+    let hooks = format!(
+        r#"{{
+    "hooks": {{
+        "configuration": {{ "results_folder": "{folder}/results" }},
+        "hooks": [
+            {{ "name": "plugins.commands.CommandsHook", "configuration": {{}} }},
+            {{ "name": "plugins.screen.ScreenHook",
+               "configuration": {{ "screenshot_on_event": "snapshots_capture" }} }},
+            {{ "name": "plugins.timers.TimersHook", "configuration": {{ "timers": {{ "custom_event": 1 }} }} }}
+        ]
+    }}
+}}"#
+    );
+    let run_file = home.write(
+        "run.json",
+        format!(
+            "{{\n\"version\": 1,\n\"context\": {context},\n\"hooks\": {hooks},\n\"protocol\": {}\n}}\n",
+            protocol()
+        ),
+    );
+    let sample = home.write("sample.sh", "#!/bin/sh\ncat /proc/partitions\n");
+    let outcome = run(&home, &run_file, ["--sample".as_ref(), sample.as_os_str()]);
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    // The disk is where that domain has it.
+    assert!(stdout(&outcome).contains("sda"), "{}", stdout(&outcome));
+    assert_eq!(address(&outcome).octets()[..3], [10, 91, 4]);
+    assert_eq!(outcome.events("custom_event").len(), 1, "{outcome:#?}");
+    let identifier = text(&outcome, "/identifier");
+    let results = PathBuf::from(text(&outcome, "/results"));
+    Picture::read(&results.join(format!("{identifier}_snapshots_capture.png")));
+    // The folder of pools stays, the run's own in it does not.
+    let left = std::fs::read_dir(&pool).expect("it is still there").count();
+    assert_eq!(left, 0);
+    assert_clean(&home, &outcome);
+}
+
+#[test]
+fn a_network_of_the_users_own_keeps_its_addresses() {
+    let home = home();
+    home.write(
+        "network.xml",
+        "<network>\n  <!-- the lab's -->\n  <name>tobereplaced</name>\n  <bridge name='tobereplaced'/>\n  \
+         <ip address='10.91.5.1' netmask='255.255.255.0'>\n    \
+         <dhcp><range start='10.91.5.77' end='10.91.5.77'/></dhcp>\n  </ip>\n</network>\n",
+    );
+    let context = context(
+        &home,
+        "guest.qcow2",
+        json!({ "network": { "configuration": "network.xml" } }),
+    );
+    let outcome = run(
+        &home,
+        &networked(&home, &context),
+        ["--command", "route -n"],
+    );
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    assert_eq!(address(&outcome), Ipv4Addr::new(10, 91, 5, 77));
+    assert_clean(&home, &outcome);
+}
+
+#[test]
+fn the_base_image_is_not_given_to_the_emulators_account() {
+    let home = home();
+    let images = home.path("images");
+    std::fs::create_dir(&images).expect("the home is writable");
+    std::fs::set_permissions(&images, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("the owner may change its mode");
+    std::fs::copy(guest("guest.qcow2"), images.join("guest.qcow2")).expect("the home is writable");
+    let before = Footprint::of(&images);
+    let run_file = home.run_file(json!({
+        "hypervisor": "qemu:///system",
+        "disk": { "image": "images/guest.qcow2" },
+    }));
+    let outcome = run(
+        &home,
+        &run_file,
+        ["--command", "echo changed >/root/file; sync"],
+    );
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    before.assert_unchanged(&images);
+    assert_clean(&home, &outcome);
+}
+
+/// A domain, a network and a storage pool that are somebody else's; they go with the value.
+struct Foreign {
+    name: String,
+}
+
+impl Foreign {
+    fn make(home: &Home, name: &str, subnet: &str) -> Self {
+        let foreign = Self {
+            name: name.to_owned(),
+        };
+        let define = |kind: &str, xml: String| {
+            let file = home.write(&format!("{kind}.xml"), xml);
+            let file = file.to_str().expect("a path of a test is text");
+            virsh([kind, file]).expect("it can be defined");
+        };
+        define(
+            "define",
+            format!(
+                "<domain type='qemu'><name>{name}</name><memory unit='MiB'>32</memory>\
+                 <os><type arch='x86_64'>hvm</type></os></domain>"
+            ),
+        );
+        define(
+            "net-create",
+            format!(
+                "<network><name>{name}</name><bridge name='virbr-{}'/>\
+                 <ip address='{subnet}' prefix='25'/></network>",
+                &name[..8]
+            ),
+        );
+        let pool = home.path("foreign-pool");
+        std::fs::create_dir(&pool).expect("the home is writable");
+        define(
+            "pool-create",
+            format!(
+                "<pool type='dir'><name>{name}</name><target><path>{}</path></target></pool>",
+                pool.display()
+            ),
+        );
+        foreign
+    }
+
+    /// All that can be seen of them.
+    fn seen(&self) -> Vec<String> {
+        [
+            "dumpxml",
+            "domstate",
+            "net-dumpxml",
+            "net-info",
+            "pool-dumpxml",
+        ]
+        .map(|kind| virsh([kind, &self.name]).expect("it is there"))
+        .to_vec()
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        for kind in ["undefine", "net-destroy", "pool-destroy"] {
+            // After a failed test one of them may be missing.
+            let _ = virsh([kind, &self.name]);
+        }
+    }
+}
+
+#[test]
+fn what_is_somebody_elses_is_left_alone_and_its_subnet_too() {
+    let home = home();
+    // Named as ours are, and in the only network in which a subnet is looked for.
+    let name = see_core::Identifier::random().to_string();
+    let foreign = Foreign::make(&home, &name, "10.91.6.1");
+    let before = foreign.seen();
+    let context = context(
+        &home,
+        "guest.qcow2",
+        json!({ "network": { "dynamic_address": {
+            "ipv4": "10.91.6.0", "prefix": 24, "subnet_prefix": 25 } } }),
+    );
+    let outcome = run(&home, &networked(&home, &context), ["--command", "true"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    let address = address(&outcome);
+    assert!(address >= Ipv4Addr::new(10, 91, 6, 128), "{address}");
+    assert_clean(&home, &outcome);
+    let collected = home.run(["gc"], RUN);
+    assert_eq!(collected.code, Some(0), "{collected:#?}");
+    assert_eq!(foreign.seen(), before);
+    drop(foreign);
+    assert_eq!(daemon_objects(&name), Vec::<String>::new());
+}
+
+#[test]
+fn a_subnet_that_is_not_free_stops_the_run_before_anything_is_made() {
+    let home = home();
+    let name = see_core::Identifier::random().to_string();
+    let foreign = Foreign::make(&home, &name, "10.91.7.1");
+    let context = context(
+        &home,
+        "guest.qcow2",
+        json!({ "network": { "dynamic_address": {
+            "ipv4": "10.91.7.0", "prefix": 25, "subnet_prefix": 26 } } }),
+    );
+    let outcome = run(&home, &networked(&home, &context), ["--command", "true"]);
+    assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{outcome:#?}");
+    let failure = text(&outcome, "/failure");
+    assert!(failure.contains("is in use"), "{failure}");
+    assert_clean(&home, &outcome);
+    drop(foreign);
+}
+
+#[test]
+fn who_may_not_use_the_daemon_is_told_so() {
+    let home = home();
+    let program = home.path("seectl");
+    std::fs::copy(see_tests::seectl(), &program).expect("the home is writable");
+    let run_file = home.run_file(context(&home, "guest.qcow2", json!({})));
+    let nobodys = home.path("nobody");
+    std::fs::create_dir(&nobodys).expect("the home is writable");
+    std::os::unix::fs::chown(&nobodys, Some(65534), Some(65534)).expect("root may");
+    let mut command = Command::new("setpriv");
+    command
+        .arg(format!("--reuid={NOBODY}"))
+        .arg(format!("--regid={NOBODY}"))
+        .arg("--clear-groups")
+        .arg(&program)
+        .arg("run")
+        .arg(&run_file)
+        .args(["--command", "true"]);
+    home.furnish(&mut command);
+    command
+        .env("HOME", &nobodys)
+        .env("SEE_STATE_DIR", nobodys.join("state"))
+        .env("XDG_CACHE_HOME", nobodys.join("cache"));
+    let outcome = finish(spawn(&mut command), RUN);
+    assert_eq!(outcome.code, Some(MISSING_RIGHTS), "{outcome:#?}");
+    assert!(outcome.stderr.contains("qemu:///system"), "{outcome:#?}");
+    assert!(outcome.stderr.contains("embedded"), "{outcome:#?}");
+}
