@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use foldhash::fast::FixedState;
 
 use crate::event::{Event, Text};
+use crate::mishap::{Mishap, MishapKind};
 use crate::{Error, ErrorKind, Result, StopToken, Turn};
 
 /// A future that a handler returns.
@@ -47,51 +48,6 @@ impl Default for BusLimits {
             queue: 1024,
             depth: 16,
             mishaps: 256,
-        }
-    }
-}
-
-/// Something that went wrong in a handler, and stopped nobody.
-#[derive(Debug, Clone)]
-pub struct Mishap {
-    /// When it was noticed.
-    pub at: SystemTime,
-    /// The event whose handler it was.
-    pub event: String,
-    /// Who subscribed the handler.
-    pub owner: String,
-    /// What went wrong.
-    pub what: MishapKind,
-}
-
-/// What can go wrong in a handler.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum MishapKind {
-    /// It returned an error: the whole chain in one line.
-    Failed(String),
-    /// It panicked, with this message.
-    Panicked(String),
-    /// It was dropped at its deadline.
-    TimedOut(Duration),
-    /// It was not started: the owner's limit of handlers at once was reached.
-    NoRoom(usize),
-    /// It was dropped because the environment was stopped.
-    Cancelled,
-    /// Plain handlers, which cannot be interrupted, took this long.
-    Slow(Duration),
-}
-
-impl fmt::Display for Mishap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} on {}: ", self.owner, self.event)?;
-        match &self.what {
-            MishapKind::Failed(chain) => write!(f, "failed: {chain}"),
-            MishapKind::Panicked(message) => write!(f, "panicked: {message}"),
-            MishapKind::TimedOut(limit) => write!(f, "not done within {limit:.1?}, dropped"),
-            MishapKind::NoRoom(limit) => write!(f, "not started: {limit} are running already"),
-            MishapKind::Cancelled => f.write_str("dropped: the environment was stopped"),
-            MishapKind::Slow(took) => write!(f, "took {took:.1?} without yielding"),
         }
     }
 }

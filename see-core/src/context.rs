@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::bus::{BesideHandler, Handler, SerialHandler, Subscription, lock};
-use crate::environment::Shared;
 use crate::event::Text;
 use crate::ledger::Record;
 use crate::scope::Tasks;
 use crate::settings::AgentSettings;
+use crate::shared::Shared;
 use crate::{Event, EventBus, Identifier, Result, Sandbox, Stop, StopToken};
 
 /// What a hook sees of its environment; cheap to clone.

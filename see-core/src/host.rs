@@ -9,11 +9,12 @@ use tokio::sync::{oneshot, watch};
 
 use crate::bus::BusLimits;
 use crate::config::{Configuration, HooksSection};
-use crate::environment::{EndLimits, Parts, Resident, Shared, died};
+use crate::environment::{EndLimits, Resident};
 use crate::event::Text;
 use crate::hook::PreparedHook;
 use crate::ledger::{Collectors, Ledger, Record};
 use crate::settings::{AgentSettings, Limits};
+use crate::shared::{Parts, Shared, died};
 use crate::{
     Allocation, Context, Environment, Error, ErrorKind, EventBus, Identifier, PreparedBackend,
     Registries, Result, Stop,

@@ -21,30 +21,31 @@ mod host;
 mod identifier;
 mod image;
 pub mod ledger;
+mod mishap;
 mod protocol;
 mod registry;
 mod sandbox;
 mod scope;
 mod settings;
+mod shared;
 mod state;
 mod stop;
+mod teardown;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod turn;
 
 pub use backend::{Allocation, Backend, Preparation, PreparedBackend};
-pub use bus::{
-    BesideHandler, BusLimits, EventBus, HandlerFuture, Mishap, MishapKind, SerialHandler,
-    Subscription,
-};
+pub use bus::{BesideHandler, BusLimits, EventBus, HandlerFuture, SerialHandler, Subscription};
 pub use context::Context;
-pub use environment::{EndLimits, Environment, Stopper, Teardown, TurnGuard};
+pub use environment::{EndLimits, Environment, Stopper, TurnGuard};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Text, Value};
 pub use hook::{Hook, PreparedHook};
 pub use host::{AllocateOptions, Host, Prepared};
 pub use identifier::Identifier;
 pub use image::{Image, ImageProvider, ImageSource};
+pub use mishap::{Mishap, MishapKind};
 pub use protocol::{Action, Protocol, RunReport, SAMPLE_FINISHED, Step, StepReport};
 pub use registry::{BackendRegistry, HookRegistry, ImageRegistry, Registries};
 pub use sandbox::{
@@ -53,4 +54,5 @@ pub use sandbox::{
 pub use settings::{AgentSettings, AgentTransport, Limits, Secret};
 pub use state::{SandboxState, Transition};
 pub use stop::{Stop, StopToken};
+pub use teardown::Teardown;
 pub use turn::{Listener, Shutdown, Turn};

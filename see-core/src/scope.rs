@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::StopToken;
-use crate::bus::{EventBus, MishapKind, lock};
+use crate::bus::{EventBus, lock};
+use crate::mishap::MishapKind;
 
 /// The tasks of one owner: counted, bounded, joined at the end or aborted.
 #[derive(Clone)]

@@ -8,8 +8,8 @@ use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio::time::Instant;
 
 use crate::bus::{Handler, List, Subscription, lock};
-use crate::environment::Shared;
 use crate::event::{Text, Value};
+use crate::shared::Shared;
 use crate::{Error, ErrorKind, Event, Result, Sandbox, SandboxState, StopToken, Transition};
 
 /// What only the holder of the turn may touch.

@@ -146,6 +146,76 @@ proptest! {
     }
 
     #[test]
+    fn a_panicking_handler_among_others_silences_nobody(bad in prop::collection::vec(any::<bool>(), 1..12)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let (_host, mut environment) = environment().await;
+            let context = environment.context("test");
+            let log: Log = Arc::default();
+            for (number, panics) in bad.iter().copied().enumerate() {
+                let log = Arc::clone(&log);
+                context.subscribe("event", move |_| {
+                    say(&log, number.to_string());
+                    // Unwinding without the hook that prints: a property is tried often.
+                    if panics {
+                        std::panic::resume_unwind(Box::new("bad"));
+                    }
+                });
+            }
+            environment.turn().await.unwrap().trigger("event").await.unwrap();
+            let everybody: Vec<String> = (0..bad.len()).map(|number| number.to_string()).collect();
+            prop_assert_eq!(said(&log), everybody);
+            let (mishaps, _) = environment.bus().mishaps();
+            prop_assert_eq!(mishaps.len(), bad.iter().filter(|bad| **bad).count());
+            environment.deallocate().await;
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn beside_handlers_are_at_most_as_many_as_allowed_and_each_is_run_or_refused(
+        limit in 1..6_usize, events in 1..40_usize,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let (_host, mut environment) = environment_with(quick(BusLimits {
+                beside: limit,
+                ..BusLimits::default()
+            }))
+            .await;
+            let context = environment.context("test");
+            let log: Log = Arc::default();
+            let counts: Arc<Mutex<(usize, usize)>> = Arc::default();
+            let (log2, counts2) = (Arc::clone(&log), Arc::clone(&counts));
+            context.subscribe_beside("event", beside(move |_| {
+                let (log, counts) = (Arc::clone(&log2), Arc::clone(&counts2));
+                Box::pin(async move {
+                    {
+                        let mut counts = counts.lock().unwrap();
+                        counts.0 += 1;
+                        counts.1 = counts.1.max(counts.0);
+                    }
+                    tokio::task::yield_now().await;
+                    counts.lock().unwrap().0 -= 1;
+                    say(&log, "ran");
+                    Ok(())
+                })
+            }));
+            let mut turn = environment.turn().await.unwrap();
+            for _ in 0..events {
+                turn.trigger("event").await.unwrap();
+            }
+            drop(turn);
+            let refused = environment.bus().mishaps().0.len();
+            // The end joins those that run.
+            environment.deallocate().await;
+            prop_assert!(counts.lock().unwrap().1 <= limit);
+            prop_assert_eq!(said(&log).len() + refused, events);
+            Ok(())
+        })?;
+    }
+
+    #[test]
     fn attributes_come_out_as_they_went_in(pairs in prop::collection::vec(("[a-e]", any::<i64>()), 0..8)) {
         let mut expected: Vec<(String, i64)> = Vec::new();
         let mut event = Event::new("event");

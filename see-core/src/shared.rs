@@ -1,0 +1,263 @@
+//! What an environment, its turn and its contexts have in common: the machine's power, the queue of posted
+//! events, and the stop.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc};
+
+use crate::bus::{lock, panic_message, queue_full};
+use crate::environment::EndLimits;
+use crate::ledger::Record;
+use crate::settings::AgentSettings;
+use crate::turn::TurnState;
+use crate::{
+    Error, ErrorKind, Event, EventBus, Identifier, Result, Sandbox, SandboxChange, SandboxState,
+    Stop, StopToken, Transition, Turn,
+};
+
+/// What environment, turn and contexts have in common.
+pub(crate) struct Shared {
+    pub(crate) identifier: Identifier,
+    pub(crate) sandbox: Arc<dyn Sandbox>,
+    pub(crate) bus: Arc<EventBus>,
+    pub(crate) runtime: Handle,
+    pub(crate) record: Record,
+    pub(crate) agent: AgentSettings,
+    pub(crate) turn: Arc<tokio::sync::Mutex<TurnState>>,
+    pub(crate) stop_token: StopToken,
+    /// Wakes the turn's holder when something was posted or changed.
+    pub(crate) noticed: Notify,
+    /// Wakes the pump, which handles posted events while nobody holds the turn.
+    pump: Notify,
+    stop: Stop,
+    scopes: Mutex<Vec<Stop>>,
+    posted: mpsc::Sender<Event>,
+    pub(crate) closed: AtomicBool,
+    pub(crate) power: Mutex<Power>,
+    /// Commands to the machine queue up here; the lock is held by the work, not by who asked for it.
+    pub(crate) commands: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) limits: EndLimits,
+}
+
+/// What the host wants the machine to be, so that the guest's own changes can be told apart.
+#[derive(Debug, Default)]
+pub(crate) struct Power {
+    pub(crate) wanted: Option<SandboxState>,
+    restart_asked: bool,
+    guest_end: Option<&'static str>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Shared").field(&self.identifier).finish()
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        sandbox: Arc<dyn Sandbox>,
+        record: Record,
+        runtime: Handle,
+        parts: Parts,
+    ) -> Arc<Self> {
+        let (posted, queue) = mpsc::channel(parts.bus.limits.queue);
+        let stop = parts.stop;
+        Arc::new(Self {
+            identifier: sandbox.identifier(),
+            sandbox,
+            bus: Arc::new(parts.bus),
+            runtime,
+            record,
+            agent: parts.agent,
+            turn: Arc::new(tokio::sync::Mutex::new(TurnState { posted: queue })),
+            stop_token: stop.token(),
+            noticed: Notify::new(),
+            pump: Notify::new(),
+            stop,
+            scopes: Mutex::default(),
+            posted,
+            closed: AtomicBool::new(false),
+            power: Mutex::default(),
+            commands: Arc::default(),
+            limits: parts.limits,
+        })
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// A stop that is asked for together with the environment's.
+    pub(crate) fn new_stop(&self) -> Stop {
+        let stop = Stop::new();
+        let mut scopes = lock(&self.scopes);
+        if self.stop.is_stopped() {
+            stop.stop();
+        }
+        scopes.push(stop.clone());
+        stop
+    }
+
+    pub(crate) fn stop(&self) {
+        let scopes = lock(&self.scopes);
+        self.stop.stop();
+        for scope in scopes.iter() {
+            scope.stop();
+        }
+    }
+
+    pub(crate) fn post(&self, mut event: Event) -> Result<()> {
+        if self.is_closed() {
+            return Err(Error::stopped("post").subject(event.name()));
+        }
+        event.stamp();
+        self.posted
+            .try_send(event)
+            .map_err(|refused| queue_full(&refused.into_inner(), self.bus.limits.queue))?;
+        self.notice();
+        Ok(())
+    }
+
+    pub(crate) fn notice(&self) {
+        self.noticed.notify_one();
+        self.pump.notify_one();
+    }
+
+    /// How the guest ended itself, if it did.
+    pub(crate) fn guest_end(&self) -> Option<&'static str> {
+        lock(&self.power).guest_end
+    }
+
+    /// Acts on the machine in a task of its own, so that a dropped caller cuts nothing off.
+    pub(crate) async fn act(&self, transition: Transition) -> Result<()> {
+        {
+            let mut power = lock(&self.power);
+            power.wanted = Some(transition.leads_to());
+            power.restart_asked = transition == Transition::Restart;
+            if transition == Transition::Poweron {
+                power.guest_end = None;
+            }
+        }
+        let sandbox = Arc::clone(&self.sandbox);
+        let commands = Arc::clone(&self.commands);
+        let work = self.runtime.spawn(async move {
+            let _queue = commands.lock_owned().await;
+            match transition {
+                Transition::Poweron => sandbox.start().await,
+                Transition::Pause => sandbox.suspend().await,
+                Transition::Resume => sandbox.resume().await,
+                Transition::Poweroff => sandbox.destroy().await,
+                Transition::Shutdown => sandbox.shutdown().await,
+                Transition::Restart => sandbox.reboot().await,
+            }
+        });
+        let limit = self.limits.power;
+        match tokio::time::timeout(limit, work).await {
+            Ok(joined) => joined.unwrap_or_else(|failed| Err(died(failed))),
+            Err(_) => Err(Error::timeout("the hypervisor", limit)),
+        }
+        .map_err(|error| match error.operation() {
+            Some(_) => error,
+            None => error.during(transition.name()),
+        })
+    }
+
+    /// Handles posted events whenever nobody holds the turn.
+    pub(crate) async fn pump(self: Arc<Self>) {
+        while !self.is_closed() {
+            tokio::select! {
+                biased;
+                () = self.stop_token.stopped() => return,
+                () = self.pump.notified() => {}
+            }
+            let mut turn = Turn::take(Arc::clone(&self)).await;
+            if let Err(error) = turn.handle_posted().await {
+                tracing::debug!("posted events are left: {error}");
+            }
+        }
+    }
+
+    /// Posts what the guest does to its own power.
+    pub(crate) async fn watch(self: Arc<Self>, mut changes: mpsc::Receiver<SandboxChange>) {
+        loop {
+            let change = tokio::select! {
+                biased;
+                () = self.stop_token.stopped() => {
+                    // Whoever asked for the stop may not know of the hooks' own.
+                    self.stop();
+                    return;
+                }
+                change = changes.recv() => match change {
+                    Some(change) => change,
+                    None => return,
+                },
+            };
+            let state = match change {
+                SandboxChange::Rebooted => {
+                    let asked = std::mem::take(&mut lock(&self.power).restart_asked);
+                    self.tell(Event::new(if asked { "restarted" } else { "guest_reboot" }));
+                    continue;
+                }
+                // Reports may be late or lost: what counts is how the machine stands now.
+                SandboxChange::State(_) | SandboxChange::Missed => {
+                    match self.sandbox.state().await {
+                        Ok(state) => state,
+                        Err(error) => {
+                            tracing::debug!("the machine's state is not to be had: {error}");
+                            continue;
+                        }
+                    }
+                }
+            };
+            self.compare(state);
+        }
+    }
+
+    fn compare(&self, state: SandboxState) {
+        let news = {
+            let mut power = lock(&self.power);
+            let unwanted = power.wanted != Some(SandboxState::Shutoff) && power.wanted.is_some();
+            match state {
+                SandboxState::Shutoff if unwanted && power.guest_end.is_none() => {
+                    power.guest_end = Some("the guest switched itself off");
+                    Some("guest_poweroff")
+                }
+                SandboxState::Crashed if unwanted && power.guest_end.is_none() => {
+                    power.guest_end = Some("the guest crashed");
+                    Some("guest_crash")
+                }
+                _ => None,
+            }
+        };
+        if let Some(name) = news {
+            self.tell(Event::new(name));
+        }
+        self.notice();
+    }
+
+    fn tell(&self, event: Event) {
+        if let Err(error) = self.post(event.source("environment")) {
+            tracing::warn!("an event of the guest is lost: {error}");
+        }
+    }
+}
+
+/// What an environment is built of, beside its sandbox.
+pub(crate) struct Parts {
+    pub(crate) bus: EventBus,
+    pub(crate) agent: AgentSettings,
+    pub(crate) stop: Stop,
+    pub(crate) limits: EndLimits,
+}
+
+/// A task of ours that did not end by itself.
+pub(crate) fn died(failed: tokio::task::JoinError) -> Error {
+    let what = match failed.try_into_panic() {
+        Ok(panic) => format!("a task panicked: {}", panic_message(&*panic)),
+        Err(_) => "a task was cancelled with its runtime".to_owned(),
+    };
+    Error::new(ErrorKind::Internal, what)
+}

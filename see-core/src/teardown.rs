@@ -1,0 +1,115 @@
+//! The end of an environment: everything in reverse, every step even when one before it failed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::environment::{Resident, Rest};
+use crate::shared::{Shared, died};
+use crate::{Error, ErrorKind, SandboxState, Turn};
+
+pub(crate) async fn tear_down(shared: Arc<Shared>, mut rest: Rest) -> Teardown {
+    let mut errors = Vec::new();
+    let limits = shared.limits.clone();
+    // Whoever holds the turn may finish, and what was posted is still heard; who does not finish is
+    // cancelled.
+    let last_turn = async {
+        let mut turn = Turn::take(Arc::clone(&shared)).await;
+        if !shared.stop_token.is_stopped()
+            && let Err(error) = turn.handle_posted().await
+        {
+            tracing::debug!("posted events are left: {error}");
+        }
+    };
+    let finished = tokio::time::timeout(limits.turn, last_turn).await;
+    shared.closed.store(true, Ordering::Release);
+    shared.notice();
+    if finished.is_err() {
+        errors.push(Error::timeout("handlers that run", limits.turn).during("deallocate"));
+        shared.stop();
+    }
+    for resident in rest.hooks.drain(..).rev() {
+        errors.extend(end_hook(resident, limits.hook).await);
+    }
+    for owner in rest.owners.drain(..).rev() {
+        owner.end(limits.hook).await;
+    }
+    shared.stop();
+    errors.extend(release(&shared, limits.release).await);
+    for task in rest.tasks {
+        task.abort();
+    }
+    match shared.record.close().await {
+        Ok(left) if left.is_empty() => {}
+        Ok(left) => errors.push(
+            Error::new(
+                ErrorKind::Hypervisor,
+                format!("{} resources could not be removed", left.len()),
+            )
+            .during("deallocate")
+            .advice("they are in the ledger: `seectl gc` collects them"),
+        ),
+        Err(error) => errors.push(error),
+    }
+    drop(rest.stay);
+    for error in &errors {
+        tracing::warn!(environment = %shared.identifier, "teardown: {}", error.chain());
+    }
+    Teardown { errors }
+}
+
+async fn end_hook(resident: Resident, limit: Duration) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let Resident {
+        name,
+        context,
+        hook,
+    } = resident;
+    let aborted = context.end(limit).await;
+    if aborted > 0 {
+        errors.push(
+            Error::timeout(format!("{aborted} tasks"), limit)
+                .during("cleanup")
+                .subject(format!("hook {name}")),
+        );
+    }
+    let cleanup = tokio::spawn(async move { hook.leave().await });
+    let failed = match tokio::time::timeout(limit, cleanup).await {
+        Ok(Ok(Ok(()))) => None,
+        Ok(Ok(Err(error))) => Some(error),
+        Ok(Err(failed)) => Some(died(failed)),
+        Err(_) => Some(Error::timeout("the hook's cleanup", limit)),
+    };
+    errors.extend(failed.map(|error| error.during("cleanup").subject(format!("hook {name}"))));
+    errors
+}
+
+async fn release(shared: &Arc<Shared>, limit: Duration) -> Option<Error> {
+    crate::bus::lock(&shared.power).wanted = Some(SandboxState::Shutoff);
+    let sandbox = Arc::clone(&shared.sandbox);
+    let commands = Arc::clone(&shared.commands);
+    let work = shared.runtime.spawn(async move {
+        let _queue = commands.lock_owned().await;
+        sandbox.release().await
+    });
+    match tokio::time::timeout(limit, work).await {
+        Ok(Ok(Ok(()))) => None,
+        Ok(Ok(Err(error))) => Some(error),
+        Ok(Err(failed)) => Some(died(failed)),
+        Err(_) => Some(Error::timeout("the sandbox's release", limit)),
+    }
+}
+
+/// How an environment's end went.
+#[derive(Debug, Default)]
+pub struct Teardown {
+    /// What failed, in the order in which it did. What could not be removed stays in the ledger.
+    pub errors: Vec<Error>,
+}
+
+impl Teardown {
+    /// Whether nothing is left.
+    pub fn is_clean(&self) -> bool {
+        self.errors.is_empty()
+    }
+}
