@@ -104,7 +104,15 @@ pub(crate) async fn enter(entry: &Entry) -> Result<Connection> {
     .await?;
     Connection::open_embedded(&root, OPEN_LIMIT)
         .await
-        .map_err(libvirt)
+        .map_err(|error| advise(libvirt(error)))
+}
+
+/// An ordinary user's libvirt keeps a list of lent devices in the user's runtime folder, whatever its root.
+fn advise(error: Error) -> Error {
+    if error.chain().contains("Failed to create state dir") {
+        return error.advice("set XDG_RUNTIME_DIR to a folder that this user can write");
+    }
+    error
 }
 
 fn prepare(path: &Path) -> Result<EmbeddedRoot> {
