@@ -35,8 +35,7 @@ pub(crate) fn twice() -> Result<(), Failure> {
 
 /// What the demonstration printed.
 pub(crate) fn once() -> Result<String, Failure> {
-    let program = env::current_exe().doing("cannot find this program")?;
-    command::output(Command::new(program).arg("demo"), DEADLINE)
+    command::output(Command::new(workspace::own_program()).arg("demo"), DEADLINE)
 }
 
 /// What a demonstration makes for later ones, with the time of each file.

@@ -23,6 +23,18 @@ pub(crate) fn target() -> PathBuf {
         .map_or_else(|| root().join("target"), Path::to_path_buf)
 }
 
+/// This very program, also after a build has put a new one in its place.
+pub(crate) fn own_program() -> PathBuf {
+    let program = env::current_exe().unwrap_or_default();
+    match program
+        .to_str()
+        .and_then(|path| path.strip_suffix(" (deleted)"))
+    {
+        Some(replaced) => replaced.into(),
+        None => program,
+    }
+}
+
 /// The cargo to call: the one that called us.
 pub(crate) fn cargo() -> PathBuf {
     env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from)
