@@ -97,11 +97,15 @@ fn run<S: AsRef<std::ffi::OsStr>>(
     run_file: &Path,
     arguments: impl IntoIterator<Item = S>,
 ) -> Outcome {
-    let mut command = home.seectl();
+    let mut command = Command::new("sh");
+    // What SEE makes with a strict umask the emulator's account has to get at all the same.
     command
+        .args(["-c", "umask 077 && exec \"$0\" \"$@\""])
+        .arg(see_tests::seectl())
         .args(["run", "--output", "json"])
         .arg(run_file)
         .args(arguments);
+    home.furnish(&mut command);
     finish(spawn(&mut command), RUN)
 }
 

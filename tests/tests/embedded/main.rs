@@ -1,0 +1,7 @@
+//! Machines on the embedded driver, with neither a daemon nor rights: real guests, run by `seectl` and by the library.
+
+mod domain;
+mod hooks;
+mod power;
+mod runs;
+mod support;

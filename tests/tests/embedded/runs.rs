@@ -1,0 +1,205 @@
+//! `seectl run` as a user types it.
+
+use std::path::PathBuf;
+
+use see_tests::{Footprint, Home, Outcome, Picture, finish, guest, spawn};
+use serde_json::json;
+
+use crate::support::*;
+
+#[test]
+fn a_sample_runs_and_its_exit_code_and_output_are_told() {
+    let home = Home::new();
+    let outcome = run_sample(&home, &home.run_file(Home::embedded()));
+    assert_eq!(told(&outcome, "/exit_code"), json!(SAMPLE_FAILED));
+    assert_eq!(told(&outcome, "/sample_result/exit_code"), json!(3));
+    assert_eq!(told(&outcome, "/sample_result/signal"), json!(null));
+    assert_eq!(
+        String::from_utf8_lossy(&content(&outcome, "/sample_result/stdout")),
+        "to stdout\nwritten\n"
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&content(&outcome, "/sample_result/stderr")),
+        "to stderr\n"
+    );
+    assert_eq!(told(&outcome, "/teardown_errors"), json!([]));
+    assert_eq!(told(&outcome, "/left_behind"), json!([]));
+    assert_eq!(told(&outcome, "/mishaps"), json!([]));
+    // The protocol's events came, in their order.
+    let wanted = [
+        "pre_poweron",
+        "post_poweron",
+        "ready",
+        "run_sample",
+        "sample_finished",
+        "pre_pause",
+        "post_pause",
+        "snapshots_capture",
+        "post_resume",
+        "pre_shutdown",
+        "post_shutdown",
+        "start_analysis",
+        "wait_analysis",
+    ];
+    let times: Vec<f64> = wanted
+        .iter()
+        .map(|name| {
+            let events = outcome.events(name);
+            assert_eq!(events.len(), 1, "{name}: {events:#?}");
+            events[0]["timestamp"].as_f64().expect("a number")
+        })
+        .collect();
+    assert!(times.is_sorted(), "{wanted:?}: {times:?}");
+    assert_eq!(
+        outcome.events("post_shutdown")[0]["attributes"]["forced"],
+        json!(false)
+    );
+}
+
+#[test]
+fn pictures_of_the_screen_are_taken_and_show_something() {
+    let home = Home::new();
+    let outcome = run_sample(&home, &home.run_file(Home::embedded()));
+    let results = PathBuf::from(text(&outcome, "/results"));
+    let identifier = text(&outcome, "/identifier");
+    for event in ["ready", "snapshots_capture"] {
+        let picture = Picture::read(&results.join(format!("{identifier}_{event}.png")));
+        assert!(picture.width >= 320 && picture.height >= 200, "{picture:?}");
+        assert!(picture.colours > 1, "{event}: {picture:?}");
+    }
+}
+
+#[test]
+fn a_run_leaves_nothing_behind_and_the_base_image_as_it_was() {
+    let home = Home::new();
+    let images = home.path("images");
+    std::fs::create_dir(&images).expect("the home is writable");
+    std::fs::copy(guest("guest.qcow2"), images.join("guest.qcow2")).expect("the home is writable");
+    let before = Footprint::of(&images);
+    let run_file = home.run_file(json!({ "disk": { "image": "images/guest.qcow2" } }));
+    let outcome = run_sample(&home, &run_file);
+    before.assert_unchanged(&images);
+    assert_clean(&home, &text(&outcome, "/identifier"));
+}
+
+#[test]
+fn a_command_runs_without_a_sample() {
+    let home = Home::new();
+    let run_file = home.run_file(Home::embedded());
+    let outcome = run(&home, &run_file, ["--command", "echo $((6 * 7)); uname"]);
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    assert_eq!(
+        String::from_utf8_lossy(&content(&outcome, "/sample_result/stdout")),
+        "42\nLinux\n"
+    );
+}
+
+#[test]
+fn a_sample_of_odd_bytes_arrives_in_the_guest_and_comes_back_as_it_was() {
+    let home = Home::new();
+    let run_file = home.run_file(Home::embedded());
+    // Every byte beside every other, and a length that is no multiple of anything.
+    let bytes: Vec<u8> = (0..=u8::MAX)
+        .flat_map(|first| (0..=u8::MAX).flat_map(move |second| [first, second]))
+        .chain([0, b'\r', b'\n', 0x1b, 0xff])
+        .collect();
+    let sample = home.write("odd $(sample) 'ü\".bin", &bytes);
+    let outcome = run(
+        &home,
+        &run_file,
+        [
+            "--sample".as_ref(),
+            sample.as_os_str(),
+            "--command".as_ref(),
+            "cat {sample}".as_ref(),
+        ],
+    );
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    assert!(
+        content(&outcome, "/sample_result/stdout") == bytes,
+        "the bytes differ"
+    );
+}
+
+#[test]
+fn two_runs_at_once_do_not_disturb_each_other() {
+    let home = Home::new();
+    let run_file = home.run_file(Home::embedded());
+    // Each writes what the other must not see, and looks for it after a while in which both run.
+    let script = |mine: &str| {
+        format!("echo {mine} >>/root/mark; sync; sleep 2; cat /root/mark; ls /root/samples | wc -l")
+    };
+    let scripts = ["one", "two"].map(script);
+    let children: Vec<_> = scripts
+        .iter()
+        .map(|script| {
+            spawn(&mut command(
+                &home,
+                &run_file,
+                ["--command", script.as_str()],
+            ))
+        })
+        .collect();
+    let outcomes: Vec<Outcome> = children
+        .into_iter()
+        .map(|child| finish(child, RUN))
+        .collect();
+    for (outcome, mine) in outcomes.iter().zip(["one", "two"]) {
+        assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+        let stdout = content(outcome, "/sample_result/stdout");
+        let stdout = String::from_utf8_lossy(&stdout).into_owned();
+        assert_eq!(stdout.lines().next(), Some(mine), "{stdout}");
+    }
+    let identifiers: Vec<String> = outcomes
+        .iter()
+        .map(|outcome| text(outcome, "/identifier"))
+        .collect();
+    assert_ne!(identifiers[0], identifiers[1]);
+    for identifier in identifiers {
+        assert_clean(&home, &identifier);
+    }
+}
+
+#[test]
+fn a_guest_that_is_not_ready_in_time_fails_the_run_and_the_cause_is_told() {
+    let home = Home::new();
+    // Sooner than any guest prints its first line.
+    let hooks = json!([{ "name": "commands", "configuration": { "ready_timeout": "300ms" } }]);
+    let run_file = home.write(
+        "run.json",
+        json!({ "version": 1, "context": Home::embedded(), "hooks": { "hooks": hooks } })
+            .to_string(),
+    );
+    let outcome = run(&home, &run_file, ["--command", "true"]);
+    assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{outcome:#?}");
+    let failure = text(&outcome, "/failure");
+    assert!(failure.contains("ready"), "{failure}");
+    let events = outcome.events("not_ready");
+    let causes: Vec<&serde_json::Value> = events
+        .iter()
+        .map(|event| &event["attributes"]["cause"])
+        .collect();
+    assert_eq!(causes, [&json!("no_boot_output")], "{outcome:#?}");
+    assert_clean(&home, &text(&outcome, "/identifier"));
+}
+
+#[test]
+fn a_run_whose_guest_switches_itself_off_ends_at_once_and_says_so() {
+    let home = Home::new();
+    let run_file = home.run_file(Home::embedded());
+    let outcome = run(
+        &home,
+        &run_file,
+        ["--command", "poweroff -f; sleep 1000", "--runtime", "100s"],
+    );
+    assert_eq!(told(&outcome, "/sample_result/agent_lost"), json!(true));
+    assert_eq!(outcome.code, Some(3), "{outcome:#?}");
+    let failure = text(&outcome, "/failure");
+    assert!(failure.contains("shut"), "{failure}");
+    let seconds = told(&outcome, "/seconds").as_f64().expect("a number");
+    assert!(
+        seconds < 90.0,
+        "it waited for the sample's deadline: {seconds}"
+    );
+    assert_clean(&home, &text(&outcome, "/identifier"));
+}
