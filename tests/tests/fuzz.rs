@@ -104,7 +104,7 @@ fn fuzz_frames(whole: Vec<Frame>, mut read: impl FnMut(Frame) -> bool) {
         if frame.body.is_empty() {
             continue;
         }
-        fuzz(&[frame.body.clone()], |body| {
+        fuzz(std::slice::from_ref(&frame.body), |body| {
             read(Frame {
                 body: body.to_vec(),
                 ..frame.clone()
