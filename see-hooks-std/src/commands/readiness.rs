@@ -212,7 +212,17 @@ impl Search<'_> {
             let reason = self.silence().await;
             tokio::select! {
                 connected = &mut connecting => {
-                    return Ok(connected.map_err(|error| reason_of(&error)));
+                    let error = match connected {
+                        Ok(client) => return Ok(Ok(client)),
+                        Err(error) => error,
+                    };
+                    let why = reason_of(&error);
+                    // The console knows better why nobody answers.
+                    let silence = self.silence().await;
+                    return Ok(Err(match (why.cause, silence.cause) {
+                        (Cause::NoAgent, Cause::NoBootOutput) => silence,
+                        _ => why,
+                    }));
                 }
                 waited = self.wait(reason) => waited?,
             }
