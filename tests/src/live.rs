@@ -14,7 +14,8 @@ use crate::{Outcome, until};
 /// The longest that a killed process takes to be gone, and its pipes to be empty.
 const REAP: Duration = Duration::from_secs(30);
 
-/// A program whose lines of JSON are read as they come. Dropped before its end, it is killed.
+/// A program whose lines of JSON are read as they come. Dropped before its end, it is asked to end, and killed
+/// where it does not.
 #[derive(Debug)]
 pub struct Live {
     child: Child,
@@ -161,10 +162,16 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        if self.runs() {
-            // A test that failed: what is left of the run, its ledger tells.
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        if !self.runs() {
+            return;
         }
+        // A test that failed: the run tidies up itself where it still can.
+        let end = Instant::now() + REAP;
+        self.signal(Signal::TERM);
+        while self.runs() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
