@@ -47,7 +47,7 @@ pub(crate) struct Machine {
     channel: Option<Channel>,
     console: Option<ConsoleLog>,
     has_network: bool,
-    /// Paths that the emulator opens, for advice when it is refused.
+    /// Paths that the emulator opens, for advice when it is refused. The first is the sandbox's own disk.
     opened: Vec<PathBuf>,
     holdings: Mutex<Holdings>,
 }
@@ -325,6 +325,10 @@ impl Sandbox for Machine {
 
     fn guest_channel(&self) -> Option<&dyn GuestChannel> {
         self.channel.as_ref().map(|channel| channel as _)
+    }
+
+    fn disks(&self) -> Vec<PathBuf> {
+        self.opened.first().cloned().into_iter().collect()
     }
 
     fn console(&self) -> Option<&dyn Console> {

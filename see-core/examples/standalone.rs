@@ -14,7 +14,7 @@ use see_core::ledger::{Entry, Ledger, Resource};
 use see_core::{
     Address, AllocateOptions, Allocation, Backend, Context, Error, ErrorKind, Event, Hook, Host,
     Identifier, Image, ImageProvider, ImageSource, Preparation, Protocol, Registries, Result,
-    RunReport, Sandbox, SandboxChange, SandboxState, Stop, StopToken,
+    RunLimits, RunReport, Sandbox, SandboxChange, SandboxState, Stop, StopToken,
 };
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -298,10 +298,10 @@ async fn run(state: PathBuf) -> Result<RunReport> {
     let protocol = Protocol::from_configuration(&protocol)?;
 
     let prepared = host.prepare(&context, &hooks).await?;
-    let limit = prepared.limits.run.0;
+    let limits = RunLimits::new(&prepared.limits, None);
     let options = AllocateOptions::default();
     let mut environment = host.allocate(prepared, options, Stop::new()).await?;
-    let report = environment.run(&protocol, limit).await;
+    let report = environment.run(&protocol, &limits).await;
     let teardown = environment.deallocate().await;
     for error in &teardown.errors {
         println!("left behind: {error}");

@@ -23,6 +23,7 @@ mod image;
 pub mod ledger;
 mod mishap;
 mod protocol;
+mod quota;
 mod registry;
 mod sandbox;
 mod scope;
@@ -47,6 +48,7 @@ pub use identifier::Identifier;
 pub use image::{Image, ImageProvider, ImageSource};
 pub use mishap::{Mishap, MishapKind};
 pub use protocol::{Action, Protocol, RunReport, SAMPLE_FINISHED, Step, StepReport};
+pub use quota::RunLimits;
 pub use registry::{BackendRegistry, HookRegistry, ImageRegistry, Registries};
 pub use sandbox::{
     Address, ChannelStream, Console, GuestChannel, Picture, Sandbox, SandboxChange, Screenshot,

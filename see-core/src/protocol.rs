@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Configuration, DurationValue, Origin, Place};
 use crate::event::{Text, Value};
+use crate::quota::RunLimits;
 use crate::turn::{Listener, Turn};
-use crate::{Environment, Error, Event, Result, Transition};
+use crate::{Environment, Error, ErrorKind, Event, Result, Transition};
 
 /// The event that carries how the sample ended.
 pub const SAMPLE_FINISHED: &str = "sample_finished";
@@ -261,16 +262,19 @@ pub struct StepReport {
 }
 
 impl Environment {
-    /// Runs a protocol to its end, within `limit`.
+    /// Runs a protocol to its end, within `limits`.
     ///
-    /// A step that fails ends the others, but for those marked `always`; these have `limit` once more.
+    /// A step that fails ends the others, but for those marked `always`; these have the time once more.
+    /// When the guest reaches a limit on the host's room, its power is cut and the step fails.
     /// `step_started` (`step`, `index`) and `step_finished` (`step`, `index`, `seconds`, `error`) are
     /// triggered around each step.
     ///
     /// # Errors
     /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) where the environment is stopped before its turn
     /// comes. A step's failure is no error here, but the report's.
-    pub async fn run(&mut self, protocol: &Protocol, limit: Duration) -> Result<RunReport> {
+    pub async fn run(&mut self, protocol: &Protocol, limits: &RunLimits) -> Result<RunReport> {
+        let limit = limits.time;
+        let quotas = limits.watch(&**self.sandbox()).await;
         let mut turn = self.turn().await?;
         // Ears are opened before the first step, so that nothing fires too early to be heard.
         let mut ears: Vec<(String, Listener)> = Vec::new();
@@ -300,11 +304,22 @@ impl Environment {
             };
             let started = Instant::now();
             let _ = turn.trigger(about("step_started")).await;
-            let done = tokio::time::timeout_at(end, take(step, &mut turn, &mut ears)).await;
-            let outcome = done.unwrap_or_else(|_| {
-                Err(Error::timeout("the run to end", limit)
-                    .advice("its limit is the key `context.limits.run`"))
-            });
+            let mut limit_reached = false;
+            let outcome = tokio::select! {
+                biased;
+                outcome = take(step, &mut turn, &mut ears) => outcome,
+                reached = quotas.reached(), if !failed_before => {
+                    limit_reached = true;
+                    Err(reached)
+                }
+                () = tokio::time::sleep_until(end) => {
+                    Err(Error::timeout("the run to end", limit)
+                        .advice("its limit is the key `context.limits.run`"))
+                }
+            };
+            if limit_reached && let Err(error) = turn.poweroff().await {
+                tracing::warn!("the power of a guest that reached a limit stays on: {error}");
+            }
             let outcome = outcome.map_err(|error| match &step.place {
                 // A step that nobody wrote has no place that helps.
                 Some(place) if place.origin != Origin::Program => error.or_at(place),
@@ -345,7 +360,7 @@ async fn take(step: &Step, turn: &mut Turn, ears: &mut [(String, Listener)]) -> 
             let ear = ears.iter_mut().find(|(known, _)| known == name);
             let Some((_, ear)) = ear else {
                 return Err(Error::new(
-                    crate::ErrorKind::Internal,
+                    ErrorKind::Internal,
                     "nobody listened for the event",
                 ));
             };

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -117,6 +117,11 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
     /// A byte channel to the guest that needs no network.
     fn guest_channel(&self) -> Option<&dyn GuestChannel> {
         None
+    }
+
+    /// The files of this host that hold what the guest writes to its disks; they grow as it writes.
+    fn disks(&self) -> Vec<PathBuf> {
+        Vec::new()
     }
 
     /// Text that the guest writes to its console.

@@ -111,7 +111,7 @@ async fn one(host: &Host, home: &Home, file: &Path, cycle: u64) {
         .await;
     let mut environment = allocated.expect("an environment");
     let identifier = environment.identifier().to_string();
-    let report = environment.run(&protocol, LIMIT).await.expect("a report");
+    let report = environment.run(&protocol, &see_core::RunLimits::time(LIMIT)).await.expect("a report");
     assert!(report.failure.is_none(), "{report:#?}");
     let sample = report.sample.expect("the sample ended");
     assert_eq!(sample.get("exit_code"), Some(&3.into()), "{sample:?}");

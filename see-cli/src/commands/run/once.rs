@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use see_core::{
-    AllocateOptions, Context, Environment, Error, Event, Host, Prepared, Result, RunReport,
-    SAMPLE_FINISHED, Stop,
+    AllocateOptions, Context, Environment, Error, Event, Host, Prepared, Result, RunLimits,
+    RunReport, SAMPLE_FINISHED, Stop,
 };
 use tokio::task::JoinHandle;
 
@@ -125,7 +125,7 @@ impl Once<'_> {
         checked: Prepared,
         gathered: &mut Gathered,
     ) {
-        let limit = checked.limits.run.0;
+        let limits = RunLimits::new(&checked.limits, Some(settled.results()));
         let options = AllocateOptions {
             identifier: Some(settled.identifier),
             note: note(settled),
@@ -146,7 +146,7 @@ impl Once<'_> {
         };
         let watching = self.watch(&mut environment);
         let protocol_began = gathered.began.elapsed();
-        let report = environment.run(&settled.protocol, limit).await;
+        let report = environment.run(&settled.protocol, &limits).await;
         match report {
             Ok(report) => self.take_in(gathered, report, protocol_began),
             Err(error) => self.fail(gathered, &error),
