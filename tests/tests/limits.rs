@@ -1,0 +1,62 @@
+//! A guest that fills its disk or its console ends its run, named, and leaves nothing.
+
+use std::time::Duration;
+
+use see_tests::{Home, assert_nothing_remains};
+use serde_json::{Value, json};
+
+/// The longest run, emulated on a busy machine.
+const LIMIT: Duration = Duration::from_secs(180);
+/// The exit code for a sandbox that failed, as `seectl --help` documents it.
+const SANDBOX_FAILED: i32 = 4;
+
+/// Runs a sample that would go on for minutes, with one limit set low.
+fn run_to_the_limit(key: &str, limit: &str, sample: &str) {
+    let home = Home::new();
+    let mut context = Home::embedded();
+    context["limits"] = json!({ key: limit });
+    let file = home.run_file(context);
+    let sample = home.write("sample.sh", format!("#!/bin/sh\n{sample}\n"));
+    let outcome = home.run(
+        [
+            "run".as_ref(),
+            file.as_os_str(),
+            "--sample".as_ref(),
+            sample.as_os_str(),
+            "--runtime".as_ref(),
+            "150s".as_ref(),
+            "--output".as_ref(),
+            "json".as_ref(),
+        ],
+        LIMIT,
+    );
+    assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{outcome:#?}");
+    let result = outcome.result();
+    let result = result.get("result").unwrap_or(&result);
+    let failure = result["failure"].to_string();
+    assert!(
+        failure.contains(&format!("context.limits.{key}")),
+        "{failure}"
+    );
+    assert!(failure.contains(limit), "{failure}");
+    let identifier = result["identifier"]
+        .as_str()
+        .expect("the run has one")
+        .to_owned();
+    assert_nothing_remains(&identifier);
+    assert_eq!(home.listed(), Vec::<Value>::new());
+}
+
+#[test]
+fn a_guest_that_fills_its_disk_ends_its_run_and_the_limit_is_named() {
+    run_to_the_limit(
+        "disk",
+        "32MiB",
+        "dd if=/dev/zero of=/root/full bs=1M; sync; sleep 600",
+    );
+}
+
+#[test]
+fn a_guest_that_floods_its_console_ends_its_run_and_the_limit_is_named() {
+    run_to_the_limit("console", "256KiB", "exec yes flood > /dev/ttyS0");
+}
