@@ -22,6 +22,9 @@ use crate::workspace;
 /// What one chunk may take.
 const DEADLINE: Duration = Duration::from_secs(3600);
 
+/// How the lines begin in which a program sums up its rounds.
+const SUMS: [&str; 2] = ["instants tried:", "cycles:"];
+
 /// One campaign: the test program, and how much of it.
 struct Campaign {
     name: &'static str,
@@ -40,8 +43,8 @@ const CAMPAIGNS: &[Campaign] = &[
         name: "cycles",
         help: "allocate, boot, run and tear down, again and again",
         command: &["test", "--locked", "-p", "see-tests", "--test", "cycles"],
-        count: 200,
-        chunk: 10,
+        count: 100,
+        chunk: 20,
     },
     Campaign {
         name: "fuzz",
@@ -54,7 +57,7 @@ const CAMPAIGNS: &[Campaign] = &[
         name: "kills",
         help: "SIGKILL at random points of a run, then collect",
         command: &["test", "--locked", "-p", "see-tests", "--test", "kills"],
-        count: 500,
+        count: 50,
         chunk: 10,
     },
 ];
@@ -69,6 +72,8 @@ struct State {
     done: u64,
     failed_chunks: Vec<String>,
     leaks: Vec<String>,
+    /// What the program says of each chunk.
+    told: Vec<String>,
     seconds: u64,
 }
 
@@ -90,6 +95,12 @@ impl State {
         let _ = writeln!(text, "- leaks: {}", self.leaks.len());
         for line in self.failed_chunks.iter().chain(&self.leaks) {
             let _ = writeln!(text, "  - {line}");
+        }
+        if !self.told.is_empty() {
+            text.push_str("\nWhat the rounds said:\n");
+        }
+        for line in &self.told {
+            let _ = writeln!(text, "- {line}");
         }
         text
     }
@@ -175,6 +186,7 @@ fn chunks(
             done: 0,
             failed_chunks: Vec::new(),
             leaks: Vec::new(),
+            told: Vec::new(),
             seconds: 0,
         });
     state.wanted = count;
@@ -187,7 +199,8 @@ fn chunks(
             .env("CARGO_TARGET_DIR", workspace::target())
             .env("SEE_CAMPAIGN_COUNT", rounds.to_string())
             .env("SEE_CAMPAIGN_SEED", seed.to_string())
-            .args(campaign.command);
+            .args(campaign.command)
+            .args(["--", "--nocapture"]);
         let finished = command::finish(&mut cargo, DEADLINE)?;
         // The program itself must have run: one that is not there is no failed round.
         if !finished.stdout.contains("test result:") {
@@ -203,6 +216,10 @@ fn chunks(
             state
                 .failed_chunks
                 .push(format!("seed {seed}, {rounds} rounds: {}", log.display()));
+        }
+        let telling = |line: &&str| SUMS.iter().any(|sum| line.starts_with(sum));
+        for line in finished.stdout.lines().filter(telling) {
+            state.told.push(format!("seed {seed}: {line}"));
         }
         for leak in before.left_since() {
             state.leaks.push(format!("seed {seed}: {leak}"));
@@ -280,6 +297,7 @@ mod tests {
             done: 0,
             failed_chunks: Vec::new(),
             leaks: vec!["process 1".to_owned()],
+            told: vec!["seed 7: instants tried: 10, leaks: 0".to_owned()],
             seconds: 3,
         }
     }
@@ -297,7 +315,14 @@ mod tests {
     #[test]
     fn the_report_names_commit_seed_counts_host_and_leaks() {
         let report = state().report("kills");
-        for part in ["c0ffee", "seed: 7", "0 of 25", "host: host", "process 1"] {
+        for part in [
+            "c0ffee",
+            "seed: 7",
+            "0 of 25",
+            "host: host",
+            "process 1",
+            "instants tried: 10",
+        ] {
             assert!(report.contains(part), "{part} in {report}");
         }
     }
