@@ -72,8 +72,8 @@ pub fn daemon_objects(name: &str) -> Vec<String> {
 /// The texts by which something is known to belong to an environment.
 struct Marks {
     identifier: String,
-    /// The embedded driver's root.
-    root: String,
+    /// The embedded driver's root, unless other environments of the same process live in it.
+    root: Option<String>,
     /// The network's bridge.
     bridge: String,
 }
@@ -82,16 +82,28 @@ impl Marks {
     fn of(identifier: &str) -> Self {
         let digits: String = identifier.chars().filter(char::is_ascii_hexdigit).collect();
         assert_eq!(digits.len(), 32, "not an identifier: {identifier}");
+        let root = format!("see-{}", &digits[..16]);
+        let others_live_there = [std::env::temp_dir(), "/tmp".into()]
+            .iter()
+            .any(|folder| has_other_users(&folder.join(&root), identifier));
         Self {
             identifier: identifier.to_owned(),
-            root: format!("see-{}", &digits[..16]),
+            root: (!others_live_there).then_some(root),
             bridge: format!("virbr-{}", &digits[..8]),
         }
     }
 
     fn are_in(&self, text: &str) -> bool {
-        text.contains(&self.identifier) || text.contains(&self.root) || text.contains(&self.bridge)
+        let has = |mark: &String| text.contains(mark);
+        has(&self.identifier) || has(&self.bridge) || self.root.as_ref().is_some_and(has)
     }
+}
+
+/// Whether environments live in an embedded root, and this one does not.
+fn has_other_users(root: &Path, identifier: &str) -> bool {
+    let users = std::fs::read_dir(root.join("users"));
+    let names: Vec<_> = users.into_iter().flatten().flatten().collect();
+    !names.is_empty() && names.iter().all(|user| user.file_name() != identifier)
 }
 
 fn processes(marks: &Marks, found: &mut Vec<String>) {
