@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio::time::Instant;
 
-use crate::bus::{Handler, List, Subscription, lock};
+use crate::bus::{Cached, Handler, List, Subscription, lock};
 use crate::event::{Text, Value};
 use crate::shared::Shared;
 use crate::{Error, ErrorKind, Event, Result, Sandbox, SandboxState, StopToken, Transition};
@@ -27,6 +27,7 @@ pub(crate) struct TurnState {
 pub struct Turn {
     shared: Arc<Shared>,
     state: OwnedMutexGuard<TurnState>,
+    handlers: Cached,
     depth: usize,
 }
 
@@ -43,9 +44,11 @@ impl Turn {
     /// Waits until the turn is free.
     pub(crate) async fn take(shared: Arc<Shared>) -> Self {
         let state = Arc::clone(&shared.turn).lock_owned().await;
+        let handlers = shared.bus.cache();
         Self {
             shared,
             state,
+            handlers,
             depth: 0,
         }
     }
@@ -75,22 +78,28 @@ impl Turn {
     /// # Errors
     /// [`ErrorKind::Stopped`] once the environment is closed, [`ErrorKind::Exhausted`] where handlers
     /// trigger events deeper than the limit.
-    pub async fn trigger(&mut self, event: impl Into<Event>) -> Result<()> {
+    pub fn trigger(
+        &mut self,
+        event: impl Into<Event>,
+    ) -> impl Future<Output = Result<()>> + Send + '_ {
+        // Converted before the future is made, which then holds one event instead of two.
         let mut event = event.into();
-        event.stamp();
-        match self.call_plain(&event)? {
-            None => Ok(()),
-            Some(list) => self.call_all(&list, &event).await,
+        async move {
+            event.stamp();
+            match self.call_plain(&event)? {
+                None => Ok(()),
+                Some(list) => self.call_all(&list, &event).await,
+            }
         }
     }
 
     /// Calls the handlers where all are plain, and otherwise says which are to be called.
     #[inline]
-    fn call_plain(&self, event: &Event) -> Result<Option<Arc<List>>> {
+    fn call_plain(&mut self, event: &Event) -> Result<Option<Arc<List>>> {
         if self.shared.is_closed() {
             return Err(Error::stopped("trigger").subject(event.name()));
         }
-        Ok(self.shared.bus.trigger_plain(event))
+        Ok(self.shared.bus.trigger_plain(&mut self.handlers, event))
     }
 
     async fn call_all(&mut self, list: &List, event: &Event) -> Result<()> {
