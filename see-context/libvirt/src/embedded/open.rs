@@ -10,22 +10,31 @@ use crate::connection::{CALL_LIMIT, Connection, Inner};
 use crate::error::{Cause, Error};
 use crate::event_loop;
 
-/// The root of this process. The lock also keeps two first opens from racing in libvirt.
-static OPEN: Mutex<Option<PathBuf>> = Mutex::new(None);
+/// The driver that this process runs.
+struct Opened {
+    root: PathBuf,
+    /// Never closed: libvirt registers the driver anew at each open of an embedded URI, and has room for
+    /// about fifteen in the life of a process ("Too many drivers, cannot register QEMU").
+    connection: Arc<Inner>,
+}
+
+/// The driver of this process. The lock also keeps two first opens from racing in libvirt.
+static OPEN: Mutex<Option<Opened>> = Mutex::new(None);
 
 /// The root that this process runs the embedded driver on, once it does. It stays the only
 /// possible one until the process ends.
 #[must_use]
 pub fn opened_root() -> Option<PathBuf> {
-    OPEN.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    open.as_ref().map(|opened| opened.root.clone())
 }
 
 impl Connection {
     /// Opens the embedded QEMU driver on `root`, within `limit`. The first time on a host it
     /// probes the emulators, for seconds; what it finds is saved for the next root.
     ///
-    /// libvirt keeps the driver running until the process ends, whether or not connections are
-    /// left. QEMU processes outlive it.
+    /// The driver runs, and its one connection stays open, until the process ends: all that this
+    /// returns share it. QEMU processes outlive it.
     ///
     /// # Errors
     /// [`Cause::OtherRoot`] when this process has opened another root, [`Cause::RootLocked`]
@@ -37,19 +46,29 @@ impl Connection {
         let inner = call::call(&places, limit, "open", uri, move || {
             event_loop::start()?;
             let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(other) = open.as_ref().filter(|other| **other != root.path) {
-                return Err(Cause::OtherRoot {
-                    open: other.clone(),
-                });
-            }
-            let mut inner =
-                Inner::open(root.uri(), shared).map_err(|cause| locked(cause, &root.path))?;
-            *open = Some(root.path.clone());
+            let inner = match &*open {
+                Some(opened) if opened.root == root.path => Arc::clone(&opened.connection),
+                Some(other) => {
+                    return Err(Cause::OtherRoot {
+                        open: other.root.clone(),
+                    });
+                }
+                None => {
+                    let mut inner = Inner::open(root.uri(), shared)
+                        .map_err(|cause| locked(cause, &root.path))?;
+                    // An ordinary user has no capabilities to pass on.
+                    if folder::is_root() {
+                        inner.confine_emulators();
+                    }
+                    let connection = Arc::new(inner);
+                    *open = Some(Opened {
+                        root: root.path.clone(),
+                        connection: Arc::clone(&connection),
+                    });
+                    connection
+                }
+            };
             drop(open);
-            // An ordinary user has no capabilities to pass on.
-            if folder::is_root() {
-                inner.confine_emulators();
-            }
             folder::narrow(&root.path)?;
             // Asking makes libvirt probe what it does not know.
             inner.connect().capabilities()?;
@@ -62,7 +81,7 @@ impl Connection {
         })
         .await?;
         Ok(Self {
-            inner: Arc::new(inner),
+            inner,
             limit: CALL_LIMIT,
         })
     }
