@@ -46,7 +46,11 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Power {
     pub(crate) wanted: Option<SandboxState>,
-    restart_asked: bool,
+    /// Counts up when the host begins to change it and when it is done: at odd numbers a change is under
+    /// way, and what the machine looks like says nothing about the guest.
+    changes: u64,
+    /// Restarts that were asked for and have not been seen yet.
+    restarts_asked: u32,
     guest_end: Option<&'static str>,
 }
 
@@ -132,27 +136,24 @@ impl Shared {
     }
 
     /// Acts on the machine in a task of its own, so that a dropped caller cuts nothing off.
-    pub(crate) async fn act(&self, transition: Transition) -> Result<()> {
-        {
-            let mut power = lock(&self.power);
-            power.wanted = Some(transition.leads_to());
-            power.restart_asked = transition == Transition::Restart;
-            if transition == Transition::Poweron {
-                power.guest_end = None;
-            }
-        }
-        let sandbox = Arc::clone(&self.sandbox);
-        let commands = Arc::clone(&self.commands);
+    pub(crate) async fn act(self: &Arc<Self>, transition: Transition) -> Result<()> {
+        let shared = Arc::clone(self);
         let work = self.runtime.spawn(async move {
-            let _queue = commands.lock_owned().await;
-            match transition {
+            let _queue = Arc::clone(&shared.commands).lock_owned().await;
+            let before = shared.begin_change(transition);
+            let sandbox = &shared.sandbox;
+            let done = match transition {
                 Transition::Poweron => sandbox.start().await,
                 Transition::Pause => sandbox.suspend().await,
                 Transition::Resume => sandbox.resume().await,
                 Transition::Poweroff => sandbox.destroy().await,
                 Transition::Shutdown => sandbox.shutdown().await,
                 Transition::Restart => sandbox.reboot().await,
-            }
+            };
+            shared.end_change(done.is_err().then_some(before));
+            // What the guest did meanwhile was not looked at.
+            shared.look().await;
+            done
         });
         let limit = self.limits.power;
         match tokio::time::timeout(limit, work).await {
@@ -195,42 +196,69 @@ impl Shared {
                     None => return,
                 },
             };
-            let state = match change {
+            match change {
                 SandboxChange::Rebooted => {
-                    let asked = std::mem::take(&mut lock(&self.power).restart_asked);
+                    let asked = {
+                        let mut power = lock(&self.power);
+                        let asked = power.restarts_asked > 0;
+                        power.restarts_asked = power.restarts_asked.saturating_sub(1);
+                        asked
+                    };
                     self.tell(Event::new(if asked { "restarted" } else { "guest_reboot" }));
-                    continue;
                 }
                 // Reports may be late or lost: what counts is how the machine stands now.
-                SandboxChange::State(_) | SandboxChange::Missed => {
-                    match self.sandbox.state().await {
-                        Ok(state) => state,
-                        Err(error) => {
-                            tracing::debug!("the machine's state is not to be had: {error}");
-                            continue;
-                        }
-                    }
-                }
-            };
-            self.compare(state);
+                SandboxChange::State(_) | SandboxChange::Missed => self.look().await,
+            }
         }
     }
 
-    fn compare(&self, state: SandboxState) {
+    /// Notes that the host begins to change the machine's power; returns what it wanted before.
+    fn begin_change(&self, transition: Transition) -> Option<SandboxState> {
+        let mut power = lock(&self.power);
+        power.changes += 1;
+        power.restarts_asked += u32::from(transition == Transition::Restart);
+        if transition == Transition::Poweron {
+            power.guest_end = None;
+        }
+        power.wanted.replace(transition.leads_to())
+    }
+
+    /// Notes that the change is over; one that failed is wanted no more.
+    fn end_change(&self, failed: Option<Option<SandboxState>>) {
+        let mut power = lock(&self.power);
+        power.changes += 1;
+        if let Some(before) = failed {
+            power.wanted = before;
+        }
+    }
+
+    /// Looks whether the guest ended by itself, and posts it.
+    async fn look(&self) {
+        let changes = lock(&self.power).changes;
+        let state = match self.sandbox.state().await {
+            Ok(state) => state,
+            Err(error) => {
+                tracing::debug!("the machine's state is not to be had: {error}");
+                return;
+            }
+        };
         let news = {
             let mut power = lock(&self.power);
-            let unwanted = power.wanted != Some(SandboxState::Shutoff) && power.wanted.is_some();
-            match state {
-                SandboxState::Shutoff if unwanted && power.guest_end.is_none() => {
-                    power.guest_end = Some("the guest switched itself off");
-                    Some("guest_poweroff")
-                }
-                SandboxState::Crashed if unwanted && power.guest_end.is_none() => {
-                    power.guest_end = Some("the guest crashed");
-                    Some("guest_crash")
-                }
+            let ours = changes % 2 == 1 || power.changes != changes;
+            let unwanted = power
+                .wanted
+                .is_some_and(|wanted| wanted != SandboxState::Shutoff);
+            let end = match state {
+                SandboxState::Shutoff => Some(("the guest switched itself off", "guest_poweroff")),
+                SandboxState::Crashed => Some(("the guest crashed", "guest_crash")),
                 _ => None,
-            }
+            };
+            // A change under way, or made meanwhile, looks again when it is done.
+            end.filter(|_| !ours && unwanted && power.guest_end.is_none())
+                .map(|(words, name)| {
+                    power.guest_end = Some(words);
+                    name
+                })
         };
         if let Some(name) = news {
             self.tell(Event::new(name));
