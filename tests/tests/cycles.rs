@@ -19,9 +19,8 @@ const LIMIT: Duration = Duration::from_secs(180);
 const WARM: u64 = 2;
 /// Environments without a start before them: more than libvirt lets a process open its embedded driver.
 const UNSTARTED: u64 = 40;
-/// What may still come later, in bytes: the allocator's own business. By `mallinfo2`, what is in use stays at
-/// 2.6 MB from the first environment to the tenth, while what the arenas of the threads keep free for the next
-/// goes up to 12.5 MB: by 2 MB at first, by 0.2 MB and less from the fifth on.
+/// What may still come later, in bytes: the allocator's own business. By `mallinfo2`, what is in use stays near
+/// 2.6 MB, while what the arenas of the threads keep free for the next goes up to 12.5 MB.
 const SLACK: u64 = 16 << 20;
 /// What may come in the second half of a campaign, in bytes.
 const LATE: u64 = 6 << 20;
