@@ -160,6 +160,16 @@ fn counted(name: &str, tests: &mut Command, count: &mut Count) -> Result<(), Fai
     if finished.status.success() {
         return Ok(());
     }
+    let again = Again::of(&finished.stdout, &finished.stderr);
+    if again.covers(own) && again.passes()? {
+        count.failed -= own.failed;
+        count.passed += own.failed;
+        println!(
+            "       passed only at the second try: {}",
+            again.tests.join(", ")
+        );
+        return Ok(());
+    }
     // A test program that dies leaves no summary; it must not go uncounted.
     if own.failed == 0 {
         count.failed += 1;
@@ -169,6 +179,65 @@ fn counted(name: &str, tests: &mut Command, count: &mut Count) -> Result<(), Fai
         failing(&finished.stdout, &finished.stderr),
         log.display()
     )))
+}
+
+/// Tests of real machines that failed once, on a host that others use as well. They get a second try, one at
+/// a time, and what passes only then is told.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Again {
+    /// The words by which cargo finds each test program.
+    targets: Vec<Vec<String>>,
+    tests: Vec<String>,
+}
+
+impl Again {
+    /// The failures that cargo and the test programs tell of.
+    fn of(stdout: &str, stderr: &str) -> Self {
+        let mut again = Self::default();
+        let mut listing = false;
+        for line in stdout.lines() {
+            match line {
+                "failures:" => listing = true,
+                // The names stand indented; what failed tests printed stands before them, under headings.
+                _ if !line.starts_with("    ") => listing &= line.is_empty(),
+                name if listing => again.tests.push(name.trim().to_owned()),
+                _ => {}
+            }
+        }
+        for line in stderr.lines() {
+            let Some(rest) = line.strip_prefix("error: test failed, to rerun pass `") else {
+                continue;
+            };
+            let words = rest.trim_end_matches('`').split_whitespace();
+            again.targets.push(words.map(str::to_owned).collect());
+        }
+        again
+    }
+
+    /// Whether every failure that was counted has a name.
+    fn covers(&self, count: Count) -> bool {
+        count.failed > 0 && self.tests.len() as u64 == count.failed && !self.targets.is_empty()
+    }
+
+    fn passes(&self) -> Result<bool, Failure> {
+        let mut passed = Count::default();
+        for target in &self.targets {
+            let mut tests = cargo(&["test", "--locked"]);
+            tests
+                .args(target)
+                .args(["--", "--test-threads=1", "--exact"]);
+            let finished = command::finish(tests.args(&self.tests), DEADLINE)?;
+            if !finished.status.success() {
+                return Ok(false);
+            }
+            passed.passed += finished
+                .stdout
+                .lines()
+                .filter(|line| line.starts_with("test ") && line.ends_with("... ok"))
+                .count() as u64;
+        }
+        Ok(passed.passed >= self.tests.len() as u64)
+    }
 }
 
 /// The parts of the output that belong to failures.
@@ -206,6 +275,24 @@ mod tests {
                 failed: 2
             }
         );
+    }
+
+    #[test]
+    fn the_names_and_programs_of_failures_are_found_for_a_second_try() {
+        let stdout = "failures:\n\n---- a::b stdout ----\n    at ./x.rs\nboom\n\nfailures:\n    a::b\n    \
+                      c\n\ntest result: FAILED. 3 passed; 2 failed\n";
+        let stderr = "error: test failed, to rerun pass `-p see-tests --test kills`\nerror: 1 target failed:\n";
+        let again = Again::of(stdout, stderr);
+        assert_eq!(again.tests, ["a::b", "c"]);
+        assert_eq!(again.targets, [["-p", "see-tests", "--test", "kills"]]);
+        assert!(again.covers(Count {
+            passed: 3,
+            failed: 2
+        }));
+        assert!(!again.covers(Count {
+            passed: 3,
+            failed: 1
+        }));
     }
 
     #[test]
