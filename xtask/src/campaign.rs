@@ -70,6 +70,8 @@ struct State {
     host: String,
     wanted: u64,
     done: u64,
+    /// The rounds of the chunks that passed.
+    passed: u64,
     failed_chunks: Vec<String>,
     leaks: Vec<String>,
     /// What the program says of each chunk.
@@ -90,6 +92,7 @@ impl State {
         let _ = writeln!(text, "- seed: {}", self.seed);
         let _ = writeln!(text, "- host: {}", self.host);
         let _ = writeln!(text, "- rounds: {} of {}", self.done, self.wanted);
+        let _ = writeln!(text, "- rounds in chunks that passed: {}", self.passed);
         let _ = writeln!(text, "- time: {} s", self.seconds);
         let _ = writeln!(text, "- chunks that failed: {}", self.failed_chunks.len());
         let _ = writeln!(text, "- leaks: {}", self.leaks.len());
@@ -143,6 +146,12 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
 fn go(campaign: &Campaign, count: u64, seed: Option<u64>, fresh: bool) -> Result<(), Failure> {
     setup::install(Purpose::Everything)?;
     guest::build()?;
+    let mut build = Command::new(workspace::cargo());
+    build
+        .current_dir(workspace::root())
+        .env("CARGO_TARGET_DIR", workspace::target())
+        .args(["build", "--quiet", "--workspace", "--locked"]);
+    command::output(&mut build, DEADLINE)?;
     let daemon = setup::start_daemon()?;
     let outcome = chunks(campaign, count, seed, fresh);
     if daemon == Started::Yes {
@@ -184,6 +193,7 @@ fn chunks(
             host: host(),
             wanted: count,
             done: 0,
+            passed: 0,
             failed_chunks: Vec::new(),
             leaks: Vec::new(),
             told: Vec::new(),
@@ -209,7 +219,9 @@ fn chunks(
                 finished.stderr.trim_end()
             )));
         }
-        if !finished.status.success() {
+        if finished.status.success() {
+            state.passed += rounds;
+        } else {
             let log = folder.join(format!("{}-{seed}.log", campaign.name));
             fs::write(&log, format!("{}{}", finished.stdout, finished.stderr))
                 .doing(format_args!("cannot write {}", log.display()))?;
@@ -295,6 +307,7 @@ mod tests {
             host: "host".to_owned(),
             wanted: 25,
             done: 0,
+            passed: 0,
             failed_chunks: Vec::new(),
             leaks: vec!["process 1".to_owned()],
             told: vec!["seed 7: instants tried: 10, leaks: 0".to_owned()],
