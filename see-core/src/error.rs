@@ -36,6 +36,8 @@ pub enum ErrorKind {
     Unavailable,
     /// The guest, or something that came from it, misbehaved.
     Guest,
+    /// The walls around a guest have a hole, or do not stand as they were built.
+    Isolation,
     /// A hook failed or panicked.
     Hook,
     /// The sample's run did not go as its protocol says.

@@ -51,7 +51,8 @@ pub use protocol::{Action, Protocol, RunReport, SAMPLE_FINISHED, Step, StepRepor
 pub use quota::RunLimits;
 pub use registry::{BackendRegistry, HookRegistry, ImageRegistry, Registries};
 pub use sandbox::{
-    Address, ChannelStream, Console, GuestChannel, Picture, Sandbox, SandboxChange, Screenshot,
+    Address, ChannelStream, Closed, Console, GuestChannel, Isolation, Picture, Sandbox,
+    SandboxChange, Screenshot, Target,
 };
 pub use settings::{AgentSettings, AgentTransport, Limits, Secret};
 pub use state::{SandboxState, Transition};

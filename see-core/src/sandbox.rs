@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -129,6 +129,11 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The walls around the guest's network.
+    fn isolation(&self) -> Option<&dyn Isolation> {
+        None
+    }
+
     /// The hypervisor's own objects, for finer control; what they are, the backend documents.
     fn native(&self) -> Option<&dyn Any> {
         None
@@ -173,4 +178,48 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> ChannelStream for T {}
 pub trait Console: Send + Sync {
     /// The file in which the console's output gathers; raw bytes from the guest.
     fn log(&self) -> &Path;
+}
+
+/// The ability to say what the guest's network keeps it from, and whether that still holds.
+#[async_trait]
+pub trait Isolation: Send + Sync {
+    /// Whether the guest has to prove that everything in [`closed`](Self::closed) is closed before
+    /// a sample runs in it.
+    fn is_verified(&self) -> bool;
+
+    /// What must not answer the guest, as things stand on this host now.
+    ///
+    /// # Errors
+    /// When the host cannot be looked at.
+    async fn closed(&self) -> Result<Vec<Closed>>;
+
+    /// Whether the walls stand as they were built.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Isolation`](crate::ErrorKind::Isolation) where they were changed or are gone,
+    /// with what was found; another kind when they cannot be looked at.
+    async fn check(&self) -> Result<()>;
+}
+
+/// Something that the guest must not reach.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Closed {
+    /// What it is, for people: `the host's SSH`.
+    pub what: String,
+    /// How it is tried.
+    pub target: Target,
+}
+
+/// A way to try whether something can be reached.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Target {
+    /// A TCP connection is taken, or refused by a reset: both are answers.
+    Tcp(SocketAddr),
+    /// A datagram is answered, or refused by an ICMP message.
+    Udp(SocketAddr),
+    /// An echo request is answered.
+    Ping(IpAddr),
+    /// This server resolves this name.
+    Dns(SocketAddr, String),
 }
