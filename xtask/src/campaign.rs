@@ -146,14 +146,8 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
 fn go(campaign: &Campaign, count: u64, seed: Option<u64>, fresh: bool) -> Result<(), Failure> {
     setup::install(Purpose::Everything)?;
     guest::build()?;
-    let mut build = Command::new(workspace::cargo());
-    build
-        .current_dir(workspace::root())
-        .env("CARGO_TARGET_DIR", workspace::target())
-        .args(["build", "--quiet", "--workspace", "--locked"]);
-    command::output(&mut build, DEADLINE)?;
     let daemon = setup::start_daemon()?;
-    let outcome = chunks(campaign, count, seed, fresh);
+    let outcome = build().and_then(|()| chunks(campaign, count, seed, fresh));
     if daemon == Started::Yes {
         setup::stop_daemon()?;
     }
@@ -169,6 +163,17 @@ fn go(campaign: &Campaign, count: u64, seed: Option<u64>, fresh: bool) -> Result
         ));
     }
     Ok(())
+}
+
+/// Builds the programs that the rounds run. It may replace this very program, which the daemon's parent
+/// is: that one is started before.
+fn build() -> Result<(), Failure> {
+    let mut build = Command::new(workspace::cargo());
+    build
+        .current_dir(workspace::root())
+        .env("CARGO_TARGET_DIR", workspace::target())
+        .args(["build", "--quiet", "--workspace", "--locked"]);
+    command::output(&mut build, DEADLINE).map(drop)
 }
 
 fn chunks(
