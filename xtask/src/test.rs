@@ -154,6 +154,9 @@ fn counted(name: &str, tests: &mut Command, count: &mut Count) -> Result<(), Fai
     let log = folder.join(format!("{name}.log"));
     fs::write(&log, format!("{}{}", finished.stdout, finished.stderr))
         .doing(format_args!("cannot write {}", log.display()))?;
+    for (program, seconds) in slowest(&finished.stdout, &finished.stderr) {
+        println!("       {seconds:>6.1} s  {program}");
+    }
     let own = Count::of(&finished.stdout);
     count.passed += own.passed;
     count.failed += own.failed;
@@ -179,6 +182,29 @@ fn counted(name: &str, tests: &mut Command, count: &mut Count) -> Result<(), Fai
         failing(&finished.stdout, &finished.stderr),
         log.display()
     )))
+}
+
+/// The test programs that took longest, with their seconds: where to look when the whole takes too long.
+fn slowest(stdout: &str, stderr: &str) -> Vec<(String, f64)> {
+    let programs = stderr.lines().filter_map(|line| {
+        let name = line.trim_start().strip_prefix("Running ")?;
+        Some(
+            name.rsplit_once(" (")?
+                .1
+                .rsplit('/')
+                .next()?
+                .trim_end_matches(')'),
+        )
+    });
+    let times = stdout.lines().filter_map(|line| {
+        let summary = line.trim_start().strip_prefix("test result: ")?;
+        let (_, time) = summary.split_once(" 0 filtered out; finished in ")?;
+        time.trim_end_matches('s').parse::<f64>().ok()
+    });
+    let mut all: Vec<(String, f64)> = programs.map(str::to_owned).zip(times).collect();
+    all.sort_by(|one, other| other.1.total_cmp(&one.1));
+    all.truncate(8);
+    all
 }
 
 /// Tests of real machines that failed once, on a host that others use as well. They get a second try, one at
@@ -304,6 +330,17 @@ mod tests {
             passed: 3,
             failed: 1
         }));
+    }
+
+    #[test]
+    fn the_slowest_programs_come_first() {
+        let stderr = "   Compiling x\n     Running unittests src/lib.rs (target/debug/deps/a-1)\n     \
+                      Running tests/kills.rs (target/debug/deps/kills-2)\n";
+        let stdout = "test result: ok. 12 passed; 0 filtered out; finished in 0.10s\ntest result: ok. 1 \
+                      passed; 11 filtered out; finished in 9s\ntest result: ok. 5 passed; 0 filtered \
+                      out; finished in 64.00s\n";
+        let expected = [("kills-2".to_owned(), 64.0), ("a-1".to_owned(), 0.1)];
+        assert_eq!(slowest(stdout, stderr), expected);
     }
 
     #[test]
