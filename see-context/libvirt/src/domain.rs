@@ -6,16 +6,11 @@ mod power;
 mod screenshot;
 mod status;
 
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
-
 use uuid::Uuid;
 use virt_sys as sys;
 
-use crate::connection::{Connection, Inner};
-use crate::error::{Cause, Error};
-use crate::handle::Handle;
+use crate::error::Error;
+use crate::object::{Object, reference};
 use crate::text;
 
 pub use self::create::StartOptions;
@@ -30,66 +25,16 @@ pub use self::status::{DomainInfo, DomainState, DomainStatus};
 /// Calls obey the time limit of the connection the domain came from, or [`Domain::within`].
 #[derive(Clone)]
 pub struct Domain {
-    native: Arc<Native>,
-    connection: Connection,
+    object: Object<virt::domain::Domain>,
 }
 
-struct Native {
-    // Before the connection, so that it is released first.
-    handle: Handle<virt::domain::Domain>,
-    _connection: Arc<Inner>,
-    name: String,
-    uuid: Uuid,
-}
+reference!(Domain, virt::domain::Domain);
 
 impl Domain {
-    /// Takes a fresh libvirt object over. Its name and UUID are read without a call to a daemon.
-    pub(crate) fn adopt(
-        domain: virt::domain::Domain,
-        connection: &Arc<Inner>,
-        limit: Duration,
-    ) -> Result<Self, Cause> {
-        let handle = Handle::new(domain);
-        let (name, uuid) = (handle.name()?, handle.uuid()?);
-        Ok(Self {
-            native: Arc::new(Native {
-                handle,
-                _connection: Arc::clone(connection),
-                name,
-                uuid,
-            }),
-            connection: Connection {
-                inner: Arc::clone(connection),
-                limit,
-            },
-        })
-    }
-
-    /// The same domain with another time limit a call.
-    #[must_use]
-    pub fn within(&self, limit: Duration) -> Self {
-        Self {
-            native: Arc::clone(&self.native),
-            connection: self.connection.within(limit),
-        }
-    }
-
-    /// The connection that the domain belongs to.
-    #[must_use]
-    pub fn connection(&self) -> &Connection {
-        &self.connection
-    }
-
-    /// The name it had when it was looked up or created.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.native.name
-    }
-
     /// Its UUID.
     #[must_use]
     pub fn uuid(&self) -> Uuid {
-        self.native.uuid
+        *self.object.id()
     }
 
     /// The number of the running domain; `None` while it does not run.
@@ -97,7 +42,7 @@ impl Domain {
     /// libvirt keeps it in the object, so it is that of the time of the look-up.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
-        self.native.handle.id()
+        self.object.native().id()
     }
 
     /// Whether the domain runs, paused or not.
@@ -105,7 +50,8 @@ impl Domain {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn is_active(&self) -> Result<bool, Error> {
-        self.call("ask for activity of", |domain| Ok(domain.is_active()?))
+        self.object
+            .call("ask for activity of", |domain| Ok(domain.is_active()?))
             .await
     }
 
@@ -114,10 +60,11 @@ impl Domain {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn is_persistent(&self) -> Result<bool, Error> {
-        self.call("ask for persistence of", |domain| {
-            Ok(domain.is_persistent()?)
-        })
-        .await
+        self.object
+            .call("ask for persistence of", |domain| {
+                Ok(domain.is_persistent()?)
+            })
+            .await
     }
 
     /// The domain's XML: of the run, or of the definition when it does not run.
@@ -125,7 +72,8 @@ impl Domain {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn xml(&self) -> Result<String, Error> {
-        self.call("read the XML of", |domain| Ok(domain.xml_desc(0)?))
+        self.object
+            .call("read the XML of", |domain| Ok(domain.xml_desc(0)?))
             .await
     }
 
@@ -137,6 +85,7 @@ impl Domain {
     pub async fn metadata(&self, namespace: &str) -> Result<Option<String>, Error> {
         let namespace = namespace.to_owned();
         let found = self
+            .object
             .call("read the metadata of", move |domain| {
                 // Checked here because the `virt` crate panics on a NUL byte in it.
                 text::c_string(&namespace)?;
@@ -171,31 +120,10 @@ impl Domain {
 
     async fn monitor(&self, command: &str, flags: u32) -> Result<String, Error> {
         let command = command.to_owned();
-        self.call("send a monitor command to", move |domain| {
-            Ok(domain.qemu_monitor_command(&command, flags)?)
-        })
-        .await
-    }
-
-    /// Runs a libvirt call on this domain.
-    async fn call<T, F>(&self, operation: &'static str, work: F) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        F: FnOnce(&virt::domain::Domain) -> Result<T, Cause> + Send + 'static,
-    {
-        let native = Arc::clone(&self.native);
-        let subject = format!("domain {}", self.native.name);
-        self.connection
-            .call_on(operation, subject, move |_| work(&native.handle))
+        self.object
+            .call("send a monitor command to", move |domain| {
+                Ok(domain.qemu_monitor_command(&command, flags)?)
+            })
             .await
-    }
-}
-
-impl fmt::Debug for Domain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Domain")
-            .field("name", &self.native.name)
-            .field("uuid", &self.native.uuid)
-            .finish_non_exhaustive()
     }
 }

@@ -30,6 +30,7 @@ mod handle;
 pub mod kvm;
 mod log;
 mod network;
+mod object;
 mod storage;
 mod text;
 pub mod xml;

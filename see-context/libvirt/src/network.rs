@@ -2,15 +2,11 @@
 
 mod lease;
 
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
-
 use uuid::Uuid;
 
-use crate::connection::{Connection, Inner};
-use crate::error::{Cause, Error};
-use crate::handle::Handle;
+use crate::connection::Connection;
+use crate::error::Error;
+use crate::object::{Object, reference};
 
 pub use self::lease::DhcpLease;
 
@@ -20,17 +16,10 @@ pub use self::lease::DhcpLease;
 /// Calls obey the time limit of the connection the network came from, or [`Network::within`].
 #[derive(Clone)]
 pub struct Network {
-    native: Arc<Native>,
-    connection: Connection,
+    object: Object<virt::network::Network>,
 }
 
-struct Native {
-    // Before the connection, so that it is released first.
-    handle: Handle<virt::network::Network>,
-    _connection: Arc<Inner>,
-    name: String,
-    uuid: Uuid,
-}
+reference!(Network, virt::network::Network);
 
 impl Connection {
     /// Creates and starts a transient network: it is gone once it stops.
@@ -41,9 +30,9 @@ impl Connection {
     /// [`Error::is_bad_xml`], whatever else libvirt reports (a name, bridge or subnet in use),
     /// or the time limit.
     pub async fn create_network(&self, xml: &str) -> Result<Network, Error> {
-        let (xml, limit) = (xml.to_owned(), self.limit);
-        self.call("create a network on", move |inner| {
-            Network::adopt(inner.connect().create_network_xml(&xml)?, inner, limit)
+        let xml = xml.to_owned();
+        self.make("create a network on", move |inner| {
+            Ok(inner.connect().create_network_xml(&xml)?)
         })
         .await
     }
@@ -53,9 +42,9 @@ impl Connection {
     /// # Errors
     /// As [`Connection::create_network`].
     pub async fn define_network(&self, xml: &str) -> Result<Network, Error> {
-        let (xml, limit) = (xml.to_owned(), self.limit);
-        self.call("define a network on", move |inner| {
-            Network::adopt(inner.connect().define_network_xml(&xml)?, inner, limit)
+        let xml = xml.to_owned();
+        self.make("define a network on", move |inner| {
+            Ok(inner.connect().define_network_xml(&xml)?)
         })
         .await
     }
@@ -65,9 +54,9 @@ impl Connection {
     /// # Errors
     /// [`Error::is_no_network`], whatever else libvirt reports, or the time limit.
     pub async fn network(&self, name: &str) -> Result<Network, Error> {
-        let (name, limit) = (name.to_owned(), self.limit);
-        self.call_on("look up", format!("network {name}"), move |inner| {
-            Network::adopt(inner.connect().lookup_network_by_name(&name)?, inner, limit)
+        let name = name.to_owned();
+        self.find(format!("network {name}"), move |connect| {
+            connect.lookup_network_by_name(&name)
         })
         .await
     }
@@ -77,9 +66,8 @@ impl Connection {
     /// # Errors
     /// As [`Connection::network`].
     pub async fn network_by_uuid(&self, uuid: Uuid) -> Result<Network, Error> {
-        let (subject, limit) = (format!("network {uuid}"), self.limit);
-        self.call_on("look up", subject, move |inner| {
-            Network::adopt(inner.connect().lookup_network_by_uuid(uuid)?, inner, limit)
+        self.find(format!("network {uuid}"), move |connect| {
+            connect.lookup_network_by_uuid(uuid)
         })
         .await
     }
@@ -90,59 +78,18 @@ impl Connection {
     /// [`Error::is_unsupported`] for a driver without networks, whatever else libvirt reports,
     /// or the time limit.
     pub async fn networks(&self) -> Result<Vec<Network>, Error> {
-        let limit = self.limit;
-        self.call("list the networks of", move |inner| {
-            let mut found = Vec::new();
-            for network in inner.connect().list_all_networks(0)? {
-                found.push(Network::adopt(network, inner, limit)?);
-            }
-            Ok(found)
+        self.list("list the networks of", |connect| {
+            connect.list_all_networks(0)
         })
         .await
     }
 }
 
 impl Network {
-    fn adopt(
-        network: virt::network::Network,
-        connection: &Arc<Inner>,
-        limit: Duration,
-    ) -> Result<Self, Cause> {
-        let handle = Handle::new(network);
-        let (name, uuid) = (handle.name()?, handle.uuid()?);
-        Ok(Self {
-            native: Arc::new(Native {
-                handle,
-                _connection: Arc::clone(connection),
-                name,
-                uuid,
-            }),
-            connection: Connection {
-                inner: Arc::clone(connection),
-                limit,
-            },
-        })
-    }
-
-    /// The same network with another time limit a call.
-    #[must_use]
-    pub fn within(&self, limit: Duration) -> Self {
-        Self {
-            native: Arc::clone(&self.native),
-            connection: self.connection.within(limit),
-        }
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.native.name
-    }
-
     /// Its UUID.
     #[must_use]
     pub fn uuid(&self) -> Uuid {
-        self.native.uuid
+        *self.object.id()
     }
 
     /// Starts a defined network.
@@ -151,11 +98,12 @@ impl Network {
     /// [`Error::is_invalid_state`] when it runs already, whatever else libvirt reports, or the
     /// time limit.
     pub async fn start(&self) -> Result<(), Error> {
-        self.call("start", |network| {
-            network.create()?;
-            Ok(())
-        })
-        .await
+        self.object
+            .call("start", |network| {
+                network.create()?;
+                Ok(())
+            })
+            .await
     }
 
     /// Stops the network; a transient one is gone then.
@@ -164,7 +112,9 @@ impl Network {
     /// [`Error::is_invalid_state`] or [`Error::is_no_network`] when it does not run, whatever
     /// else libvirt reports, or the time limit.
     pub async fn destroy(&self) -> Result<(), Error> {
-        self.call("destroy", |network| Ok(network.destroy()?)).await
+        self.object
+            .call("destroy", |network| Ok(network.destroy()?))
+            .await
     }
 
     /// Removes the definition; a running network becomes transient.
@@ -172,7 +122,8 @@ impl Network {
     /// # Errors
     /// [`Error::is_no_network`], whatever else libvirt reports, or the time limit.
     pub async fn undefine(&self) -> Result<(), Error> {
-        self.call("undefine", |network| Ok(network.undefine()?))
+        self.object
+            .call("undefine", |network| Ok(network.undefine()?))
             .await
     }
 
@@ -181,7 +132,8 @@ impl Network {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn is_active(&self) -> Result<bool, Error> {
-        self.call("ask for activity of", |network| Ok(network.is_active()?))
+        self.object
+            .call("ask for activity of", |network| Ok(network.is_active()?))
             .await
     }
 
@@ -190,10 +142,11 @@ impl Network {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn is_persistent(&self) -> Result<bool, Error> {
-        self.call("ask for persistence of", |network| {
-            Ok(network.is_persistent()?)
-        })
-        .await
+        self.object
+            .call("ask for persistence of", |network| {
+                Ok(network.is_persistent()?)
+            })
+            .await
     }
 
     /// The network's XML: of the run, or of the definition when it does not run.
@@ -201,7 +154,8 @@ impl Network {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn xml(&self) -> Result<String, Error> {
-        self.call("read the XML of", |network| Ok(network.xml_desc(0)?))
+        self.object
+            .call("read the XML of", |network| Ok(network.xml_desc(0)?))
             .await
     }
 
@@ -210,7 +164,8 @@ impl Network {
     /// # Errors
     /// A network without a bridge, whatever else libvirt reports, or the time limit.
     pub async fn bridge(&self) -> Result<String, Error> {
-        self.call("read the bridge of", |network| Ok(network.bridge_name()?))
+        self.object
+            .call("read the bridge of", |network| Ok(network.bridge_name()?))
             .await
     }
 
@@ -222,30 +177,10 @@ impl Network {
     /// time limit.
     pub async fn dhcp_leases(&self, mac: Option<&str>) -> Result<Vec<DhcpLease>, Error> {
         let mac = mac.map(ToOwned::to_owned);
-        self.call("read the leases of", move |network| {
-            lease::read(network, mac.as_deref())
-        })
-        .await
-    }
-
-    async fn call<T, F>(&self, operation: &'static str, work: F) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        F: FnOnce(&virt::network::Network) -> Result<T, Cause> + Send + 'static,
-    {
-        let native = Arc::clone(&self.native);
-        let subject = format!("network {}", self.native.name);
-        self.connection
-            .call_on(operation, subject, move |_| work(&native.handle))
+        self.object
+            .call("read the leases of", move |network| {
+                lease::read(network, mac.as_deref())
+            })
             .await
-    }
-}
-
-impl fmt::Debug for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Network")
-            .field("name", &self.native.name)
-            .field("uuid", &self.native.uuid)
-            .finish_non_exhaustive()
     }
 }

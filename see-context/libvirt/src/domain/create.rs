@@ -1,7 +1,5 @@
 //! Bringing domains into being, and finding them again.
 
-use std::sync::Arc;
-
 use uuid::Uuid;
 use virt_sys as sys;
 
@@ -41,11 +39,9 @@ impl Connection {
     /// [`Error::is_bad_xml`], [`Error::is_existing`] for a known name or UUID, whatever else
     /// libvirt reports, or the time limit.
     pub async fn create_domain(&self, xml: &str, options: StartOptions) -> Result<Domain, Error> {
-        let (xml, limit) = (xml.to_owned(), self.limit);
-        self.call("create a domain on", move |inner| {
-            let domain =
-                inner.starting(|connect| Ok(connect.create_domain_xml(&xml, options.flags())?))?;
-            Domain::adopt(domain, inner, limit)
+        let xml = xml.to_owned();
+        self.make("create a domain on", move |inner| {
+            inner.starting(|connect| Ok(connect.create_domain_xml(&xml, options.flags())?))
         })
         .await
     }
@@ -56,10 +52,9 @@ impl Connection {
     /// # Errors
     /// As [`Connection::create_domain`].
     pub async fn define_domain(&self, xml: &str) -> Result<Domain, Error> {
-        let (xml, limit) = (xml.to_owned(), self.limit);
-        self.call("define a domain on", move |inner| {
-            let domain = inner.connect().define_domain_xml(&xml)?;
-            Domain::adopt(domain, inner, limit)
+        let xml = xml.to_owned();
+        self.make("define a domain on", move |inner| {
+            Ok(inner.connect().define_domain_xml(&xml)?)
         })
         .await
     }
@@ -69,9 +64,8 @@ impl Connection {
     /// # Errors
     /// [`Error::is_no_domain`], whatever else libvirt reports, or the time limit.
     pub async fn domain(&self, uuid: Uuid) -> Result<Domain, Error> {
-        let (subject, limit) = (format!("domain {uuid}"), self.limit);
-        self.call_on("look up", subject, move |inner| {
-            Domain::adopt(inner.connect().lookup_domain_by_uuid(uuid)?, inner, limit)
+        self.find(format!("domain {uuid}"), move |connect| {
+            connect.lookup_domain_by_uuid(uuid)
         })
         .await
     }
@@ -81,9 +75,9 @@ impl Connection {
     /// # Errors
     /// As [`Connection::domain`].
     pub async fn domain_by_name(&self, name: &str) -> Result<Domain, Error> {
-        let (name, limit) = (name.to_owned(), self.limit);
-        self.call_on("look up", format!("domain {name}"), move |inner| {
-            Domain::adopt(inner.connect().lookup_domain_by_name(&name)?, inner, limit)
+        let name = name.to_owned();
+        self.find(format!("domain {name}"), move |connect| {
+            connect.lookup_domain_by_name(&name)
         })
         .await
     }
@@ -93,15 +87,8 @@ impl Connection {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn domains(&self) -> Result<Vec<Domain>, Error> {
-        let limit = self.limit;
-        self.call("list the domains of", move |inner| {
-            let mut found = Vec::new();
-            for domain in inner.connect().list_all_domains(0)? {
-                found.push(Domain::adopt(domain, inner, limit)?);
-            }
-            Ok(found)
-        })
-        .await
+        self.list("list the domains of", |connect| connect.list_all_domains(0))
+            .await
     }
 }
 
@@ -112,11 +99,9 @@ impl Domain {
     /// [`Error::is_invalid_state`] when it runs already, whatever else libvirt reports, or the
     /// time limit.
     pub async fn start(&self, options: StartOptions) -> Result<(), Error> {
-        let native = Arc::clone(&self.native);
-        let subject = format!("domain {}", self.name());
-        self.connection
-            .call_on("start", subject, move |inner| {
-                inner.starting(|_| Ok(native.handle.create_with_flags(options.flags())?))
+        self.object
+            .call_with("start", move |domain, inner| {
+                inner.starting(|_| Ok(domain.create_with_flags(options.flags())?))
             })
             .await
     }
@@ -136,29 +121,30 @@ impl Domain {
             sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA,
             0,
         ];
-        self.call("undefine", |domain| {
-            let mut refused = None;
-            for flags in ATTEMPTS {
-                match domain.undefine_flags(flags) {
-                    Ok(()) => return Ok(()),
-                    Err(error) => {
-                        let code = error.code().to_raw();
-                        refused = Some(error);
-                        // A driver refuses a flag it does not know as an argument.
-                        if code != sys::VIR_ERR_INVALID_ARG && code != sys::VIR_ERR_NO_SUPPORT {
-                            break;
+        self.object
+            .call("undefine", |domain| {
+                let mut refused = None;
+                for flags in ATTEMPTS {
+                    match domain.undefine_flags(flags) {
+                        Ok(()) => return Ok(()),
+                        Err(error) => {
+                            let code = error.code().to_raw();
+                            refused = Some(error);
+                            // A driver refuses a flag it does not know as an argument.
+                            if code != sys::VIR_ERR_INVALID_ARG && code != sys::VIR_ERR_NO_SUPPORT {
+                                break;
+                            }
                         }
                     }
                 }
-            }
-            match refused {
-                Some(error) if error.code().to_raw() == sys::VIR_ERR_NO_SUPPORT => {
-                    Ok(domain.undefine()?)
+                match refused {
+                    Some(error) if error.code().to_raw() == sys::VIR_ERR_NO_SUPPORT => {
+                        Ok(domain.undefine()?)
+                    }
+                    Some(error) => Err(error.into()),
+                    None => Ok(()),
                 }
-                Some(error) => Err(error.into()),
-                None => Ok(()),
-            }
-        })
-        .await
+            })
+            .await
     }
 }

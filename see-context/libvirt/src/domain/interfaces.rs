@@ -47,10 +47,11 @@ impl Domain {
             AddressSource::GuestAgent => sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT,
             AddressSource::Arp => sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
         };
-        self.call("read the addresses of", move |domain| {
-            addresses(domain, source)
-        })
-        .await
+        self.object
+            .call("read the addresses of", move |domain| {
+                addresses(domain, source)
+            })
+            .await
     }
 }
 

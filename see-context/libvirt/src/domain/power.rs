@@ -44,7 +44,9 @@ impl Domain {
     /// [`Error::is_invalid_state`] or [`Error::is_no_domain`] when it does not run, whatever else
     /// libvirt reports, or the time limit.
     pub async fn destroy(&self) -> Result<(), Error> {
-        self.call("destroy", |domain| Ok(domain.destroy()?)).await
+        self.object
+            .call("destroy", |domain| Ok(domain.destroy()?))
+            .await
     }
 
     /// Ends the domain, but gives up with an error when the hypervisor's process does not end
@@ -53,11 +55,12 @@ impl Domain {
     /// # Errors
     /// As [`Domain::destroy`].
     pub async fn destroy_gracefully(&self) -> Result<(), Error> {
-        self.call("destroy gracefully", |domain| {
-            domain.destroy_flags(sys::VIR_DOMAIN_DESTROY_GRACEFUL)?;
-            Ok(())
-        })
-        .await
+        self.object
+            .call("destroy gracefully", |domain| {
+                domain.destroy_flags(sys::VIR_DOMAIN_DESTROY_GRACEFUL)?;
+                Ok(())
+            })
+            .await
     }
 
     /// Halts the CPUs; memory stays.
@@ -66,11 +69,12 @@ impl Domain {
     /// [`Error::is_invalid_state`] when it does not run, whatever else libvirt reports, or the
     /// time limit.
     pub async fn suspend(&self) -> Result<(), Error> {
-        self.call("suspend", |domain| {
-            domain.suspend()?;
-            Ok(())
-        })
-        .await
+        self.object
+            .call("suspend", |domain| {
+                domain.suspend()?;
+                Ok(())
+            })
+            .await
     }
 
     /// Lets the CPUs run on.
@@ -78,11 +82,12 @@ impl Domain {
     /// # Errors
     /// As [`Domain::suspend`].
     pub async fn resume(&self) -> Result<(), Error> {
-        self.call("resume", |domain| {
-            domain.resume()?;
-            Ok(())
-        })
-        .await
+        self.object
+            .call("resume", |domain| {
+                domain.resume()?;
+                Ok(())
+            })
+            .await
     }
 
     /// Asks the guest to shut down and returns at once; the guest may ignore it. Watch the
@@ -92,16 +97,17 @@ impl Domain {
     /// [`Error::is_unsupported`] for a mode the driver does not have, whatever else libvirt
     /// reports, or the time limit.
     pub async fn shutdown(&self, mode: ShutdownMode) -> Result<(), Error> {
-        self.call("shut down", move |domain| {
-            // The plain call serves drivers that do not know the one with flags.
-            if mode == ShutdownMode::Default {
-                domain.shutdown()?;
-            } else {
-                domain.shutdown_flags(mode.flags())?;
-            }
-            Ok(())
-        })
-        .await
+        self.object
+            .call("shut down", move |domain| {
+                // The plain call serves drivers that do not know the one with flags.
+                if mode == ShutdownMode::Default {
+                    domain.shutdown()?;
+                } else {
+                    domain.shutdown_flags(mode.flags())?;
+                }
+                Ok(())
+            })
+            .await
     }
 
     /// Asks the guest to reboot and returns at once; the guest may ignore it.
@@ -109,11 +115,12 @@ impl Domain {
     /// # Errors
     /// As [`Domain::shutdown`].
     pub async fn reboot(&self, mode: ShutdownMode) -> Result<(), Error> {
-        self.call("reboot", move |domain| {
-            domain.reboot(mode.flags())?;
-            Ok(())
-        })
-        .await
+        self.object
+            .call("reboot", move |domain| {
+                domain.reboot(mode.flags())?;
+                Ok(())
+            })
+            .await
     }
 
     /// Resets the machine at once, as its reset button does.
@@ -121,10 +128,11 @@ impl Domain {
     /// # Errors
     /// As [`Domain::suspend`].
     pub async fn reset(&self) -> Result<(), Error> {
-        self.call("reset", |domain| {
-            domain.reset()?;
-            Ok(())
-        })
-        .await
+        self.object
+            .call("reset", |domain| {
+                domain.reset()?;
+                Ok(())
+            })
+            .await
     }
 }

@@ -1,7 +1,5 @@
 //! Pictures of a domain's screen.
 
-use std::sync::Arc;
-
 use virt_sys as sys;
 
 use super::Domain;
@@ -24,11 +22,10 @@ impl Domain {
     /// [`Cause::TooLarge`] beyond `limit`, [`Error::is_unsupported`], whatever else libvirt
     /// reports (a domain without a screen), or the time limit.
     pub async fn screenshot(&self, screen: u32, limit: usize) -> Result<Screenshot, Error> {
-        let (native, subject) = (Arc::clone(&self.native), format!("domain {}", self.name()));
-        self.connection
-            .call_on("take a picture of", subject, move |inner| {
+        self.object
+            .call_with("take a picture of", move |domain, inner| {
                 let stream = Handle::new(virt::stream::Stream::new(inner.connect(), 0)?);
-                let mime_type = native.handle.screenshot(&stream, screen, 0)?;
+                let mime_type = domain.screenshot(&stream, screen, 0)?;
                 // SAFETY: the stream is valid here, and both functions only end its transfer.
                 let end = |good: bool| unsafe {
                     if good {

@@ -162,22 +162,23 @@ impl Domain {
     /// [`Error::is_no_domain`] for a transient domain that ended, whatever else libvirt reports,
     /// or the time limit.
     pub async fn status(&self) -> Result<DomainStatus, Error> {
-        self.call("read the state of", |domain| {
-            let (mut state, mut reason): (c_int, c_int) = (0, 0);
-            // The `virt` crate's own call does not look at the result.
-            // SAFETY: the domain is valid, and both pointers are to live variables.
-            let result = unsafe {
-                sys::virDomainGetState(domain.as_ptr(), &raw mut state, &raw mut reason, 0)
-            };
-            if result < 0 {
-                return Err(Cause::last());
-            }
-            Ok(DomainStatus {
-                state: DomainState::from_libvirt(state),
-                reason,
+        self.object
+            .call("read the state of", |domain| {
+                let (mut state, mut reason): (c_int, c_int) = (0, 0);
+                // The `virt` crate's own call does not look at the result.
+                // SAFETY: the domain is valid, and both pointers are to live variables.
+                let result = unsafe {
+                    sys::virDomainGetState(domain.as_ptr(), &raw mut state, &raw mut reason, 0)
+                };
+                if result < 0 {
+                    return Err(Cause::last());
+                }
+                Ok(DomainStatus {
+                    state: DomainState::from_libvirt(state),
+                    reason,
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Memory, CPUs and CPU time.
@@ -185,15 +186,16 @@ impl Domain {
     /// # Errors
     /// As [`Domain::status`].
     pub async fn info(&self) -> Result<DomainInfo, Error> {
-        self.call("read the resources of", |domain| {
-            let info = domain.info()?;
-            Ok(DomainInfo {
-                max_memory: info.max_mem.saturating_mul(1024),
-                memory: info.memory.saturating_mul(1024),
-                cpus: info.nr_virt_cpu,
-                cpu_time: Duration::from_nanos(info.cpu_time),
+        self.object
+            .call("read the resources of", |domain| {
+                let info = domain.info()?;
+                Ok(DomainInfo {
+                    max_memory: info.max_mem.saturating_mul(1024),
+                    memory: info.memory.saturating_mul(1024),
+                    cpus: info.nr_virt_cpu,
+                    cpu_time: Duration::from_nanos(info.cpu_time),
+                })
             })
-        })
-        .await
+            .await
     }
 }

@@ -1,29 +1,19 @@
 //! Volumes of a storage pool.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 
-use crate::connection::{Connection, Inner};
-use crate::error::{Cause, Error};
-use crate::handle::Handle;
+use crate::error::Error;
+use crate::object::{Object, reference};
 
 /// A reference to a volume; cloning shares it.
 ///
 /// Calls obey the time limit of the connection the volume came from, or [`Volume::within`].
 #[derive(Clone)]
 pub struct Volume {
-    native: Arc<Native>,
-    connection: Connection,
+    object: Object<virt::storage_vol::StorageVol>,
 }
 
-struct Native {
-    // Before the connection, so that it is released first.
-    handle: Handle<virt::storage_vol::StorageVol>,
-    _connection: Arc<Inner>,
-    name: String,
-}
+reference!(Volume, virt::storage_vol::StorageVol);
 
 /// The sizes of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,39 +25,8 @@ pub struct VolumeInfo {
 }
 
 impl Volume {
-    pub(super) fn adopt(
-        volume: virt::storage_vol::StorageVol,
-        connection: &Connection,
-    ) -> Result<Self, Cause> {
-        let handle = Handle::new(volume);
-        let name = handle.name()?;
-        Ok(Self {
-            native: Arc::new(Native {
-                handle,
-                _connection: Arc::clone(&connection.inner),
-                name,
-            }),
-            connection: connection.clone(),
-        })
-    }
-
-    pub(super) fn handle(&self) -> &virt::storage_vol::StorageVol {
-        &self.native.handle
-    }
-
-    /// The same volume with another time limit a call.
-    #[must_use]
-    pub fn within(&self, limit: Duration) -> Self {
-        Self {
-            native: Arc::clone(&self.native),
-            connection: self.connection.within(limit),
-        }
-    }
-
-    /// Its name within the pool.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.native.name
+    pub(super) fn native(&self) -> &virt::storage_vol::StorageVol {
+        self.object.native()
     }
 
     /// Its path on the hypervisor's host.
@@ -75,7 +34,8 @@ impl Volume {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn path(&self) -> Result<PathBuf, Error> {
-        self.call("read the path of", |volume| Ok(volume.path()?.into()))
+        self.object
+            .call("read the path of", |volume| Ok(volume.path()?.into()))
             .await
     }
 
@@ -84,7 +44,8 @@ impl Volume {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn xml(&self) -> Result<String, Error> {
-        self.call("read the XML of", |volume| Ok(volume.xml_desc(0)?))
+        self.object
+            .call("read the XML of", |volume| Ok(volume.xml_desc(0)?))
             .await
     }
 
@@ -93,14 +54,15 @@ impl Volume {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn info(&self) -> Result<VolumeInfo, Error> {
-        self.call("read the sizes of", |volume| {
-            let info = volume.info()?;
-            Ok(VolumeInfo {
-                capacity: info.capacity,
-                allocation: info.allocation,
+        self.object
+            .call("read the sizes of", |volume| {
+                let info = volume.info()?;
+                Ok(VolumeInfo {
+                    capacity: info.capacity,
+                    allocation: info.allocation,
+                })
             })
-        })
-        .await
+            .await
     }
 
     /// Deletes the volume with its content.
@@ -108,30 +70,11 @@ impl Volume {
     /// # Errors
     /// [`Error::is_no_volume`], whatever else libvirt reports, or the time limit.
     pub async fn delete(&self) -> Result<(), Error> {
-        self.call("delete", |volume| {
-            volume.delete(0)?;
-            Ok(())
-        })
-        .await
-    }
-
-    async fn call<T, F>(&self, operation: &'static str, work: F) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        F: FnOnce(&virt::storage_vol::StorageVol) -> Result<T, Cause> + Send + 'static,
-    {
-        let native = Arc::clone(&self.native);
-        let subject = format!("volume {}", self.native.name);
-        self.connection
-            .call_on(operation, subject, move |_| work(&native.handle))
+        self.object
+            .call("delete", |volume| {
+                volume.delete(0)?;
+                Ok(())
+            })
             .await
-    }
-}
-
-impl fmt::Debug for Volume {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Volume")
-            .field("name", &self.native.name)
-            .finish_non_exhaustive()
     }
 }
