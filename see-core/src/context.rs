@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -91,6 +92,12 @@ impl Context {
     /// The environment's record in the ledger, for hooks that make things outside it.
     pub fn record(&self) -> &Record {
         &self.shared.record
+    }
+
+    /// Counts a file, or a folder with all it will hold, towards `context.limits.captures`: what a hook
+    /// takes down of the machine, such as pictures, dumps and recordings. Said before it is written.
+    pub fn capture(&self, path: impl Into<PathBuf>) {
+        self.shared.captures.add(path.into());
     }
 
     /// The bus, to look at.

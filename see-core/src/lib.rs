@@ -51,8 +51,8 @@ pub use protocol::{Action, Protocol, RunReport, SAMPLE_FINISHED, Step, StepRepor
 pub use quota::RunLimits;
 pub use registry::{BackendRegistry, HookRegistry, ImageRegistry, Registries};
 pub use sandbox::{
-    Address, ChannelStream, Closed, Console, GuestChannel, Isolation, Picture, Sandbox,
-    SandboxChange, Screenshot, Target,
+    Address, ChannelStream, Closed, Console, GuestChannel, Isolation, Meter, Picture, Sandbox,
+    SandboxChange, Screenshot, Target, Usage,
 };
 pub use settings::{AgentSettings, AgentTransport, Limits, Secret};
 pub use state::{SandboxState, Transition};

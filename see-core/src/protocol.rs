@@ -274,7 +274,7 @@ impl Environment {
     /// comes. A step's failure is no error here, but the report's.
     pub async fn run(&mut self, protocol: &Protocol, limits: &RunLimits) -> Result<RunReport> {
         let limit = limits.time;
-        let quotas = limits.watch(&**self.sandbox()).await;
+        let quotas = limits.watch(self.sandbox(), &self.shared().captures).await;
         let mut turn = self.turn().await?;
         // Ears are opened before the first step, so that nothing fires too early to be heard.
         let mut ears: Vec<(String, Listener)> = Vec::new();

@@ -1,29 +1,32 @@
-//! What a run may use of the host: time, and room for what the guest writes.
+//! What a run may use of the host: time, room for what the guest writes, and the host's own memory,
+//! processors and processes.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+mod meter;
+mod room;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
+pub(crate) use self::room::Captures;
+
+use self::meter::Metered;
+use self::room::Room;
 use crate::config::Size;
 use crate::settings::Limits;
 use crate::{Error, ErrorKind, Sandbox};
 
-/// How often the room is measured.
+/// How often is measured.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// Entries of a folder beyond this count as full: a guest made them.
-const MOST_ENTRIES: usize = 100_000;
 
 /// The limits of one run.
 #[derive(Debug, Clone)]
 pub struct RunLimits {
     pub(crate) time: Duration,
-    disk: Option<u64>,
-    console: Option<u64>,
-    results: Option<(PathBuf, u64)>,
+    others: Option<Limits>,
+    results: Option<PathBuf>,
 }
 
 impl RunLimits {
@@ -31,8 +34,7 @@ impl RunLimits {
     pub fn time(time: Duration) -> Self {
         Self {
             time,
-            disk: None,
-            console: None,
+            others: None,
             results: None,
         }
     }
@@ -41,74 +43,45 @@ impl RunLimits {
     pub fn new(limits: &Limits, results: Option<PathBuf>) -> Self {
         Self {
             time: limits.run.0,
-            disk: Some(limits.disk.0),
-            console: Some(limits.console.0),
-            results: results.map(|folder| (folder, limits.results.0)),
+            others: Some(limits.clone()),
+            results,
         }
     }
 
-    /// Begins to measure: what lies there already does not count.
-    pub(crate) async fn watch(&self, sandbox: &dyn Sandbox) -> Quotas {
-        let mut quotas = Vec::new();
-        if let Some(limit) = self.disk {
-            quotas.push(Quota::new("disk", sandbox.disks(), limit));
+    /// Begins to measure: what is used already does not count.
+    pub(crate) async fn watch(&self, sandbox: &Arc<dyn Sandbox>, captures: &Captures) -> Quotas {
+        let Some(limits) = &self.others else {
+            return Quotas::default();
+        };
+        let mut rooms = vec![
+            Room::of_paths("disk", sandbox.disks(), limits.disk.0),
+            Room::of_captures(captures.clone(), limits.captures.0),
+        ];
+        if let Some(console) = sandbox.console() {
+            let log = vec![console.log().to_owned()];
+            rooms.push(Room::of_paths("console", log, limits.console.0));
         }
-        if let (Some(limit), Some(console)) = (self.console, sandbox.console()) {
-            quotas.push(Quota::new("console", vec![console.log().to_owned()], limit));
-        }
-        if let Some((folder, limit)) = &self.results {
-            quotas.push(Quota::new("results", vec![folder.clone()], *limit));
+        if let Some(folder) = &self.results {
+            let folder = vec![folder.clone()];
+            rooms.push(Room::of_paths("results", folder, limits.results.0));
         }
         // Looking at files waits for the disk, so it has a thread of its own.
         let measured = tokio::task::spawn_blocking(move || {
-            for quota in &mut quotas {
-                quota.before = quota.used();
-            }
-            Quotas(Arc::new(quotas))
+            rooms.iter_mut().for_each(Room::begin);
+            Arc::new(rooms)
         });
-        measured.await.unwrap_or_default()
+        Quotas {
+            rooms: measured.await.unwrap_or_default(),
+            metered: Some(Metered::begin(sandbox, limits).await),
+        }
     }
 }
 
 /// What is measured during a run.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Quotas(Arc<Vec<Quota>>);
-
-#[derive(Debug)]
-struct Quota {
-    key: &'static str,
-    paths: Vec<PathBuf>,
-    limit: u64,
-    /// The bytes that were used before the run.
-    before: u64,
-}
-
-impl Quota {
-    fn new(key: &'static str, paths: Vec<PathBuf>, limit: u64) -> Self {
-        Self {
-            key,
-            paths,
-            limit,
-            before: 0,
-        }
-    }
-
-    fn used(&self) -> u64 {
-        self.paths.iter().map(|path| used(path)).sum()
-    }
-
-    fn is_reached(&self) -> bool {
-        self.used().saturating_sub(self.before) > self.limit
-    }
-
-    fn error(&self) -> Error {
-        let limit = Size(self.limit);
-        Error::new(
-            ErrorKind::Exhausted,
-            format!("the {} reached the limit of {limit}", self.key),
-        )
-        .advice(format!("it is the key `context.limits.{}`", self.key))
-    }
+#[derive(Debug, Default)]
+pub(crate) struct Quotas {
+    rooms: Arc<Vec<Room>>,
+    metered: Option<Metered>,
 }
 
 impl Quotas {
@@ -118,37 +91,30 @@ impl Quotas {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
-            let quotas = Arc::clone(&self.0);
-            let looked = tokio::task::spawn_blocking(move || {
-                let reached = quotas.iter().find(|quota| quota.is_reached());
-                reached.map(Quota::error)
-            });
+            let rooms = Arc::clone(&self.rooms);
+            let looked = tokio::task::spawn_blocking(move || rooms.iter().find_map(Room::reached));
             if let Ok(Some(error)) = looked.await {
+                return error;
+            }
+            if let Some(metered) = &self.metered
+                && let Some(error) = metered.reached().await
+            {
                 return error;
             }
         }
     }
 }
 
-/// The bytes that a file, or everything in a folder, takes on the disk. Links are not followed.
-fn used(path: &Path) -> u64 {
-    let mut sum = 0;
-    let mut entries = 0;
-    let mut waiting = vec![path.to_owned()];
-    while let Some(path) = waiting.pop() {
-        entries += 1;
-        if entries > MOST_ENTRIES {
-            return u64::MAX;
-        }
-        // What is gone takes no room.
-        let Ok(found) = fs::symlink_metadata(&path) else {
-            continue;
-        };
-        sum += found.blocks() * 512;
-        if found.is_dir() {
-            let inside = fs::read_dir(&path).into_iter().flatten().flatten();
-            waiting.extend(inside.take(MOST_ENTRIES + 1).map(|entry| entry.path()));
-        }
-    }
-    sum
+/// The error for a limit that was reached: `what` grew beyond it.
+fn exceeded(what: &str, key: &str, limit: impl std::fmt::Display) -> Error {
+    Error::new(
+        ErrorKind::Exhausted,
+        format!("the {what} reached the limit of {limit}"),
+    )
+    .advice(format!("it is the key `context.limits.{key}`"))
+}
+
+/// The same for a number of bytes.
+fn full(what: &str, key: &str, limit: u64) -> Error {
+    exceeded(what, key, Size(limit))
 }

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -129,6 +130,11 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
         None
     }
 
+    /// What it takes of the host.
+    fn meter(&self) -> Option<&dyn Meter> {
+        None
+    }
+
     /// The walls around the guest's network.
     fn isolation(&self) -> Option<&dyn Isolation> {
         None
@@ -178,6 +184,30 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> ChannelStream for T {}
 pub trait Console: Send + Sync {
     /// The file in which the console's output gathers; raw bytes from the guest.
     fn log(&self) -> &Path;
+}
+
+/// The ability to say what the sandbox takes of the host: what `context.limits` bounds besides files.
+#[async_trait]
+pub trait Meter: Send + Sync {
+    /// What it takes now. A machine that is off takes nothing, but its processor time stays.
+    ///
+    /// # Errors
+    /// When it cannot be found out.
+    async fn usage(&self) -> Result<Usage>;
+}
+
+/// What a sandbox takes of the host; what is not known is `None`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The processor time of the guest and of what runs it, since the allocation: it never falls.
+    pub cpu: Option<Duration>,
+    /// The host's memory that it takes now beyond what the guest was given, in bytes.
+    pub memory: Option<u64>,
+    /// Processes and threads on the host.
+    pub pids: Option<u64>,
+    /// Why the hypervisor stopped the guest by itself, such as a disk of the host that is full; the
+    /// guest cannot go on, and its run ends.
+    pub halted: Option<String>,
 }
 
 /// The ability to say what the guest's network keeps it from, and whether that still holds.

@@ -19,6 +19,24 @@ pub struct Limits {
     pub results: Size,
     /// The most that is kept of the guest's console. 16 MiB.
     pub console: Size,
+    /// The most that hooks may take down of the machine, in pictures, dumps and recordings; they lie
+    /// among the results and count there too. 1 GiB.
+    pub captures: Size,
+    /// The processor time of the guest and what runs it, on all processors together. Four times
+    /// `run`.
+    pub cpu: Option<DurationValue>,
+    /// The host's memory that the sandbox may take beyond what its guest was given. 2 GiB.
+    pub memory: Size,
+    /// The processes and threads of the sandbox on the host. 4096.
+    pub pids: u64,
+}
+
+impl Limits {
+    /// The processor time that holds where none is said.
+    pub(crate) fn cpu(&self) -> DurationValue {
+        let usual = || DurationValue(self.run.0.saturating_mul(4));
+        self.cpu.unwrap_or_else(usual)
+    }
 }
 
 impl Default for Limits {
@@ -28,6 +46,10 @@ impl Default for Limits {
             disk: Size(4 << 30),
             results: Size(2 << 30),
             console: Size(16 << 20),
+            captures: Size(1 << 30),
+            cpu: None,
+            memory: Size(2 << 30),
+            pids: 4096,
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::bus::{lock, panic_message, queue_full};
 use crate::environment::EndLimits;
 use crate::ledger::Record;
+use crate::quota::Captures;
 use crate::settings::AgentSettings;
 use crate::turn::TurnState;
 use crate::{
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) runtime: Handle,
     pub(crate) record: Record,
     pub(crate) agent: AgentSettings,
+    pub(crate) captures: Captures,
     pub(crate) turn: Arc<tokio::sync::Mutex<TurnState>>,
     pub(crate) stop_token: StopToken,
     /// Wakes the turn's holder when something was posted or changed.
@@ -76,6 +78,7 @@ impl Shared {
             runtime,
             record,
             agent: parts.agent,
+            captures: Captures::default(),
             turn: Arc::new(tokio::sync::Mutex::new(TurnState { posted: queue })),
             stop_token: stop.token(),
             noticed: Notify::new(),

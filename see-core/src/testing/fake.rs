@@ -16,8 +16,9 @@ use crate::bus::lock;
 use crate::config::DurationValue;
 use crate::ledger::{Collectors, Entry, Resource};
 use crate::{
-    Address, Allocation, Backend, ChannelStream, Error, ErrorKind, GuestChannel, Identifier,
+    Address, Allocation, Backend, ChannelStream, Error, ErrorKind, GuestChannel, Identifier, Meter,
     Picture, Preparation, Result, Sandbox, SandboxChange, SandboxState, Screenshot, StopToken,
+    Usage,
 };
 
 /// What goes wrong at a step.
@@ -147,6 +148,7 @@ impl Backend for FakeBackend {
                 calls: Vec::new(),
                 watchers: Vec::new(),
                 picture: None,
+                usage: Usage::default(),
                 dial: None,
                 made: Vec::new(),
             }),
@@ -182,6 +184,7 @@ struct World {
     calls: Vec<FaultAt>,
     watchers: Vec<mpsc::Sender<SandboxChange>>,
     picture: Option<Picture>,
+    usage: Usage,
     dial: Option<Dial>,
     made: Vec<Entry>,
 }
@@ -222,6 +225,11 @@ impl FakeControl {
     /// What the screen shows.
     pub fn show(&self, picture: Picture) {
         lock(&self.0.world).picture = Some(picture);
+    }
+
+    /// What it takes of the host from now on.
+    pub fn takes(&self, usage: Usage) {
+        lock(&self.0.world).usage = usage;
     }
 
     /// What answers at the guest's end of the channel, for each connection.
@@ -392,8 +400,19 @@ impl Sandbox for FakeSandbox {
         Some(self)
     }
 
+    fn meter(&self) -> Option<&dyn Meter> {
+        Some(self)
+    }
+
     fn native(&self) -> Option<&dyn Any> {
         Some(&self.control)
+    }
+}
+
+#[async_trait]
+impl Meter for FakeSandbox {
+    async fn usage(&self) -> Result<Usage> {
+        Ok(lock(&self.control.0.world).usage.clone())
     }
 }
 

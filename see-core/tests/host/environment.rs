@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::common::{TestHost, environment, prepared, until};
 use async_trait::async_trait;
-use see_core::config::{Configuration, DurationValue, Size};
+use see_core::config::{Configuration, DurationValue};
 use see_core::testing::{FakeConfiguration, FakeControl, Fault, FaultAt};
 use see_core::{
-    AllocateOptions, Context, EndLimits, Environment, Error, ErrorKind, Hook, Identifier, Limits,
+    AllocateOptions, Context, EndLimits, Environment, Error, ErrorKind, Hook, Identifier,
     PreparedHook, Protocol, Result, RunLimits, SandboxState, Stop, Transition,
 };
 
@@ -688,39 +688,4 @@ async fn what_was_posted_before_the_end_is_still_heard() {
         context.post("too late").unwrap_err().kind(),
         ErrorKind::Stopped
     );
-}
-
-#[tokio::test]
-async fn a_guest_that_reaches_a_limit_loses_its_power_and_the_run_names_the_limit() {
-    let (host, mut environment) = environment().await;
-    let results = host.folder.path().join("results");
-    std::fs::create_dir(&results).unwrap();
-    // What lay there before does not count.
-    std::fs::write(results.join("old"), vec![1; 200_000]).unwrap();
-    let limits = Limits {
-        results: Size(100_000),
-        ..Limits::default()
-    };
-    let limits = RunLimits::new(&limits, Some(results.clone()));
-    let context = environment.context("hook");
-    context.subscribe("post_poweron", move |_| {
-        std::fs::write(results.join("new"), vec![1; 200_000]).unwrap();
-    });
-    let steps = protocol(
-        r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "1h" },
-            { "step": "trigger", "event": "kept", "always": true }]"#,
-    );
-    let report = environment.run(&steps, &limits).await.unwrap();
-    let (_, error) = report.failure.unwrap();
-    assert_eq!(error.kind(), ErrorKind::Exhausted);
-    assert!(
-        error.to_string().contains("context.limits.results"),
-        "{error}"
-    );
-    assert_eq!(report.steps.len(), 3, "{:?}", report.steps);
-    assert_eq!(
-        environment.sandbox().state().await.unwrap(),
-        SandboxState::Shutoff
-    );
-    environment.deallocate().await;
 }

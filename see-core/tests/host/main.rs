@@ -3,3 +3,4 @@
 mod bus;
 mod common;
 mod environment;
+mod quota;

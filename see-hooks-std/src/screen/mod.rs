@@ -110,6 +110,7 @@ impl Camera {
             results::plain_name(event)
         );
         let (path, mut file) = results::create(&self.folder, &stem, "png").await?;
+        self.context.capture(path.clone());
         let written = async {
             file.write_all(&png).await?;
             file.flush().await

@@ -1,0 +1,171 @@
+//! What a run may use of the host: each limit ends the run, and the failure names its key.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::common::{TestHost, environment};
+use see_core::config::{Configuration, DurationValue, Size};
+use see_core::testing::FakeControl;
+use see_core::{
+    Context, Environment, Error, ErrorKind, Limits, Protocol, RunLimits, RunReport, SandboxState,
+    Usage,
+};
+
+const STEPS: &str = r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "1h" },
+    { "step": "trigger", "event": "kept", "always": true }]"#;
+
+/// A run that waits for an hour once `begin` was called with the power on.
+async fn run(
+    environment: &mut Environment,
+    limits: &RunLimits,
+    begin: impl Fn(&Context) + Send + Sync + 'static,
+) -> RunReport {
+    let steps = Configuration::from_str("protocol.json", STEPS).unwrap();
+    let steps = Protocol::from_configuration(&steps).unwrap();
+    let context = environment.context("hook");
+    let inner = context.clone();
+    context.subscribe("post_poweron", move |_| begin(&inner));
+    environment.run(&steps, limits).await.unwrap()
+}
+
+/// Fails unless the run ended at this key, without power and with the steps that always follow.
+async fn assert_ended_by(key: &str, environment: &Environment, report: RunReport) -> Error {
+    let (step, error) = report.failure.unwrap();
+    assert_eq!(step, "wait 3600s", "{error}");
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    let named = format!("context.limits.{key}");
+    assert!(error.to_string().contains(&named), "{error}");
+    assert_eq!(report.steps.len(), 3, "{:?}", report.steps);
+    let state = environment.sandbox().state().await.unwrap();
+    assert_eq!(state, SandboxState::Shutoff);
+    error
+}
+
+fn results_of(host: &TestHost) -> PathBuf {
+    let results = host.folder.path().join("results");
+    std::fs::create_dir(&results).unwrap();
+    // What lay there before does not count.
+    std::fs::write(results.join("old"), vec![1; 200_000]).unwrap();
+    results
+}
+
+#[tokio::test]
+async fn results_that_reach_their_limit_end_the_run_and_what_lay_there_before_does_not_count() {
+    let (host, mut environment) = environment().await;
+    let results = results_of(&host);
+    let limits = Limits {
+        results: Size(100_000),
+        ..Limits::default()
+    };
+    let limits = RunLimits::new(&limits, Some(results.clone()));
+    let report = run(&mut environment, &limits, move |_| {
+        std::fs::write(results.join("new"), vec![1; 200_000]).unwrap();
+    })
+    .await;
+    assert_ended_by("results", &environment, report).await;
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn captures_that_reach_their_limit_end_the_run_wherever_they_lie() {
+    let (host, mut environment) = environment().await;
+    let results = results_of(&host);
+    let elsewhere = host.folder.path().join("dumps");
+    let limits = Limits {
+        captures: Size(100_000),
+        ..Limits::default()
+    };
+    let limits = RunLimits::new(&limits, Some(results.clone()));
+    let report = run(&mut environment, &limits, move |context| {
+        // Other results are none of the captures.
+        std::fs::write(results.join("log"), vec![1; 200_000]).unwrap();
+        context.capture(results.join("picture"));
+        std::fs::write(results.join("picture"), vec![1; 60_000]).unwrap();
+        context.capture(&elsewhere);
+        std::fs::create_dir(&elsewhere).unwrap();
+        std::fs::write(elsewhere.join("memory"), vec![1; 60_000]).unwrap();
+    })
+    .await;
+    assert_ended_by("captures", &environment, report).await;
+    environment.deallocate().await;
+}
+
+/// A sandbox that has taken some processor time already takes `usage` once its power is on.
+async fn run_taking(usage: Usage, limits: Limits) -> (Environment, TestHost, RunReport) {
+    let (host, mut environment) = environment().await;
+    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    control.takes(Usage {
+        cpu: Some(Duration::from_secs(100)),
+        ..Usage::default()
+    });
+    let limits = RunLimits::new(&limits, None);
+    let report = run(&mut environment, &limits, move |_| {
+        control.takes(usage.clone());
+    })
+    .await;
+    (environment, host, report)
+}
+
+#[tokio::test]
+async fn processor_time_memory_and_processes_that_reach_their_limit_end_the_run() {
+    let all = Usage {
+        cpu: Some(Duration::from_secs(131)),
+        memory: Some(65 << 20),
+        pids: Some(101),
+        halted: None,
+    };
+    let cpu = Limits {
+        cpu: Some(DurationValue(Duration::from_secs(30))),
+        ..Limits::default()
+    };
+    let memory = Limits {
+        memory: Size(64 << 20),
+        ..Limits::default()
+    };
+    let pids = Limits {
+        pids: 100,
+        ..Limits::default()
+    };
+    for (key, limits, limit) in [
+        ("cpu", cpu, "30s"),
+        ("memory", memory, "64MiB"),
+        ("pids", pids, "100"),
+    ] {
+        let (environment, _host, report) = run_taking(all.clone(), limits).await;
+        let error = assert_ended_by(key, &environment, report).await;
+        assert!(error.message().contains(limit), "{error}");
+        environment.deallocate().await;
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_the_hypervisor_stopped_by_itself_ends_its_run_with_the_reason() {
+    let usage = Usage {
+        halted: Some("no space is left for its disk".to_owned()),
+        ..Usage::default()
+    };
+    let (environment, _host, report) = run_taking(usage, Limits::default()).await;
+    let (_, error) = report.failure.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    assert!(error.message().contains("no space is left"), "{error}");
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn what_stays_below_every_limit_ends_nothing() {
+    let (host, mut environment) = environment().await;
+    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    control.takes(Usage {
+        cpu: Some(Duration::from_secs(2_399)),
+        memory: Some(2 << 30),
+        pids: Some(4_096),
+        halted: None,
+    });
+    let limits = RunLimits::new(&Limits::default(), Some(results_of(&host)));
+    let steps = r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "600ms" }]"#;
+    let steps = Configuration::from_str("protocol.json", steps).unwrap();
+    let steps = Protocol::from_configuration(&steps).unwrap();
+    let report = environment.run(&steps, &limits).await.unwrap();
+    assert!(report.failure.is_none(), "{:?}", report.failure);
+    environment.deallocate().await;
+}
