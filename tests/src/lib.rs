@@ -3,6 +3,7 @@
 //!
 //! `cargo xtask test` builds the program and the guest first; a test that finds them missing says how.
 
+mod daemon;
 mod footprint;
 mod home;
 mod lab;
@@ -12,6 +13,7 @@ mod picture;
 mod remains;
 mod watch;
 
+pub use daemon::{DaemonOptions, PrivateDaemon};
 pub use footprint::Footprint;
 pub use home::{Home, Outcome, finish, spawn};
 pub use lab::{Lab, Watched};

@@ -1,0 +1,74 @@
+# The first process of a private daemon: bash, process 1 of a process namespace, in a mount and a network namespace
+# of its own. It prepares them, starts libvirtd, and then obeys its standard input, a word a line. When that ends,
+# so does this, and the kernel kills whatever else is in the namespace. As process 1 it reaps what emulators leave.
+#
+# It is given: the daemon's folder, the name of its control groups, the port (0: none), and the folders to hide.
+set -eu
+here=$1 groups=$2 port=$3
+shift 3
+
+mount --make-rprivate /
+for folder in /run/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /etc/libvirt; do
+  mkdir -p "$folder"
+  mount -t tmpfs -o mode=755 tmpfs "$folder"
+done
+mkdir -p /var/cache/libvirt/qemu
+cp -r "$here/capabilities" /var/cache/libvirt/qemu/
+cp "$here/qemu.conf" "$here/libvirtd.conf" /etc/libvirt/
+
+# Control groups: the host's are shown, but only from a folder of this daemon's own in each. What is mounted with
+# other kinds beside them is left out, since it makes libvirt's LXC driver fail.
+mkdir /run/libvirt/groups
+while read -r _ folder kind _; do
+  case $kind:$folder in
+  cgroup:/sys/fs/cgroup/*) shown=/run/libvirt/groups/${folder#/sys/fs/cgroup/} ;;
+  cgroup2:/sys/fs/cgroup) shown=/run/libvirt/groups/whole ;;
+  *) continue ;;
+  esac
+  mkdir -p "$folder/$groups" "$shown"
+  for limits in cpuset.cpus cpuset.mems; do
+    if [ "$kind" = cgroup ] && [ -e "$folder/$limits" ]; then
+      cat "$folder/$limits" >"$folder/$groups/$limits"
+    fi
+  done
+  mount --bind "$folder/$groups" "$shown"
+done </proc/mounts
+
+# /proc of this process namespace, /sys of this network namespace.
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+if [ -d /run/libvirt/groups/whole ]; then
+  mount --move /run/libvirt/groups/whole /sys/fs/cgroup
+else
+  mount -t tmpfs tmpfs /sys/fs/cgroup
+  for shown in /run/libvirt/groups/*; do
+    mkdir "/sys/fs/cgroup/${shown##*/}"
+    mount --move "$shown" "/sys/fs/cgroup/${shown##*/}"
+  done
+fi
+ip link set lo up
+
+exec 3>>"$here/libvirtd.log"
+for folder in "$@"; do
+  mount -t tmpfs -o mode=1777 tmpfs "$folder"
+done
+
+start() {
+  listen=
+  if [ "$port" != 0 ]; then listen=-l; fi
+  libvirtd $listen -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid </dev/null >&3 2>&1 &
+  daemon=$!
+}
+start
+echo done
+while read -r word; do
+  case $word in
+  start) start ;;
+  end)
+    kill -KILL "$daemon" || true
+    wait "$daemon" || true
+    ;;
+  *) kill -"$word" "$daemon" ;;
+  esac
+  echo done
+done

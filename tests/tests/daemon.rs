@@ -1,0 +1,142 @@
+//! The private daemon, which tests break so that the host's stays whole.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use see_tests::{DaemonOptions, PrivateDaemon, until};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const DOMAIN: &str = "<domain type='qemu'><name>private</name><memory unit='MiB'>32</memory>\
+    <os><type>hvm</type></os><devices><interface type='network'><source network='private'/></interface>\
+    </devices></domain>";
+const NETWORK: &str = "<network><name>private</name><bridge name='virbr-private' stp='off' delay='0'/>\
+    <ip address='10.99.1.1' netmask='255.255.255.0'><dhcp><range start='10.99.1.2' end='10.99.1.9'/></dhcp></ip>\
+    </network>";
+const CONTAINER: &str = "<domain type='lxc'><name>contained</name><memory unit='MiB'>32</memory>\
+    <os><type>exe</type><init>/bin/sleep</init><initarg>600</initarg></os><devices>\
+    <filesystem type='mount'><source dir='/'/><target dir='/'/></filesystem>\
+    <console type='pty'/></devices></domain>";
+
+fn virsh(uri: &str, arguments: &[&str]) -> String {
+    let output = Command::new("virsh")
+        .args(["-q", "-c", uri])
+        .args(arguments)
+        .output()
+        .expect("virsh is installed");
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn machines_outlive_a_killed_private_daemon_and_nothing_outlives_its_end() {
+    let mut daemon = PrivateDaemon::start();
+    let domain = daemon.socket().with_file_name("domain.xml");
+    for (file, xml) in [
+        ("network.xml", NETWORK),
+        ("domain.xml", DOMAIN),
+        ("lxc.xml", CONTAINER),
+    ] {
+        std::fs::write(domain.with_file_name(file), xml).expect("it is writable");
+    }
+    let path = |file: &str| domain.with_file_name(file).display().to_string();
+    virsh(&daemon.uri(), &["net-create", &path("network.xml")]);
+    virsh(&daemon.uri(), &["create", &path("domain.xml")]);
+    virsh(&daemon.lxc_uri(), &["create", &path("lxc.xml")]);
+    let all = [
+        "qemu list: private",
+        "qemu net-list: private",
+        "lxc list: contained",
+    ];
+    assert_eq!(
+        [daemon.objects("private"), daemon.objects("contained")].concat(),
+        all
+    );
+    // The bridge is in the daemon's network, and not in the host's.
+    assert!(daemon.told("ip", &["link"]).contains("virbr-private"));
+    assert!(!Path::new("/sys/class/net/virbr-private").exists());
+    let mut ip = Command::new("ls");
+    ip.arg("/sys/class/net");
+    let seen = daemon.beside(ip).output().expect("nsenter is installed");
+    assert!(
+        String::from_utf8_lossy(&seen.stdout).contains("virbr-private"),
+        "{seen:?}"
+    );
+
+    daemon.kill();
+    assert!(UnixStream::connect(daemon.socket()).is_err());
+    let runs = |daemon: &PrivateDaemon, program: &str| {
+        let mut all = daemon.processes().into_iter();
+        all.any(|(_, line)| line.starts_with(program))
+    };
+    assert!(!runs(&daemon, "libvirtd"), "{:#?}", daemon.processes());
+    assert!(runs(&daemon, "/usr/bin/qemu-system"), "{:#?}", daemon.processes());
+    daemon.restart();
+    assert_eq!(
+        [daemon.objects("private"), daemon.objects("contained")].concat(),
+        all
+    );
+
+    let folder = daemon.socket().parent().expect("it has one").to_owned();
+    let name = folder.file_name().expect("it has one").to_owned();
+    let held = daemon.processes();
+    drop(daemon);
+    for (pid, line) in held {
+        assert!(
+            !Path::new(&format!("/proc/{pid}")).exists(),
+            "{pid}: {line}"
+        );
+    }
+    assert!(!folder.exists());
+    let mut groups = Command::new("find");
+    let groups = groups.arg("/sys/fs/cgroup").arg("-name").arg(name).output();
+    assert_eq!(groups.expect("find is installed").stdout, b"");
+}
+
+#[test]
+fn a_private_daemon_apart_is_reached_over_tcp_and_shares_no_file() {
+    let options = DaemonOptions {
+        tcp: true,
+        apart: true,
+        ..DaemonOptions::default()
+    };
+    let mut daemon = PrivateDaemon::with(&options);
+    let marked = tempfile::NamedTempFile::new_in("/tmp").expect("it is writable");
+    assert_eq!(
+        daemon.told("ls", &["/tmp", "/var/tmp"]),
+        "/tmp:\n\n/var/tmp:\n"
+    );
+    assert!(marked.path().exists());
+    let uri = daemon.tcp_uri();
+    assert_eq!(virsh(&uri, &["list", "--name"]).trim(), "");
+    assert_eq!(virsh(&daemon.lxc_tcp_uri(), &["list", "--name"]).trim(), "");
+
+    daemon.pause();
+    let (pid, _) = daemon
+        .processes()
+        .into_iter()
+        .find(|(_, line)| line.starts_with("libvirtd"))
+        .expect("it runs");
+    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    assert!(state.contains(") T "), "{state}");
+    let mut waiting = Command::new("virsh")
+        .args(["-q", "-c", &uri, "version"])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("virsh is installed");
+    daemon.cont();
+    until("the answer", PATIENCE, || {
+        let ended = waiting.try_wait().expect("it is a child");
+        ended.is_some_and(|status| status.success())
+    });
+
+    daemon.kill();
+    let refused = std::net::TcpStream::connect(("127.0.0.1", daemon.port()));
+    let refused = refused.expect_err("nobody listens").kind();
+    assert_eq!(refused, std::io::ErrorKind::ConnectionRefused);
+    daemon.restart();
+    assert_eq!(daemon.tcp_uri(), uri);
+    virsh(&uri, &["version"]);
+}
