@@ -39,8 +39,6 @@ pub(crate) struct Shared {
     posted: mpsc::Sender<Event>,
     pub(crate) closed: AtomicBool,
     pub(crate) power: Mutex<Power>,
-    /// Commands to the machine queue up here; the lock is held by the work, not by who asked for it.
-    pub(crate) commands: Arc<tokio::sync::Mutex<()>>,
     pub(crate) limits: EndLimits,
 }
 
@@ -48,12 +46,34 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 pub(crate) struct Power {
     pub(crate) wanted: Option<SandboxState>,
-    /// Counts up when the host begins to change it and when it is done: at odd numbers a change is under
-    /// way, and what the machine looks like says nothing about the guest.
-    changes: u64,
+    /// Changes that the host began. While not all of them are done, what the machine looks like says
+    /// nothing about the guest.
+    begun: u64,
+    /// Changes of the host that are done.
+    done: u64,
     /// Restarts that were asked for and have not been seen yet.
     restarts_asked: u32,
     guest_end: Option<&'static str>,
+}
+
+/// A change of the host's, over when this is dropped: also where a backend panics.
+struct Change<'a> {
+    number: u64,
+    /// What the host wanted before.
+    before: Option<SandboxState>,
+    succeeded: bool,
+    power: &'a Mutex<Power>,
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        let mut power = lock(self.power);
+        power.done += 1;
+        // One that failed is wanted no more, unless another was begun since.
+        if !self.succeeded && power.begun == self.number {
+            power.wanted = self.before;
+        }
+    }
 }
 
 impl fmt::Debug for Shared {
@@ -88,7 +108,6 @@ impl Shared {
             posted,
             closed: AtomicBool::new(false),
             power: Mutex::default(),
-            commands: Arc::default(),
             limits: parts.limits,
         })
     }
@@ -138,12 +157,12 @@ impl Shared {
         lock(&self.power).guest_end
     }
 
-    /// Acts on the machine in a task of its own, so that a dropped caller cuts nothing off.
+    /// Acts on the machine in a task of its own, so that a dropped caller cuts nothing off. The sandbox itself
+    /// lets commands queue: hooks may give it some, too.
     pub(crate) async fn act(self: &Arc<Self>, transition: Transition) -> Result<()> {
         let shared = Arc::clone(self);
         let work = self.runtime.spawn(async move {
-            let _queue = Arc::clone(&shared.commands).lock_owned().await;
-            let before = shared.begin_change(transition);
+            let mut change = shared.begin_change(transition);
             let sandbox = &shared.sandbox;
             let done = match transition {
                 Transition::Poweron => sandbox.start().await,
@@ -153,7 +172,8 @@ impl Shared {
                 Transition::Shutdown => sandbox.shutdown().await,
                 Transition::Restart => sandbox.reboot().await,
             };
-            shared.end_change(done.is_err().then_some(before));
+            change.succeeded = done.is_ok();
+            drop(change);
             // What the guest did meanwhile was not looked at.
             shared.look().await;
             done
@@ -215,29 +235,25 @@ impl Shared {
         }
     }
 
-    /// Notes that the host begins to change the machine's power; returns what it wanted before.
-    fn begin_change(&self, transition: Transition) -> Option<SandboxState> {
+    /// Notes that the host begins to change the machine's power.
+    fn begin_change(&self, transition: Transition) -> Change<'_> {
         let mut power = lock(&self.power);
-        power.changes += 1;
+        power.begun += 1;
         power.restarts_asked += u32::from(transition == Transition::Restart);
         if transition == Transition::Poweron {
             power.guest_end = None;
         }
-        power.wanted.replace(transition.leads_to())
-    }
-
-    /// Notes that the change is over; one that failed is wanted no more.
-    fn end_change(&self, failed: Option<Option<SandboxState>>) {
-        let mut power = lock(&self.power);
-        power.changes += 1;
-        if let Some(before) = failed {
-            power.wanted = before;
+        Change {
+            number: power.begun,
+            before: power.wanted.replace(transition.leads_to()),
+            succeeded: false,
+            power: &self.power,
         }
     }
 
     /// Looks whether the guest ended by itself, and posts it.
     async fn look(&self) {
-        let changes = lock(&self.power).changes;
+        let begun = lock(&self.power).begun;
         let state = match self.sandbox.state().await {
             Ok(state) => state,
             Err(error) => {
@@ -247,7 +263,7 @@ impl Shared {
         };
         let news = {
             let mut power = lock(&self.power);
-            let ours = changes % 2 == 1 || power.changes != changes;
+            let ours = power.done != power.begun || power.begun != begun;
             let unwanted = power
                 .wanted
                 .is_some_and(|wanted| wanted != SandboxState::Shutoff);

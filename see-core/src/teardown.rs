@@ -87,11 +87,7 @@ async fn end_hook(resident: Resident, limit: Duration) -> Vec<Error> {
 async fn release(shared: &Arc<Shared>, limit: Duration) -> Option<Error> {
     crate::bus::lock(&shared.power).wanted = Some(SandboxState::Shutoff);
     let sandbox = Arc::clone(&shared.sandbox);
-    let commands = Arc::clone(&shared.commands);
-    let work = shared.runtime.spawn(async move {
-        let _queue = commands.lock_owned().await;
-        sandbox.release().await
-    });
+    let work = shared.runtime.spawn(async move { sandbox.release().await });
     match tokio::time::timeout(limit, work).await {
         Ok(Ok(Ok(()))) => None,
         Ok(Ok(Err(error))) => Some(error),

@@ -278,25 +278,27 @@ impl Record {
 impl Entry {
     /// Removes the resource with the collector of its kind, and the entry from the record.
     ///
-    /// The work goes on when this future is dropped.
+    /// The work goes on when this future is dropped. May be called again: after an error it tries
+    /// again, and what is gone stays gone.
     ///
     /// # Errors
     /// When it could not be removed, or is not the one that was recorded; the entry then stays in the
     /// record.
-    pub async fn remove(self, collectors: &Collectors, deadline: Duration) -> Result<()> {
+    pub async fn remove(&self, collectors: &Collectors, deadline: Duration) -> Result<()> {
+        let entry = self.same();
         let collectors = collectors.clone();
         let options = CollectOptions {
             deadline,
             ..CollectOptions::default()
         };
         joined(tokio::spawn(async move {
-            let journal = self.record().journal();
-            let number = self.number();
+            let journal = entry.record().journal();
+            let number = entry.number();
             let Some(held) = journal.held.into_iter().find(|held| held.entry == number) else {
                 return Ok(());
             };
             let same_boot = journal.header.boot == process::boot();
-            match attempt(self.record(), held, same_boot, &collectors, &options).await {
+            match attempt(entry.record(), held, same_boot, &collectors, &options).await {
                 (_, Outcome::Failed(error)) => Err(error),
                 (resource, Outcome::Refused(reason)) => {
                     Err(Error::new(ErrorKind::Io, reason).subject(resource.name))

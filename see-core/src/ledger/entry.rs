@@ -190,7 +190,7 @@ impl Entry {
     }
 
     /// A second handle, for work that must outlive its future; never given out.
-    fn same(&self) -> Self {
+    pub(super) fn same(&self) -> Self {
         Self::new(self.record.clone(), self.number, self.resource.clone())
     }
 

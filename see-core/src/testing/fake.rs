@@ -156,6 +156,7 @@ impl Backend for FakeBackend {
         let sandbox = FakeSandbox {
             identifier: allocation.identifier,
             control,
+            commands: tokio::sync::Mutex::default(),
         };
         match sandbox.make(allocation).await {
             Ok(()) => Ok(Arc::new(sandbox)),
@@ -285,6 +286,8 @@ impl FakeControl {
 struct FakeSandbox {
     identifier: Identifier,
     control: FakeControl,
+    /// One command at a time, as every sandbox promises.
+    commands: tokio::sync::Mutex<()>,
 }
 
 impl FakeSandbox {
@@ -317,6 +320,7 @@ impl FakeSandbox {
     }
 
     async fn change(&self, at: FaultAt, state: SandboxState) -> Result<()> {
+        let _queue = self.commands.lock().await;
         self.control.step(at, None).await?;
         self.control.turn_to(state);
         Ok(())
@@ -351,6 +355,7 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn shutdown(&self) -> Result<()> {
+        let _queue = self.commands.lock().await;
         self.control.step(FaultAt::Shutdown, None).await?;
         if !self.control.0.configuration.deaf {
             self.control.turn_to(SandboxState::Shutoff);
@@ -359,6 +364,7 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn reboot(&self) -> Result<()> {
+        let _queue = self.commands.lock().await;
         self.control.step(FaultAt::Reboot, None).await?;
         self.control.tell(SandboxChange::Rebooted);
         Ok(())
@@ -387,6 +393,7 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn release(&self) -> Result<()> {
+        let _queue = self.commands.lock().await;
         self.control.step(FaultAt::Release, None).await?;
         self.control.turn_to(SandboxState::Shutoff);
         self.remove().await
