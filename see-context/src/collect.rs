@@ -18,11 +18,11 @@ use see_core::{Error, ErrorKind, Result};
 use see_libvirt::Connection;
 use see_libvirt::xml::{Document, label_in};
 
+use crate::allocation::DOMAIN;
 use crate::embedded::{self, ROOT};
 use crate::error::{blocking, libvirt};
-use crate::machine::{remove_domain, remove_network};
-use crate::network::NETWORK;
-use crate::qemu::DOMAIN;
+use crate::machine::remove_domain;
+use crate::network::{self, NETWORK};
 use crate::storage::pool::{self, POOL};
 
 /// Every collector of this crate.
@@ -102,7 +102,7 @@ impl Collector for Networks {
             return Ok(Collected::Refused(reason));
         }
         if !request.dry_run {
-            remove_network(&network).await?;
+            network::remove(&network).await?;
         }
         Ok(Collected::Removed)
     }

@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use see_core::ledger::{Details, Entry, Resource};
 use see_core::{Error, ErrorKind, Identifier, Result};
 use see_libvirt::embedded::opened_root;
 use see_libvirt::{Connection, EmbeddedRoot, EmulatorAccount};
 
+use crate::allocation::Holding;
 use crate::error::{blocking, libvirt};
 use crate::host::{cache_folder, short_folder};
 
@@ -138,15 +140,25 @@ fn prepare(path: &Path) -> Result<EmbeddedRoot> {
     Ok(root)
 }
 
-/// Leaves the root, and removes it behind the last user.
-pub(crate) async fn leave(entry: Entry, path: &Path) -> Result<()> {
-    let _gate = GATE.lock().await;
-    let (path, identifier) = (path.to_owned(), entry.identifier());
-    blocking("leave the embedded driver's root", move || {
-        withdraw(&path, identifier).map(drop)
-    })
-    .await?;
-    entry.gone().await
+/// A sandbox's stay in the root, which the last one removes.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    /// The root.
+    pub(crate) path: PathBuf,
+    /// The user.
+    pub(crate) identifier: Identifier,
+}
+
+#[async_trait]
+impl Holding for Entered {
+    async fn remove(&mut self) -> Result<()> {
+        let _gate = GATE.lock().await;
+        let (path, identifier) = (self.path.clone(), self.identifier);
+        blocking("leave the embedded driver's root", move || {
+            withdraw(&path, identifier).map(drop)
+        })
+        .await
+    }
 }
 
 /// Takes one user away; whether the root went with it.

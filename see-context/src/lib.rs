@@ -8,12 +8,15 @@
 
 #![warn(missing_docs)]
 
+mod allocation;
 mod collect;
 mod embedded;
 mod error;
 mod host;
+mod hypervisor;
 mod machine;
 mod network;
+mod parts;
 mod qemu;
 mod storage;
 

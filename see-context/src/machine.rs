@@ -1,31 +1,36 @@
 //! A sandbox that is a libvirt domain: what QEMU, LXC and VirtualBox have in common.
 
-mod channel;
 mod watch;
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use see_core::ledger::{Collectors, Entry};
 use see_core::{
-    Address, Console, Error, ErrorKind, GuestChannel, Identifier, Picture, Result, Sandbox,
-    SandboxChange, SandboxState, Screenshot,
+    Address, Console, Error, ErrorKind, GuestChannel, Identifier, Isolation, Picture, Result,
+    Sandbox, SandboxChange, SandboxState, Screenshot,
 };
 use see_libvirt::{AddressSource, Connection, Domain, DomainState, ShutdownMode, StartOptions};
 use tokio::sync::{Mutex, mpsc};
 
-use crate::error::libvirt;
-
-pub(crate) use self::channel::Channel;
 use self::watch::Watch;
+use crate::allocation::{Abilities, Holdings};
+use crate::error::libvirt;
 
 /// The largest picture that is taken of a screen.
 const LARGEST_PICTURE: usize = 64 << 20;
-/// The time for removing one thing.
-const REMOVAL: Duration = Duration::from_secs(30);
+
+/// What one of libvirt's drivers can do, and how.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    /// How a guest is asked to switch itself off.
+    pub(crate) shutdown: ShutdownMode,
+    /// How a guest is asked to restart.
+    pub(crate) reboot: ShutdownMode,
+    /// Whether machines have a screen of which pictures can be taken.
+    pub(crate) has_screen: bool,
+}
 
 /// libvirt's objects behind a sandbox: what [`Sandbox::native`] gives for every backend here.
 #[derive(Debug, Clone)]
@@ -40,40 +45,26 @@ pub struct Native {
 #[derive(Debug)]
 pub(crate) struct Machine {
     identifier: Identifier,
+    driver: &'static Driver,
     native: Native,
     /// The machine's power is changed by one command at a time. The work itself holds the lock.
     commands: Arc<Mutex<()>>,
     watch: Watch,
-    channel: Option<Channel>,
-    console: Option<ConsoleLog>,
     has_network: bool,
-    /// Paths that the emulator opens, for advice when it is refused. The first is the sandbox's own disk.
-    opened: Vec<PathBuf>,
+    abilities: Abilities,
+    console: Option<ConsoleLog>,
     holdings: Mutex<Holdings>,
-}
-
-/// What was made for a sandbox and is written down, in the order of making.
-#[derive(Debug, Default)]
-pub(crate) struct Holdings {
-    pub(crate) domain: Option<Entry>,
-    pub(crate) network: Option<(see_libvirt::Network, Entry)>,
-    pub(crate) pool: Option<(see_libvirt::StoragePool, Entry)>,
-    /// Files, folders and whatever else its collector removes by itself.
-    pub(crate) others: Vec<Entry>,
-    /// The embedded driver's root, which the last sandbox of the process removes.
-    pub(crate) root: Option<(PathBuf, Entry)>,
 }
 
 /// What a machine is made of, once its domain is defined.
 #[derive(Debug)]
-pub(crate) struct Parts {
+pub(crate) struct Made {
     pub(crate) identifier: Identifier,
+    pub(crate) driver: &'static Driver,
     pub(crate) native: Native,
     pub(crate) events: see_libvirt::DomainEvents,
-    pub(crate) channel: Option<Channel>,
-    pub(crate) console: Option<PathBuf>,
     pub(crate) has_network: bool,
-    pub(crate) opened: Vec<PathBuf>,
+    pub(crate) abilities: Abilities,
     pub(crate) holdings: Holdings,
 }
 
@@ -88,17 +79,17 @@ impl Console for ConsoleLog {
 
 impl Machine {
     /// Takes over a defined domain. Needs a tokio runtime, on which its events are read.
-    pub(crate) fn new(parts: Parts) -> Self {
+    pub(crate) fn new(made: Made) -> Self {
         Self {
-            identifier: parts.identifier,
-            native: parts.native,
+            identifier: made.identifier,
+            driver: made.driver,
+            native: made.native,
             commands: Arc::default(),
-            watch: Watch::start(parts.events),
-            channel: parts.channel,
-            console: parts.console.map(ConsoleLog),
-            has_network: parts.has_network,
-            opened: parts.opened,
-            holdings: Mutex::new(parts.holdings),
+            watch: Watch::start(made.events),
+            has_network: made.has_network,
+            console: made.abilities.console.clone().map(ConsoleLog),
+            abilities: made.abilities,
+            holdings: Mutex::new(made.holdings),
         }
     }
 
@@ -128,7 +119,7 @@ impl Machine {
         if !text.contains("Permission denied") {
             return error;
         }
-        let culprit = self.opened.iter().find(|path| {
+        let culprit = self.abilities.opened.iter().find(|path| {
             let name = path.to_string_lossy();
             text.contains(&*name)
         });
@@ -153,62 +144,6 @@ pub(crate) async fn remove_domain(domain: &Domain) -> Result<()> {
         // A transient domain went with its run.
         Err(error) if error.is_invalid_state() || error.is_no_domain() => Ok(()),
         other => other.map_err(libvirt),
-    }
-}
-
-/// Ends a network and removes its definition; one that is gone is no error.
-pub(crate) async fn remove_network(network: &see_libvirt::Network) -> Result<()> {
-    match network.destroy().await {
-        Err(error) if error.is_no_network() || error.is_invalid_state() => {}
-        other => other.map_err(libvirt)?,
-    }
-    match network.undefine().await {
-        Err(error) if error.is_no_network() || error.is_invalid_state() => Ok(()),
-        other => other.map_err(libvirt),
-    }
-}
-
-impl Holdings {
-    /// Removes everything but the domain itself. What is removed is forgotten, so that another
-    /// call goes on where this one stopped.
-    pub(crate) async fn remove(&mut self) -> Result<()> {
-        let mut first = None;
-        if let Some((network, entry)) = self.network.take() {
-            match remove_network(&network).await {
-                Ok(()) => note(&mut first, entry.gone().await),
-                Err(error) => {
-                    note(&mut first, Err(error.subject(network.name())));
-                    self.network = Some((network, entry));
-                }
-            }
-        }
-        if let Some((pool, entry)) = self.pool.take() {
-            match crate::storage::pool::remove(&pool).await {
-                Ok(()) => note(&mut first, entry.gone().await),
-                Err(error) => {
-                    note(&mut first, Err(error.subject(pool.name())));
-                    self.pool = Some((pool, entry));
-                }
-            }
-        }
-        let core = Collectors::core();
-        while let Some(entry) = self.others.pop() {
-            note(&mut first, entry.remove(&core, REMOVAL).await);
-        }
-        if let Some((path, entry)) = self.root.take() {
-            note(&mut first, crate::embedded::leave(entry, &path).await);
-        }
-        first.map_or(Ok(()), Err)
-    }
-}
-
-/// Keeps the first error; later ones are often its consequences.
-fn note(first: &mut Option<Error>, result: Result<()>) {
-    if let Err(error) = result {
-        match first {
-            None => *first = Some(error),
-            Some(_) => tracing::warn!(%error, "something else could not be removed either"),
-        }
     }
 }
 
@@ -253,16 +188,19 @@ impl Sandbox for Machine {
     }
 
     async fn shutdown(&self) -> Result<()> {
-        self.command("shutdown", |domain| async move {
-            domain.shutdown(ShutdownMode::Acpi).await
+        let mode = self.driver.shutdown;
+        self.command("shutdown", move |domain| async move {
+            domain.shutdown(mode).await
         })
         .await
     }
 
     async fn reboot(&self) -> Result<()> {
-        self.command("reboot", |domain| async move {
-            domain.reboot(ShutdownMode::Acpi).await
-        })
+        let mode = self.driver.reboot;
+        self.command(
+            "reboot",
+            move |domain| async move { domain.reboot(mode).await },
+        )
         .await
     }
 
@@ -305,30 +243,28 @@ impl Sandbox for Machine {
         let mut holdings = self.holdings.lock().await;
         // A command under way ends first; no later one finds a domain.
         let _turn = self.commands.lock().await;
-        if let Some(entry) = holdings.domain.take() {
-            if let Err(error) = remove_domain(&self.native.domain).await {
-                holdings.domain = Some(entry);
-                return Err(error.during("release"));
-            }
-            entry.gone().await?;
+        let removed = holdings.remove().await;
+        if !holdings.rest_on_each_other() {
+            // The domain is gone.
+            self.watch.end();
         }
-        self.watch.end();
-        holdings
-            .remove()
-            .await
-            .map_err(|error| error.during("release"))
+        removed.map_err(|error| error.during("release"))
     }
 
     fn screenshot(&self) -> Option<&dyn Screenshot> {
-        Some(self)
+        self.driver.has_screen.then_some(self as _)
     }
 
     fn guest_channel(&self) -> Option<&dyn GuestChannel> {
-        self.channel.as_ref().map(|channel| channel as _)
+        self.abilities.channel.as_deref()
     }
 
     fn disks(&self) -> Vec<PathBuf> {
-        self.opened.first().cloned().into_iter().collect()
+        self.abilities.disks.clone()
+    }
+
+    fn isolation(&self) -> Option<&dyn Isolation> {
+        self.abilities.isolation.as_deref()
     }
 
     fn console(&self) -> Option<&dyn Console> {

@@ -4,11 +4,13 @@ mod configuration;
 pub(crate) mod subnet;
 mod taken;
 
+use async_trait::async_trait;
 use see_core::ledger::{Details, Entry, Resource};
-use see_core::{Error, ErrorKind, Identifier, Result, StopToken};
+use see_core::{Error, ErrorKind, Result, StopToken};
 use see_libvirt::xml::{DhcpNetwork, NetworkXml};
 use see_libvirt::{Connection, Network};
 
+use crate::allocation::{Entries, Holding, Making, Part, Site, refused};
 use crate::error::libvirt;
 
 pub(crate) use self::configuration::{DynamicAddress, NetworkConfiguration, NetworkPlan};
@@ -20,34 +22,89 @@ pub(crate) const NETWORK: &str = "libvirt.network";
 /// How many subnets are tried when others take them at the same moment.
 const ATTEMPTS: u64 = 8;
 
-/// A network to be written down before it is made.
-pub(crate) fn intent(identifier: Identifier, uri: &str) -> Resource {
-    Resource::new(NETWORK, identifier.to_string(), uri)
+/// The network of a sandbox, as planned.
+#[async_trait]
+impl Part for NetworkPlan {
+    fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
+        Ok(match self {
+            Self::AsWritten | Self::None => Vec::new(),
+            Self::Own { .. } => {
+                let name = site.identifier.to_string();
+                vec![Resource::new(NETWORK, name, &site.hypervisor)]
+            }
+        })
+    }
+
+    async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
+        match self {
+            Self::AsWritten => {}
+            Self::None => {
+                making.domain.remove_interfaces();
+            }
+            Self::Own { xml, addresses } => {
+                let entry = entries.next()?;
+                create(xml, addresses.as_ref(), entry, making).await?;
+                let name = making.identifier.to_string();
+                making.domain.connect_network(&name, false);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A network that was made for a sandbox.
+#[derive(Debug)]
+struct Own(Network);
+
+#[async_trait]
+impl Holding for Own {
+    async fn remove(&mut self) -> Result<()> {
+        remove(&self.0)
+            .await
+            .map_err(|error| error.subject(self.0.name()))
+    }
+}
+
+/// Ends a network and removes its definition; one that is gone is no error.
+pub(crate) async fn remove(network: &Network) -> Result<()> {
+    match network.destroy().await {
+        Err(error) if error.is_no_network() || error.is_invalid_state() => {}
+        other => other.map_err(libvirt)?,
+    }
+    match network.undefine().await {
+        Err(error) if error.is_no_network() || error.is_invalid_state() => Ok(()),
+        other => other.map_err(libvirt),
+    }
 }
 
 /// Makes a network of the sandbox's own and starts it.
-pub(crate) async fn create(
+async fn create(
     plan: &NetworkXml,
     addresses: Option<&DynamicAddress>,
-    connection: &Connection,
-    entry: &Entry,
-    stop: &StopToken,
-) -> Result<Network> {
-    let identifier = entry.identifier().to_string();
+    entry: Entry,
+    making: &mut Making<'_>,
+) -> Result<()> {
+    let connection = making.connection()?.clone();
+    let identifier = making.identifier.to_string();
     let mut xml = plan.clone();
     xml.set_identity(&identifier, &identifier);
     xml.set_label(&identifier);
     let bridge = free_bridge(&identifier)?;
     xml.set_bridge(&bridge);
-    let network = match addresses {
-        None => start(connection, &xml).await?,
-        Some(addresses) => with_addresses(&xml, addresses, connection, stop).await?,
+    let made = match addresses {
+        None => start(&connection, &xml).await,
+        Some(addresses) => with_addresses(&xml, addresses, &connection, making.stop).await,
+    };
+    let network = match made {
+        Ok(network) => network,
+        Err(error) => return Err(refused(entry, error).await),
     };
     let mut identity = Details::new();
     identity.insert("uuid".to_owned(), network.uuid().to_string().into());
     identity.insert("bridge".to_owned(), bridge.into());
-    entry.created(identity).await?;
-    Ok(network)
+    let recorded = entry.created(identity).await;
+    making.hold_as(entry, Own(network));
+    recorded
 }
 
 async fn with_addresses(

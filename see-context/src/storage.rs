@@ -10,10 +10,12 @@ mod qemu_img;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use see_core::ledger::{Entry, Resource};
-use see_core::{Error, ErrorKind, Identifier, Image, Result, StopToken};
+use async_trait::async_trait;
+use see_core::ledger::Resource;
+use see_core::{Error, ErrorKind, Image, Result};
 use see_libvirt::xml::{Backing, DiskSource};
 
+use crate::allocation::{Entries, Making, Part, Site};
 use crate::error::blocking;
 
 pub(crate) use self::format::{Format, inspect};
@@ -57,42 +59,47 @@ impl Storage {
         }
     }
 
-    /// The folder for a sandbox's disk, to be written down before it is made.
-    pub(crate) fn intent(&self, identifier: Identifier) -> Result<Resource> {
-        Resource::folder(&self.parent, format!("{}{identifier}", self.prefix))
+    /// The folder that the user named for storage pools.
+    pub(crate) fn pool(&self) -> Option<pool::Pool> {
+        self.is_pool.then(|| pool::Pool::new(self.parent.clone()))
+    }
+}
+
+/// A disk of a sandbox's own, over an image.
+#[derive(Debug)]
+pub(crate) struct SandboxDisk {
+    storage: Storage,
+    image: Image,
+}
+
+impl SandboxDisk {
+    /// A disk over this image.
+    ///
+    /// # Errors
+    /// When it is not a regular file with an absolute path.
+    pub(crate) fn new(storage: Storage, image: Image) -> Result<Self> {
+        check_image(&image)?;
+        Ok(Self { storage, image })
+    }
+}
+
+#[async_trait]
+impl Part for SandboxDisk {
+    /// The folder with the disk in it, and the process that makes the disk, which outlives us should we be
+    /// killed.
+    fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
+        let name = format!("{}{}", self.storage.prefix, site.identifier);
+        Ok(vec![
+            Resource::folder(&self.storage.parent, name)?,
+            Resource::process(QEMU_IMG),
+        ])
     }
 
-    /// The storage pool that shows the disk, where the user named a pool's folder.
-    pub(crate) fn pool_intent(
-        &self,
-        identifier: Identifier,
-        uri: &str,
-    ) -> Result<Option<Resource>> {
-        if !self.is_pool {
-            return Ok(None);
-        }
-        let folder = self
-            .parent
-            .canonicalize()
-            .map_err(|error| {
-                Error::io("the folder for disks cannot be used", error)
-                    .subject(self.parent.display())
-            })?
-            .join(identifier.to_string());
-        pool::intent(identifier, uri, &folder).map(Some)
-    }
-
-    /// Makes the folder and the disk in it. `maker` is the entry of the process that does so, which
-    /// outlives us should we be killed.
-    pub(crate) async fn create(
-        &self,
-        entry: &Entry,
-        maker: &Entry,
-        image: &Image,
-        stop: &StopToken,
-    ) -> Result<DiskSource> {
-        let folder = entry.create_folder().await?;
-        if self.owners == Owners::Changed {
+    async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
+        let folder = making.make_folder(entries.next()?).await?;
+        let maker = entries.next()?;
+        let (storage, image) = (&self.storage, &self.image);
+        if storage.owners == Owners::Changed {
             // Others may pass the folder to a file whose name they know; libvirt gives the file
             // itself to the emulator's account.
             let folder = folder.clone();
@@ -109,27 +116,31 @@ impl Storage {
         let base = image.path.clone();
         let format = blocking("inspect the disk image", move || inspect(&base)).await?;
         let disk = folder.join("disk.qcow2");
-        stop.check("create the disk")?;
-        if self.copy_on_write {
-            qemu_img::overlay(&image.path, format, &disk, maker.mark(), stop).await?;
+        making.stop.check("create the disk")?;
+        if storage.copy_on_write {
+            qemu_img::overlay(&image.path, format, &disk, maker.mark(), making.stop).await?;
         } else {
-            qemu_img::copy(&image.path, format, &disk, maker.mark(), stop).await?;
+            qemu_img::copy(&image.path, format, &disk, maker.mark(), making.stop).await?;
         }
-        let backing = Backing {
+        maker.gone().await?;
+        let backing = storage.copy_on_write.then(|| Backing {
             file: image.path.clone(),
             format: format.name().to_owned(),
-            relabel: self.owners == Owners::Kept,
-        };
-        Ok(DiskSource {
+            relabel: storage.owners == Owners::Kept,
+        });
+        making.abilities.disks.push(disk.clone());
+        let opened = std::iter::once(disk.clone()).chain(backing.iter().map(|b| b.file.clone()));
+        making.abilities.opened.extend(opened);
+        let source = DiskSource {
             file: disk,
             format: Format::Qcow2.name().to_owned(),
-            backing: if self.copy_on_write {
-                vec![backing]
-            } else {
-                Vec::new()
-            },
+            backing: Vec::from_iter(backing),
             relabel: true,
-        })
+        };
+        making
+            .domain
+            .set_disk(&source)
+            .map_err(|error| Error::new(ErrorKind::Configuration, error.to_string()))
     }
 }
 
@@ -158,7 +169,7 @@ pub(crate) fn first_closed(path: &Path) -> Option<PathBuf> {
 }
 
 /// Refuses an image that is not a regular file with an absolute path.
-pub(crate) fn check_image(image: &Image) -> Result<()> {
+fn check_image(image: &Image) -> Result<()> {
     let wrong = |message: &'static str| {
         Err(Error::new(ErrorKind::Configuration, message).subject(image.path.display()))
     };

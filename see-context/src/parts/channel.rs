@@ -7,16 +7,38 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use see_core::ledger::Resource;
 use see_core::{ChannelStream, Error, ErrorKind, GuestChannel, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::allocation::{Entries, Making, Part, Site};
+
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// A virtio-serial port for the agent, with its socket in the run folder.
+#[derive(Debug)]
+pub(crate) struct SerialPort;
+
+#[async_trait]
+impl Part for SerialPort {
+    /// The socket lies in the run folder, and goes with it.
+    fn intents(&self, _site: &Site) -> Result<Vec<Resource>> {
+        Ok(Vec::new())
+    }
+
+    async fn make(&self, _entries: Entries, making: &mut Making<'_>) -> Result<()> {
+        let socket = making.run_folder()?.join("agent.sock");
+        making.domain.set_agent_channel(&socket);
+        making.abilities.channel = Some(Arc::new(Channel::new(socket)));
+        Ok(())
+    }
+}
 
 /// The agent's channel of one machine.
 #[derive(Debug)]
-pub(crate) struct Channel {
+struct Channel {
     socket: PathBuf,
     /// QEMU serves one connection and lets further ones hang, so there is one place.
     place: Arc<Semaphore>,
@@ -24,7 +46,7 @@ pub(crate) struct Channel {
 
 impl Channel {
     /// The channel behind this socket.
-    pub(crate) fn new(socket: PathBuf) -> Self {
+    fn new(socket: PathBuf) -> Self {
         Self {
             socket,
             place: Arc::new(Semaphore::new(1)),

@@ -5,6 +5,7 @@ use see_core::{AgentSettings, Error, Limits, Result};
 use see_libvirt::xml::DomainXml;
 use serde::Deserialize;
 
+use crate::hypervisor::{Hypervisor, driver_of};
 use crate::network::{NetworkConfiguration, NetworkPlan};
 use crate::storage::{Owners, Storage};
 
@@ -96,28 +97,6 @@ impl Network {
     }
 }
 
-/// Where the machines run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Hypervisor {
-    Embedded,
-    Uri(String),
-}
-
-impl Hypervisor {
-    pub(super) fn is_daemon(&self) -> bool {
-        matches!(self, Self::Uri(_))
-    }
-
-    /// Only the system's daemon, which is root, has another account for QEMU. The embedded
-    /// driver is told not to use it.
-    pub(super) fn owners(&self) -> Owners {
-        match self {
-            Self::Uri(uri) if !uri.contains(":///session") => Owners::Changed,
-            _ => Owners::Kept,
-        }
-    }
-}
-
 /// The word for the driver that needs no daemon.
 const EMBEDDED: &str = "embedded";
 
@@ -137,8 +116,7 @@ impl QemuConfiguration {
             ))
             .advice("such as qemu:///system"));
         };
-        let driver = scheme.split('+').next().unwrap_or(scheme);
-        if driver != "qemu" {
+        if driver_of(scheme) != "qemu" {
             return Err(wrong(format!(
                 "the backend `qemu` cannot use the hypervisor `{}`",
                 uri.escape_debug()
@@ -178,8 +156,7 @@ impl QemuConfiguration {
 /// domain's XML, else because the built-in template is QEMU's.
 pub(super) fn recognises(context: &Configuration) -> bool {
     if let Some(uri) = context.get("hypervisor").and_then(Configuration::as_str) {
-        let driver = uri.split(['+', ':']).next().unwrap_or(uri);
-        return uri == EMBEDDED || driver == "qemu";
+        return uri == EMBEDDED || driver_of(uri) == "qemu";
     }
     let Some(section) = context.get("domain") else {
         return true;

@@ -4,10 +4,11 @@ use see_core::config::{ConfigPath, Place};
 use see_core::{Error, Result};
 use see_libvirt::xml::{DiskSource, DomainXml, Element};
 
-use super::configuration::{Acceleration, Hypervisor, QemuConfiguration};
+use super::configuration::{Acceleration, QemuConfiguration};
 use super::template::{self, Shape};
 use crate::error::{blocking, xml};
 use crate::host::read_xml;
+use crate::hypervisor::Hypervisor;
 use crate::network::NetworkPlan;
 
 /// The least memory that a guest can be given, and the most that is no slip, in bytes.

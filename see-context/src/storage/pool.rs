@@ -1,12 +1,14 @@
 //! The storage pool that shows a sandbox's disk to the daemon's other tools, as python-see had it.
 
-use std::path::Path;
+use std::path::PathBuf;
 
-use see_core::ledger::{CollectRequest, Collected, Details, Entry, Resource};
-use see_core::{Error, ErrorKind, Identifier, Result};
+use async_trait::async_trait;
+use see_core::ledger::{CollectRequest, Collected, Details, Resource};
+use see_core::{Error, ErrorKind, Result};
 use see_libvirt::xml::{Document, Element};
 use see_libvirt::{Connection, StoragePool};
 
+use crate::allocation::{Entries, Holding, Making, Part, Site, refused};
 use crate::error::libvirt;
 
 /// The kind of the ledger's entries for a storage pool.
@@ -15,41 +17,86 @@ pub(crate) const POOL: &str = "libvirt.pool";
 /// The detail that says which folder it shows.
 const PATH: &str = "path";
 
-/// A pool to be written down before it is made.
-pub(crate) fn intent(identifier: Identifier, uri: &str, folder: &Path) -> Result<Resource> {
-    let folder = folder
-        .to_str()
-        .ok_or_else(|| Error::new(ErrorKind::Configuration, "the pool's path is not UTF-8"))?;
-    Ok(Resource::new(POOL, identifier.to_string(), uri).detail(PATH, folder))
+/// A transient pool of one sandbox's folder: it goes when it is stopped, and the folder stays.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    /// The folder in which each sandbox has one named by its identifier.
+    parent: PathBuf,
 }
 
-/// Makes a transient pool of the folder: it goes when it is stopped, and the folder stays.
-pub(crate) async fn create(
-    entry: &Entry,
-    connection: &Connection,
-    folder: &Path,
-) -> Result<StoragePool> {
-    let identifier = entry.identifier().to_string();
-    let xml = Element::new("pool")
-        .with("type", "dir")
-        .with_child(Element::new("name").with_text(&identifier))
-        .with_child(Element::new("uuid").with_text(&identifier))
-        .with_child(
-            Element::new("target")
-                .with_child(Element::new("path").with_text(folder.to_string_lossy())),
-        );
-    let pool = connection
-        .create_storage_pool(&Document::of(xml).to_string())
-        .await
-        .map_err(|error| libvirt(error).during("create the storage pool"))?;
-    let mut identity = Details::new();
-    identity.insert("uuid".to_owned(), pool.uuid().to_string().into());
-    entry.created(identity).await?;
-    Ok(pool)
+impl Pool {
+    /// A pool of a folder below this one, which exists.
+    pub(crate) fn new(parent: PathBuf) -> Self {
+        Self { parent }
+    }
+}
+
+#[async_trait]
+impl Part for Pool {
+    fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
+        let name = site.identifier.to_string();
+        let folder = self
+            .parent
+            .canonicalize()
+            .map_err(|error| {
+                Error::io("the folder for disks cannot be used", error)
+                    .subject(self.parent.display())
+            })?
+            .join(&name);
+        let folder = folder
+            .to_str()
+            .ok_or_else(|| Error::new(ErrorKind::Configuration, "the pool's path is not UTF-8"))?;
+        let pool = Resource::new(POOL, name, &site.hypervisor).detail(PATH, folder);
+        Ok(vec![pool])
+    }
+
+    async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
+        let entry = entries.next()?;
+        let identifier = making.identifier.to_string();
+        let folder = entry
+            .resource()
+            .details
+            .get(PATH)
+            .and_then(|path| path.as_str())
+            .unwrap_or_default();
+        let xml = Element::new("pool")
+            .with("type", "dir")
+            .with_child(Element::new("name").with_text(&identifier))
+            .with_child(Element::new("uuid").with_text(&identifier))
+            .with_child(Element::new("target").with_child(Element::new("path").with_text(folder)));
+        let made = making
+            .connection()?
+            .create_storage_pool(&Document::of(xml).to_string())
+            .await;
+        let pool = match made {
+            Ok(pool) => pool,
+            Err(error) => {
+                let error = libvirt(error).during("create the storage pool");
+                return Err(refused(entry, error).await);
+            }
+        };
+        let mut identity = Details::new();
+        identity.insert("uuid".to_owned(), pool.uuid().to_string().into());
+        let recorded = entry.created(identity).await;
+        making.hold_as(entry, Started(pool));
+        recorded
+    }
+}
+
+#[derive(Debug)]
+struct Started(StoragePool);
+
+#[async_trait]
+impl Holding for Started {
+    async fn remove(&mut self) -> Result<()> {
+        remove(&self.0)
+            .await
+            .map_err(|error| error.subject(self.0.name()))
+    }
 }
 
 /// Stops a pool; one that is gone is no error.
-pub(crate) async fn remove(pool: &StoragePool) -> Result<()> {
+async fn remove(pool: &StoragePool) -> Result<()> {
     match pool.destroy().await {
         Err(error) if error.is_no_storage_pool() || error.is_invalid_state() => Ok(()),
         other => other.map_err(libvirt),

@@ -1,0 +1,276 @@
+//! Making a sandbox of parts.
+//!
+//! A backend reads its configuration and lists what its machines consist of: a disk, a network, a channel to
+//! the agent. Each is a [`Part`] in a room of its own, which says what it will make, makes it and fills in the
+//! domain's XML, and leaves behind how it is removed. [`allocate`] writes all of it down at once, lets the
+//! parts work in their order, defines the domain, and gives out a [`Machine`]; where a step fails, what was
+//! made is removed in reverse.
+
+mod definition;
+mod holdings;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use see_core::ledger::{Entry, Resource};
+use see_core::{
+    Allocation, Error, ErrorKind, GuestChannel, Identifier, Isolation, Result, Sandbox, StopToken,
+};
+use see_libvirt::Connection;
+use see_libvirt::xml::DomainXml;
+
+use self::definition::Definition;
+use crate::hypervisor::Hypervisor;
+use crate::machine::{Driver, Machine, Made, Native};
+
+pub(crate) use self::definition::DOMAIN;
+pub(crate) use self::holdings::{Holding, Holdings};
+
+/// One thing that a sandbox consists of.
+#[async_trait]
+pub(crate) trait Part: fmt::Debug + Send + Sync {
+    /// Everything that [`make`](Self::make) makes on the host, in the order of making. Nothing is made yet.
+    fn intents(&self, site: &Site) -> Result<Vec<Resource>>;
+
+    /// Makes it, fills in the domain's XML, and holds what has to be removed again.
+    ///
+    /// `entries` are those of the intents, in their order. One that is not held when this fails is left to its
+    /// collector, which finds out what is there; where nothing can be, [`refused`] strikes it off.
+    async fn make(&self, entries: Entries, making: &mut Making<'_>) -> Result<()>;
+}
+
+/// Where an allocation takes place.
+#[derive(Debug, Clone)]
+pub(crate) struct Site {
+    /// The environment, which everything is named after.
+    pub(crate) identifier: Identifier,
+    /// What finds the hypervisor again: its URI, or the embedded driver's folder.
+    pub(crate) hypervisor: String,
+}
+
+/// The ledger's entries for one part, in the order of its intents.
+#[derive(Debug)]
+pub(crate) struct Entries(std::vec::IntoIter<Entry>);
+
+impl Entries {
+    /// The next one.
+    pub(crate) fn next(&mut self) -> Result<Entry> {
+        self.0.next().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Internal,
+                "a part makes more than it meant to make",
+            )
+        })
+    }
+}
+
+/// What a backend's machines are made of.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    /// What libvirt's driver can do.
+    pub(crate) driver: &'static Driver,
+    /// Where they run.
+    pub(crate) hypervisor: &'a Hypervisor,
+    /// The domain, before the parts fill it in.
+    pub(crate) domain: DomainXml,
+    /// What they consist of, in the order of making: each may use what those before it made.
+    pub(crate) parts: Vec<Box<dyn Part>>,
+}
+
+/// An allocation under way.
+#[derive(Debug)]
+pub(crate) struct Making<'a> {
+    /// The environment, which everything is named after.
+    pub(crate) identifier: Identifier,
+    /// Looked at between long steps.
+    pub(crate) stop: &'a StopToken,
+    /// The domain so far.
+    pub(crate) domain: DomainXml,
+    /// What the sandbox is able to do.
+    pub(crate) abilities: Abilities,
+    connection: Option<Connection>,
+    run_folder: Option<PathBuf>,
+    native: Option<Native>,
+    holdings: Holdings,
+}
+
+/// What the parts of a sandbox make it able to do.
+#[derive(Default)]
+pub(crate) struct Abilities {
+    /// The way to the agent that needs no network.
+    pub(crate) channel: Option<Arc<dyn GuestChannel>>,
+    /// The file that the guest's console is written to.
+    pub(crate) console: Option<PathBuf>,
+    /// The files and folders of this host that grow as the guest writes.
+    pub(crate) disks: Vec<PathBuf>,
+    /// The walls around its network.
+    pub(crate) isolation: Option<Arc<dyn Isolation>>,
+    /// Paths that the hypervisor opens, for advice when it is refused.
+    pub(crate) opened: Vec<PathBuf>,
+}
+
+impl fmt::Debug for Abilities {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Abilities")
+            .field("channel", &self.channel.is_some())
+            .field("console", &self.console)
+            .field("disks", &self.disks)
+            .field("isolation", &self.isolation.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Making<'_> {
+    /// The connection to the hypervisor.
+    pub(crate) fn connection(&self) -> Result<&Connection> {
+        self.connection
+            .as_ref()
+            .ok_or_else(|| out_of_order("the connection"))
+    }
+
+    /// The hypervisor was reached.
+    pub(crate) fn connected(&mut self, connection: Connection) {
+        self.connection = Some(connection);
+    }
+
+    /// The folder for small things, such as sockets: short, and closed to other users.
+    pub(crate) fn run_folder(&self) -> Result<&Path> {
+        self.run_folder
+            .as_deref()
+            .ok_or_else(|| out_of_order("the run folder"))
+    }
+
+    /// The folder for small things is there.
+    pub(crate) fn runs_in(&mut self, folder: PathBuf) {
+        self.run_folder = Some(folder);
+    }
+
+    /// Makes the folder of an entry, and holds it.
+    pub(crate) async fn make_folder(&mut self, entry: Entry) -> Result<PathBuf> {
+        match entry.create_folder().await {
+            Ok(folder) => {
+                self.hold(entry);
+                Ok(folder)
+            }
+            // Somebody else's.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                Err(refused(entry, error).await)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Notes something that was made and that its collector in the core removes: a file, folder or process.
+    pub(crate) fn hold(&mut self, entry: Entry) {
+        self.holdings.push(entry, None);
+    }
+
+    /// Notes something that was made, with the way to remove it.
+    pub(crate) fn hold_as(&mut self, entry: Entry, holding: impl Holding + 'static) {
+        self.holdings.push(entry, Some(Box::new(holding)));
+    }
+}
+
+fn out_of_order(what: &str) -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        format!("a part needs {what}, and comes before it"),
+    )
+}
+
+/// Strikes an entry off whose thing was refused, so that a stranger of the same name is left alone. Where the
+/// answer may have been lost, the entry is left to its collector.
+pub(crate) async fn refused(entry: Entry, error: Error) -> Error {
+    let unknown = matches!(
+        error.kind(),
+        ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Internal
+    );
+    if !unknown && let Err(error) = entry.gone().await {
+        tracing::warn!(%error, "the ledger keeps something that was never made");
+    }
+    error
+}
+
+/// Makes a whole sandbox, or leaves nothing.
+pub(crate) async fn allocate(plan: Plan<'_>, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+    allocation.stop.check("allocate")?;
+    let site = Site {
+        identifier: allocation.identifier,
+        hypervisor: plan.hypervisor.location(allocation.identifier)?,
+    };
+    let definition = Definition;
+    let parts: Vec<&dyn Part> = std::iter::once(plan.hypervisor as &dyn Part)
+        .chain(plan.parts.iter().map(|part| &**part))
+        .chain(std::iter::once(&definition as &dyn Part))
+        .collect();
+
+    // One write for everything whose name is known beforehand, which is everything.
+    let mut counts = Vec::new();
+    let mut planned = Vec::new();
+    for part in &parts {
+        let intents = part.intents(&site)?;
+        counts.push(intents.len());
+        planned.extend(intents);
+    }
+    let mut entries = allocation.record.intend(planned).await?.into_iter();
+
+    let mut making = Making {
+        identifier: allocation.identifier,
+        stop: &allocation.stop,
+        domain: plan.domain,
+        abilities: Abilities::default(),
+        connection: None,
+        run_folder: None,
+        native: None,
+        holdings: Holdings::default(),
+    };
+    for (part, count) in parts.into_iter().zip(counts) {
+        let own: Vec<Entry> = entries.by_ref().take(count).collect();
+        if let Err(error) = part.make(Entries(own.into_iter()), &mut making).await {
+            making.undo().await;
+            return Err(error);
+        }
+    }
+    match making.finish(plan.driver).await {
+        Ok(machine) => Ok(Arc::new(machine)),
+        Err((error, mut making)) => {
+            making.undo().await;
+            Err(error)
+        }
+    }
+}
+
+impl Making<'_> {
+    async fn finish(self, driver: &'static Driver) -> Result<Machine, (Error, Self)> {
+        let Some(native) = self.native.clone() else {
+            return Err((out_of_order("the domain"), self));
+        };
+        let watched = native
+            .connection
+            .domain_events(native.domain.uuid())
+            .await
+            .map_err(crate::error::libvirt);
+        match watched {
+            Ok(events) => Ok(Machine::new(Made {
+                identifier: self.identifier,
+                driver,
+                native,
+                events,
+                has_network: !self.domain.interfaces().is_empty(),
+                abilities: self.abilities,
+                holdings: self.holdings,
+            })),
+            Err(error) => Err((error, self)),
+        }
+    }
+
+    /// Removes what was made. What cannot be removed stays in the ledger, and is tried again by whoever asked
+    /// for the allocation.
+    async fn undo(&mut self) {
+        if let Err(error) = self.holdings.remove().await {
+            tracing::warn!(%error, "a failed allocation leaves something to the ledger");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Where machines run: a daemon by its URI, or libvirt's driver in this process.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use see_core::config::Located;
+use see_core::ledger::Resource;
+use see_core::{Error, ErrorKind, Identifier, Result};
+use see_libvirt::Connection;
+
+use crate::allocation::{Entries, Making, Part, Site};
+use crate::embedded;
+use crate::error::libvirt;
+use crate::storage::Owners;
+
+/// The longest wait for a hypervisor to take a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+
+/// Where machines run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Hypervisor {
+    /// In this process and its children, without a daemon. QEMU only.
+    Embedded,
+    /// In a daemon.
+    Uri(String),
+}
+
+impl Hypervisor {
+    /// Whether a daemon runs the machines: only it has networks and storage pools.
+    pub(crate) fn is_daemon(&self) -> bool {
+        matches!(self, Self::Uri(_))
+    }
+
+    /// Only the system's daemon, which is root, has another account for QEMU. The embedded
+    /// driver is told not to use it.
+    pub(crate) fn owners(&self) -> Owners {
+        match self {
+            Self::Uri(uri) if !uri.contains(":///session") => Owners::Changed,
+            _ => Owners::Kept,
+        }
+    }
+
+    /// What finds it again: the URI, or the embedded driver's folder.
+    pub(crate) fn location(&self, identifier: Identifier) -> Result<String> {
+        match self {
+            Self::Uri(uri) => Ok(uri.clone()),
+            Self::Embedded => Ok(embedded::intent(identifier)?.name),
+        }
+    }
+
+    /// Checks that it takes a connection; `asked` is where the configuration names it.
+    pub(crate) async fn check(&self, asked: Option<&Located<String>>, advice: &str) -> Result<()> {
+        let Self::Uri(uri) = self else {
+            return Ok(());
+        };
+        match Connection::open(uri, CONNECT_LIMIT).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(unreachable(libvirt(error), asked, advice)),
+        }
+    }
+}
+
+/// The driver of a libvirt URI, such as `qemu` of `qemu+ssh://host/system`.
+pub(crate) fn driver_of(uri: &str) -> &str {
+    uri.split(['+', ':']).next().unwrap_or(uri)
+}
+
+fn unreachable(error: Error, asked: Option<&Located<String>>, advice: &str) -> Error {
+    let kind = match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::Timeout => error.kind(),
+        _ => ErrorKind::Configuration,
+    };
+    let advice = match kind {
+        ErrorKind::PermissionDenied => {
+            "this user may not use it: join the group `libvirt`, or use `embedded`"
+        }
+        _ => advice,
+    };
+    let text = Error::new(kind, "there is no such hypervisor, or it does not answer")
+        .advice(advice)
+        .caused_by(error);
+    match asked {
+        Some(uri) => text.subject(uri).at(uri.place().clone()),
+        None => text,
+    }
+}
+
+/// The connection comes before everything that is made over it.
+#[async_trait]
+impl Part for Hypervisor {
+    fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
+        match self {
+            Self::Embedded => Ok(vec![embedded::intent(site.identifier)?]),
+            Self::Uri(_) => Ok(Vec::new()),
+        }
+    }
+
+    async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
+        making.stop.check("open the hypervisor")?;
+        let connection = match self {
+            Self::Embedded => {
+                let entry = entries.next()?;
+                let entered = embedded::enter(&entry).await;
+                let path = PathBuf::from(&entry.resource().name);
+                let identifier = entry.identifier();
+                making.hold_as(entry, embedded::Entered { path, identifier });
+                entered?
+            }
+            Self::Uri(uri) => Connection::open(uri, CONNECT_LIMIT)
+                .await
+                .map_err(libvirt)?,
+        };
+        making.connected(connection);
+        Ok(())
+    }
+}

@@ -1,0 +1,9 @@
+//! The parts of a sandbox that are too small for a room of their own.
+
+mod channel;
+mod console;
+mod run_folder;
+
+pub(crate) use self::channel::SerialPort;
+pub(crate) use self::console::ConsoleFile;
+pub(crate) use self::run_folder::RunFolder;
