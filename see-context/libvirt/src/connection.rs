@@ -1,11 +1,12 @@
 //! Connections to a hypervisor driver.
 
 mod close;
-mod inner;
+mod link;
+mod session;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::call;
 use crate::error::{Cause, Error};
@@ -14,7 +15,9 @@ use crate::text;
 
 pub use self::close::CloseReason;
 pub(crate) use self::close::wait as wait_closed;
-pub(crate) use self::inner::Inner;
+pub(crate) use self::link::Link;
+pub use self::link::RECONNECT_LIMIT;
+pub(crate) use self::session::Session;
 
 /// The time a call gets unless [`Connection::within`] says otherwise. Long enough for a destroy
 /// on a host that reaps processes late, short enough to notice a daemon that hangs.
@@ -28,10 +31,16 @@ pub const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// future was dropped, still ends by itself. At most 32 calls of a connection run at once;
 /// further ones wait for a place within their own time.
 ///
+/// A connection that was lost, because the daemon ended or stopped answering, is made anew by the
+/// next call or watch: with growing pauses, for [`RECONNECT_LIMIT`] after the loss at most, within
+/// the call's own time. Objects are then looked up again by what they are, not by name. A call
+/// that was under way fails with [`Error::is_connection_lost`], but for those that may as well be
+/// made twice (reading, looking up, removing), which are.
+///
 /// All futures need a tokio runtime with time enabled.
 #[derive(Clone)]
 pub struct Connection {
-    pub(crate) inner: Arc<Inner>,
+    pub(crate) link: Arc<Link>,
     pub(crate) limit: Duration,
 }
 
@@ -46,15 +55,15 @@ impl Connection {
     /// Whatever libvirt reports ([`Error::is_denied`] without the rights), or
     /// [`Error::is_timed_out`].
     pub async fn open(uri: &str, limit: Duration) -> Result<Self, Error> {
-        let places = Inner::places_for_new();
+        let places = Link::places_for_new();
         let (owned, shared) = (uri.to_owned(), Arc::clone(&places));
-        let inner = call::call(&places, limit, "open", uri, move || {
+        let link = call::call(&places, limit, "open", uri, move || {
             event_loop::start()?;
-            Inner::open(owned, shared)
+            Link::open(owned, shared)
         })
         .await?;
         Ok(Self {
-            inner: Arc::new(inner),
+            link: Arc::new(link),
             limit: CALL_LIMIT,
         })
     }
@@ -63,7 +72,7 @@ impl Connection {
     #[must_use]
     pub fn within(&self, limit: Duration) -> Self {
         Self {
-            inner: Arc::clone(&self.inner),
+            link: Arc::clone(&self.link),
             limit,
         }
     }
@@ -71,7 +80,7 @@ impl Connection {
     /// The URI as it was asked for.
     #[must_use]
     pub fn uri(&self) -> &str {
-        self.inner.uri()
+        self.link.uri()
     }
 
     /// The driver's type, for example `QEMU` or `TEST`.
@@ -79,8 +88,8 @@ impl Connection {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn driver_type(&self) -> Result<String, Error> {
-        self.call("read the driver type of", |inner| {
-            Ok(inner.connect().driver_type()?)
+        self.read("read the driver type of", |session| {
+            Ok(session.connect().driver_type()?)
         })
         .await
     }
@@ -90,8 +99,8 @@ impl Connection {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn hypervisor_version(&self) -> Result<Version, Error> {
-        self.call("read the hypervisor's version of", |inner| {
-            Ok(Version::from_libvirt(inner.connect().hyp_version()?))
+        self.read("read the hypervisor's version of", |session| {
+            Ok(Version::from_libvirt(session.connect().hyp_version()?))
         })
         .await
     }
@@ -101,8 +110,8 @@ impl Connection {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn libvirt_version(&self) -> Result<Version, Error> {
-        self.call("read libvirt's version of", |inner| {
-            Ok(Version::from_libvirt(inner.connect().lib_version()?))
+        self.read("read libvirt's version of", |session| {
+            Ok(Version::from_libvirt(session.connect().lib_version()?))
         })
         .await
     }
@@ -112,8 +121,8 @@ impl Connection {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn hostname(&self) -> Result<String, Error> {
-        self.call("read the host name of", |inner| {
-            Ok(inner.connect().hostname()?)
+        self.read("read the host name of", |session| {
+            Ok(session.connect().hostname()?)
         })
         .await
     }
@@ -123,8 +132,8 @@ impl Connection {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn capabilities(&self) -> Result<String, Error> {
-        self.call("read the capabilities of", |inner| {
-            Ok(inner.connect().capabilities()?)
+        self.read("read the capabilities of", |session| {
+            Ok(session.connect().capabilities()?)
         })
         .await
     }
@@ -136,47 +145,55 @@ impl Connection {
     /// Whatever libvirt reports, or the time limit.
     pub async fn domain_capabilities(&self, virtualisation: &str) -> Result<String, Error> {
         let kind = virtualisation.to_owned();
-        self.call("read the domain capabilities of", move |inner| {
+        self.read("read the domain capabilities of", move |session| {
             // Checked here because the `virt` crate panics on a NUL byte in this argument.
             text::c_string(&kind)?;
             let kind = (!kind.is_empty()).then_some(kind.as_str());
-            Ok(inner
+            Ok(session
                 .connect()
                 .domain_capabilities(None, None, None, kind, 0)?)
         })
         .await
     }
 
-    /// Whether the connection still answers. Drivers inside the process always do.
+    /// Whether the connection still answers; one that was lost is not made anew for it. Drivers
+    /// inside the process always answer.
     ///
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn is_alive(&self) -> Result<bool, Error> {
-        self.call("ask for life on", |inner| {
-            Ok(inner.close_reason().is_none() && inner.connect().is_alive()?)
-        })
+        let session = self.link.last();
+        let (operation, subject) = ("ask for life on", self.uri());
+        call::call(
+            self.link.places(),
+            self.limit,
+            operation,
+            subject,
+            move || Ok(session.lost().is_none() && session.connect().is_alive()?),
+        )
         .await
     }
 
-    /// Why the connection was lost; `None` while it stands. Costs no call.
+    /// Why the connection was lost; `None` while it stands, and once it was made anew. Costs no
+    /// call.
     #[must_use]
     pub fn close_reason(&self) -> Option<CloseReason> {
-        self.inner.close_reason()
+        self.link.last().lost().map(|loss| loss.reason)
     }
 
     /// Waits until the connection is lost. A driver inside the process is never lost, so bound
     /// the wait.
     pub async fn closed(&self) -> CloseReason {
-        wait_closed(self.inner.watch_close()).await
+        wait_closed(self.link.last().watch_close()).await.reason
     }
 
     /// Runs a libvirt call on this connection.
     pub(crate) async fn call<T, F>(&self, operation: &'static str, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&Arc<Inner>) -> Result<T, Cause> + Send + 'static,
+        F: FnOnce(&Arc<Session>) -> Result<T, Cause> + Send + 'static,
     {
-        let subject = self.inner.uri().to_owned();
+        let subject = self.uri().to_owned();
         self.call_on(operation, subject, work).await
     }
 
@@ -189,24 +206,68 @@ impl Connection {
     ) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&Arc<Inner>) -> Result<T, Cause> + Send + 'static,
+        F: FnOnce(&Arc<Session>) -> Result<T, Cause> + Send + 'static,
     {
-        let inner = Arc::clone(&self.inner);
-        call::call(
-            self.inner.places(),
-            self.limit,
-            operation,
-            subject,
-            move || work(&inner),
-        )
+        let started = Instant::now();
+        let session = match self.link.session(self.limit).await {
+            Ok(session) => session,
+            Err(cause) => return Err(Error::new(operation, subject, cause)),
+        };
+        let left = self.limit.saturating_sub(started.elapsed());
+        call::call(self.link.places(), left, operation, subject, move || {
+            let answer = work(&session);
+            if answer.as_ref().is_err_and(Cause::is_cut_off) {
+                session.look();
+            }
+            answer
+        })
         .await
+    }
+
+    /// Runs a libvirt call on this connection that changes nothing.
+    pub(crate) async fn read<T, F>(&self, operation: &'static str, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Fn(&Arc<Session>) -> Result<T, Cause> + Send + Sync + 'static,
+    {
+        let subject = self.uri().to_owned();
+        self.repeat_on(operation, subject, work).await
+    }
+
+    /// Runs a libvirt call that may as well be made twice, and is where the connection was lost
+    /// meanwhile. Both have one time limit.
+    pub(crate) async fn repeat_on<T, F>(
+        &self,
+        operation: &'static str,
+        subject: String,
+        work: F,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Fn(&Arc<Session>) -> Result<T, Cause> + Send + Sync + 'static,
+    {
+        let started = Instant::now();
+        let work = Arc::new(work);
+        let first = Arc::clone(&work);
+        let answer = self
+            .call_on(operation, subject.clone(), move |session| first(session))
+            .await;
+        match answer {
+            Err(error) if error.was_cut_off() => {
+                tracing::debug!(%error, "asking once more");
+                self.within(self.limit.saturating_sub(started.elapsed()))
+                    .call_on(operation, subject, move |session| work(session))
+                    .await
+            }
+            answer => answer,
+        }
     }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
-            .field("uri", &self.inner.uri())
+            .field("uri", &self.uri())
             .field("limit", &self.limit)
             .finish_non_exhaustive()
     }

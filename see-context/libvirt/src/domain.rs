@@ -42,7 +42,7 @@ impl Domain {
     /// libvirt keeps it in the object, so it is that of the time of the look-up.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
-        self.object.native().id()
+        self.object.last().id()
     }
 
     /// Whether the domain runs, paused or not.
@@ -51,7 +51,7 @@ impl Domain {
     /// Whatever libvirt reports, or the time limit.
     pub async fn is_active(&self) -> Result<bool, Error> {
         self.object
-            .call("ask for activity of", |domain| Ok(domain.is_active()?))
+            .repeat("ask for activity of", |domain| Ok(domain.is_active()?))
             .await
     }
 
@@ -61,7 +61,7 @@ impl Domain {
     /// Whatever libvirt reports, or the time limit.
     pub async fn is_persistent(&self) -> Result<bool, Error> {
         self.object
-            .call("ask for persistence of", |domain| {
+            .repeat("ask for persistence of", |domain| {
                 Ok(domain.is_persistent()?)
             })
             .await
@@ -73,7 +73,7 @@ impl Domain {
     /// Whatever libvirt reports, or the time limit.
     pub async fn xml(&self) -> Result<String, Error> {
         self.object
-            .call("read the XML of", |domain| Ok(domain.xml_desc(0)?))
+            .repeat("read the XML of", |domain| Ok(domain.xml_desc(0)?))
             .await
     }
 
@@ -86,7 +86,7 @@ impl Domain {
         let namespace = namespace.to_owned();
         let found = self
             .object
-            .call("read the metadata of", move |domain| {
+            .repeat("read the metadata of", move |domain| {
                 // Checked here because the `virt` crate panics on a NUL byte in it.
                 text::c_string(&namespace)?;
                 let element = sys::VIR_DOMAIN_METADATA_ELEMENT.cast_signed();

@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::connection::{Connection, Inner, wait_closed};
+use crate::connection::{Connection, Link, RECONNECT_LIMIT, Session, wait_closed};
 use crate::error::Error;
 
 pub use self::event::{
     DomainEvent, IoErrorAction, PauseCause, ShutdownCause, StopCause, WatchdogAction,
 };
-pub(crate) use self::hub::Hub;
+pub(crate) use self::hub::{Sinks, deregister_all, register_all};
 
 /// How many events wait for their reader; those beyond it are counted and dropped.
 pub const EVENT_QUEUE: usize = 256;
@@ -30,7 +30,8 @@ impl Connection {
     /// [`Error::is_unsupported`] for drivers without domain events, whatever else libvirt
     /// reports, or the time limit.
     pub async fn domain_events(&self, uuid: Uuid) -> Result<DomainEvents, Error> {
-        self.call_on("watch", format!("domain {uuid}"), move |inner| {
+        let link = Arc::clone(&self.link);
+        self.call_on("watch", format!("domain {uuid}"), move |session| {
             let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
             let missed = Arc::new(AtomicU64::new(0));
             let sink = Sink {
@@ -39,13 +40,14 @@ impl Connection {
                 missed: Arc::clone(&missed),
             };
             // Registering before the sink is there loses nothing: nobody waits for it yet.
-            inner.events().register(inner.connect())?;
-            inner.events().add(sink);
+            session.listen(link.sinks())?;
+            link.sinks().add(sink);
             Ok(DomainEvents {
                 uuid,
                 receiver,
                 missed,
-                connection: Arc::clone(inner),
+                session: Arc::clone(session),
+                link,
             })
         })
         .await
@@ -57,7 +59,9 @@ pub struct DomainEvents {
     uuid: Uuid,
     receiver: mpsc::Receiver<DomainEvent>,
     missed: Arc<AtomicU64>,
-    connection: Arc<Inner>,
+    link: Arc<Link>,
+    /// The session that the events come from.
+    session: Arc<Session>,
 }
 
 impl DomainEvents {
@@ -67,9 +71,10 @@ impl DomainEvents {
         self.uuid
     }
 
-    /// The next event; `None` once the connection is lost. Events that found the queue full are
-    /// reported as one [`DomainEvent::Missed`], ahead of those still queued. Without events it
-    /// waits for ever, so bound it. Cancel safe.
+    /// The next event. Events that found the queue full are reported as one
+    /// [`DomainEvent::Missed`], ahead of those still queued. A connection that is lost is made
+    /// anew, which is told as [`DomainEvent::Reconnected`]; `None` when it could not be within
+    /// [`RECONNECT_LIMIT`]. Without events it waits for ever, so bound it. Cancel safe.
     pub async fn next(&mut self) -> Option<DomainEvent> {
         let missed = self.missed.swap(0, Ordering::AcqRel);
         if missed > 0 {
@@ -78,7 +83,22 @@ impl DomainEvents {
         tokio::select! {
             biased;
             event = self.receiver.recv() => event,
-            _ = wait_closed(self.connection.watch_close()) => None,
+            session = reconnected(&self.link, &self.session) => {
+                self.session = session?;
+                Some(DomainEvent::Reconnected)
+            }
+        }
+    }
+}
+
+/// Waits for the end of a session, and for the next one.
+async fn reconnected(link: &Arc<Link>, session: &Session) -> Option<Arc<Session>> {
+    wait_closed(session.watch_close()).await;
+    match link.session(RECONNECT_LIMIT).await {
+        Ok(session) => Some(session),
+        Err(cause) => {
+            tracing::warn!(uri = link.uri(), %cause, "a watch ends");
+            None
         }
     }
 }
@@ -94,7 +114,7 @@ impl fmt::Debug for DomainEvents {
 impl Drop for DomainEvents {
     fn drop(&mut self) {
         self.receiver.close();
-        self.connection.events().forget_closed();
+        self.link.sinks().forget_closed();
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use virt_sys as sys;
 
+use crate::connection::CloseReason;
+
 /// Why a libvirt operation failed, with the operation and its subject.
 ///
 /// Ask it through the predicates (`is_no_domain`, `is_timed_out`, …) rather than by its text.
@@ -37,6 +39,15 @@ pub enum Cause {
         after: Duration,
         /// What the time went into.
         waiting_for: &'static str,
+    },
+    /// The connection was lost before the call, and could not be made anew in time.
+    Lost {
+        /// Why it was lost.
+        reason: CloseReason,
+        /// How long ago.
+        after: Duration,
+        /// Why the last attempt to connect again failed.
+        again: Box<Cause>,
     },
     /// A text holds a NUL byte, which libvirt's interface cannot carry.
     NulByte {
@@ -202,23 +213,15 @@ impl Error {
         )
     }
 
-    /// The connection to the daemon broke; every later call on it fails as well.
+    /// The connection to the daemon broke during the call, or before and could not be made anew.
     #[must_use]
     pub fn is_connection_lost(&self) -> bool {
-        match &self.cause {
-            Cause::Libvirt { code, domain, .. } => {
-                *code == sys::VIR_ERR_INVALID_CONN
-                    || (*domain == sys::VIR_FROM_RPC
-                        && [
-                            sys::VIR_ERR_INTERNAL_ERROR,
-                            sys::VIR_ERR_SYSTEM_ERROR,
-                            sys::VIR_ERR_RPC,
-                        ]
-                        .contains(code)
-                        && !self.is_denied())
-            }
-            _ => false,
-        }
+        matches!(self.cause, Cause::Lost { .. }) || self.was_cut_off()
+    }
+
+    /// The connection broke during the call, so that nobody knows whether it took effect.
+    pub(crate) fn was_cut_off(&self) -> bool {
+        self.cause.is_cut_off() && !self.is_denied()
     }
 
     /// The XML was refused, as text or for its content.
@@ -265,6 +268,15 @@ impl fmt::Display for Cause {
             Self::TimedOut { after, waiting_for } => write!(
                 f,
                 "no end within {after:.1?}, waiting for {waiting_for}; it may still take effect"
+            ),
+            Self::Lost {
+                reason,
+                after,
+                again,
+            } => write!(
+                f,
+                "the connection was lost {after:.1?} ago ({reason}) and cannot be made again: \
+                 {again}"
             ),
             Self::NulByte { at } => {
                 write!(
@@ -323,6 +335,22 @@ impl From<std::ffi::NulError> for Cause {
 }
 
 impl Cause {
+    /// libvirt's words for a connection that broke; some of a refused log-in sound alike.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        matches!(
+            self,
+            Self::Libvirt { code, domain, .. }
+                if *code == sys::VIR_ERR_INVALID_CONN
+                    || (*domain == sys::VIR_FROM_RPC
+                        && [
+                            sys::VIR_ERR_INTERNAL_ERROR,
+                            sys::VIR_ERR_SYSTEM_ERROR,
+                            sys::VIR_ERR_RPC,
+                        ]
+                        .contains(code))
+        )
+    }
+
     /// libvirt's last error on this thread. Only meaningful right after a failed call.
     pub(crate) fn last() -> Self {
         virt::error::Error::last_error().into()

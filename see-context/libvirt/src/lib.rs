@@ -35,7 +35,7 @@ mod storage;
 mod text;
 pub mod xml;
 
-pub use connection::{CALL_LIMIT, CloseReason, Connection, Version};
+pub use connection::{CALL_LIMIT, CloseReason, Connection, RECONNECT_LIMIT, Version};
 pub use domain::{
     AddressSource, Domain, DomainInfo, DomainState, DomainStatus, InterfaceAddresses, Screenshot,
     ShutdownMode, StartOptions,

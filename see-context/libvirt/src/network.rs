@@ -31,8 +31,8 @@ impl Connection {
     /// or the time limit.
     pub async fn create_network(&self, xml: &str) -> Result<Network, Error> {
         let xml = xml.to_owned();
-        self.make("create a network on", move |inner| {
-            Ok(inner.connect().create_network_xml(&xml)?)
+        self.make("create a network on", move |session| {
+            Ok(session.connect().create_network_xml(&xml)?)
         })
         .await
     }
@@ -43,8 +43,8 @@ impl Connection {
     /// As [`Connection::create_network`].
     pub async fn define_network(&self, xml: &str) -> Result<Network, Error> {
         let xml = xml.to_owned();
-        self.make("define a network on", move |inner| {
-            Ok(inner.connect().define_network_xml(&xml)?)
+        self.make("define a network on", move |session| {
+            Ok(session.connect().define_network_xml(&xml)?)
         })
         .await
     }
@@ -113,7 +113,7 @@ impl Network {
     /// else libvirt reports, or the time limit.
     pub async fn destroy(&self) -> Result<(), Error> {
         self.object
-            .call("destroy", |network| Ok(network.destroy()?))
+            .repeat("destroy", |network| Ok(network.destroy()?))
             .await
     }
 
@@ -123,7 +123,7 @@ impl Network {
     /// [`Error::is_no_network`], whatever else libvirt reports, or the time limit.
     pub async fn undefine(&self) -> Result<(), Error> {
         self.object
-            .call("undefine", |network| Ok(network.undefine()?))
+            .repeat("undefine", |network| Ok(network.undefine()?))
             .await
     }
 
@@ -133,7 +133,7 @@ impl Network {
     /// Whatever libvirt reports, or the time limit.
     pub async fn is_active(&self) -> Result<bool, Error> {
         self.object
-            .call("ask for activity of", |network| Ok(network.is_active()?))
+            .repeat("ask for activity of", |network| Ok(network.is_active()?))
             .await
     }
 
@@ -143,7 +143,7 @@ impl Network {
     /// Whatever libvirt reports, or the time limit.
     pub async fn is_persistent(&self) -> Result<bool, Error> {
         self.object
-            .call("ask for persistence of", |network| {
+            .repeat("ask for persistence of", |network| {
                 Ok(network.is_persistent()?)
             })
             .await
@@ -155,7 +155,7 @@ impl Network {
     /// Whatever libvirt reports, or the time limit.
     pub async fn xml(&self) -> Result<String, Error> {
         self.object
-            .call("read the XML of", |network| Ok(network.xml_desc(0)?))
+            .repeat("read the XML of", |network| Ok(network.xml_desc(0)?))
             .await
     }
 
@@ -165,7 +165,7 @@ impl Network {
     /// A network without a bridge, whatever else libvirt reports, or the time limit.
     pub async fn bridge(&self) -> Result<String, Error> {
         self.object
-            .call("read the bridge of", |network| Ok(network.bridge_name()?))
+            .repeat("read the bridge of", |network| Ok(network.bridge_name()?))
             .await
     }
 
@@ -178,7 +178,7 @@ impl Network {
     pub async fn dhcp_leases(&self, mac: Option<&str>) -> Result<Vec<DhcpLease>, Error> {
         let mac = mac.map(ToOwned::to_owned);
         self.object
-            .call("read the leases of", move |network| {
+            .repeat("read the leases of", move |network| {
                 lease::read(network, mac.as_deref())
             })
             .await

@@ -2,17 +2,17 @@
 //! of libvirt's objects that is found or made on a connection, named in errors, and called within
 //! a time limit.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::connection::{Connection, Inner};
+use crate::connection::{Connection, Link, Session};
 use crate::error::{Cause, Error};
 use crate::handle::{Handle, Release};
 
 /// One of libvirt's objects as the `virt` crate gives it.
-pub(crate) trait Native: Release + Send + Sync + 'static {
+pub(crate) trait Native: Release + Sized + Send + Sync + 'static {
     /// What tells it from all others of its kind on a connection, beside its name.
     type Id: std::fmt::Debug + Send + Sync + 'static;
 
@@ -21,6 +21,9 @@ pub(crate) trait Native: Release + Send + Sync + 'static {
 
     /// What tells it from others; costs no call to a daemon.
     fn id(&self) -> Result<Self::Id, Cause>;
+
+    /// Finds it again on another connection to the same driver; blocks.
+    fn again(connect: &virt::connect::Connect, id: &Self::Id) -> Result<Self, Cause>;
 }
 
 /// The public type over an [`Object`].
@@ -36,11 +39,45 @@ pub(crate) struct Object<N: Native> {
 }
 
 struct Held<N: Native> {
-    // Before the connection, so that it is released first.
-    handle: Handle<N>,
-    _connection: Arc<Inner>,
     name: String,
     id: N::Id,
+    bound: Mutex<Arc<Bound<N>>>,
+}
+
+/// libvirt's object on one session of the connection.
+pub(crate) struct Bound<N: Native> {
+    // Before the session, so that it is released first.
+    handle: Handle<N>,
+    session: Arc<Session>,
+}
+
+impl<N: Native> std::ops::Deref for Bound<N> {
+    type Target = N;
+
+    fn deref(&self) -> &N {
+        &self.handle
+    }
+}
+
+impl<N: Native> Held<N> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Bound<N>>> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The object on this session, looked up again where it was on an earlier one; blocks.
+    fn on(&self, session: &Arc<Session>) -> Result<Arc<Bound<N>>, Cause> {
+        let known = Arc::clone(&self.lock());
+        if Arc::ptr_eq(&known.session, session) {
+            return Ok(known);
+        }
+        let bound = Arc::new(Bound {
+            handle: Handle::new(N::again(session.connect(), &self.id)?),
+            session: Arc::clone(session),
+        });
+        let before = std::mem::replace(&mut *self.lock(), Arc::clone(&bound));
+        drop(before);
+        Ok(bound)
+    }
 }
 
 impl<N: Native> Clone for Object<N> {
@@ -54,22 +91,24 @@ impl<N: Native> Clone for Object<N> {
 
 impl<N: Native> Object<N> {
     /// Takes a fresh object over.
-    pub(crate) fn adopt(
+    fn adopt(
         native: N,
-        connection: &Arc<Inner>,
+        session: &Arc<Session>,
+        link: &Arc<Link>,
         limit: Duration,
     ) -> Result<Self, Cause> {
-        let handle = Handle::new(native);
-        let (name, id) = (handle.name()?, handle.id()?);
+        let bound = Bound {
+            handle: Handle::new(native),
+            session: Arc::clone(session),
+        };
         Ok(Self {
             held: Arc::new(Held {
-                handle,
-                _connection: Arc::clone(connection),
-                name,
-                id,
+                name: bound.name()?,
+                id: bound.id()?,
+                bound: Mutex::new(Arc::new(bound)),
             }),
             connection: Connection {
-                inner: Arc::clone(connection),
+                link: Arc::clone(link),
                 limit,
             },
         })
@@ -94,9 +133,14 @@ impl<N: Native> Object<N> {
         &self.held.id
     }
 
-    /// The object itself, for use inside another object's call.
-    pub(crate) fn native(&self) -> &N {
-        &self.held.handle
+    /// libvirt's object as it was last used, which tells only what it keeps itself.
+    pub(crate) fn last(&self) -> Arc<Bound<N>> {
+        Arc::clone(&self.held.lock())
+    }
+
+    /// libvirt's object for use inside another object's call on this session; blocks.
+    pub(crate) fn on(&self, session: &Arc<Session>) -> Result<Arc<Bound<N>>, Cause> {
+        self.held.on(session)
     }
 
     /// Runs a libvirt call on the object.
@@ -113,12 +157,28 @@ impl<N: Native> Object<N> {
     pub(crate) async fn call_with<T, F>(&self, operation: &'static str, work: F) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: FnOnce(&N, &Arc<Inner>) -> Result<T, Cause> + Send + 'static,
+        F: FnOnce(&N, &Arc<Session>) -> Result<T, Cause> + Send + 'static,
     {
         let held = Arc::clone(&self.held);
-        let subject = format!("{} {}", N::KIND, held.name);
         self.connection
-            .call_on(operation, subject, move |inner| work(&held.handle, inner))
+            .call_on(operation, self.subject(), move |session| {
+                work(&*held.on(session)?, session)
+            })
+            .await
+    }
+
+    /// Runs a libvirt call on the object that may as well be made twice, and is where the
+    /// connection was lost meanwhile: one that only reads, or that removes.
+    pub(crate) async fn repeat<T, F>(&self, operation: &'static str, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Fn(&N) -> Result<T, Cause> + Send + Sync + 'static,
+    {
+        let held = Arc::clone(&self.held);
+        self.connection
+            .repeat_on(operation, self.subject(), move |session| {
+                work(&*held.on(session)?)
+            })
             .await
     }
 
@@ -130,11 +190,11 @@ impl<N: Native> Object<N> {
     ) -> Result<R, Error>
     where
         R: Reference,
-        F: FnOnce(&N) -> Result<R::Native, Cause> + Send + 'static,
+        F: FnOnce(&N, &Arc<Session>) -> Result<R::Native, Cause> + Send + 'static,
     {
-        let limit = self.connection.limit;
-        self.call_with(operation, move |native, inner| {
-            Ok(Object::adopt(work(native)?, inner, limit)?.into())
+        let (link, limit) = self.connection.parts();
+        self.call_with(operation, move |native, session| {
+            Ok(Object::adopt(work(native, session)?, session, &link, limit)?.into())
         })
         .await
     }
@@ -149,24 +209,32 @@ impl<N: Native> Object<N> {
         R: Reference,
         F: FnOnce(&N) -> Result<Vec<R::Native>, Cause> + Send + 'static,
     {
-        let limit = self.connection.limit;
-        self.call_with(operation, move |native, inner| {
-            adopt_all(work(native)?, inner, limit)
+        let (link, limit) = self.connection.parts();
+        self.call_with(operation, move |native, session| {
+            adopt_all(work(native)?, session, &link, limit)
         })
         .await
+    }
+
+    fn subject(&self) -> String {
+        format!("{} {}", N::KIND, self.held.name)
     }
 }
 
 impl Connection {
+    fn parts(&self) -> (Arc<Link>, Duration) {
+        (Arc::clone(&self.link), self.limit)
+    }
+
     /// Runs a libvirt call that makes an object.
     pub(crate) async fn make<R, F>(&self, operation: &'static str, make: F) -> Result<R, Error>
     where
         R: Reference,
-        F: FnOnce(&Inner) -> Result<R::Native, Cause> + Send + 'static,
+        F: FnOnce(&Session) -> Result<R::Native, Cause> + Send + 'static,
     {
-        let limit = self.limit;
-        self.call(operation, move |inner| {
-            Ok(Object::adopt(make(inner)?, inner, limit)?.into())
+        let (link, limit) = self.parts();
+        self.call(operation, move |session| {
+            Ok(Object::adopt(make(session)?, session, &link, limit)?.into())
         })
         .await
     }
@@ -175,13 +243,14 @@ impl Connection {
     pub(crate) async fn find<R, F>(&self, subject: String, find: F) -> Result<R, Error>
     where
         R: Reference,
-        F: FnOnce(&virt::connect::Connect) -> Result<R::Native, virt::error::Error>
+        F: Fn(&virt::connect::Connect) -> Result<R::Native, virt::error::Error>
             + Send
+            + Sync
             + 'static,
     {
-        let limit = self.limit;
-        self.call_on("look up", subject, move |inner| {
-            Ok(Object::adopt(find(inner.connect())?, inner, limit)?.into())
+        let (link, limit) = self.parts();
+        self.repeat_on("look up", subject, move |session| {
+            Ok(Object::adopt(find(session.connect())?, session, &link, limit)?.into())
         })
         .await
     }
@@ -190,13 +259,14 @@ impl Connection {
     pub(crate) async fn list<R, F>(&self, operation: &'static str, list: F) -> Result<Vec<R>, Error>
     where
         R: Reference,
-        F: FnOnce(&virt::connect::Connect) -> Result<Vec<R::Native>, virt::error::Error>
+        F: Fn(&virt::connect::Connect) -> Result<Vec<R::Native>, virt::error::Error>
             + Send
+            + Sync
             + 'static,
     {
-        let limit = self.limit;
-        self.call(operation, move |inner| {
-            adopt_all(list(inner.connect())?, inner, limit)
+        let (link, limit) = self.parts();
+        self.read(operation, move |session| {
+            adopt_all(list(session.connect())?, session, &link, limit)
         })
         .await
     }
@@ -204,13 +274,14 @@ impl Connection {
 
 fn adopt_all<R: Reference>(
     found: Vec<R::Native>,
-    connection: &Arc<Inner>,
+    session: &Arc<Session>,
+    link: &Arc<Link>,
     limit: Duration,
 ) -> Result<Vec<R>, Cause> {
     // Each is taken over before the first failure is told, so that none is dropped as it is.
     let adopted: Vec<_> = found
         .into_iter()
-        .map(|native| Object::adopt(native, connection, limit))
+        .map(|native| Object::adopt(native, session, link, limit))
         .collect();
     adopted
         .into_iter()
@@ -219,7 +290,7 @@ fn adopt_all<R: Reference>(
 }
 
 macro_rules! natives {
-    ($($object:ty => $id:ty, $read:ident;)*) => {$(
+    ($($object:ty => $id:ty, $read:ident, $find:expr;)*) => {$(
         impl Native for $object {
             type Id = $id;
 
@@ -230,15 +301,21 @@ macro_rules! natives {
             fn id(&self) -> Result<$id, Cause> {
                 Ok(<$object>::$read(self)?)
             }
+
+            fn again(connect: &virt::connect::Connect, id: &$id) -> Result<Self, Cause> {
+                let find: fn(&virt::connect::Connect, &$id) -> Result<Self, virt::error::Error> =
+                    $find;
+                Ok(find(connect, id)?)
+            }
         }
     )*};
 }
 
 natives! {
-    virt::domain::Domain => Uuid, uuid;
-    virt::network::Network => Uuid, uuid;
-    virt::storage_pool::StoragePool => Uuid, uuid;
-    virt::storage_vol::StorageVol => String, key;
+    virt::domain::Domain => Uuid, uuid, |on, id| on.lookup_domain_by_uuid(*id);
+    virt::network::Network => Uuid, uuid, |on, id| on.lookup_network_by_uuid(*id);
+    virt::storage_pool::StoragePool => Uuid, uuid, |on, id| on.lookup_storage_pool_by_uuid(*id);
+    virt::storage_vol::StorageVol => String, key, |on, id| on.lookup_storage_vol_by_key(id);
 }
 
 /// What every public type over an [`Object`] in its field `object` has.

@@ -136,7 +136,7 @@ fn change_of(event: &DomainEvent) -> Option<SandboxChange> {
         DomainEvent::PmSuspended => SandboxState::Suspended,
         DomainEvent::Crashed => SandboxState::Crashed,
         DomainEvent::Rebooted => return Some(SandboxChange::Rebooted),
-        DomainEvent::Missed(_) => return Some(SandboxChange::Missed),
+        DomainEvent::Missed(_) | DomainEvent::Reconnected => return Some(SandboxChange::Missed),
         _ => return None,
     };
     Some(SandboxChange::State(state))

@@ -1,6 +1,9 @@
 //! Noticing that a connection was lost.
 
+use std::fmt;
 use std::os::raw::{c_int, c_void};
+use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
 use virt_sys as sys;
@@ -35,15 +38,33 @@ impl CloseReason {
     }
 }
 
-type Sender = watch::Sender<Option<CloseReason>>;
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "reading or writing failed",
+            Self::EndOfFile => "the daemon closed it",
+            Self::KeepAlive => "the daemon answered no keep-alive request",
+            Self::Client => "this side closed it",
+            Self::Other(reason) => return write!(f, "reason {reason}"),
+        })
+    }
+}
+
+/// When and why a connection was lost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Loss {
+    pub(crate) since: Instant,
+    pub(crate) reason: CloseReason,
+}
+
+/// Where a loss is noted, by whoever meets it first.
+pub(super) type Sender = Arc<watch::Sender<Option<Loss>>>;
 
 /// Asks to be told of the end. The flag says whether the driver agreed (a driver inside the
 /// process has no such end and may refuse).
-pub(super) fn register(
-    connect: &virt::connect::Connect,
-) -> (bool, watch::Receiver<Option<CloseReason>>) {
-    let (sender, receiver) = watch::channel(None);
-    let opaque = Box::into_raw(Box::new(sender));
+pub(super) fn register(connect: &virt::connect::Connect) -> (bool, Sender) {
+    let sender = Sender::default();
+    let opaque = Box::into_raw(Box::new(Arc::clone(&sender)));
     // SAFETY: the connection is valid; `opaque` is the type that both callbacks expect, and
     // libvirt frees it with `free_sender` exactly once after a successful registration.
     let result = unsafe {
@@ -59,7 +80,19 @@ pub(super) fn register(
         // SAFETY: after a failed registration libvirt does not free the value, so it is ours.
         drop(unsafe { Box::from_raw(opaque) });
     }
-    (result >= 0, receiver)
+    (result >= 0, sender)
+}
+
+/// Notes a loss unless one is known. Neither blocks nor panics.
+pub(super) fn note(sender: &Sender, reason: CloseReason) {
+    sender.send_if_modified(|known| {
+        let news = known.is_none();
+        known.get_or_insert_with(|| Loss {
+            since: Instant::now(),
+            reason,
+        });
+        news
+    });
 }
 
 /// Ends the notification; libvirt keeps a reference to the connection until then.
@@ -71,10 +104,10 @@ pub(super) fn unregister(connect: &virt::connect::Connect) {
 }
 
 /// Completes when a reason arrives; never, when the driver does not tell.
-pub(crate) async fn wait(mut receiver: watch::Receiver<Option<CloseReason>>) -> CloseReason {
+pub(crate) async fn wait(mut receiver: watch::Receiver<Option<Loss>>) -> Loss {
     loop {
-        if let Some(reason) = *receiver.borrow_and_update() {
-            return reason;
+        if let Some(loss) = *receiver.borrow_and_update() {
+            return loss;
         }
         if receiver.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -86,8 +119,7 @@ unsafe extern "C" fn on_close(_: sys::virConnectPtr, reason: c_int, opaque: *mut
     // SAFETY: `opaque` is the sender given at registration, alive until `free_sender`, and only
     // used by shared reference.
     let sender = unsafe { &*opaque.cast::<Sender>() };
-    // `send_replace` neither blocks nor panics, with or without receivers.
-    sender.send_replace(Some(CloseReason::from_libvirt(reason)));
+    note(sender, CloseReason::from_libvirt(reason));
 }
 
 unsafe extern "C" fn free_sender(opaque: *mut c_void) {

@@ -40,8 +40,8 @@ impl Connection {
     /// libvirt reports, or the time limit.
     pub async fn create_domain(&self, xml: &str, options: StartOptions) -> Result<Domain, Error> {
         let xml = xml.to_owned();
-        self.make("create a domain on", move |inner| {
-            inner.starting(|connect| Ok(connect.create_domain_xml(&xml, options.flags())?))
+        self.make("create a domain on", move |session| {
+            session.starting(|connect| Ok(connect.create_domain_xml(&xml, options.flags())?))
         })
         .await
     }
@@ -53,8 +53,8 @@ impl Connection {
     /// As [`Connection::create_domain`].
     pub async fn define_domain(&self, xml: &str) -> Result<Domain, Error> {
         let xml = xml.to_owned();
-        self.make("define a domain on", move |inner| {
-            Ok(inner.connect().define_domain_xml(&xml)?)
+        self.make("define a domain on", move |session| {
+            Ok(session.connect().define_domain_xml(&xml)?)
         })
         .await
     }
@@ -100,8 +100,8 @@ impl Domain {
     /// time limit.
     pub async fn start(&self, options: StartOptions) -> Result<(), Error> {
         self.object
-            .call_with("start", move |domain, inner| {
-                inner.starting(|_| Ok(domain.create_with_flags(options.flags())?))
+            .call_with("start", move |domain, session| {
+                session.starting(|_| Ok(domain.create_with_flags(options.flags())?))
             })
             .await
     }
@@ -122,7 +122,7 @@ impl Domain {
             0,
         ];
         self.object
-            .call("undefine", |domain| {
+            .repeat("undefine", |domain| {
                 let mut refused = None;
                 for flags in ATTEMPTS {
                     match domain.undefine_flags(flags) {

@@ -48,7 +48,7 @@ impl Domain {
             AddressSource::Arp => sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
         };
         self.object
-            .call("read the addresses of", move |domain| {
+            .repeat("read the addresses of", move |domain| {
                 addresses(domain, source)
             })
             .await

@@ -45,7 +45,7 @@ impl Domain {
     /// libvirt reports, or the time limit.
     pub async fn destroy(&self) -> Result<(), Error> {
         self.object
-            .call("destroy", |domain| Ok(domain.destroy()?))
+            .repeat("destroy", |domain| Ok(domain.destroy()?))
             .await
     }
 
@@ -56,7 +56,7 @@ impl Domain {
     /// As [`Domain::destroy`].
     pub async fn destroy_gracefully(&self) -> Result<(), Error> {
         self.object
-            .call("destroy gracefully", |domain| {
+            .repeat("destroy gracefully", |domain| {
                 domain.destroy_flags(sys::VIR_DOMAIN_DESTROY_GRACEFUL)?;
                 Ok(())
             })
@@ -70,7 +70,7 @@ impl Domain {
     /// time limit.
     pub async fn suspend(&self) -> Result<(), Error> {
         self.object
-            .call("suspend", |domain| {
+            .repeat("suspend", |domain| {
                 domain.suspend()?;
                 Ok(())
             })
@@ -83,7 +83,7 @@ impl Domain {
     /// As [`Domain::suspend`].
     pub async fn resume(&self) -> Result<(), Error> {
         self.object
-            .call("resume", |domain| {
+            .repeat("resume", |domain| {
                 domain.resume()?;
                 Ok(())
             })

@@ -23,8 +23,8 @@ impl Domain {
     /// reports (a domain without a screen), or the time limit.
     pub async fn screenshot(&self, screen: u32, limit: usize) -> Result<Screenshot, Error> {
         self.object
-            .call_with("take a picture of", move |domain, inner| {
-                let stream = Handle::new(virt::stream::Stream::new(inner.connect(), 0)?);
+            .call_with("take a picture of", move |domain, session| {
+                let stream = Handle::new(virt::stream::Stream::new(session.connect(), 0)?);
                 let mime_type = domain.screenshot(&stream, screen, 0)?;
                 // SAFETY: the stream is valid here, and both functions only end its transfer.
                 let end = |good: bool| unsafe {

@@ -163,7 +163,7 @@ impl Domain {
     /// or the time limit.
     pub async fn status(&self) -> Result<DomainStatus, Error> {
         self.object
-            .call("read the state of", |domain| {
+            .repeat("read the state of", |domain| {
                 let (mut state, mut reason): (c_int, c_int) = (0, 0);
                 // The `virt` crate's own call does not look at the result.
                 // SAFETY: the domain is valid, and both pointers are to live variables.
@@ -187,7 +187,7 @@ impl Domain {
     /// As [`Domain::status`].
     pub async fn info(&self) -> Result<DomainInfo, Error> {
         self.object
-            .call("read the resources of", |domain| {
+            .repeat("read the resources of", |domain| {
                 let info = domain.info()?;
                 Ok(DomainInfo {
                     max_memory: info.max_mem.saturating_mul(1024),

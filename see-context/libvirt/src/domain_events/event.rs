@@ -45,6 +45,9 @@ pub enum DomainEvent {
     GuestAgentDisconnected,
     /// So many events found the queue full and are lost. Ask for the state.
     Missed(u64),
+    /// The connection was lost and made anew; what happened meanwhile is not told. Ask for the
+    /// state.
+    Reconnected,
     /// A lifecycle event that this version does not know, by libvirt's numbers.
     Other {
         /// The event.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{EmbeddedRoot, cache, folder};
 use crate::call;
-use crate::connection::{CALL_LIMIT, Connection, Inner};
+use crate::connection::{CALL_LIMIT, Connection, Link, Session};
 use crate::error::{Cause, Error};
 use crate::event_loop;
 
@@ -15,7 +15,7 @@ struct Opened {
     root: PathBuf,
     /// Never closed: libvirt registers the driver anew at each open of an embedded URI, and has room for
     /// about fifteen in the life of a process ("Too many drivers, cannot register QEMU").
-    connection: Arc<Inner>,
+    connection: Arc<Link>,
 }
 
 /// The driver of this process. The lock also keeps two first opens from racing in libvirt.
@@ -40,13 +40,13 @@ impl Connection {
     /// [`Cause::OtherRoot`] when this process has opened another root, [`Cause::RootLocked`]
     /// when another process has this one, whatever else libvirt reports, or the time limit.
     pub async fn open_embedded(root: &EmbeddedRoot, limit: Duration) -> Result<Self, Error> {
-        let places = Inner::places_for_new();
+        let places = Link::places_for_new();
         let (root, shared) = (root.clone(), Arc::clone(&places));
         let uri = root.uri();
-        let inner = call::call(&places, limit, "open", uri, move || {
+        let link = call::call(&places, limit, "open", uri, move || {
             event_loop::start()?;
             let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-            let inner = match &*open {
+            let link = match &*open {
                 Some(opened) if opened.root == root.path => Arc::clone(&opened.connection),
                 Some(other) => {
                     return Err(Cause::OtherRoot {
@@ -54,13 +54,13 @@ impl Connection {
                     });
                 }
                 None => {
-                    let mut inner = Inner::open(root.uri(), shared)
-                        .map_err(|cause| locked(cause, &root.path))?;
+                    let mut session =
+                        Session::open(&root.uri()).map_err(|cause| locked(cause, &root.path))?;
                     // An ordinary user has no capabilities to pass on.
                     if folder::is_root() {
-                        inner.confine_emulators();
+                        session.confine_emulators();
                     }
-                    let connection = Arc::new(inner);
+                    let connection = Arc::new(Link::over(session, root.uri(), shared));
                     *open = Some(Opened {
                         root: root.path.clone(),
                         connection: Arc::clone(&connection),
@@ -71,17 +71,17 @@ impl Connection {
             drop(open);
             folder::narrow(&root.path)?;
             // Asking makes libvirt probe what it does not know.
-            inner.connect().capabilities()?;
+            link.last().connect().capabilities()?;
             if let Some(saved) = &root.saved
                 && let Err(cause) = cache::save(&root.path, saved)
             {
                 tracing::warn!(%cause, "the next root will have to probe the emulators again");
             }
-            Ok(inner)
+            Ok(link)
         })
         .await?;
         Ok(Self {
-            inner,
+            link,
             limit: CALL_LIMIT,
         })
     }

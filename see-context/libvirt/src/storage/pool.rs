@@ -29,8 +29,8 @@ impl Connection {
     /// the time limit.
     pub async fn create_storage_pool(&self, xml: &str) -> Result<StoragePool, Error> {
         let xml = xml.to_owned();
-        self.make("create a storage pool on", move |inner| {
-            Ok(inner.connect().create_storage_pool_xml(&xml, 0)?)
+        self.make("create a storage pool on", move |session| {
+            Ok(session.connect().create_storage_pool_xml(&xml, 0)?)
         })
         .await
     }
@@ -85,7 +85,7 @@ impl StoragePool {
     /// Whatever libvirt reports, or the time limit.
     pub async fn is_active(&self) -> Result<bool, Error> {
         self.object
-            .call("ask for activity of", |pool| Ok(pool.is_active()?))
+            .repeat("ask for activity of", |pool| Ok(pool.is_active()?))
             .await
     }
 
@@ -95,7 +95,7 @@ impl StoragePool {
     /// Whatever libvirt reports, or the time limit.
     pub async fn xml(&self) -> Result<String, Error> {
         self.object
-            .call("read the XML of", |pool| Ok(pool.xml_desc(0)?))
+            .repeat("read the XML of", |pool| Ok(pool.xml_desc(0)?))
             .await
     }
 
@@ -105,7 +105,7 @@ impl StoragePool {
     /// Whatever libvirt reports, or the time limit.
     pub async fn refresh(&self) -> Result<(), Error> {
         self.object
-            .call("refresh", |pool| {
+            .repeat("refresh", |pool| {
                 pool.refresh(0)?;
                 Ok(())
             })
@@ -119,7 +119,7 @@ impl StoragePool {
     /// whatever else libvirt reports, or the time limit.
     pub async fn destroy(&self) -> Result<(), Error> {
         self.object
-            .call("destroy", |pool| Ok(pool.destroy()?))
+            .repeat("destroy", |pool| Ok(pool.destroy()?))
             .await
     }
 
@@ -141,7 +141,7 @@ impl StoragePool {
     pub async fn volume(&self, name: &str) -> Result<Volume, Error> {
         let name = name.to_owned();
         self.object
-            .adopt_from("find a volume in", move |pool| {
+            .adopt_from("find a volume in", move |pool, _| {
                 Ok(pool.lookup_storage_vol_by_name(&name)?)
             })
             .await
@@ -157,7 +157,7 @@ impl StoragePool {
     pub async fn create_volume(&self, xml: &str) -> Result<Volume, Error> {
         let xml = xml.to_owned();
         self.object
-            .adopt_from("create a volume in", move |pool| {
+            .adopt_from("create a volume in", move |pool, _| {
                 Ok(virt::storage_vol::StorageVol::create_xml(pool, &xml, 0)?)
             })
             .await
@@ -171,10 +171,10 @@ impl StoragePool {
     pub async fn clone_volume(&self, xml: &str, source: &Volume) -> Result<Volume, Error> {
         let (xml, source) = (xml.to_owned(), source.clone());
         self.object
-            .adopt_from("clone a volume into", move |pool| {
-                let source = source.native();
+            .adopt_from("clone a volume into", move |pool, session| {
+                let source = source.object.on(session)?;
                 Ok(virt::storage_vol::StorageVol::create_xml_from(
-                    pool, &xml, source, 0,
+                    pool, &xml, &source, 0,
                 )?)
             })
             .await

@@ -10,7 +10,7 @@ use crate::object::{Object, reference};
 /// Calls obey the time limit of the connection the volume came from, or [`Volume::within`].
 #[derive(Clone)]
 pub struct Volume {
-    object: Object<virt::storage_vol::StorageVol>,
+    pub(super) object: Object<virt::storage_vol::StorageVol>,
 }
 
 reference!(Volume, virt::storage_vol::StorageVol);
@@ -25,17 +25,13 @@ pub struct VolumeInfo {
 }
 
 impl Volume {
-    pub(super) fn native(&self) -> &virt::storage_vol::StorageVol {
-        self.object.native()
-    }
-
     /// Its path on the hypervisor's host.
     ///
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn path(&self) -> Result<PathBuf, Error> {
         self.object
-            .call("read the path of", |volume| Ok(volume.path()?.into()))
+            .repeat("read the path of", |volume| Ok(volume.path()?.into()))
             .await
     }
 
@@ -45,7 +41,7 @@ impl Volume {
     /// Whatever libvirt reports, or the time limit.
     pub async fn xml(&self) -> Result<String, Error> {
         self.object
-            .call("read the XML of", |volume| Ok(volume.xml_desc(0)?))
+            .repeat("read the XML of", |volume| Ok(volume.xml_desc(0)?))
             .await
     }
 
@@ -55,7 +51,7 @@ impl Volume {
     /// Whatever libvirt reports, or the time limit.
     pub async fn info(&self) -> Result<VolumeInfo, Error> {
         self.object
-            .call("read the sizes of", |volume| {
+            .repeat("read the sizes of", |volume| {
                 let info = volume.info()?;
                 Ok(VolumeInfo {
                     capacity: info.capacity,
@@ -71,7 +67,7 @@ impl Volume {
     /// [`Error::is_no_volume`], whatever else libvirt reports, or the time limit.
     pub async fn delete(&self) -> Result<(), Error> {
         self.object
-            .call("delete", |volume| {
+            .repeat("delete", |volume| {
                 volume.delete(0)?;
                 Ok(())
             })

@@ -1,13 +1,13 @@
-//! The one native connection behind the clones of a `Connection`.
+//! One native connection, from its opening until it is lost or closed.
 
 use std::os::raw::c_int;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
-use super::close::{self, CloseReason};
-use crate::call::{self, Places};
-use crate::domain_events::Hub;
+use super::close::{self, CloseReason, Loss};
+use crate::call;
+use crate::domain_events::{Sinks, deregister_all, register_all};
 use crate::embedded;
 use crate::error::Cause;
 use crate::handle::Handle;
@@ -16,29 +16,23 @@ use crate::text;
 /// Seconds between keep-alive requests, and how many may go unanswered.
 const KEEP_ALIVE: (i32, u32) = (5, 6);
 
-pub(crate) struct Inner {
+pub(crate) struct Session {
     /// `None` only while dropping.
     connect: Option<Handle<virt::connect::Connect>>,
-    uri: String,
-    places: Places,
-    close: watch::Receiver<Option<CloseReason>>,
+    close: close::Sender,
     watched: bool,
-    events: Hub,
+    /// What libvirt knows the callbacks of domain events by; `None` before the first watch.
+    callbacks: Mutex<Option<Vec<c_int>>>,
     /// Emulators are started in this process and as root.
     confine: bool,
 }
 
-impl Inner {
-    /// The places for the calls of a connection about to be opened.
-    pub(crate) fn places_for_new() -> Places {
-        Arc::new(Semaphore::new(call::CALLS_AT_ONCE))
-    }
-
-    /// Opens the connection; blocks. The event loop must run.
-    pub(crate) fn open(uri: String, places: Places) -> Result<Self, Cause> {
+impl Session {
+    /// Opens a connection; blocks. The event loop must run.
+    pub(crate) fn open(uri: &str) -> Result<Self, Cause> {
         // Checked here because the `virt` crate panics on a NUL byte in a URI.
-        text::c_string(&uri)?;
-        let connect = Handle::new(virt::connect::Connect::open(Some(&uri))?);
+        text::c_string(uri)?;
+        let connect = Handle::new(virt::connect::Connect::open(Some(uri))?);
         // Drivers inside the process have no peer to keep alive, and say so.
         if let Err(error) = connect.set_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1) {
             tracing::debug!(%uri, %error, "no keep-alive on this connection");
@@ -46,11 +40,9 @@ impl Inner {
         let (watched, close) = close::register(&connect);
         Ok(Self {
             connect: Some(connect),
-            uri,
-            places,
             close,
             watched,
-            events: Hub::default(),
+            callbacks: Mutex::default(),
             confine: false,
         })
     }
@@ -78,41 +70,49 @@ impl Inner {
         }
     }
 
-    pub(crate) fn uri(&self) -> &str {
-        &self.uri
+    /// Has the events of all domains handed to `sinks`, unless that is so; blocks.
+    pub(crate) fn listen(&self, sinks: &Arc<Sinks>) -> Result<(), Cause> {
+        let mut callbacks = self
+            .callbacks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if callbacks.is_none() {
+            *callbacks = Some(register_all(self.connect(), sinks)?);
+        }
+        Ok(())
     }
 
-    pub(crate) fn places(&self) -> &Places {
-        &self.places
-    }
-
-    pub(crate) fn close_reason(&self) -> Option<CloseReason> {
+    /// When and why it was lost; `None` while it stands.
+    pub(crate) fn lost(&self) -> Option<Loss> {
         *self.close.borrow()
     }
 
-    pub(crate) fn events(&self) -> &Hub {
-        &self.events
+    /// Notes a loss that a call met before libvirt told of it.
+    pub(crate) fn look(&self) {
+        if !self.connect().is_alive().unwrap_or(false) {
+            close::note(&self.close, CloseReason::Error);
+        }
     }
 
-    pub(crate) fn watch_close(&self) -> watch::Receiver<Option<CloseReason>> {
-        self.close.clone()
+    pub(crate) fn watch_close(&self) -> watch::Receiver<Option<Loss>> {
+        self.close.subscribe()
     }
 }
 
-impl Drop for Inner {
+impl Drop for Session {
     fn drop(&mut self) {
         let Some(connect) = self.connect.take() else {
             return;
         };
-        let (watched, uri) = (self.watched, std::mem::take(&mut self.uri));
-        let events = std::mem::take(&mut self.events);
+        let watched = self.watched;
+        let callbacks = std::mem::take(&mut self.callbacks);
         // Closing talks to the daemon, so it must not happen on an async thread.
         call::release(move || {
-            let left = close_now(connect, &events, watched);
+            let left = close_now(connect, callbacks, watched);
             if left < 0 {
-                tracing::debug!(%uri, cause = %Cause::last(), "libvirt reported an error on close");
+                tracing::debug!(cause = %Cause::last(), "libvirt reported an error on close");
             } else {
-                tracing::trace!(%uri, left, "gave a connection back");
+                tracing::trace!(left, "gave a connection back");
             }
         });
     }
@@ -120,8 +120,15 @@ impl Drop for Inner {
 
 /// Takes the callbacks back, which hold references, and then closes the connection. Returns how
 /// many references are left, which should be none; negative on failure.
-fn close_now(connect: Handle<virt::connect::Connect>, events: &Hub, watched: bool) -> c_int {
-    events.deregister(&connect);
+fn close_now(
+    connect: Handle<virt::connect::Connect>,
+    callbacks: Mutex<Option<Vec<c_int>>>,
+    watched: bool,
+) -> c_int {
+    let ids = callbacks
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    deregister_all(&connect, ids.into_iter().flatten());
     if watched {
         close::unregister(&connect);
     }
@@ -168,8 +175,11 @@ mod tests {
                 .await
                 .unwrap_err();
         }
-        let mut inner = Arc::into_inner(connection.inner).expect("nobody else has it");
-        let connect = inner.connect.take().unwrap();
-        assert_eq!(close_now(connect, &inner.events, inner.watched), 0);
+        let session = connection.link.last();
+        drop(connection);
+        let mut session = Arc::into_inner(session).expect("nobody else has it");
+        let connect = session.connect.take().unwrap();
+        let callbacks = std::mem::take(&mut session.callbacks);
+        assert_eq!(close_now(connect, callbacks, session.watched), 0);
     }
 }
