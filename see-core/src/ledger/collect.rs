@@ -1,5 +1,6 @@
 //! Removing what dead owners left.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::collector::{CollectRequest, Collected, Collectors};
@@ -28,6 +29,8 @@ pub struct CollectOptions {
     pub include_kept: bool,
     /// The time for each resource.
     pub deadline: Duration,
+    /// The time for all of it: what is not begun by then is left for later. `None`: as long as it takes.
+    pub within: Option<Duration>,
 }
 
 impl Default for CollectOptions {
@@ -39,6 +42,7 @@ impl Default for CollectOptions {
             only: None,
             include_kept: false,
             deadline: Duration::from_secs(30),
+            within: None,
         }
     }
 }
@@ -51,8 +55,10 @@ pub struct Report {
     pub dry_run: bool,
     /// One for each record, sorted by identifier.
     pub records: Vec<RecordReport>,
-    /// What is wrong with the ledger itself, such as files that are no records.
+    /// What is wrong with the ledger itself.
     pub problems: Vec<Error>,
+    /// Files in the ledger's folder that are no records: somebody else's, so they are left alone.
+    pub foreign: Vec<PathBuf>,
 }
 
 /// What became of one record.
@@ -81,6 +87,8 @@ pub enum RecordOutcome {
     Kept(SystemTime),
     /// It was not touched: it is younger than asked for.
     Young(Duration),
+    /// It was not touched: the time for the collection was over.
+    Postponed,
     /// The record cannot be read, locked or removed.
     Broken(Error),
 }
@@ -114,6 +122,16 @@ impl Report {
     }
 }
 
+impl RecordReport {
+    fn untouched(identifier: Identifier, outcome: RecordOutcome) -> Self {
+        Self {
+            identifier,
+            outcome,
+            resources: Vec::new(),
+        }
+    }
+}
+
 impl Outcome {
     /// Whether the resource does not exist any more, or in a dry run would not.
     pub fn is_gone(&self) -> bool {
@@ -138,9 +156,40 @@ impl Ledger {
     ) -> Result<Report> {
         let (ledger, collectors) = (self.clone(), collectors.clone());
         joined(tokio::spawn(async move {
+            let folder = ledger.folder.clone();
+            // So that nobody begins to tidy meanwhile; whoever does already is no hindrance.
+            let _first = blocking(move || folder.lock_for_collection()).await?;
             ledger.collect_all(&collectors, &options).await
         }))
         .await?
+    }
+
+    /// Removes what dead owners left before something new is made: for at most `within`, and not where
+    /// somebody else collects at the moment, which gives `None`.
+    ///
+    /// The work goes on when this future is dropped, or later than `within`; both end it for the caller
+    /// alone.
+    ///
+    /// # Errors
+    /// As [`Ledger::collect`]; [`ErrorKind::Timeout`] where a collector is still at work.
+    pub async fn tidy(&self, collectors: &Collectors, within: Duration) -> Result<Option<Report>> {
+        let (ledger, collectors) = (self.clone(), collectors.clone());
+        let options = CollectOptions {
+            deadline: within,
+            within: Some(within),
+            ..CollectOptions::default()
+        };
+        let work = tokio::spawn(async move {
+            let folder = ledger.folder.clone();
+            match blocking(move || folder.lock_for_collection()).await? {
+                None => Ok(None),
+                Some(_first) => ledger.collect_all(&collectors, &options).await.map(Some),
+            }
+        });
+        match tokio::time::timeout(within, joined(work)).await {
+            Ok(done) => done?,
+            Err(_) => Err(Error::timeout("the collection of what was left", within)),
+        }
     }
 
     async fn collect_all(
@@ -160,18 +209,23 @@ impl Ledger {
             dry_run,
             records: Vec::new(),
             problems: swept.err().into_iter().collect(),
+            foreign: Vec::new(),
         };
+        let end = options.within.map(|within| Instant::now() + within);
         for (name, meaning) in names {
             match meaning {
                 Name::Record(identifier) if options.only.is_none_or(|only| only == identifier) => {
-                    let record = self.collect_one(identifier, collectors, options).await;
+                    let late = end.is_some_and(|end| Instant::now() >= end);
+                    let record = match late {
+                        true => Some(RecordReport::untouched(
+                            identifier,
+                            RecordOutcome::Postponed,
+                        )),
+                        false => self.collect_one(identifier, collectors, options).await,
+                    };
                     report.records.extend(record);
                 }
-                Name::Foreign if sweeping => report.problems.push(
-                    Error::new(ErrorKind::Io, "this is not a ledger record")
-                        .subject(self.path().join(name).display())
-                        .advice("nothing but records belongs here"),
-                ),
+                Name::Foreign if sweeping => report.foreign.push(self.path().join(name)),
                 _ => {}
             }
         }
@@ -192,13 +246,7 @@ impl Ledger {
         collectors: &Collectors,
         options: &CollectOptions,
     ) -> Option<RecordReport> {
-        let untouched = |outcome| {
-            Some(RecordReport {
-                identifier,
-                outcome,
-                resources: Vec::new(),
-            })
-        };
+        let untouched = |outcome| Some(RecordReport::untouched(identifier, outcome));
         let ledger = self.clone();
         let taken = blocking(move || {
             Ok(match ledger.take(identifier)? {

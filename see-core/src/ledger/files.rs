@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use rustix::fs::{AtFlags, Dir, FileType};
 use rustix::io::Errno;
 
+use super::anchor::Anchor;
 use super::collector::{CollectRequest, Collected, Collector};
 use super::path::{FileIdentity, Found, Spot, look, unreachable_path};
 use super::resource::Resource;
@@ -48,10 +49,10 @@ fn collect(request: &CollectRequest) -> Result<Collected> {
     let resource = &request.resource;
     let failed = |error| unreachable_path(resource, error);
     let Some(spot) = Spot::open(resource)? else {
-        return Ok(Collected::AlreadyGone);
+        return absent(request);
     };
     let Some(found) = spot.look().map_err(failed)? else {
-        return Ok(Collected::AlreadyGone);
+        return absent(request);
     };
     if let Some(reason) = strange(request, &found)? {
         return Ok(Collected::Refused(reason));
@@ -66,6 +67,12 @@ fn collect(request: &CollectRequest) -> Result<Collected> {
         }
     }
     Ok(Collected::Removed)
+}
+
+/// What is not found is gone, unless its whole file system is not there.
+fn absent(request: &CollectRequest) -> Result<Collected> {
+    let hidden = Anchor::hides(&request.resource, request.same_boot)?;
+    Ok(hidden.map_or(Collected::AlreadyGone, Collected::Refused))
 }
 
 fn collect_folder(request: &CollectRequest, spot: &Spot<'_>, found: &Found) -> Result<Collected> {

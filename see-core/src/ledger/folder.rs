@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::process::geteuid;
 
 use super::journal::{RECORD_LIMIT, broken};
@@ -148,6 +148,20 @@ impl Folder {
                 (named.st_dev, named.st_ino) == (opened.st_dev, opened.st_ino)
             }
             _ => false,
+        }
+    }
+
+    /// Takes the lock that a collection of all records holds until the file is closed; `None` while another
+    /// one does.
+    pub(super) fn lock_for_collection(&self) -> Result<Option<File>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // Opened anew: a lock belongs to the opening, which clones of the ledger share.
+        let folder = rustix::fs::openat(&self.fd, ".", flags, Mode::empty())
+            .map_err(|error| self.failed("the ledger cannot be opened", ".", error))?;
+        match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(folder.into())),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(self.failed("the ledger cannot be locked", ".", error)),
         }
     }
 

@@ -20,8 +20,10 @@
 //!   ours and has no second name; a folder when it is ours and empty, since nothing is put into a
 //!   folder before its identity is recorded. Everything else is refused.
 //!
-//! What is refused stays in the record and is reported every time.
+//! What is refused stays in the record and is reported every time. So does what was made on a file
+//! system that is not mounted now.
 
+mod anchor;
 mod collect;
 mod collector;
 mod entry;

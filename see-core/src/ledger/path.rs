@@ -39,6 +39,10 @@ pub(super) struct Spot<'a> {
 }
 
 impl FileIdentity {
+    pub(super) fn device(&self) -> (u32, u32) {
+        self.device
+    }
+
     pub(super) fn from_details(details: &Details) -> Result<Self> {
         serde_json::from_value(Value::Object(details.clone())).map_err(|error| {
             Error::new(ErrorKind::Io, "the recorded identity is not one of a file").caused_by(error)

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use super::anchor::Anchor;
 use super::blocking;
 use super::entry::Entry;
 use super::folder::{Folder, record_name};
@@ -376,7 +377,10 @@ fn settle_path(resource: &mut Resource, identifier: Identifier) -> Result<()> {
             .advice("nothing is reused: remove it, or choose another place")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             resource.location = text.to_owned();
-            Ok(())
+            let anchor = Anchor::of(&root).map_err(|error| {
+                Error::io("a file system cannot be examined", error.into()).subject(root.display())
+            })?;
+            anchor.keep(resource)
         }
         Err(error) => Err(Error::io("a path cannot be examined", error).subject(path.display())),
     }
