@@ -75,6 +75,15 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "NAME")]
     pub(crate) backend: Option<String>,
 
+    /// Leave the machine on the host after the run, as it is then, for so long: `seectl ls` shows it, and
+    /// `seectl gc ID --include-kept` removes it sooner. An interrupted run keeps nothing.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub(crate) keep: Option<Duration>,
+
+    /// Do not remove first what runs left whose owner is dead.
+    #[arg(long)]
+    pub(crate) no_gc: bool,
+
     /// How to show what happens.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) output: Output,

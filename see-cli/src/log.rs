@@ -27,6 +27,8 @@ pub(crate) fn start(verbose: u8, progress: MultiProgress) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)
+        // Told on stderr, which panics where stderr is the terminal that is gone.
+        .log_internal_errors(false)
         .with_writer(Beside(progress))
         .try_init();
 }

@@ -237,6 +237,8 @@ pub(crate) struct RunResult {
     pub(crate) teardown_errors: Vec<String>,
     /// What the ledger still names of this run: kind and name.
     pub(crate) left_behind: Vec<String>,
+    /// Until when the machine stays on the host, as `--keep` asked for, in seconds since 1970.
+    pub(crate) kept_until: Option<f64>,
     /// What went wrong in handlers of events.
     pub(crate) mishaps: Vec<String>,
     /// Events that came faster than they could be shown.

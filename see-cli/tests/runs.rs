@@ -3,6 +3,7 @@
 //! The fake backend is no part of the shipped program. So this test has no harness: told so by its
 //! environment it plays `seectl` itself, with registries of its own, and each test starts it that way.
 
+mod ending;
 mod support;
 
 use std::process::ExitCode;
@@ -17,7 +18,7 @@ fn main() -> ExitCode {
     if std::env::var_os(PLAY).is_some() {
         return play();
     }
-    let tests: [(&str, fn()); 19] = [
+    let tests: [(&str, fn()); 25] = [
         (
             "a_run_ends_well_and_leaves_nothing_but_its_results",
             a_run_ends_well,
@@ -67,6 +68,27 @@ fn main() -> ExitCode {
         ("a_sample_that_nothing_uses_is_a_mistake", unused_sample),
         ("ls_and_gc_tell_the_living_from_the_dead", ls_and_gc),
         ("a_reader_that_goes_away_stops_no_run", a_closed_pipe),
+        ("a_kept_machine_stays_until_it_is_asked_for", ending::kept),
+        (
+            "an_interrupted_run_keeps_nothing",
+            ending::an_interrupted_run_keeps_nothing,
+        ),
+        (
+            "a_run_removes_first_what_dead_ones_left_unless_told_not_to",
+            ending::a_run_tidies_first,
+        ),
+        (
+            "what_cannot_be_removed_fails_no_later_run",
+            ending::what_cannot_be_removed_fails_no_run,
+        ),
+        (
+            "a_foreign_file_in_the_ledger_is_told_and_is_no_failure",
+            ending::a_foreign_file,
+        ),
+        (
+            "a_run_that_loses_its_terminal_ends_in_order",
+            ending::a_lost_terminal,
+        ),
     ];
     let trials = tests.map(|(name, test)| {
         Trial::test(name, move || {

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::event::Text;
 use crate::hook::Attached;
 use crate::host::Stay;
 use crate::shared::{Shared, died};
-use crate::teardown::{Teardown, tear_down};
+use crate::teardown::{Fate, Teardown, tear_down};
 use crate::{Context, EventBus, Identifier, Result, Sandbox, Turn};
 
 /// How long the steps of an environment's end may take.
@@ -149,14 +149,26 @@ impl Environment {
     /// Ends the environment: no new triggers, running handlers joined up to a deadline, then the hooks in
     /// reverse, then the sandbox. Every step runs even when one before it failed, and the work goes on
     /// when this future is dropped.
-    pub async fn deallocate(mut self) -> Teardown {
+    pub async fn deallocate(self) -> Teardown {
+        self.end(Fate::Released).await
+    }
+
+    /// Ends the environment as [`Environment::deallocate`], but leaves its sandbox on the host as it is:
+    /// nobody collects it before `until`. From then on it is one of those that dead owners left, and
+    /// before that a collection takes it that is told to
+    /// ([`CollectOptions::include_kept`](crate::ledger::CollectOptions::include_kept)).
+    pub async fn keep(self, until: SystemTime) -> Teardown {
+        self.end(Fate::Kept(until)).await
+    }
+
+    async fn end(mut self, fate: Fate) -> Teardown {
         let Some(rest) = self.rest.take() else {
             return Teardown::default();
         };
         let work = self
             .shared
             .runtime
-            .spawn(tear_down(Arc::clone(&self.shared), rest));
+            .spawn(tear_down(Arc::clone(&self.shared), rest, fate));
         work.await.unwrap_or_else(|failed| Teardown {
             errors: vec![died(failed)],
         })
@@ -170,7 +182,7 @@ impl Drop for Environment {
             self.shared.stop();
             self.shared
                 .runtime
-                .spawn(tear_down(Arc::clone(&self.shared), rest));
+                .spawn(tear_down(Arc::clone(&self.shared), rest, Fate::Released));
         }
     }
 }

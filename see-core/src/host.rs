@@ -20,13 +20,17 @@ use crate::{
     Registries, Result, Stop,
 };
 
+/// How long environments may take to end when their owner panics.
+const PANIC_DEADLINE: Duration = Duration::from_secs(60);
+
 /// How long the removal of one forgotten resource may take.
 const UNDO_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Allocates environments and tears them down, on a runtime of its own.
 ///
 /// Work that was begun here ends here: when the caller's future is dropped, the allocation is stopped,
-/// undone, and nothing is left. Call [`Host::finish`] before the process ends.
+/// undone, and nothing is left. Call [`Host::finish`] before the process ends. A host that is dropped by a
+/// panic waits until what it made is torn down.
 pub struct Host {
     runtime: Option<Runtime>,
     registries: Registries,
@@ -230,10 +234,30 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.stop.stop();
-        if let Some(runtime) = self.runtime.take() {
+        let Some(runtime) = self.runtime.take() else {
+            return;
+        };
+        if !std::thread::panicking() {
             // Dropping a runtime blocks, which an async caller must not do.
-            runtime.shutdown_background();
+            return runtime.shutdown_background();
         }
+        // The process is likely to end with this panic, and nobody calls `finish` any more: what was made is
+        // torn down in order before. On a thread of its own, since this one may belong to a runtime.
+        let mut staying = self.staying.subscribe();
+        let ending = std::thread::spawn(move || {
+            let gone = async {
+                let gone = staying.wait_for(|count| *count == 0);
+                tokio::time::timeout(PANIC_DEADLINE, gone).await.is_ok()
+            };
+            if !runtime.block_on(gone) {
+                tracing::error!(
+                    "environments are left behind by a panic: `seectl gc` collects them"
+                );
+            }
+            runtime.shutdown_background();
+        });
+        // It panics only where the runtime is broken, and then nothing can be done.
+        let _ = ending.join();
     }
 }
 

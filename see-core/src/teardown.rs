@@ -2,13 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::environment::{Resident, Rest};
 use crate::shared::{Shared, died};
 use crate::{Error, ErrorKind, SandboxState, Turn};
 
-pub(crate) async fn tear_down(shared: Arc<Shared>, mut rest: Rest) -> Teardown {
+/// What becomes of the sandbox.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fate {
+    /// It is released, and nothing is left.
+    Released,
+    /// It stays until then, without an owner.
+    Kept(SystemTime),
+}
+
+pub(crate) async fn tear_down(shared: Arc<Shared>, mut rest: Rest, fate: Fate) -> Teardown {
     let mut errors = Vec::new();
     let limits = shared.limits.clone();
     // Whoever holds the turn may finish, and what was posted is still heard; who does not finish is
@@ -35,12 +44,25 @@ pub(crate) async fn tear_down(shared: Arc<Shared>, mut rest: Rest) -> Teardown {
         owner.end(limits.hook).await;
     }
     shared.stop();
-    errors.extend(release(&shared, limits.release).await);
+    let kept = match fate {
+        Fate::Released => false,
+        // What cannot be said to be kept would be collected in mid-use: it is released, too.
+        Fate::Kept(until) => match shared.record.keep_until(until).await {
+            Ok(()) => true,
+            Err(error) => {
+                errors.push(error.during("keep"));
+                false
+            }
+        },
+    };
+    if !kept {
+        errors.extend(release(&shared, limits.release).await);
+    }
     for task in rest.tasks {
         task.abort();
     }
     match shared.record.close().await {
-        Ok(left) if left.is_empty() => {}
+        Ok(left) if left.is_empty() || kept => {}
         Ok(left) => errors.push(
             Error::new(
                 ErrorKind::Hypervisor,

@@ -54,6 +54,9 @@ fn in_words(report: &Report) -> String {
     for problem in &report.problems {
         line("", &problem.chain());
     }
+    for path in &report.foreign {
+        line("", &format!("{}: no record, left alone", path.display()));
+    }
     let touched = report
         .records
         .iter()
@@ -75,6 +78,7 @@ fn record_words(record: &RecordReport, dry_run: bool) -> String {
             format!("to be kept for {}: left alone", age(left))
         }
         RecordOutcome::Young(young) => format!("only {} old: left alone", age(*young)),
+        RecordOutcome::Postponed => String::from("out of time: left for later"),
         RecordOutcome::Broken(error) => format!("broken: {}", error.chain()),
         _ => String::from("unknown"),
     };
@@ -103,6 +107,12 @@ fn as_json(report: &Report) -> String {
     for problem in &report.problems {
         text.push_str(&format!("{}\n", json!({ "problem": problem.chain() })));
     }
+    for path in &report.foreign {
+        text.push_str(&format!(
+            "{}\n",
+            json!({ "foreign": path.display().to_string() })
+        ));
+    }
     text
 }
 
@@ -113,6 +123,7 @@ fn record_json(record: &RecordReport) -> String {
         RecordOutcome::Alive => ("alive", None),
         RecordOutcome::Kept(_) => ("kept", None),
         RecordOutcome::Young(_) => ("young", None),
+        RecordOutcome::Postponed => ("postponed", None),
         RecordOutcome::Broken(error) => ("broken", Some(error.chain())),
         _ => ("unknown", None),
     };

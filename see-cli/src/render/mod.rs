@@ -3,6 +3,7 @@
 //! What is shown is written by a thread of its own: a terminal or a pipe may be slow, and neither the
 //! run nor a handler of events waits for it.
 
+mod device;
 mod escape;
 mod failure;
 mod json;

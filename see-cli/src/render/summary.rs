@@ -1,9 +1,10 @@
 //! The sum of a run: the sample's end and output, artifacts, timeline, teardown, verdict.
 
 use std::io;
+use std::time::Duration;
 
 use super::escape;
-use super::quantity::{seconds, size};
+use super::quantity::{age, seconds, size};
 use super::sample;
 use super::text::{Mark, Surface};
 use crate::outcome::{RunResult, StepResult, Verdict};
@@ -122,9 +123,19 @@ fn timeline(surface: &mut impl Surface, steps: &[StepResult]) -> io::Result<()> 
 }
 
 fn teardown(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
+    if let Some(until) = result.kept_until {
+        let mark = surface.mark(Mark::Good);
+        let kept =
+            Duration::from_secs_f64((until - result.header.started - result.seconds).max(0.0));
+        surface.line(&format!(
+            "{mark} the machine is kept for {}: `seectl gc {} --include-kept` removes it",
+            age(kept),
+            result.header.identifier
+        ))?;
+    }
     if result.teardown_errors.is_empty() && result.left_behind.is_empty() {
         // Before an allocation there was nothing to tear down.
-        if result.steps.iter().any(|step| step.step == "allocate") {
+        if result.kept_until.is_none() && result.steps.iter().any(|step| step.step == "allocate") {
             let mark = surface.mark(Mark::Good);
             surface.line(&format!(
                 "{mark} nothing left behind: the ledger names nothing of this run"
@@ -223,6 +234,7 @@ mod tests {
             more_artifacts: 0,
             teardown_errors: Vec::new(),
             left_behind: Vec::new(),
+            kept_until: None,
             mishaps: vec![String::from("hook screen: ready: it failed")],
             events_not_shown: 0,
         }

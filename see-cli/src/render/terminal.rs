@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::device::Device;
 use super::escape;
 use super::text::{Mark, Surface};
 
 /// Makes the cursor visible, ends colours, and clears what is left of the spinner's line.
 const RESTORE: &[u8] = b"\r\x1b[0m\x1b[?25h\x1b[K";
+
+/// How often the spinner is drawn at most, in a second: as indicatif does by itself.
+const RATE: u8 = 20;
 
 /// Shows lines, and what is under way in the last one.
 pub(super) struct Terminal {
@@ -21,7 +25,10 @@ pub(super) struct Terminal {
 impl Terminal {
     /// `progress` is shared with whoever writes to the same terminal: the log.
     pub(super) fn new(progress: MultiProgress) -> Self {
-        progress.set_draw_target(ProgressDrawTarget::stdout());
+        progress.set_draw_target(ProgressDrawTarget::term_like_with_hz(
+            Box::new(Device::stdout()),
+            RATE,
+        ));
         // https://no-color.org: present and not empty.
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");

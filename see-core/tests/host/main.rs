@@ -2,5 +2,6 @@
 
 mod bus;
 mod common;
+mod ending;
 mod environment;
 mod quota;

@@ -7,7 +7,7 @@ mod plan;
 mod samples;
 
 use indicatif::MultiProgress;
-use see_core::ledger::Ledger;
+use see_core::ledger::{Collectors, Ledger, RecordOutcome};
 use see_core::{ErrorKind, Host, Registries, Result};
 
 use crate::args::RunArguments;
@@ -20,6 +20,9 @@ use plan::Plan;
 
 /// How long what is left may take at the end of the process.
 const FINISH: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// How long a run may take to remove what dead ones left, before it begins.
+const TIDY: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Runs, shows what happens, and returns the exit code.
 ///
@@ -73,11 +76,16 @@ async fn all(
         }
     }
     let ledger = Ledger::open(Ledger::default_root()?).await?;
+    if !arguments.no_gc {
+        let tidying = tidy(&ledger, &registries.collectors, feed);
+        signals.stop().token().or("tidy", tidying).await?;
+    }
     let host = Host::new(registries, ledger)?;
     let once = Once {
         host: &host,
         feed,
         signals,
+        keep: arguments.keep,
     };
     let mut results: Vec<RunResult> = Vec::new();
     let mut failed = None;
@@ -102,4 +110,29 @@ async fn all(
         return Err(error);
     }
     Ok(verdict.exit_code(signals.exit_code()))
+}
+
+/// Removes what dead owners left, before something new is made. It neither fails the run nor holds it for
+/// long: what is not done by then is found by the next one.
+async fn tidy(ledger: &Ledger, collectors: &Collectors, feed: &Feed) {
+    let report = match ledger.tidy(collectors, TIDY).await {
+        Ok(Some(report)) => report,
+        // Somebody else is at it.
+        Ok(None) => return,
+        Err(error) => return tracing::warn!("what dead runs left stays: {}", error.chain()),
+    };
+    let count = |wanted: fn(&RecordOutcome) -> bool| {
+        let outcomes = report.records.iter().map(|record| &record.outcome);
+        outcomes.filter(|outcome| wanted(outcome)).count()
+    };
+    let removed = count(|outcome| matches!(outcome, RecordOutcome::Collected));
+    let left = count(|outcome| matches!(outcome, RecordOutcome::Left | RecordOutcome::Broken(_)));
+    if removed > 0 {
+        let words = format!("removed first what dead runs left: {removed} environments");
+        feed.offer(Update::Note(words));
+    }
+    if left > 0 {
+        let words = format!("{left} dead environments could not be removed: `seectl gc` says why");
+        feed.offer(Update::Note(words));
+    }
 }

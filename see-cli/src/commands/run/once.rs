@@ -20,6 +20,8 @@ pub(super) struct Once<'a> {
     pub(super) host: &'a Host,
     pub(super) feed: &'a Feed,
     pub(super) signals: &'a Signals,
+    /// How long machines stay after their run.
+    pub(super) keep: Option<Duration>,
 }
 
 /// What is gathered while a run goes on.
@@ -30,6 +32,7 @@ struct Gathered {
     failure: Option<String>,
     sample: Option<SampleResult>,
     teardown_errors: Vec<String>,
+    kept_until: Option<SystemTime>,
     mishaps: Vec<String>,
 }
 
@@ -65,14 +68,13 @@ impl Once<'_> {
         let results = settled.results();
         let not_shown_before = self.feed.not_shown();
         folder::make(results.clone()).await?;
-        let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let header = Header {
             identifier: settled.identifier,
             run_file: settled.run_file.clone(),
             sample: settled.sample.clone(),
             command: settled.command.clone(),
             results: results.clone(),
-            started: started.unwrap_or_default().as_secs_f64(),
+            started: since_1970(SystemTime::now()),
         };
         self.feed
             .send(Update::Begin(Box::new(header.clone())))
@@ -84,11 +86,15 @@ impl Once<'_> {
             failure: None,
             sample: None,
             teardown_errors: Vec::new(),
+            kept_until: None,
             mishaps: Vec::new(),
         };
         self.allocate_and_run(&settled, checked, &mut gathered)
             .await;
-        let left_behind = self.left_behind(&settled).await;
+        let left_behind = match gathered.kept_until {
+            None => self.left_behind(&settled).await,
+            Some(_) => Vec::new(),
+        };
         let clean = gathered.teardown_errors.is_empty() && left_behind.is_empty();
         if !clean && gathered.verdict != Verdict::Interrupted {
             gathered.verdict = Verdict::SandboxFailed;
@@ -107,6 +113,7 @@ impl Once<'_> {
             more_artifacts,
             teardown_errors: gathered.teardown_errors,
             left_behind,
+            kept_until: gathered.kept_until.map(since_1970),
             mishaps: gathered.mishaps,
             events_not_shown: self.feed.not_shown() - not_shown_before,
         };
@@ -151,8 +158,13 @@ impl Once<'_> {
             Ok(report) => self.take_in(gathered, report, protocol_began),
             Err(error) => self.fail(gathered, &error),
         }
+        gathered.kept_until = self.keep_until();
+        let kept_until = gathered.kept_until;
         let tearing_down = async {
-            let teardown = environment.deallocate().await;
+            let teardown = match kept_until {
+                None => environment.deallocate().await,
+                Some(until) => environment.keep(until).await,
+            };
             let errors: Vec<String> = teardown.errors.iter().map(Error::chain).collect();
             match teardown.errors.into_iter().next() {
                 Some(first) => Err((first, errors)),
@@ -174,6 +186,12 @@ impl Once<'_> {
             let more = format!("{forgotten} more things went wrong in handlers");
             gathered.mishaps.push(more);
         }
+    }
+
+    /// Until when the machine stays; whoever interrupts a run wants nothing of it.
+    fn keep_until(&self) -> Option<SystemTime> {
+        let keep = self.keep.filter(|_| self.signals.exit_code().is_none())?;
+        SystemTime::now().checked_add(keep)
     }
 
     /// Hands every event of the environment to the screen.
@@ -279,6 +297,11 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+fn since_1970(time: SystemTime) -> f64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs_f64()
 }
 
 /// What `seectl ls` says of the run.

@@ -1,0 +1,186 @@
+//! What is left after a run, and who removes it: kept machines, dead runs, a lost terminal.
+
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use serde_json::json;
+
+use crate::exit;
+use crate::support::{Place, Running};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const RUN: [&str; 6] = [
+    "run",
+    "run.json",
+    "--sample",
+    "sample.sh",
+    "--output",
+    "json",
+];
+
+pub(crate) fn kept() {
+    let place = Place::new();
+    place.run_file(json!({}), exit(0));
+    let ended = place.output(["run", "run.json", "--sample", "sample.sh", "--keep", "1h"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(
+        ended.stdout.contains("--include-kept` removes it"),
+        "{}",
+        ended.stdout
+    );
+    let made = place.made();
+    assert!(made > 0);
+    let listed = place.output(["ls"]);
+    assert!(listed.stdout.contains("  kept for "), "{}", listed.stdout);
+    // Neither a collection nor the next run's takes it.
+    let ended = place.output(["gc"]);
+    assert!(ended.stdout.contains("to be kept for "), "{}", ended.stdout);
+    assert_eq!(place.output(RUN).code, Some(0));
+    assert_eq!(place.made(), made);
+
+    let listed = place.output(["ls", "--output", "json"]).json();
+    let identifier = listed[0]["identifier"].as_str().unwrap();
+    let ended = place.output(["gc", identifier, "--include-kept"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(place.made(), 0);
+}
+
+pub(crate) fn an_interrupted_run_keeps_nothing() {
+    let place = Place::new();
+    place.run_file(json!({}), json!({}));
+    let words = RUN.into_iter().chain(["--keep", "1h"]);
+    let running = Running::start(place.seectl(words));
+    running.wait_for("\"wait for sample_finished\"");
+    running.signal(rustix::process::Signal::TERM);
+    let ended = running.end();
+    assert_eq!(ended.code, Some(143), "{ended:?}");
+    assert_eq!(place.made(), 0);
+}
+
+/// Leaves a dead run, and says how much it made.
+fn dead(place: &Place) -> usize {
+    place.run_file(json!({}), json!({}));
+    let mut running = Running::start(place.seectl(RUN));
+    running.wait_for("\"wait for sample_finished\"");
+    let made = place.made();
+    running.child.kill().unwrap();
+    running.child.wait().unwrap();
+    assert!(made > 0);
+    assert_eq!(place.made(), made);
+    made
+}
+
+pub(crate) fn a_run_tidies_first() {
+    let place = Place::new();
+    let made = dead(&place);
+    place.run_file(json!({}), exit(0));
+    let untouched = place.output(RUN.into_iter().chain(["--no-gc"]));
+    assert_eq!(untouched.code, Some(0), "{untouched:?}");
+    assert_eq!(place.made(), made);
+    let ended = place.output(RUN);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(
+        ended.stdout.contains("removed first what dead runs left"),
+        "{}",
+        ended.stdout
+    );
+    assert_eq!(place.made(), 0);
+}
+
+pub(crate) fn what_cannot_be_removed_fails_no_run() {
+    let place = Place::new();
+    dead(&place);
+    let made = std::fs::read_dir(place.path().join("made")).unwrap();
+    let disk = made
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.to_str().unwrap().contains("disk-"))
+        .unwrap();
+    std::fs::rename(&disk, place.path().join("aside")).unwrap();
+    std::fs::create_dir(&disk).unwrap();
+    std::fs::write(disk.join("precious"), "x").unwrap();
+    place.run_file(json!({}), exit(0));
+    let ended = place.output(RUN);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(
+        ended.stdout.contains("`seectl gc` says why"),
+        "{}",
+        ended.stdout
+    );
+    assert!(disk.exists());
+}
+
+pub(crate) fn a_foreign_file() {
+    let place = Place::new();
+    place.run_file(json!({}), exit(0));
+    assert_eq!(place.output(RUN).code, Some(0));
+    let notes = place.path().join("home/.local/state/see/ledger/notes.txt");
+    std::fs::write(&notes, "mine").unwrap();
+    let ended = place.output(["gc"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(
+        ended.stdout.contains("notes.txt: no record, left alone"),
+        "{}",
+        ended.stdout
+    );
+    assert!(notes.exists());
+}
+
+/// A terminal: the side of its user, and the path of the side of its programs.
+fn terminal() -> (OwnedFd, std::path::PathBuf) {
+    let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&user).unwrap();
+    unlockpt(&user).unwrap();
+    let path = ptsname(&user, Vec::new()).unwrap();
+    (user, path.into_string().unwrap().into())
+}
+
+pub(crate) fn a_lost_terminal() {
+    let place = Place::new();
+    place.run_file(json!({}), json!({}));
+    let (user, path) = terminal();
+    let open = || -> Stdio {
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        rustix::fs::open(&path, flags, Mode::empty())
+            .unwrap()
+            .into()
+    };
+    let seectl = place.seectl(["run", "run.json", "--sample", "sample.sh"]);
+    let mut command = Command::new("setsid");
+    command
+        .args(["--ctty", "--wait"])
+        .arg(seectl.get_program())
+        .args(seectl.get_args())
+        .current_dir(place.path())
+        .stdin(open())
+        .stdout(open())
+        .stderr(open());
+    for (name, value) in seectl.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let mut child = command.spawn().unwrap();
+    // What a person would see of it must be taken, or the terminal is full one day.
+    let mut shown = [0; 4096];
+    let mut seen = String::new();
+    while !seen.contains("sample_finished") {
+        let read = rustix::io::read(&user, &mut shown).unwrap();
+        seen.push_str(&String::from_utf8_lossy(&shown[..read]));
+    }
+    assert!(place.made() > 0);
+    drop(user);
+    let end = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < end, "it does not notice");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert_eq!(status.code(), Some(129), "{status} {seen}");
+    assert_eq!(place.made(), 0);
+}
