@@ -500,7 +500,7 @@ async fn what_died_before_its_record_had_a_name_is_swept_away() {
     fs::write(&foreign, "mine").unwrap();
     let report = place.collect().await;
     // What is not ours is told, and is nothing that was left behind.
-    assert_eq!(report.foreign, [foreign.clone()]);
+    assert_eq!(report.foreign, std::slice::from_ref(&foreign));
     assert!(report.is_clean(), "{report:?}");
     assert!(foreign.exists());
     assert_eq!(place.records(), 1);

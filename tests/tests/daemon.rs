@@ -72,7 +72,11 @@ fn machines_outlive_a_killed_private_daemon_and_nothing_outlives_its_end() {
         all.any(|(_, line)| line.starts_with(program))
     };
     assert!(!runs(&daemon, "libvirtd"), "{:#?}", daemon.processes());
-    assert!(runs(&daemon, "/usr/bin/qemu-system"), "{:#?}", daemon.processes());
+    assert!(
+        runs(&daemon, "/usr/bin/qemu-system"),
+        "{:#?}",
+        daemon.processes()
+    );
     daemon.restart();
     assert_eq!(
         [daemon.objects("private"), daemon.objects("contained")].concat(),
