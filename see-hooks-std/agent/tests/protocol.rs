@@ -1,6 +1,7 @@
 //! The wire, by chance: what goes in comes out, and nothing else does any harm.
 
 use see_agent::protocol::*;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 /// Marsaglia's xorshift: enough chance for tests, the same every time.
@@ -62,8 +63,34 @@ impl Chance {
         }
     }
 
+    fn socket(&mut self) -> SocketAddr {
+        let ip: IpAddr = match self.flag() {
+            true => Ipv4Addr::from(self.next() as u32).into(),
+            false => Ipv6Addr::from(u128::from(self.next())).into(),
+        };
+        SocketAddr::new(ip, self.next() as u16)
+    }
+
+    fn target(&mut self) -> ProbeTarget {
+        match self.below(4) {
+            0 => ProbeTarget::Tcp(self.socket()),
+            1 => ProbeTarget::Udp(self.socket()),
+            2 => ProbeTarget::Ping(self.socket().ip()),
+            _ => ProbeTarget::Dns(self.socket(), self.text()),
+        }
+    }
+
+    fn finding(&mut self) -> Finding {
+        match self.below(4) {
+            0 => Finding::Silent,
+            1 => Finding::Answered(self.text()),
+            2 => Finding::Unreachable,
+            _ => Finding::Untried(self.text()),
+        }
+    }
+
     fn request(&mut self) -> Request {
-        match self.below(15) {
+        match self.below(16) {
             0 => Request::Hello {
                 version: self.next() as u16,
                 token: self.bytes(MAX_TOKEN),
@@ -94,6 +121,12 @@ impl Chance {
             11 => Request::Data(self.bytes(3000)),
             12 => Request::End,
             13 => Request::Credit(self.next() as u32),
+            14 => Request::Probe(Probe {
+                patience: Duration::from_millis(self.next() % 10_001),
+                targets: (0..self.below(MAX_TARGETS + 1))
+                    .map(|_| self.target())
+                    .collect(),
+            }),
             _ => Request::Cancel,
         }
     }
@@ -132,7 +165,7 @@ impl Chance {
     }
 
     fn reply(&mut self) -> Reply {
-        match self.below(14) {
+        match self.below(15) {
             0 => Reply::Welcome(self.info()),
             1 => Reply::Pong(self.info()),
             2 => Reply::Started {
@@ -173,6 +206,11 @@ impl Chance {
             }),
             11 => Reply::Done,
             12 => Reply::failed(FailureCode::from(self.next() as u16 % 20), self.text()),
+            13 => Reply::Probed(
+                (0..self.below(MAX_TARGETS + 1))
+                    .map(|_| self.finding())
+                    .collect(),
+            ),
             _ => Reply::Credit(self.next() as u32),
         }
     }
@@ -339,4 +377,41 @@ fn counts_beyond_the_bounds_are_refused_before_anything_is_made() {
         matches!(refused, Err(ProtocolError::OutOfRange { most: 1024, .. })),
         "{refused:?}"
     );
+    // A probe of u32::MAX targets, and as many findings.
+    let probe = Frame {
+        session: 1,
+        request: 1,
+        kind: 0x10,
+        body: [&[0; 4][..], &[0xFF; 4]].concat(),
+    };
+    let refused = Request::from_frame(probe);
+    assert!(
+        matches!(refused, Err(ProtocolError::OutOfRange { most: 128, .. })),
+        "{refused:?}"
+    );
+    let findings = Frame {
+        session: 1,
+        request: 1,
+        kind: 0x8F,
+        body: vec![0xFF; 4],
+    };
+    let refused = Reply::from_frame(findings);
+    assert!(
+        matches!(refused, Err(ProtocolError::OutOfRange { most: 128, .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn the_largest_probe_and_its_answer_fit_a_frame() {
+    let server = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), u16::MAX);
+    let target = ProbeTarget::Dns(server, "x".repeat(MAX_NAME));
+    let probe = Probe {
+        patience: MAX_PROBE_PATIENCE,
+        targets: vec![target; MAX_TARGETS],
+    };
+    assert!(Request::Probe(probe).into_frame(1, 1).is_ok());
+    let finding = Finding::Answered("x".repeat(4 * MAX_FINDING));
+    let answer = Reply::Probed(vec![finding; MAX_TARGETS]);
+    assert!(answer.into_frame(1, 1).is_ok());
 }

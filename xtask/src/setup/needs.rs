@@ -77,6 +77,8 @@ const NEEDS: &[Need] = &[
     need(Purpose::Everything, Sign::Program("dnsmasq"), ["dnsmasq-base", "dnsmasq", "dnsmasq", "dnsmasq", "dnsmasq"]),
     need(Purpose::Everything, Sign::Program("iptables"), ["iptables", "iptables-nft", "iptables", "iptables", "iptables"]),
     need(Purpose::Everything, Sign::Program("nft"), ["nftables", "nftables", "nftables", "nftables", "nftables"]),
+    need(Purpose::Everything, Sign::Program("ip"), ["iproute2", "iproute", "iproute2", "iproute2", "iproute2"]),
+    need(Purpose::Everything, Sign::Program("ping"), ["iputils-ping", "iputils", "iputils", "iputils", "iputils"]),
     need(Purpose::Bench, Sign::PythonVenv, ["python3-venv", "python3", "python", "python3", "python3"]),
 ];
 

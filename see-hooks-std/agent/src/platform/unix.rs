@@ -4,6 +4,7 @@ use crate::protocol::Exit;
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -103,6 +104,31 @@ pub(crate) fn set_clock(unix_seconds: u64) -> Option<Command> {
     let mut command = Command::new("date");
     command.arg("-u").arg("-s").arg(format!("@{unix_seconds}"));
     cfg!(target_os = "linux").then_some(command)
+}
+
+/// The command that adds (`add`) or takes away (`del`) a default route for IPv4; iproute2's and busybox's
+/// `ip` both understand it.
+pub(crate) fn change_default_route(
+    how: &str,
+    gateway: Ipv4Addr,
+    interface: &str,
+) -> Option<Command> {
+    let mut command = Command::new("ip");
+    let gateway = gateway.to_string();
+    command.args(["route", how, "default", "via", &gateway, "dev", interface]);
+    cfg!(target_os = "linux").then_some(command)
+}
+
+/// The commands that send echo requests, the usual one first; iputils' and busybox's options are the same.
+/// A group is given a second request, so that the first one's answers are all heard.
+pub(crate) fn pings(address: &str, seconds: u64, group: bool) -> Vec<Command> {
+    let (seconds, count) = (seconds.to_string(), if group { "2" } else { "1" });
+    let arguments = ["-c", count, "-W", &seconds, address];
+    let mut usual = Command::new("ping");
+    usual.args(arguments);
+    let mut busybox = Command::new("busybox");
+    busybox.arg("ping").args(arguments);
+    vec![usual, busybox]
 }
 
 /// The machine's name.

@@ -4,6 +4,7 @@ use crate::protocol::Exit;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::windows::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
@@ -70,6 +71,23 @@ pub(crate) fn exit_of(status: ExitStatus) -> Exit {
 /// There is no command that sets the clock from a number.
 pub(crate) fn set_clock(_unix_seconds: u64) -> Option<Command> {
     None
+}
+
+/// A guest without a default route stays without.
+pub(crate) fn change_default_route(
+    _how: &str,
+    _gateway: Ipv4Addr,
+    _interface: &str,
+) -> Option<Command> {
+    None
+}
+
+/// The command that sends echo requests; it counts its time in milliseconds.
+pub(crate) fn pings(address: &str, seconds: u64, _group: bool) -> Vec<Command> {
+    let mut command = Command::new("ping");
+    let milliseconds = (seconds * 1000).to_string();
+    command.args(["-n", "1", "-w", &milliseconds, address]);
+    vec![command]
 }
 
 /// The machine's name.

@@ -100,12 +100,12 @@ pub struct Process {
 
 impl Info {
     pub(super) fn write(&self, w: &mut FieldWriter) -> Vec<u8> {
-        w.bytes(cut(&self.agent))
+        w.bytes(cut(&self.agent, MAX_MESSAGE))
             .u16(self.protocol)
-            .bytes(cut(&self.system))
-            .bytes(cut(&self.release))
-            .bytes(cut(&self.architecture))
-            .bytes(cut(&self.hostname))
+            .bytes(cut(&self.system, MAX_MESSAGE))
+            .bytes(cut(&self.release, MAX_MESSAGE))
+            .bytes(cut(&self.architecture, MAX_MESSAGE))
+            .bytes(cut(&self.hostname, MAX_MESSAGE))
             .bytes(&self.folder)
             .u64(self.instance)
             .u64(self.unix_milliseconds)
@@ -203,7 +203,7 @@ impl Process {
     }
 }
 
-/// The start of a text that fits a message; cut within a character, the reader replaces the rest.
-pub(super) fn cut(text: &str) -> &[u8] {
-    &text.as_bytes()[..text.len().min(MAX_MESSAGE)]
+/// The start of a text that fits; cut within a character, the reader replaces the rest.
+pub(super) fn cut(text: &str, most: usize) -> &[u8] {
+    &text.as_bytes()[..text.len().min(most)]
 }

@@ -25,6 +25,7 @@ mod error;
 mod field;
 mod frame;
 mod guest;
+mod probe;
 mod reply;
 mod request;
 
@@ -32,6 +33,7 @@ pub use checksum::crc32;
 pub use error::ProtocolError;
 pub use frame::{Decoder, Frame};
 pub use guest::{Exit, Info, JobState, MAX_MESSAGE, Outcome, Process, Stream};
+pub use probe::{Finding, MAX_FINDING, MAX_PROBE_PATIENCE, MAX_TARGETS, Probe, ProbeTarget};
 pub use reply::{FailureCode, Reply};
 pub use request::{MAX_ARGUMENTS, MAX_DEADLINE, Placement, Program, Request, Run, Upload};
 

@@ -2,6 +2,7 @@
 
 use super::field::{FieldReader, FieldWriter};
 use super::guest::{Info, JobState, MAX_MESSAGE, Outcome, Process, Stream, cut};
+use super::probe::{Finding, MAX_TARGETS};
 use super::{Frame, MAX_BODY, ProtocolError};
 
 /// A message from the agent to the host.
@@ -60,6 +61,8 @@ pub enum Reply {
         /// What happened, for people; at most [`MAX_MESSAGE`] bytes.
         message: String,
     },
+    /// What came of each target of a probe, in its order. The last answer.
+    Probed(Vec<Finding>),
     /// This much of a stream's cost was dealt with.
     Credit(u32),
 }
@@ -145,6 +148,7 @@ mod kind {
     pub(super) const DONE: u8 = 0x8C;
     pub(super) const FAILED: u8 = 0x8D;
     pub(super) const CREDIT: u8 = 0x8E;
+    pub(super) const PROBED: u8 = 0x8F;
 }
 
 impl Reply {
@@ -195,8 +199,17 @@ impl Reply {
             Self::Done => (kind::DONE, Vec::new()),
             Self::Failed { code, message } => (
                 kind::FAILED,
-                w.u16(code.into()).bytes(cut(&message)).finish(),
+                w.u16(code.into())
+                    .bytes(cut(&message, MAX_MESSAGE))
+                    .finish(),
             ),
+            Self::Probed(findings) => {
+                w.u32(u32::try_from(findings.len()).unwrap_or(u32::MAX));
+                for finding in &findings {
+                    finding.write(&mut w);
+                }
+                (kind::PROBED, w.finish())
+            }
             Self::Credit(amount) => (kind::CREDIT, w.u32(amount).finish()),
         };
         if body.len() > MAX_BODY {
@@ -265,6 +278,11 @@ impl Reply {
                 code: r.u16()?.into(),
                 message: r.text("the message's length", MAX_MESSAGE)?,
             },
+            kind::PROBED => {
+                let count = r.count("the number of findings", MAX_TARGETS)?;
+                let findings: Result<_, _> = (0..count).map(|_| Finding::read(&mut r)).collect();
+                Self::Probed(findings?)
+            }
             kind::CREDIT => Self::Credit(r.u32()?),
             other => return Err(ProtocolError::UnknownKind(other)),
         };

@@ -1,6 +1,7 @@
 //! What the host sends.
 
 use super::field::{FieldReader, FieldWriter, check};
+use super::probe::Probe;
 use super::{Frame, HEADER, MAX_BODY, MAX_NAME, MAX_TOKEN, ProtocolError, Stream};
 use std::time::Duration;
 
@@ -75,6 +76,9 @@ pub enum Request {
         /// The number from [`Reply::Started`](super::Reply::Started).
         job: u32,
     },
+    /// Tries what is to be closed to the guest. Answered by [`Reply::Probed`](super::Reply::Probed).
+    /// One at a time for each agent.
+    Probe(Probe),
     /// The next bytes of an upload or of a program's input.
     Data(Vec<u8>),
     /// The upload or the input is complete.
@@ -153,6 +157,7 @@ mod kind {
     pub(super) const END: u8 = 0x0D;
     pub(super) const CREDIT: u8 = 0x0E;
     pub(super) const CANCEL: u8 = 0x0F;
+    pub(super) const PROBE: u8 = 0x10;
 }
 
 impl Request {
@@ -191,6 +196,10 @@ impl Request {
                 w.u32(job).u64(stdout_from).u64(stderr_from).finish(),
             ),
             Self::Kill { job } => (kind::KILL, w.u32(job).finish()),
+            Self::Probe(probe) => {
+                probe.write(&mut w);
+                (kind::PROBE, w.finish())
+            }
             Self::Data(bytes) => (kind::DATA, bytes),
             Self::End => (kind::END, Vec::new()),
             Self::Credit(amount) => (kind::CREDIT, w.u32(amount).finish()),
@@ -242,6 +251,7 @@ impl Request {
                 stderr_from: r.u64()?,
             },
             kind::KILL => Self::Kill { job: r.u32()? },
+            kind::PROBE => Self::Probe(Probe::read(&mut r)?),
             kind::END => Self::End,
             kind::CREDIT => Self::Credit(r.u32()?),
             kind::CANCEL => Self::Cancel,

@@ -9,7 +9,7 @@ use crate::protocol::{Info, VERSION};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -71,6 +71,8 @@ pub struct Agent {
     pub(super) limits: Limits,
     /// How many outputs and inputs of programs threads are busy with.
     pub(super) pipes: Arc<AtomicUsize>,
+    /// Whether a probe is under way.
+    pub(super) probing: AtomicBool,
     token: Mutex<Option<Token>>,
     instance: u64,
 }
@@ -88,6 +90,7 @@ impl Agent {
             killer: Killer::default(),
             limits: settings.limits,
             pipes: Arc::new(AtomicUsize::new(0)),
+            probing: AtomicBool::new(false),
             token: Mutex::new(settings.token),
             // The standard library's hash maps are keyed at random: its only source of chance.
             instance: RandomState::new().build_hasher().finish(),

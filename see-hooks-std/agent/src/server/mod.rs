@@ -13,6 +13,7 @@ mod job;
 mod kill;
 mod link;
 mod outbox;
+mod probe;
 mod process;
 mod program;
 mod session;

@@ -4,7 +4,7 @@ use super::folder::io_failure;
 use super::outbox::Outbox;
 use super::program::{self, PipeCount, Sink};
 use super::stream::{Incoming, Room, StreamPair};
-use super::{Agent, download, job, lock, process, start_thread};
+use super::{Agent, download, job, lock, probe, process, start_thread};
 use crate::platform;
 use crate::protocol::{
     FailureCode, MAX_BODY, MAX_REQUESTS, Placement, Reply, Request, Run, SAMPLE_PLACEHOLDER,
@@ -165,6 +165,7 @@ impl Answer<'_> {
                 self.send_written(&job, Stream::Stderr, stderr_from)?;
                 Ok(Reply::Job(state))
             }
+            Request::Probe(wanted) => probe::probe(self, &agent.probing, &wanted),
             Request::Kill { job } => {
                 if agent.jobs.find(job)?.kill() {
                     Ok(Reply::Done)
@@ -178,6 +179,11 @@ impl Answer<'_> {
                 Err(Reply::failed(FailureCode::BadRequest, message))
             }
         }
+    }
+
+    /// Whether the host has given the request up.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.streams.is_cancelled()
     }
 
     /// Sends a frame of a stream once the host has room for it; `length` is that of its body.
