@@ -13,6 +13,7 @@ mod error;
 mod execution;
 mod files;
 mod link;
+mod probe;
 mod route;
 
 pub use error::ClientError;

@@ -174,6 +174,7 @@ pub(super) fn ends(reply: &Reply) -> bool {
             | Reply::End { .. }
             | Reply::Job(_)
             | Reply::Done
+            | Reply::Probed(_)
             | Reply::Failed { .. }
     )
 }
