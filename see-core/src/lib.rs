@@ -16,6 +16,7 @@ mod context;
 mod environment;
 mod error;
 mod event;
+mod fault;
 mod hook;
 mod host;
 mod identifier;

@@ -4,31 +4,50 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::fault::{Faults, Point};
 use crate::{Error, Result};
 
 /// The asking side: whoever holds it can stop the work.
 #[derive(Debug, Clone)]
-pub struct Stop(Arc<watch::Sender<bool>>);
+pub struct Stop {
+    asked: Arc<watch::Sender<bool>>,
+    faults: Faults,
+}
 
 impl Stop {
     /// A stop that nobody has asked for yet.
     pub fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(false)))
+        Self {
+            asked: Arc::new(watch::Sender::new(false)),
+            faults: Faults::default(),
+        }
+    }
+
+    /// The same stop, whose tokens pass these faults at each look.
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_faults(&self, faults: Faults) -> Self {
+        Self {
+            asked: Arc::clone(&self.asked),
+            faults,
+        }
     }
 
     /// Asks for it. Asking twice is harmless.
     pub fn stop(&self) {
-        self.0.send_replace(true);
+        self.asked.send_replace(true);
     }
 
     /// Whether it was asked for.
     pub fn is_stopped(&self) -> bool {
-        *self.0.borrow()
+        *self.asked.borrow()
     }
 
     /// The side that the work looks at.
     pub fn token(&self) -> StopToken {
-        StopToken(self.0.subscribe())
+        StopToken {
+            asked: self.asked.subscribe(),
+            faults: self.faults.clone(),
+        }
     }
 }
 
@@ -42,18 +61,23 @@ impl Default for Stop {
 ///
 /// A token whose [`Stop`] is gone reads as stopped: nobody is left who wants the result.
 #[derive(Debug, Clone)]
-pub struct StopToken(watch::Receiver<bool>);
+pub struct StopToken {
+    asked: watch::Receiver<bool>,
+    faults: Faults,
+}
 
 impl StopToken {
     /// Whether the stop was asked for.
     pub fn is_stopped(&self) -> bool {
-        *self.0.borrow() || self.0.has_changed().is_err()
+        self.look();
+        *self.asked.borrow() || self.asked.has_changed().is_err()
     }
 
     /// Waits until it is asked for.
     pub async fn stopped(&self) {
+        self.look();
         // An error means that the asking side is gone, which is a stop as well.
-        let _ = self.0.clone().wait_for(|stopped| *stopped).await;
+        let _ = self.asked.clone().wait_for(|stopped| *stopped).await;
     }
 
     /// Between two steps: goes on, or ends the work.
@@ -79,5 +103,10 @@ impl StopToken {
             () = self.stopped() => Err(Error::stopped(operation)),
             done = work => Ok(done),
         }
+    }
+
+    fn look(&self) {
+        // A look cannot fail: its faults are a stop or a panic.
+        let _ = self.faults.reach(Point::Look);
     }
 }

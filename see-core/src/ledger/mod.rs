@@ -47,15 +47,22 @@ pub use record::Record;
 pub use resource::{Details, Resource};
 pub use store::Ledger;
 
+use crate::bus::panic_message;
+use crate::fault::pass_on;
 use crate::{Error, ErrorKind, Result};
 
 /// Runs work that waits for the disk on a thread for it; the work ends even when the future does not.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| {
-            Err(Error::new(ErrorKind::Internal, "work on the ledger panicked").caused_by(error))
-        })
+    let failed = match tokio::task::spawn_blocking(work).await {
+        Ok(done) => return done,
+        Err(failed) => failed,
+    };
+    let what = match failed.try_into_panic() {
+        Ok(panic) => panic_message(&*pass_on(panic)),
+        Err(cancelled) => cancelled.to_string(),
+    };
+    let message = format!("work on the ledger did not end by itself: {what}");
+    Err(Error::new(ErrorKind::Internal, message))
 }

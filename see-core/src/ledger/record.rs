@@ -13,6 +13,7 @@ use super::entry::Entry;
 use super::folder::{Folder, record_name};
 use super::journal::{Header, INTENT_LIMIT, Journal, Line, RECORD_LIMIT, broken, encode};
 use super::resource::Resource;
+use crate::fault::{Faults, Point};
 use crate::{Error, ErrorKind, Identifier, Result};
 
 /// The record of an environment that is alive: as long as one of its clones or entries exists and it
@@ -31,6 +32,7 @@ pub struct Record {
 pub(super) struct Shared {
     folder: Arc<Folder>,
     identifier: Identifier,
+    faults: Faults,
     state: Mutex<State>,
 }
 
@@ -78,6 +80,7 @@ impl Record {
         &self,
         resources: impl IntoIterator<Item = Resource>,
     ) -> Result<Vec<Entry>> {
+        self.shared.faults.reach(Point::Intend)?;
         let mut resources: Vec<Resource> = resources.into_iter().collect();
         for resource in &mut resources {
             resource.check()?;
@@ -184,7 +187,7 @@ impl Record {
     }
 
     /// Makes the record of a new environment.
-    pub(super) fn begin(folder: Arc<Folder>, header: Header) -> Result<Self> {
+    pub(super) fn begin(folder: Arc<Folder>, header: Header, faults: Faults) -> Result<Self> {
         // Each round loses only to a collector that took the file between its creation and its lock.
         for _ in 0..64 {
             let (name, file) = folder.create_unpublished(header.identifier)?;
@@ -200,7 +203,8 @@ impl Record {
             }
             if folder.publish(&name, header.identifier)? {
                 let end = bytes.len() as u64;
-                return Ok(Self::new(folder, file, Journal::new(header), end, false));
+                let journal = Journal::new(header);
+                return Ok(Self::new(folder, faults, file, journal, end, false));
             }
         }
         Err(Error::new(
@@ -217,7 +221,14 @@ impl Record {
         mut file: File,
     ) -> Result<Self> {
         let (journal, end, torn) = read(&mut file, identifier)?;
-        Ok(Self::new(folder, file, journal, end, torn))
+        Ok(Self::new(
+            folder,
+            Faults::default(),
+            file,
+            journal,
+            end,
+            torn,
+        ))
     }
 
     pub(super) fn journal(&self) -> Journal {
@@ -226,14 +237,27 @@ impl Record {
 
     /// Appends progress on an entry. `sync` where a loss would matter.
     pub(super) fn progress(&self, line: Line, sync: bool) -> Result<()> {
+        let point = match line {
+            Line::Gone { .. } => Point::Gone,
+            _ => Point::Created,
+        };
+        self.shared.faults.reach(point)?;
         self.shared.state().append(vec![line], RECORD_LIMIT, sync)
     }
 
-    fn new(folder: Arc<Folder>, file: File, journal: Journal, end: u64, torn: bool) -> Self {
+    fn new(
+        folder: Arc<Folder>,
+        faults: Faults,
+        file: File,
+        journal: Journal,
+        end: u64,
+        torn: bool,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 folder,
                 identifier: journal.header.identifier,
+                faults,
                 state: Mutex::new(State {
                     file: Some(file),
                     end,

@@ -10,6 +10,7 @@ use super::folder::{Folder, Name, record_name};
 use super::journal::{Header, VERSION};
 use super::record::{Record, milliseconds};
 use super::{blocking, process, root};
+use crate::fault::Faults;
 use crate::{Error, Identifier, Result};
 
 /// How long a collection waits for somebody who only looks at a record.
@@ -21,6 +22,8 @@ const LOOK: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Ledger {
     pub(super) folder: Arc<Folder>,
+    /// What goes wrong in the records that are begun here.
+    pub(super) faults: Faults,
 }
 
 /// What trying to take a record's lock came to.
@@ -63,7 +66,17 @@ impl Ledger {
     pub fn open_blocking(root: impl AsRef<Path>) -> Result<Self> {
         Ok(Self {
             folder: Arc::new(Folder::open(root.as_ref())?),
+            faults: Faults::default(),
         })
+    }
+
+    /// The same ledger, in whose new records these faults happen.
+    #[cfg(feature = "testing")]
+    pub(crate) fn with_faults(&self, faults: Faults) -> Self {
+        Self {
+            folder: Arc::clone(&self.folder),
+            faults,
+        }
     }
 
     /// The folder that the records lie in.
@@ -100,7 +113,7 @@ impl Ledger {
             boot: process::boot(),
             note: note.into(),
         };
-        Record::begin(self.folder.clone(), header)
+        Record::begin(self.folder.clone(), header, self.faults.clone())
     }
 
     /// Tries to become the only one who may change the record.

@@ -151,6 +151,7 @@ impl Backend for FakeBackend {
                 usage: Usage::default(),
                 dial: None,
                 made: Vec::new(),
+                released: false,
             }),
         }));
         let sandbox = FakeSandbox {
@@ -188,6 +189,7 @@ struct World {
     usage: Usage,
     dial: Option<Dial>,
     made: Vec<Entry>,
+    released: bool,
 }
 
 impl std::fmt::Debug for FakeControl {
@@ -301,6 +303,7 @@ impl FakeSandbox {
             .collect();
         let entries = allocation.record.intend(resources?).await?;
         for (step, entry) in FaultAt::ALLOCATION.into_iter().zip(entries) {
+            allocation.stop.check("allocate")?;
             self.control.step(step, Some(&allocation.stop)).await?;
             entry.create_folder().await?;
             lock(&self.control.0.world).made.push(entry);
@@ -339,6 +342,9 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn start(&self) -> Result<()> {
+        if lock(&self.control.0.world).released {
+            return Err(Error::new(ErrorKind::NotFound, "the machine was released"));
+        }
         self.change(FaultAt::Start, SandboxState::Running).await
     }
 
@@ -395,6 +401,7 @@ impl Sandbox for FakeSandbox {
     async fn release(&self) -> Result<()> {
         let _queue = self.commands.lock().await;
         self.control.step(FaultAt::Release, None).await?;
+        lock(&self.control.0.world).released = true;
         self.control.turn_to(SandboxState::Shutoff);
         self.remove().await
     }

@@ -1,5 +1,10 @@
-//! For tests: a backend without a hypervisor that fails or stalls wherever it is told to.
+//! For tests: the suite that every backend passes, and a backend without a hypervisor that fails or stalls
+//! wherever it is told to.
 
+pub mod conformance;
 mod fake;
+mod faults;
+
+pub(crate) use faults::{Act, Faults, Injected, pass_on};
 
 pub use fake::{FakeBackend, FakeConfiguration, FakeControl, Fault, FaultAt};

@@ -1,0 +1,230 @@
+//! Where a candidate is tried: a ledger of its own, a host, and the eye for what is left.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::candidate::Candidate;
+use super::report::{Outcome, Stumble, ensure};
+use crate::config::{Configuration, HooksSection};
+use crate::ledger::{Collectors, Ledger, Record, Resource};
+use crate::shared::died;
+use crate::testing::{Faults, Injected};
+use crate::{
+    AllocateOptions, Allocation, Environment, Error, Host, Identifier, Prepared, PreparedBackend,
+    Registries, Result, Sandbox, SandboxState, Stop,
+};
+
+/// How often something is looked at that is waited for.
+const POLL: Duration = Duration::from_millis(10);
+
+pub(super) struct Bench {
+    pub(super) candidate: Arc<dyn Candidate>,
+    pub(super) ledger: Ledger,
+    pub(super) collectors: Collectors,
+    pub(super) host: Host,
+    folder: PathBuf,
+}
+
+/// One allocation without a host.
+pub(super) struct Attempt {
+    pub(super) identifier: Identifier,
+    pub(super) record: Record,
+    pub(super) outcome: Result<Arc<dyn Sandbox>>,
+    /// As long as it lives, the allocation's token does not read as stopped.
+    _stop: Stop,
+}
+
+impl Bench {
+    pub(super) fn new(candidate: Arc<dyn Candidate>) -> Outcome<Self> {
+        let folder = std::env::temp_dir().join(format!("see-conformance-{}", Identifier::random()));
+        let ledger = Ledger::open_blocking(&folder)?;
+        let registries = candidate.registries()?;
+        Ok(Self {
+            collectors: registries.collectors.clone(),
+            host: Host::new(registries, ledger.clone())?,
+            candidate,
+            ledger,
+            folder,
+        })
+    }
+
+    /// Waits for the environments that a check dropped, and removes the ledger, which must be empty.
+    pub(super) async fn finish(self: Arc<Self>) -> Outcome<()> {
+        let Some(bench) = Arc::into_inner(self) else {
+            return Err(Stumble::Failed("a task of the check still runs".to_owned()));
+        };
+        bench.host.finish(bench.candidate.patience()).await?;
+        let left = bench.ledger.list().await?;
+        let removed = std::fs::remove_dir_all(&bench.folder);
+        ensure(left.is_empty(), || {
+            format!("{} records are left in the ledger", left.len())
+        })?;
+        removed.map_err(|error| Error::io("the ledger's folder cannot be removed", error))?;
+        Ok(())
+    }
+
+    pub(super) fn registries(&self) -> &Registries {
+        self.host.registries()
+    }
+
+    /// Waits for a step, up to the candidate's patience.
+    pub(super) async fn within<T>(
+        &self,
+        what: impl std::fmt::Display,
+        step: impl Future<Output = T>,
+    ) -> Outcome<T> {
+        let patience = self.candidate.patience();
+        tokio::time::timeout(patience, step)
+            .await
+            .map_err(|_| Stumble::Failed(format!("{what} did not end within {patience:.0?}")))
+    }
+
+    /// Waits until something holds, up to the candidate's patience.
+    pub(super) async fn until<F, Fut>(&self, mut holds: F) -> bool
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = bool>,
+    {
+        let deadline = Instant::now() + self.candidate.patience();
+        while !holds().await {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        true
+    }
+
+    pub(super) fn context(&self) -> Configuration {
+        Configuration::from_json(self.candidate.context())
+    }
+
+    async fn backend(&self) -> Result<PreparedBackend> {
+        let registries = self.registries();
+        let context = self.context();
+        registries
+            .backends
+            .prepare(&context, &registries.images)
+            .await
+    }
+
+    pub(super) async fn prepared(&self) -> Outcome<Prepared> {
+        let (context, hooks) = (self.context(), HooksSection::default());
+        let prepared = self.host.prepare(&context, &hooks);
+        Ok(self.within("prepare", prepared).await??)
+    }
+
+    /// An environment of the host, as users get it.
+    pub(super) async fn environment(&self) -> Outcome<Environment> {
+        let prepared = self.prepared().await?;
+        let allocation = self
+            .host
+            .allocate(prepared, AllocateOptions::default(), Stop::new());
+        Ok(self.within("allocate", allocation).await??)
+    }
+
+    /// Ends an environment, which must leave nothing.
+    pub(super) async fn end(&self, environment: Environment) -> Outcome<()> {
+        let identifier = environment.identifier();
+        let teardown = self.within("deallocate", environment.deallocate()).await?;
+        if let Some(error) = teardown.errors.first() {
+            return Err(Stumble::Failed(error.chain()).during("deallocate"));
+        }
+        self.nothing_left(identifier).await
+    }
+
+    /// Allocates without a host, with these faults on the way.
+    pub(super) async fn attempt(
+        &self,
+        identifier: Identifier,
+        stop: Stop,
+        faults: &Faults,
+    ) -> Outcome<Attempt> {
+        let backend = self.within("prepare", self.backend()).await??;
+        let ledger = self.ledger.with_faults(faults.clone());
+        let record = ledger.begin(identifier, "conformance").await?;
+        let allocation = Allocation {
+            identifier,
+            record: record.clone(),
+            stop: stop.with_faults(faults.clone()).token(),
+        };
+        let work = tokio::spawn(async move { backend.allocate(&allocation).await });
+        let outcome = match self.within("allocate", work).await? {
+            Ok(outcome) => outcome,
+            Err(failed) => Err(match failed.try_into_panic() {
+                Ok(panic) if panic.is::<Injected>() => Error::stopped("the injected panic"),
+                Ok(panic) => {
+                    let message = crate::bus::panic_message(&*panic);
+                    return Err(Stumble::Failed(format!("the backend panicked: {message}")));
+                }
+                Err(failed) => died(failed),
+            }),
+        };
+        Ok(Attempt {
+            identifier,
+            record,
+            outcome,
+            _stop: stop,
+        })
+    }
+
+    /// A whole sandbox, allocated without a host and without faults.
+    pub(super) async fn whole(&self) -> Outcome<(Arc<dyn Sandbox>, Attempt)> {
+        let identifier = Identifier::random();
+        let mut attempt = self
+            .attempt(identifier, Stop::new(), &Faults::default())
+            .await?;
+        let sandbox = std::mem::replace(&mut attempt.outcome, Err(Error::stopped("taken")))?;
+        Ok((sandbox, attempt))
+    }
+
+    /// The host's last step: removes what the record still names, and looks whether all of it is gone.
+    pub(super) async fn settle(&self, record: &Record) -> Outcome<()> {
+        let outcomes = record
+            .collect(&self.collectors, self.candidate.patience())
+            .await?;
+        let left = record.close().await?;
+        let stuck: Vec<String> = outcomes
+            .iter()
+            .filter(|(_, outcome)| !outcome.is_gone())
+            .map(|(resource, outcome)| format!("{}: {outcome:?}", named(resource)))
+            .collect();
+        ensure(left.is_empty(), || {
+            format!("the ledger still holds {}", stuck.join(", "))
+        })?;
+        self.nothing_left(record.identifier()).await
+    }
+
+    pub(super) async fn nothing_left(&self, identifier: Identifier) -> Outcome<()> {
+        let remains = self.candidate.remains(identifier);
+        let remains = self.within("the look for remains", remains).await?;
+        ensure(remains.is_empty(), || {
+            format!("left behind: {}", remains.join(", "))
+        })
+    }
+}
+
+impl Attempt {
+    /// Releases what was made, if anything was, and looks whether all of it is gone.
+    pub(super) async fn end(self, bench: &Bench) -> Outcome<()> {
+        if let Ok(sandbox) = &self.outcome {
+            bench.within("release", sandbox.release()).await??;
+        }
+        bench.settle(&self.record).await
+    }
+}
+
+/// What kind of thing, and its name.
+pub(super) fn named(resource: &Resource) -> String {
+    format!("{} {:?}", resource.kind, resource.name)
+}
+
+/// The machine's state, which must be one of these.
+pub(super) async fn stands(sandbox: &dyn Sandbox, wanted: SandboxState) -> Outcome<()> {
+    let state = sandbox.state().await?;
+    ensure(state == wanted, || {
+        format!("the machine is {state}, it should be {wanted}")
+    })
+}

@@ -1,0 +1,283 @@
+//! A backend around the fake that is wrong in one way.
+
+use std::any::Any;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use see_core::config::Configuration;
+use see_core::ledger::{Collectors, Entry, Resource};
+use see_core::testing::{FakeBackend, FakeConfiguration};
+use see_core::{
+    Address, Allocation, Backend, Error, ErrorKind, GuestChannel, Identifier, Picture, Preparation,
+    Result, Sandbox, SandboxChange, SandboxState, Screenshot, Stop,
+};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Flaw {
+    /// It makes a folder that it removes at the release, and writes it down nowhere.
+    UnwrittenFolder,
+    /// It makes a folder that it never removes.
+    LeakedFolder,
+    /// It never looks at its stop.
+    BlindToStop,
+    /// It looks at its stop, and goes on.
+    DefiesStop,
+    /// Where a folder has the name that it wants, it takes that.
+    TakesDirtyFolder,
+    /// All its machines have the same folder.
+    SharedFolder,
+    /// It makes something that nobody knows how to collect.
+    UnknownKind,
+    /// It claims pictures, and takes none.
+    LiesAboutPictures,
+    /// It claims pictures once it runs.
+    NewClaims,
+    /// Its machine always seems to run.
+    AlwaysRuns,
+    /// It says that it suspends, and does not.
+    FalseSuspend,
+    /// It tells its watchers nothing.
+    Silent,
+    /// Its guest never obeys.
+    Deaf,
+    /// The second release panics.
+    SecondReleasePanics,
+    /// The first release never ends.
+    EndlessRelease,
+    /// A release that failed fails for ever.
+    ReleaseGivesUp,
+    /// It can be started after its release.
+    Undead,
+    /// It cannot release a machine that is off.
+    ReleasesOnlyTheLiving,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct FlawedConfiguration {
+    folder: PathBuf,
+    flaw: Flaw,
+}
+
+#[derive(Debug)]
+pub(crate) struct Flawed(FlawedConfiguration);
+
+#[async_trait]
+impl Backend for Flawed {
+    const NAME: &'static str = "flawed";
+    type Configuration = FlawedConfiguration;
+
+    async fn prepare(
+        configuration: FlawedConfiguration,
+        _preparation: &Preparation<'_>,
+    ) -> Result<Self> {
+        Ok(Self(configuration))
+    }
+
+    async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+        let FlawedConfiguration { folder, flaw } = &self.0;
+        let extra = folder.join(format!("extra-{}", allocation.identifier));
+        let mut entry = None;
+        match flaw {
+            Flaw::UnwrittenFolder | Flaw::LeakedFolder => {
+                std::fs::create_dir(&extra).expect("the folder is writable");
+            }
+            Flaw::TakesDirtyFolder if !extra.exists() => {
+                let name = extra.file_name().unwrap_or_default();
+                let resource = Resource::folder(folder, Path::new(name))?;
+                let made = allocation.record.intend_one(resource).await?;
+                made.create_folder().await?;
+                entry = Some(made);
+            }
+            Flaw::SharedFolder => std::fs::create_dir(folder.join("shared"))
+                .map_err(|error| Error::io("the shared folder cannot be made", error))?,
+            Flaw::UnknownKind => {
+                let resource = Resource::new("mystery", "a thing", "somewhere");
+                entry = Some(allocation.record.intend_one(resource).await?);
+            }
+            _ => {}
+        }
+        let never = Stop::new();
+        let mut allocation = allocation.clone();
+        if *flaw == Flaw::DefiesStop {
+            let _ = allocation.stop.is_stopped();
+        }
+        if matches!(flaw, Flaw::BlindToStop | Flaw::DefiesStop) {
+            allocation.stop = never.token();
+        }
+        let mut inner = FakeConfiguration::new(folder);
+        inner.deaf = *flaw == Flaw::Deaf;
+        let made = FakeBackend::new(inner).allocate(&allocation).await;
+        if made.is_err() && *flaw == Flaw::SharedFolder {
+            let _ = std::fs::remove_dir(folder.join("shared"));
+        }
+        Ok(Arc::new(Wrong {
+            inner: made?,
+            flaw: *flaw,
+            extra,
+            entry: tokio::sync::Mutex::new(entry),
+            released: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            started: AtomicBool::new(false),
+            mute: Mutex::default(),
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct Wrong {
+    inner: Arc<dyn Sandbox>,
+    flaw: Flaw,
+    extra: PathBuf,
+    entry: tokio::sync::Mutex<Option<Entry>>,
+    released: AtomicBool,
+    failed: AtomicBool,
+    started: AtomicBool,
+    /// The ends of watchers that stay open as long as the machine, and on which nothing ever comes.
+    mute: Mutex<Vec<mpsc::Sender<SandboxChange>>>,
+}
+
+#[async_trait]
+impl Sandbox for Wrong {
+    fn identifier(&self) -> Identifier {
+        self.inner.identifier()
+    }
+
+    async fn state(&self) -> Result<SandboxState> {
+        match self.flaw {
+            Flaw::AlwaysRuns => Ok(SandboxState::Running),
+            _ => self.inner.state().await,
+        }
+    }
+
+    async fn start(&self) -> Result<()> {
+        self.started.store(true, Ordering::SeqCst);
+        match self.flaw {
+            Flaw::Undead if self.released.load(Ordering::SeqCst) => Ok(()),
+            _ => self.inner.start().await,
+        }
+    }
+
+    async fn destroy(&self) -> Result<()> {
+        self.inner.destroy().await
+    }
+
+    async fn suspend(&self) -> Result<()> {
+        match self.flaw {
+            Flaw::FalseSuspend => Ok(()),
+            _ => self.inner.suspend().await,
+        }
+    }
+
+    async fn resume(&self) -> Result<()> {
+        self.inner.resume().await
+    }
+
+    async fn shutdown(&self) -> Result<()> {
+        self.inner.shutdown().await
+    }
+
+    async fn reboot(&self) -> Result<()> {
+        self.inner.reboot().await
+    }
+
+    async fn addresses(&self) -> Result<Vec<Address>> {
+        self.inner.addresses().await
+    }
+
+    fn has_network(&self) -> bool {
+        self.inner.has_network()
+    }
+
+    fn watch(&self) -> mpsc::Receiver<SandboxChange> {
+        if self.flaw != Flaw::Silent {
+            return self.inner.watch();
+        }
+        let (sender, receiver) = mpsc::channel(1);
+        self.mute.lock().expect("no holder panics").push(sender);
+        receiver
+    }
+
+    async fn release(&self) -> Result<()> {
+        let second = self.released.swap(true, Ordering::SeqCst);
+        match self.flaw {
+            Flaw::SecondReleasePanics => assert!(!second, "it is gone already"),
+            Flaw::EndlessRelease => std::future::pending().await,
+            Flaw::ReleaseGivesUp if self.failed.load(Ordering::SeqCst) => {
+                return Err(Error::new(ErrorKind::Hypervisor, "it failed before"));
+            }
+            Flaw::ReleasesOnlyTheLiving if !second && self.inner.state().await?.is_off() => {
+                return Err(Error::new(ErrorKind::Hypervisor, "it does not run"));
+            }
+            Flaw::UnwrittenFolder => drop(std::fs::remove_dir(&self.extra)),
+            Flaw::SharedFolder => {
+                drop(std::fs::remove_dir(self.extra.with_file_name("shared")));
+            }
+            _ => {}
+        }
+        if let Some(entry) = self.entry.lock().await.take() {
+            match self.flaw {
+                Flaw::UnknownKind => entry.gone().await?,
+                _ => {
+                    let limit = std::time::Duration::from_secs(5);
+                    entry.remove(&Collectors::core(), limit).await?;
+                }
+            }
+        }
+        let released = self.inner.release().await;
+        self.failed.store(released.is_err(), Ordering::SeqCst);
+        released
+    }
+
+    fn screenshot(&self) -> Option<&dyn Screenshot> {
+        match self.flaw {
+            Flaw::LiesAboutPictures => Some(self),
+            Flaw::NewClaims if !self.started.load(Ordering::SeqCst) => None,
+            _ => self.inner.screenshot(),
+        }
+    }
+
+    fn guest_channel(&self) -> Option<&dyn GuestChannel> {
+        self.inner.guest_channel()
+    }
+
+    fn disks(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    fn native(&self) -> Option<&dyn Any> {
+        self.inner.native()
+    }
+}
+
+#[async_trait]
+impl Screenshot for Wrong {
+    async fn take(&self) -> Result<Picture> {
+        Err(Error::unsupported("a picture"))
+    }
+}
+
+/// A backend that takes every configuration.
+#[derive(Debug)]
+pub(crate) struct Careless(FakeBackend);
+
+#[async_trait]
+impl Backend for Careless {
+    const NAME: &'static str = "careless";
+    type Configuration = Configuration;
+
+    async fn prepare(configuration: Configuration, _: &Preparation<'_>) -> Result<Self> {
+        let folder = configuration.get("folder");
+        let folder = folder.and_then(Configuration::as_str).unwrap_or("/nowhere");
+        Ok(Self(FakeBackend::new(FakeConfiguration::new(folder))))
+    }
+
+    async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+        self.0.allocate(allocation).await
+    }
+}
