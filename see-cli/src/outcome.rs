@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use see_core::{Error, ErrorKind, Event, Identifier, RunReport, SAMPLE_FINISHED, Value};
+use see_core::{
+    Error, ErrorKind, Event, Identifier, IsolationVerdict, RunReport, SAMPLE_FINISHED, Value,
+};
 use serde::Serialize;
 
 use crate::exit_code;
@@ -79,6 +81,10 @@ impl Verdict {
 
     /// Of a protocol that ran to its end.
     pub(crate) fn of_report(report: &RunReport, sample: Option<&SampleResult>) -> Self {
+        // Whatever the sample seemed to do, it may not have been alone.
+        if matches!(report.isolation, IsolationVerdict::Broken(_)) {
+            return Self::SandboxFailed;
+        }
         if let Some((step, error)) = &report.failure {
             let waited_for_sample = step.as_str() == format!("wait for {SAMPLE_FINISHED}");
             let unfinished = matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Guest);
@@ -227,6 +233,8 @@ pub(crate) struct RunResult {
     pub(crate) failure: Option<String>,
     /// How the sample ended, where it did.
     pub(crate) sample_result: Option<SampleResult>,
+    /// What is known of the walls around the guest: whether the results can be trusted.
+    pub(crate) isolation: IsolationVerdict,
     /// The steps.
     pub(crate) steps: Vec<StepResult>,
     /// The files in the results folder, sorted, without `result.json`.
@@ -263,6 +271,7 @@ mod tests {
             steps: Vec::new(),
             failure: failure.map(|(step, kind)| (step.to_owned(), Error::new(kind, "it failed"))),
             sample: None,
+            isolation: IsolationVerdict::NoWalls,
         }
     }
 
@@ -328,6 +337,17 @@ mod tests {
                 "{step}"
             );
         }
+    }
+
+    #[test]
+    fn a_sample_behind_broken_walls_is_not_judged() {
+        let mut report = report(Some(("wait for sample_finished", ErrorKind::Timeout)));
+        let judge = |report: &RunReport| {
+            Verdict::of_report(report, Some(&sample(&[("exit_code", Value::Integer(0))])))
+        };
+        assert_eq!(judge(&report), Verdict::SampleUnfinished);
+        report.isolation = IsolationVerdict::Broken("the rules are gone".to_owned());
+        assert_eq!(judge(&report), Verdict::SandboxFailed);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Configuration, DurationValue, Origin, Place};
 use crate::event::{Text, Value};
+use crate::isolation::{IsolationVerdict, Walls};
 use crate::quota::RunLimits;
 use crate::turn::{Listener, Turn};
 use crate::{Environment, Error, ErrorKind, Event, Result, Transition};
@@ -248,6 +249,8 @@ pub struct RunReport {
     pub failure: Option<(String, Error)>,
     /// The last `sample_finished`, where there was one.
     pub sample: Option<Event>,
+    /// What is known of the walls around the guest: whether the results can be trusted.
+    pub isolation: IsolationVerdict,
 }
 
 /// How one step went.
@@ -265,7 +268,8 @@ impl Environment {
     /// Runs a protocol to its end, within `limits`.
     ///
     /// A step that fails ends the others, but for those marked `always`; these have the time once more.
-    /// When the guest reaches a limit on the host's room, its power is cut and the step fails.
+    /// When the guest reaches a limit on the host's room, or the walls around its network are found
+    /// broken, its power is cut and the step fails. The walls are looked at once more at the end.
     /// `step_started` (`step`, `index`) and `step_finished` (`step`, `index`, `seconds`, `error`) are
     /// triggered around each step.
     ///
@@ -275,7 +279,9 @@ impl Environment {
     pub async fn run(&mut self, protocol: &Protocol, limits: &RunLimits) -> Result<RunReport> {
         let limit = limits.time;
         let quotas = limits.watch(self.sandbox(), &self.shared().captures).await;
+        let sandbox = std::sync::Arc::clone(self.sandbox());
         let mut turn = self.turn().await?;
+        let mut walls = Walls::watch(&sandbox, &mut turn);
         // Ears are opened before the first step, so that nothing fires too early to be heard.
         let mut ears: Vec<(String, Listener)> = Vec::new();
         for name in protocol.events_to_wait_for() {
@@ -288,6 +294,7 @@ impl Environment {
             steps: Vec::with_capacity(protocol.steps.len()),
             failure: None,
             sample: None,
+            isolation: IsolationVerdict::NoWalls,
         };
         let mut end = tokio::time::Instant::now() + limit;
         let mut failed_before = false;
@@ -304,21 +311,26 @@ impl Environment {
             };
             let started = Instant::now();
             let _ = turn.trigger(about("step_started")).await;
-            let mut limit_reached = false;
+            let mut cut = false;
+            let walls_broken = walls.are_broken();
             let outcome = tokio::select! {
                 biased;
                 outcome = take(step, &mut turn, &mut ears) => outcome,
                 reached = quotas.reached(), if !failed_before => {
-                    limit_reached = true;
+                    cut = true;
                     Err(reached)
+                }
+                broken = walls.broken(), if !walls_broken => {
+                    cut = true;
+                    Err(broken)
                 }
                 () = tokio::time::sleep_until(end) => {
                     Err(Error::timeout("the run to end", limit)
                         .advice("its limit is the key `context.limits.run`"))
                 }
             };
-            if limit_reached && let Err(error) = turn.poweroff().await {
-                tracing::warn!("the power of a guest that reached a limit stays on: {error}");
+            if cut {
+                cut_power(&mut turn).await;
             }
             let outcome = outcome.map_err(|error| match &step.place {
                 // A step that nobody wrote has no place that helps.
@@ -344,8 +356,24 @@ impl Environment {
                 end = tokio::time::Instant::now() + limit;
             }
         }
+        if let Err(error) = walls.last_look().await {
+            cut_power(&mut turn).await;
+            let failure = ("look at the walls".to_owned(), error);
+            report.failure.get_or_insert(failure);
+        }
+        report.isolation = walls.verdict();
         report.sample = sample.take();
         Ok(report)
+    }
+}
+
+/// Ends a guest that must not go on.
+async fn cut_power(turn: &mut Turn) {
+    match turn.poweroff().await {
+        Ok(()) => {}
+        // It is off already.
+        Err(error) if error.kind() == ErrorKind::IllegalTransition => {}
+        Err(error) => tracing::warn!("the power of a guest that must not go on stays on: {error}"),
     }
 }
 

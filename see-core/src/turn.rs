@@ -378,6 +378,13 @@ pub struct Listener {
     _ears: [Ear; 2],
 }
 
+impl Listener {
+    /// The next event that it hears; `None` once nothing can be heard any more.
+    pub(crate) async fn heard(&mut self) -> Option<Event> {
+        self.heard.recv().await
+    }
+}
+
 /// The last event of one name.
 #[derive(Debug)]
 pub(crate) struct LastHeard {
@@ -388,6 +395,10 @@ pub(crate) struct LastHeard {
 impl LastHeard {
     pub(crate) fn take(&self) -> Option<Event> {
         lock(&self.last).take()
+    }
+
+    pub(crate) fn was_heard(&self) -> bool {
+        lock(&self.last).is_some()
     }
 }
 

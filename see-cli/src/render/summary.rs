@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use see_core::IsolationVerdict;
+
 use super::escape;
 use super::quantity::{age, seconds, size};
 use super::sample;
@@ -32,6 +34,7 @@ pub(super) fn of_run(surface: &mut impl Surface, result: &RunResult) -> io::Resu
     } else {
         gathered(surface, result)?;
     }
+    isolation(surface, &result.isolation)?;
     artifacts(surface, result)?;
     timeline(surface, &result.steps)?;
     for mishap in &result.mishaps {
@@ -53,6 +56,28 @@ pub(super) fn of_run(surface: &mut impl Surface, result: &RunResult) -> io::Resu
     match &result.failure {
         Some(failure) => surface.line(&format!("  {}", escape::line(failure))),
         None => Ok(()),
+    }
+}
+
+/// What is known of the walls around the guest; nothing where it has none.
+fn isolation(surface: &mut impl Surface, verdict: &IsolationVerdict) -> io::Result<()> {
+    let (mark, words) = match verdict {
+        IsolationVerdict::Proven => (Mark::Good, "the network was closed: proven from inside"),
+        IsolationVerdict::NotChecked => (
+            Mark::Good,
+            "the network's walls stood; no guest tried them from inside",
+        ),
+        IsolationVerdict::Broken(_) => (
+            Mark::Bad,
+            "the network was not closed: do not trust these results",
+        ),
+        _ => return Ok(()),
+    };
+    let mark = surface.mark(mark);
+    surface.line(&format!("{mark} {words}"))?;
+    match verdict {
+        IsolationVerdict::Broken(found) => surface.line(&format!("  {}", escape::line(found))),
+        _ => Ok(()),
     }
 }
 

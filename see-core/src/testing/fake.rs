@@ -16,9 +16,9 @@ use crate::bus::lock;
 use crate::config::DurationValue;
 use crate::ledger::{Collectors, Entry, Resource};
 use crate::{
-    Address, Allocation, Backend, ChannelStream, Error, ErrorKind, GuestChannel, Identifier, Meter,
-    Picture, Preparation, Result, Sandbox, SandboxChange, SandboxState, Screenshot, StopToken,
-    Usage,
+    Address, Allocation, Backend, ChannelStream, Closed, Error, ErrorKind, GuestChannel,
+    Identifier, Isolation, Meter, Picture, Preparation, Result, Sandbox, SandboxChange,
+    SandboxState, Screenshot, StopToken, Usage,
 };
 
 /// What goes wrong at a step.
@@ -63,6 +63,8 @@ pub enum FaultAt {
     Addresses,
     /// [`Sandbox::release`].
     Release,
+    /// [`Isolation::check`], which fails as a broken wall does.
+    Walls,
 }
 
 impl FaultAt {
@@ -94,6 +96,9 @@ pub struct FakeConfiguration {
     /// Whether the guest has a network, and with it the address 192.0.2.1.
     #[serde(default)]
     pub network: bool,
+    /// Whether there are walls around that network.
+    #[serde(default)]
+    pub walls: bool,
 }
 
 impl FakeConfiguration {
@@ -105,6 +110,7 @@ impl FakeConfiguration {
             stall: None,
             deaf: false,
             network: false,
+            walls: false,
         }
     }
 
@@ -418,6 +424,10 @@ impl Sandbox for FakeSandbox {
         Some(self)
     }
 
+    fn isolation(&self) -> Option<&dyn Isolation> {
+        self.control.0.configuration.walls.then_some(self)
+    }
+
     fn native(&self) -> Option<&dyn Any> {
         Some(&self.control)
     }
@@ -427,6 +437,22 @@ impl Sandbox for FakeSandbox {
 impl Meter for FakeSandbox {
     async fn usage(&self) -> Result<Usage> {
         Ok(lock(&self.control.0.world).usage.clone())
+    }
+}
+
+#[async_trait]
+impl Isolation for FakeSandbox {
+    fn is_verified(&self) -> bool {
+        false
+    }
+
+    async fn closed(&self) -> Result<Vec<Closed>> {
+        Ok(Vec::new())
+    }
+
+    async fn check(&self) -> Result<()> {
+        let looked = self.control.step(FaultAt::Walls, None).await;
+        looked.map_err(|error| Error::new(ErrorKind::Isolation, error.message().to_owned()))
     }
 }
 

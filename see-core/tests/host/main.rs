@@ -4,4 +4,5 @@ mod bus;
 mod common;
 mod ending;
 mod environment;
+mod isolation;
 mod quota;

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use see_core::{
-    AllocateOptions, Context, Environment, Error, Event, Host, Prepared, Result, RunLimits,
-    RunReport, SAMPLE_FINISHED, Stop,
+    AllocateOptions, Context, Environment, Error, Event, Host, IsolationVerdict, Prepared, Result,
+    RunLimits, RunReport, SAMPLE_FINISHED, Stop,
 };
 use tokio::task::JoinHandle;
 
@@ -31,6 +31,7 @@ struct Gathered {
     verdict: Verdict,
     failure: Option<String>,
     sample: Option<SampleResult>,
+    isolation: IsolationVerdict,
     teardown_errors: Vec<String>,
     kept_until: Option<SystemTime>,
     mishaps: Vec<String>,
@@ -85,6 +86,7 @@ impl Once<'_> {
             verdict: Verdict::Ok,
             failure: None,
             sample: None,
+            isolation: IsolationVerdict::NoWalls,
             teardown_errors: Vec::new(),
             kept_until: None,
             mishaps: Vec::new(),
@@ -108,6 +110,7 @@ impl Once<'_> {
             exit_code: gathered.verdict.exit_code(self.signals.exit_code()),
             failure: gathered.failure,
             sample_result: gathered.sample,
+            isolation: gathered.isolation,
             steps: gathered.steps,
             artifacts,
             more_artifacts,
@@ -245,6 +248,7 @@ impl Once<'_> {
             });
             start += step.seconds;
         }
+        gathered.isolation = report.isolation.clone();
         gathered.sample = report.sample.as_ref().map(SampleResult::of);
         gathered.verdict = Verdict::of_report(&report, gathered.sample.as_ref());
         gathered.failure = report

@@ -1,0 +1,148 @@
+//! The walls around a run's guest: looked at during the run and after it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::MissedTickBehavior;
+
+use crate::event::Value;
+use crate::turn::{LastHeard, Listener, Turn};
+use crate::{Error, ErrorKind, Result, Sandbox};
+
+/// The event of whoever let the guest try the walls, and saw that nothing answered it.
+pub const ISOLATION_PROVEN: &str = "isolation_proven";
+/// The event of whoever found a hole in the walls. Its attribute `message` names the hole. It ends the
+/// run: the guest's power is cut, and the results are marked.
+pub const ISOLATION_BROKEN: &str = "isolation_broken";
+
+/// How often the walls are looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The longest look.
+const LOOK: Duration = Duration::from_secs(15);
+/// Looks in a row that may fail for other reasons than a broken wall.
+const BLIND: u32 = 3;
+
+/// What is known of the walls around a run's guest.
+///
+/// As JSON it is an object: `verdict`, and `found` where they are broken.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(tag = "verdict", content = "found", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum IsolationVerdict {
+    /// The guest has no network, or one that promises no walls.
+    #[default]
+    NoWalls,
+    /// The walls stood whenever they were looked at, but no guest tried them.
+    NotChecked,
+    /// The walls stood, and the guest itself found everything behind them closed.
+    Proven,
+    /// Something behind the walls answered the guest, or they did not stand as they were built: what the
+    /// run found is not to be trusted. The text says what was seen.
+    Broken(String),
+}
+
+/// The walls of one run.
+#[derive(Debug)]
+pub(crate) struct Walls {
+    sandbox: Arc<dyn Sandbox>,
+    proven: LastHeard,
+    hole: Listener,
+    broken: Option<String>,
+    /// Looks in a row that failed.
+    blind: u32,
+    looks: tokio::time::Interval,
+}
+
+impl Walls {
+    /// Begins to listen; the first look comes with [`Self::broken`].
+    pub(crate) fn watch(sandbox: &Arc<dyn Sandbox>, turn: &mut Turn) -> Self {
+        let mut looks = tokio::time::interval(INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            sandbox: Arc::clone(sandbox),
+            proven: turn.keep_last(ISOLATION_PROVEN),
+            hole: turn.listen(ISOLATION_BROKEN),
+            broken: None,
+            blind: 0,
+            looks,
+        }
+    }
+
+    /// Whether a hole is known.
+    pub(crate) fn are_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    /// Waits until the walls are found broken; for ever where they stand. May be dropped at any time.
+    pub(crate) async fn broken(&mut self) -> Error {
+        loop {
+            tokio::select! {
+                biased;
+                Some(event) = self.hole.heard() => {
+                    let message = event.get("message").and_then(Value::as_str);
+                    let message = message.unwrap_or("the guest got through").to_owned();
+                    return self.found(Error::new(ErrorKind::Isolation, message));
+                }
+                _ = self.looks.tick() => {}
+            }
+            if let Err(error) = self.look().await {
+                return self.found(error);
+            }
+        }
+    }
+
+    /// Looks a last time.
+    pub(crate) async fn last_look(&mut self) -> Result<()> {
+        if self.are_broken() {
+            return Ok(());
+        }
+        // Nobody looks again: what cannot be seen now is never seen.
+        self.blind = BLIND;
+        match self.look().await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.found(error)),
+        }
+    }
+
+    /// What is known in the end.
+    pub(crate) fn verdict(&self) -> IsolationVerdict {
+        match &self.broken {
+            Some(found) => IsolationVerdict::Broken(found.clone()),
+            None if self.proven.was_heard() => IsolationVerdict::Proven,
+            None if self.sandbox.isolation().is_some() => IsolationVerdict::NotChecked,
+            None => IsolationVerdict::NoWalls,
+        }
+    }
+
+    async fn look(&mut self) -> Result<()> {
+        let Some(isolation) = self.sandbox.isolation() else {
+            return Ok(());
+        };
+        let looked = tokio::time::timeout(LOOK, isolation.check()).await;
+        let error = match looked {
+            Ok(Ok(())) => {
+                self.blind = 0;
+                return Ok(());
+            }
+            Ok(Err(error)) if error.kind() == ErrorKind::Isolation => return Err(error),
+            Ok(Err(error)) => error,
+            Err(_) => Error::timeout("a look at the walls around the guest", LOOK),
+        };
+        self.blind += 1;
+        if self.blind < BLIND {
+            tracing::warn!(%error, "the walls around the guest cannot be looked at");
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Isolation,
+            "whether the walls around the guest stand cannot be found out",
+        )
+        .caused_by(error))
+    }
+
+    fn found(&mut self, error: Error) -> Error {
+        self.broken = Some(error.chain());
+        error
+    }
+}

@@ -1,0 +1,132 @@
+//! The walls around a run's guest, as the run sees them.
+
+use std::time::Duration;
+
+use see_core::config::Configuration;
+use see_core::testing::{FakeControl, Fault, FaultAt};
+use see_core::{
+    AllocateOptions, Environment, ErrorKind, Event, ISOLATION_BROKEN, ISOLATION_PROVEN,
+    IsolationVerdict, Protocol, RunLimits, RunReport, SandboxState, Stop,
+};
+
+use crate::common::{self, TestHost, prepared};
+
+/// Longer than any of these runs takes unless it hangs.
+const LONG: Duration = Duration::from_secs(120);
+
+async fn walled() -> (TestHost, Environment) {
+    let host = TestHost::new();
+    let mut fake = host.fake();
+    fake.walls = true;
+    let allocating = host.host.allocate(
+        prepared(fake, Vec::new()),
+        AllocateOptions::default(),
+        Stop::new(),
+    );
+    let environment = allocating.await.unwrap();
+    (host, environment)
+}
+
+async fn run(environment: &mut Environment, steps: &str) -> RunReport {
+    let steps = Configuration::from_str("run.json", steps).unwrap();
+    let steps = Protocol::from_configuration(&steps).unwrap();
+    let report = environment.run(&steps, &RunLimits::time(LONG)).await;
+    report.unwrap()
+}
+
+/// Powers on, waits for what never comes, and has a last word.
+const HANGING: &str = r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "1h" },
+    { "step": "trigger", "event": "kept", "always": true }]"#;
+
+#[tokio::test]
+async fn walls_that_fall_in_mid_run_cut_the_guests_power_and_mark_the_results() {
+    let (_host, mut environment) = walled().await;
+    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    environment
+        .context("foe")
+        .subscribe("post_poweron", move |_| {
+            control.set_fault(FaultAt::Walls, Some(Fault::Fail));
+        });
+    let report = run(&mut environment, HANGING).await;
+    let (_, error) = report.failure.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
+    match report.isolation {
+        IsolationVerdict::Broken(found) => assert!(found.contains("injected at Walls"), "{found}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(report.steps.len(), 3, "{:?}", report.steps);
+    let state = environment.sandbox().state().await.unwrap();
+    assert_eq!(state, SandboxState::Shutoff);
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn walls_that_fall_in_the_last_step_are_found_after_it() {
+    let (_host, mut environment) = walled().await;
+    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    environment.context("foe").subscribe("last", move |_| {
+        control.set_fault(FaultAt::Walls, Some(Fault::Fail));
+    });
+    let report = run(
+        &mut environment,
+        r#"[{ "step": "poweron" }, { "step": "trigger", "event": "last" }]"#,
+    )
+    .await;
+    let (_, error) = report.failure.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
+    assert!(matches!(report.isolation, IsolationVerdict::Broken(_)));
+    let state = environment.sandbox().state().await.unwrap();
+    assert_eq!(state, SandboxState::Shutoff);
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn a_hole_that_somebody_finds_ends_the_run_and_is_named() {
+    let (_host, mut environment) = walled().await;
+    let prober = environment.context("prober");
+    let inside = prober.clone();
+    prober.subscribe("post_poweron", move |_| {
+        let hole = Event::new(ISOLATION_BROKEN).with("message", "169.254.169.254 answered");
+        inside.post(hole).unwrap();
+    });
+    let report = run(&mut environment, HANGING).await;
+    let found = IsolationVerdict::Broken("169.254.169.254 answered".to_owned());
+    assert_eq!(report.isolation, found);
+    let (_, error) = report.failure.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn walls_that_stand_are_proven_only_where_the_guest_tried_them() {
+    let steps = r#"[{ "step": "poweron" }, { "step": "trigger", "event": "probe" }]"#;
+    let (_host, mut environment) = walled().await;
+    let report = run(&mut environment, steps).await;
+    assert!(report.failure.is_none(), "{:?}", report.failure);
+    assert_eq!(report.isolation, IsolationVerdict::NotChecked);
+    environment.deallocate().await;
+
+    let (_host, mut environment) = walled().await;
+    let proven = steps.replace("probe", ISOLATION_PROVEN);
+    let report = run(&mut environment, &proven).await;
+    assert_eq!(report.isolation, IsolationVerdict::Proven);
+    environment.deallocate().await;
+
+    let (_host, mut environment) = common::environment().await;
+    let report = run(&mut environment, steps).await;
+    assert_eq!(report.isolation, IsolationVerdict::NoWalls);
+    environment.deallocate().await;
+}
+
+#[test]
+fn a_verdict_is_an_object_that_says_what_was_found() {
+    let json = |verdict: IsolationVerdict| serde_json::to_string(&verdict).unwrap();
+    assert_eq!(
+        json(IsolationVerdict::NotChecked),
+        r#"{"verdict":"not_checked"}"#
+    );
+    assert_eq!(
+        json(IsolationVerdict::Broken("a hole".to_owned())),
+        r#"{"verdict":"broken","found":"a hole"}"#
+    );
+}
