@@ -246,6 +246,7 @@ mod tests {
                 truncated: true,
                 ..SampleResult::default()
             }),
+            isolation: IsolationVerdict::NoWalls,
             steps: vec![
                 step("allocate", 0.0, 0.5, None),
                 step("poweron", 0.5, 0.25, None),
