@@ -118,6 +118,7 @@ fn checks(count: &mut Count) -> Vec<Failure> {
         }),
     ];
     outcomes.push(stage("demo, twice", demos::twice));
+    outcomes.push(stage("demo of an ordinary user", demos::elsewhere));
     outcomes.push(stage("tests", || {
         let mut tests = cargo(&["test"]);
         tests.args(everything).args(targets).arg("--").arg(&threads);
@@ -127,8 +128,6 @@ fn checks(count: &mut Count) -> Vec<Failure> {
         let mut tests = cargo(&["test", "--doc"]);
         counted("doc-tests", tests.args(everything), count)
     }));
-    // Last, since it builds the workspace's crates for another path.
-    outcomes.push(stage("demo from elsewhere", demos::elsewhere));
     failures.extend(outcomes.into_iter().filter_map(Result::err));
     failures
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -71,43 +72,40 @@ fn add(path: &Path, files: &mut BTreeMap<PathBuf, SystemTime>) {
     }
 }
 
-/// Runs the demonstration from a read-only copy of the checkout, at a path with spaces and other scripts'
-/// letters, with a umask that keeps everybody else out. Only the target folder is shared.
+/// Runs the demonstration as an ordinary user, from a read-only copy of the checkout at a path with spaces
+/// and other scripts' letters, with a umask that keeps everybody else out.
 pub(crate) fn elsewhere() -> Result<(), Failure> {
     let folder = tempfile::Builder::new()
         .prefix("see demo ünï ")
+        .permissions(fs::Permissions::from_mode(0o755))
         .tempdir()
         .doing("cannot make a folder")?;
     let copy = folder.path().join("in here 沙盒");
     copy_checkout(&copy)?;
-    // Root may write everywhere, so only a read-only mount holds it off.
-    let is_root = rustix::process::geteuid().is_root();
-    let script = if is_root {
-        "mount --bind \"$0\" \"$0\" && mount -o remount,ro,bind \"$0\" && cd \"$0\" && umask 077 && \
-         ! touch \"$0/a\" 2>/dev/null && exec \"$@\""
+    // Root may write everywhere: it hands over to somebody else.
+    let mut shell = if rustix::process::geteuid().is_root() {
+        let mut shell = Command::new("unshare");
+        let script = ["--mount", "sh", "-c", include_str!("ordinary_user.sh"), "-"];
+        shell.args(script).arg(&copy).arg(folder.path());
+        // As a new shell of the user would find it; cargo's own variables are this build's.
+        shell.arg("cargo");
+        shell
     } else {
-        "chmod -R a-w \"$0\" && cd \"$0\" && umask 077 && ! touch \"$0/a\" 2>/dev/null && exec \"$@\""
-    };
-    let mut shell = if is_root {
-        let mut unshare = Command::new("unshare");
-        unshare.args(["--mount", "sh"]);
-        unshare
-    } else {
-        Command::new("sh")
+        let script = "chmod -R a-w . && umask 077 && ! touch a 2>/dev/null && exec \"$@\"";
+        let mut shell = Command::new("sh");
+        shell.current_dir(&copy).args(["-c", script, "-"]);
+        shell.arg(workspace::cargo());
+        shell
     };
     shell
-        .args(["-c", script])
-        .arg(&copy)
-        .arg(workspace::cargo())
         .args(["xtask", "demo"])
         .env("CARGO_TARGET_DIR", workspace::target())
+        .env_remove("CARGO")
         .env_remove("CARGO_MANIFEST_DIR");
     let ran = command::output(&mut shell, DEADLINE);
-    if !is_root {
-        let mut chmod = Command::new("chmod");
-        chmod.args(["-R", "u+w"]).arg(&copy);
-        command::output(&mut chmod, DEADLINE)?;
-    }
+    let mut chmod = Command::new("chmod");
+    chmod.args(["-R", "u+w"]).arg(&copy);
+    command::output(&mut chmod, DEADLINE)?;
     ran.map(drop)
 }
 
