@@ -2,6 +2,7 @@
 
 mod configuration;
 mod domain;
+mod files;
 mod template;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use self::configuration::recognises;
 pub use self::configuration::{
     Acceleration, Clone, Disk, DomainSection, Network, QemuConfiguration,
 };
+use self::files::Files;
 
 /// A whole machine has a power button and a screen.
 const DRIVER: Driver = Driver {
@@ -45,6 +47,7 @@ const EMULATOR: &str = "qemu-system-x86_64";
 pub struct Qemu {
     hypervisor: Hypervisor,
     domain: DomainXml,
+    files: Files,
     image: ImageSource,
     storage: Storage,
     network: NetworkPlan,
@@ -75,7 +78,7 @@ impl Backend for Qemu {
             None => NetworkPlan::AsWritten,
             Some(ref section) => section.plan(daemon)?,
         };
-        let domain = domain::prepare(&configuration, &hypervisor, &network).await?;
+        let (domain, files) = domain::prepare(&configuration, &hypervisor, &network).await?;
         let storage = configuration.storage(hypervisor.owners())?;
         if !has_program(storage::QEMU_IMG) {
             return Err(missing(storage::QEMU_IMG, "qemu-utils"));
@@ -92,6 +95,7 @@ impl Backend for Qemu {
         Ok(Self {
             hypervisor,
             domain,
+            files,
             image,
             storage,
             network,
@@ -102,10 +106,10 @@ impl Backend for Qemu {
     async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
         allocation.stop.check("allocate")?;
         let image = self.image.image(&allocation.stop).await?;
-        let mut parts: Vec<Box<dyn Part>> = vec![
-            Box::new(RunFolder),
-            Box::new(SandboxDisk::new(self.storage.clone(), image)?),
-        ];
+        let disk = SandboxDisk::new(self.storage.clone(), image)?
+            .and_further(&self.files.disks)
+            .and_nvram(self.files.nvram.as_ref());
+        let mut parts: Vec<Box<dyn Part>> = vec![Box::new(RunFolder), Box::new(disk)];
         if self.hypervisor.is_daemon()
             && let Some(pool) = self.storage.pool()
         {

@@ -5,6 +5,7 @@ use see_core::{Error, Result};
 use see_libvirt::xml::{DiskSource, DomainXml, Element};
 
 use super::configuration::{Acceleration, QemuConfiguration};
+use super::files::{self, Files};
 use super::template::{self, Shape};
 use crate::error::{blocking, xml};
 use crate::host::read_xml;
@@ -21,18 +22,19 @@ pub(super) async fn prepare(
     configuration: &QemuConfiguration,
     hypervisor: &Hypervisor,
     network: &NetworkPlan,
-) -> Result<DomainXml> {
-    let mut domain = match &configuration.domain {
-        None => template(configuration)?,
+) -> Result<(DomainXml, Files)> {
+    let (mut domain, files) = match &configuration.domain {
+        None => (template(configuration)?, Files::default()),
         Some(section) => {
             let path = &section.configuration;
-            let domain = read(path, configuration)?;
+            let mut domain = read(path, configuration)?;
             check(&domain, path, hypervisor, network)?;
-            domain
+            let files = files::prepare(&mut domain, path, hypervisor.owners()).await?;
+            (domain, files)
         }
     };
     accelerate(&mut domain, configuration).await?;
-    Ok(domain)
+    Ok((domain, files))
 }
 
 fn template(configuration: &QemuConfiguration) -> Result<DomainXml> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::domain_device::{Disk, DiskSource, Interface, device_of, keep_owner};
+use super::domain_device::{Disk, Interface, keep_owner};
 use super::error::XmlError;
 use super::label;
 use super::tree::{Document, Element};
@@ -131,21 +131,6 @@ impl DomainXml {
     /// Labels the domain as belonging to an environment.
     pub fn set_label(&mut self, environment: &str) {
         label::set_label(self.root_mut(), environment);
-    }
-
-    /// Puts an image into the first disk with `device='disk'`: never into a cdrom or floppy.
-    ///
-    /// # Errors
-    /// [`XmlError::NoDisk`] when there is none.
-    pub fn set_disk(&mut self, source: &DiskSource) -> Result<(), XmlError> {
-        let devices = self.devices_element();
-        let position = devices.position();
-        let disk = devices
-            .children_mut()
-            .find(|child| child.name() == "disk" && device_of(child) == "disk")
-            .ok_or(XmlError::NoDisk { position })?;
-        source.fill_in(disk);
-        Ok(())
     }
 
     /// Connects the first interface on a libvirt network to `network`, as python-see did; where
@@ -279,7 +264,7 @@ impl DomainXml {
             .filter(move |child| child.name() == name)
     }
 
-    fn devices_element(&mut self) -> &mut Element {
+    pub(super) fn devices_element(&mut self) -> &mut Element {
         self.root_mut().child_or_insert("devices")
     }
 }

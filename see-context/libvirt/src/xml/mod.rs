@@ -20,6 +20,10 @@
 
 mod domain;
 mod domain_device;
+mod domain_disk;
+mod domain_firmware;
+#[cfg(test)]
+mod domain_storage_tests;
 #[cfg(test)]
 mod domain_tests;
 mod error;
@@ -33,6 +37,7 @@ mod tree;
 
 pub use domain::{AGENT_CHANNEL, DomainXml};
 pub use domain_device::{Backing, Disk, DiskSource, Interface};
+pub use domain_disk::FurtherDisk;
 pub use error::{Position, XmlError};
 pub use label::{LABEL_NAMESPACE, label_in};
 pub use network::{DhcpNetwork, NetworkXml};

@@ -1,0 +1,183 @@
+//! Which disk of a domain takes the image, and what becomes of the others.
+
+use std::path::PathBuf;
+
+use super::domain::DomainXml;
+use super::domain_device::{DiskSource, device_of, keep_owner};
+use super::error::{Position, XmlError};
+use super::tree::Element;
+
+/// A disk beside the image's, on which the guest may write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FurtherDisk {
+    /// The file that the XML names.
+    pub file: PathBuf,
+    /// The format that the XML says, such as `raw`.
+    pub format: Option<String>,
+    /// Where the disk stands in the XML.
+    pub position: Position,
+}
+
+impl DomainXml {
+    /// Puts an image into the disk that the guest boots from: among those with `device='disk'`, never a
+    /// cdrom or floppy, the one with the lowest `<boot order=…>`; where none has one, the first, or the one
+    /// on its bus whose name comes before (`vda` before `vdb`), as libvirt sorts them.
+    ///
+    /// # Errors
+    /// [`XmlError::NoDisk`] when there is none.
+    pub fn set_disk(&mut self, source: &DiskSource) -> Result<(), XmlError> {
+        let devices = self.devices_element();
+        let position = devices.position();
+        let index = image_disk(devices).ok_or(XmlError::NoDisk { position })?;
+        if let Some(disk) = devices.children_mut().nth(index) {
+            source.fill_in(disk);
+        }
+        Ok(())
+    }
+
+    /// The disks beside the image's on which the guest may write, in the XML's order.
+    ///
+    /// # Errors
+    /// [`XmlError::Conflict`] for one that is no file: nothing that is written there could be thrown away.
+    pub fn further_disks(&self) -> Result<Vec<FurtherDisk>, XmlError> {
+        let Some(devices) = self.root().child("devices") else {
+            return Ok(Vec::new());
+        };
+        further(devices)
+            .into_iter()
+            .filter_map(|index| devices.children().nth(index))
+            .map(read)
+            .collect()
+    }
+
+    /// Points the disks of [`Self::further_disks`] at these images, in their order.
+    pub fn set_further_disks(&mut self, sources: &[DiskSource]) {
+        let devices = self.devices_element();
+        for (index, source) in further(devices).into_iter().zip(sources) {
+            if let Some(disk) = devices.children_mut().nth(index) {
+                // libvirt would make an overlay of its own, and the image is nobody else's.
+                disk.remove_children(|child| matches!(child.name(), "transient" | "shareable"));
+                source.fill_in(disk);
+            }
+        }
+    }
+
+    /// Makes every cdrom and floppy read-only, and with `relabel` false keeps libvirt from changing the
+    /// owner of what they and other read-only disks show.
+    pub fn protect_media(&mut self, relabel: bool) {
+        for disk in self.devices_element().children_mut() {
+            if disk.name() != "disk" {
+                continue;
+            }
+            let is_media = matches!(device_of(disk).as_str(), "cdrom" | "floppy");
+            if !is_media && !is_read_only(disk) {
+                continue;
+            }
+            if is_media && !is_read_only(disk) {
+                disk.append(Element::new("readonly"));
+            }
+            let is_local = matches!(
+                disk.attribute("type").as_deref(),
+                None | Some("file" | "block")
+            );
+            if let Some(source) = disk.child_mut("source")
+                && is_local
+                && !relabel
+                && source.child("seclabel").is_none()
+            {
+                source.append(keep_owner());
+            }
+        }
+    }
+}
+
+/// The place of the image's disk among the devices.
+fn image_disk(devices: &Element) -> Option<usize> {
+    let disks = || {
+        devices
+            .children()
+            .enumerate()
+            .filter(|(_, child)| child.name() == "disk" && device_of(child) == "disk")
+    };
+    let ordered = disks()
+        .filter_map(|(index, disk)| {
+            let order = disk.child("boot")?.attribute("order")?;
+            Some((order.trim().parse::<u32>().ok()?, index))
+        })
+        .min();
+    if let Some((_, index)) = ordered {
+        return Some(index);
+    }
+    let (first, disk) = disks().next()?;
+    let Some((bus, _)) = target(disk) else {
+        return Some(first);
+    };
+    disks()
+        .filter_map(|(index, disk)| {
+            let (its, name) = target(disk)?;
+            (its == bus).then_some((name.len(), name, index))
+        })
+        .min()
+        .map(|(_, _, index)| index)
+}
+
+/// `vd` and `a` of `vda`: the bus, and the disk's letters on it.
+fn target(disk: &Element) -> Option<(String, String)> {
+    let name = disk.child("target")?.attribute("dev")?;
+    let (bus, letters) = name.split_at_checked(2)?;
+    Some((bus.to_owned(), letters.to_owned()))
+}
+
+/// The places of the writable disks beside the image's.
+fn further(devices: &Element) -> Vec<usize> {
+    let image = image_disk(devices);
+    let is_further = |index: usize, child: &Element| {
+        child.name() == "disk"
+            && Some(index) != image
+            && matches!(device_of(child).as_str(), "disk" | "lun")
+            && !is_read_only(child)
+            && child.child("source").is_some()
+    };
+    let all = devices.children().enumerate();
+    all.filter(|(index, child)| is_further(*index, child))
+        .map(|(index, _)| index)
+        .collect()
+}
+
+fn is_read_only(disk: &Element) -> bool {
+    disk.child("readonly").is_some()
+}
+
+fn read(disk: &Element) -> Result<FurtherDisk, XmlError> {
+    let position = disk.position();
+    let refused = |problem: String| XmlError::Conflict { position, problem };
+    let of = |child: &str, attribute: &str| {
+        let value = disk
+            .child(child)
+            .and_then(|child| child.attribute(attribute));
+        value.map(|value| value.into_owned())
+    };
+    let name = of("target", "dev").unwrap_or_else(|| "without a name".to_owned());
+    let name = name.escape_debug();
+    // `file` is libvirt's default.
+    let kind = disk.attribute("type");
+    let file = of("source", "file").map(PathBuf::from);
+    match file {
+        Some(file) if kind.as_deref().unwrap_or("file") == "file" && device_of(disk) == "disk" => {
+            if !file.is_absolute() {
+                return Err(refused(format!(
+                    "the disk {name} shows a file whose path is not absolute"
+                )));
+            }
+            Ok(FurtherDisk {
+                file,
+                format: of("driver", "type"),
+                position,
+            })
+        }
+        _ => Err(refused(format!(
+            "the guest would write to what the disk {name} shows: only a file gets an overlay \
+             that is thrown away, everything else has to be <readonly/>"
+        ))),
+    }
+}

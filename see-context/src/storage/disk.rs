@@ -1,0 +1,161 @@
+//! The folder of a sandbox's disks, with all of them in it.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use see_core::ledger::{Entry, Resource};
+use see_core::{Error, ErrorKind, Image, Result, StopToken};
+use see_libvirt::xml::{Backing, DiskSource};
+
+use super::clone::{self, Base};
+use super::format::Format;
+use super::nvram::Nvram;
+use super::{Owners, QEMU_IMG, Storage};
+use crate::allocation::{Entries, Making, Part, Site};
+use crate::error::blocking;
+
+/// A disk of a sandbox's own over an image, and whatever else of the user's files its guest must be able to
+/// write: each is a copy or an overlay in one folder.
+#[derive(Debug)]
+pub(crate) struct SandboxDisk {
+    storage: Storage,
+    image: Image,
+    further: Vec<Base>,
+    nvram: Option<Nvram>,
+}
+
+impl SandboxDisk {
+    /// A disk over this image.
+    ///
+    /// # Errors
+    /// When it is not a regular file with an absolute path.
+    pub(crate) fn new(storage: Storage, image: Image) -> Result<Self> {
+        check_image(&image.path)?;
+        Ok(Self {
+            storage,
+            image,
+            further: Vec::new(),
+            nvram: None,
+        })
+    }
+
+    /// An overlay for each of the domain's further disks as well, in their order.
+    pub(crate) fn and_further(mut self, bases: &[Base]) -> Self {
+        self.further.extend_from_slice(bases);
+        self
+    }
+
+    /// The firmware's variables as well.
+    pub(crate) fn and_nvram(mut self, nvram: Option<&Nvram>) -> Self {
+        self.nvram = nvram.cloned();
+        self
+    }
+
+    /// One disk of these, with whatever it depends on.
+    async fn disk(
+        &self,
+        base: &Base,
+        disk: PathBuf,
+        copy_on_write: bool,
+        maker: &Entry,
+        stop: &StopToken,
+    ) -> Result<DiskSource> {
+        let format = clone::make(base, &disk, copy_on_write, maker, stop).await?;
+        let backing = copy_on_write.then(|| Backing {
+            file: base.path.clone(),
+            format: format.name().to_owned(),
+            relabel: self.storage.owners == Owners::Kept,
+        });
+        Ok(DiskSource {
+            file: disk,
+            format: Format::Qcow2.name().to_owned(),
+            backing: Vec::from_iter(backing),
+            relabel: true,
+        })
+    }
+}
+
+#[async_trait]
+impl Part for SandboxDisk {
+    /// The folder with the disks in it, and the process that makes them, which outlives us should we be
+    /// killed.
+    fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
+        let name = format!("{}{}", self.storage.prefix, site.identifier);
+        Ok(vec![
+            Resource::folder(&self.storage.parent, name)?,
+            Resource::process(QEMU_IMG),
+        ])
+    }
+
+    async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
+        let folder = making.make_folder(entries.next()?).await?;
+        let maker = entries.next()?;
+        let base = Base {
+            path: self.image.path.clone(),
+            format: None,
+        };
+        let file = folder.join("disk.qcow2");
+        let how = self.storage.copy_on_write;
+        let first = self.disk(&base, file, how, &maker, making.stop).await?;
+        let mut further = Vec::with_capacity(self.further.len());
+        for (base, number) in self.further.iter().zip(2..) {
+            let file = folder.join(format!("disk-{number}.qcow2"));
+            let source = self.disk(base, file, true, &maker, making.stop).await?;
+            further.push(source);
+        }
+        maker.gone().await?;
+        for source in std::iter::once(&first).chain(&further) {
+            making.abilities.disks.push(source.file.clone());
+            let beneath = source.backing.iter().map(|backing| backing.file.clone());
+            making.abilities.opened.push(source.file.clone());
+            making.abilities.opened.extend(beneath);
+        }
+        making
+            .domain
+            .set_disk(&first)
+            .map_err(|error| Error::new(ErrorKind::Configuration, error.to_string()))?;
+        making.domain.set_further_disks(&further);
+        if let Some(nvram) = &self.nvram {
+            let file = nvram.create(&folder).await?;
+            making.domain.set_nvram(&file);
+            making.abilities.opened.push(file);
+        }
+        if self.storage.owners == Owners::Changed {
+            let_through(folder).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Others may pass the folder to a file whose name they know; libvirt gives the file itself to the emulator's
+/// account. Until here nobody could.
+async fn let_through(folder: PathBuf) -> Result<()> {
+    blocking("open the folder of the disk", move || {
+        fs::set_permissions(&folder, Permissions::from_mode(0o711)).map_err(|error| {
+            Error::io("the folder of the disk cannot be opened up", error).subject(folder.display())
+        })
+    })
+    .await
+}
+
+/// Refuses an image that is not a regular file with an absolute path.
+pub(crate) fn check_image(image: &Path) -> Result<()> {
+    let wrong = |message: &'static str| {
+        Err(Error::new(ErrorKind::Configuration, message).subject(image.display()))
+    };
+    if !image.is_absolute() {
+        return wrong("the path of a disk image must be absolute");
+    }
+    if image.to_str().is_none() {
+        return wrong("the path of a disk image must be UTF-8, since libvirt's XML is");
+    }
+    match fs::metadata(image) {
+        Ok(found) if found.is_file() => Ok(()),
+        Ok(_) => wrong("a disk image must be a regular file"),
+        Err(error) => {
+            Err(Error::io("the disk image cannot be used", error).subject(image.display()))
+        }
+    }
+}
