@@ -81,6 +81,26 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "domain.xml:2:1: domain.configuration: the domain has an interface",
     ),
     (
+        r#"{"disk": {"image": "base.qcow2"}, "domain": {"configuration": "domain.xml"}}"#,
+        "<domain type='qemu'><devices><disk/>\n<disk type='block'><source dev='/dev/null'/></disk></devices></domain>",
+        "domain.xml:2:1: domain.configuration: the guest would write to what the disk",
+    ),
+    (
+        r#"{"disk": {"image": "base.qcow2"}, "domain": {"configuration": "domain.xml"}}"#,
+        "<domain type='qemu'><devices><disk/>\n<disk><source file='/no/such'/></disk></devices></domain>",
+        "domain.xml:2:1: domain.configuration: /no/such: the disk image cannot be used",
+    ),
+    (
+        r#"{"disk": {"image": "base.qcow2"}, "domain": {"configuration": "domain.xml"}}"#,
+        "<domain type='qemu'><os>\n<loader type='pflash' readonly='no'>/f</loader></os><devices><disk/></devices></domain>",
+        "domain.xml:2:1: domain.configuration: the guest would write to the firmware's own file",
+    ),
+    (
+        r#"{"disk": {"image": "base.qcow2"}, "domain": {"configuration": "domain.xml"}}"#,
+        "<domain type='qemu'><os><nvram>/dev/null</nvram></os><devices><disk/></devices></domain>",
+        "the firmware's variables have to be a regular file",
+    ),
+    (
         r#"{"backend": "qemu", "disk": {"image": "base.qcow2"}, "domain": {"configuration": "domain.xml"}}"#,
         "<domain type='lxc'><devices><disk/></devices></domain>",
         "the domain is of type `lxc`",

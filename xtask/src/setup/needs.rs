@@ -26,6 +26,8 @@ enum Sign {
     Driver(&'static str),
     /// The file by which pkg-config finds a library to build against.
     Library(&'static str),
+    /// Firmware for machines that boot by UEFI.
+    Firmware,
     /// Python's venv with a pip to put into it.
     PythonVenv,
 }
@@ -79,6 +81,8 @@ const NEEDS: &[Need] = &[
     need(Purpose::Everything, Sign::Program("nft"), ["nftables", "nftables", "nftables", "nftables", "nftables"]),
     need(Purpose::Everything, Sign::Program("ip"), ["iproute2", "iproute", "iproute2", "iproute2", "iproute2"]),
     need(Purpose::Everything, Sign::Program("ping"), ["iputils-ping", "iputils", "iputils", "iputils", "iputils"]),
+    need(Purpose::Everything, Sign::Program("mkfs.xfs"), ["xfsprogs", "xfsprogs", "xfsprogs", "xfsprogs", "xfsprogs"]),
+    need(Purpose::Everything, Sign::Firmware, ["ovmf", "edk2-ovmf", "edk2-ovmf", "qemu-ovmf-x86_64", "ovmf"]),
     need(Purpose::Bench, Sign::PythonVenv, ["python3-venv", "python3", "python", "python3", "python3"]),
 ];
 
@@ -122,6 +126,14 @@ impl Sign {
                     || std::env::split_paths(&asked)
                         .any(|folder| folder.join(format!("{name}.pc")).is_file())
             }
+            // The descriptions by which libvirt finds firmware.
+            Sign::Firmware => fs::read_dir("/usr/share/qemu/firmware").is_ok_and(|descriptions| {
+                descriptions.flatten().any(|description| {
+                    let name = description.file_name();
+                    let name = name.to_string_lossy();
+                    name.contains("edk2") || name.contains("ovmf")
+                })
+            }),
             // Debian's python3 has the module venv, but not the pip wheel that
             // a new venv starts from: that is what python3-venv brings.
             Sign::PythonVenv => {
@@ -152,6 +164,7 @@ pub(crate) fn described(missing: &[&Need]) -> String {
             Sign::Program(name) => (*name).to_owned(),
             Sign::Driver(name) => format!("libvirt's {name} driver"),
             Sign::Library(name) => format!("the development files of {name}"),
+            Sign::Firmware => "firmware for UEFI".to_owned(),
             Sign::PythonVenv => "Python's venv".to_owned(),
         })
         .collect();
