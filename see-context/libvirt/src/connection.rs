@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::call;
+use crate::driver::Ability;
 use crate::error::{Cause, Error};
 use crate::event_loop;
 use crate::text;
@@ -144,8 +145,10 @@ impl Connection {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn domain_capabilities(&self, virtualisation: &str) -> Result<String, Error> {
+        let operation = "read the domain capabilities of";
+        self.require(Ability::DomainCapabilities, operation, self.uri())?;
         let kind = virtualisation.to_owned();
-        self.read("read the domain capabilities of", move |session| {
+        self.read(operation, move |session| {
             // Checked here because the `virt` crate panics on a NUL byte in this argument.
             text::c_string(&kind)?;
             let kind = (!kind.is_empty()).then_some(kind.as_str());

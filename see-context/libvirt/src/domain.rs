@@ -9,6 +9,7 @@ mod status;
 use uuid::Uuid;
 use virt_sys as sys;
 
+use crate::driver::Ability;
 use crate::error::Error;
 use crate::object::{Object, reference};
 use crate::text;
@@ -83,6 +84,8 @@ impl Domain {
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
     pub async fn metadata(&self, namespace: &str) -> Result<Option<String>, Error> {
+        self.object
+            .require(Ability::Metadata, "read the metadata of")?;
         let namespace = namespace.to_owned();
         let found = self
             .object
@@ -119,9 +122,11 @@ impl Domain {
     }
 
     async fn monitor(&self, command: &str, flags: u32) -> Result<String, Error> {
+        let operation = "send a monitor command to";
+        self.object.require(Ability::Monitor, operation)?;
         let command = command.to_owned();
         self.object
-            .call("send a monitor command to", move |domain| {
+            .call(operation, move |domain| {
                 Ok(domain.qemu_monitor_command(&command, flags)?)
             })
             .await

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use crate::connection::{Connection, Link, RECONNECT_LIMIT, Session, wait_closed};
+use crate::driver::Ability;
 use crate::error::Error;
 
 pub use self::event::{
@@ -30,8 +31,10 @@ impl Connection {
     /// [`Error::is_unsupported`] for drivers without domain events, whatever else libvirt
     /// reports, or the time limit.
     pub async fn domain_events(&self, uuid: Uuid) -> Result<DomainEvents, Error> {
+        let subject = format!("domain {uuid}");
+        self.require(Ability::DomainEvents, "watch", &subject)?;
         let link = Arc::clone(&self.link);
-        self.call_on("watch", format!("domain {uuid}"), move |session| {
+        self.call_on("watch", subject, move |session| {
             let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
             let missed = Arc::new(AtomicU64::new(0));
             let sink = Sink {

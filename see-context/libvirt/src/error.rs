@@ -8,6 +8,7 @@ use std::time::Duration;
 use virt_sys as sys;
 
 use crate::connection::CloseReason;
+use crate::driver::Ability;
 
 /// Why a libvirt operation failed, with the operation and its subject.
 ///
@@ -48,6 +49,13 @@ pub enum Cause {
         after: Duration,
         /// Why the last attempt to connect again failed.
         again: Box<Cause>,
+    },
+    /// The driver is known not to be able to do that, and was not asked.
+    Lacking {
+        /// The scheme of its URIs.
+        driver: &'static str,
+        /// What it cannot do.
+        ability: Ability,
     },
     /// A text holds a NUL byte, which libvirt's interface cannot carry.
     NulByte {
@@ -183,12 +191,13 @@ impl Error {
     /// This driver or hypervisor cannot do it.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
-        self.has(&[
+        let said = self.has(&[
             sys::VIR_ERR_NO_SUPPORT,
             sys::VIR_ERR_OPERATION_UNSUPPORTED,
             sys::VIR_ERR_CONFIG_UNSUPPORTED,
             sys::VIR_ERR_ARGUMENT_UNSUPPORTED,
-        ])
+        ]);
+        said || matches!(self.cause, Cause::Lacking { .. })
     }
 
     /// The caller lacks the right: authentication, polkit, or a read-only connection.
@@ -278,6 +287,9 @@ impl fmt::Display for Cause {
                 "the connection was lost {after:.1?} ago ({reason}) and cannot be made again: \
                  {again}"
             ),
+            Self::Lacking { driver, ability } => {
+                write!(f, "libvirt's driver `{driver}` does not know {ability}")
+            }
             Self::NulByte { at } => {
                 write!(
                     f,

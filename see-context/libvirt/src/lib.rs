@@ -23,6 +23,7 @@ mod call;
 mod connection;
 mod domain;
 mod domain_events;
+mod driver;
 pub mod embedded;
 mod error;
 mod event_loop;
@@ -44,6 +45,7 @@ pub use domain_events::{
     DomainEvent, DomainEvents, EVENT_QUEUE, IoErrorAction, PauseCause, ShutdownCause, StopCause,
     WatchdogAction,
 };
+pub use driver::Ability;
 pub use embedded::{EmbeddedRoot, EmulatorAccount};
 pub use error::{Cause, Error};
 pub use log::quiet_log;

@@ -5,6 +5,7 @@ mod lease;
 use uuid::Uuid;
 
 use crate::connection::Connection;
+use crate::driver::Ability;
 use crate::error::Error;
 use crate::object::{Object, reference};
 
@@ -30,6 +31,7 @@ impl Connection {
     /// [`Error::is_bad_xml`], whatever else libvirt reports (a name, bridge or subnet in use),
     /// or the time limit.
     pub async fn create_network(&self, xml: &str) -> Result<Network, Error> {
+        self.require_networks()?;
         let xml = xml.to_owned();
         self.make("create a network on", move |session| {
             Ok(session.connect().create_network_xml(&xml)?)
@@ -42,6 +44,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::create_network`].
     pub async fn define_network(&self, xml: &str) -> Result<Network, Error> {
+        self.require_networks()?;
         let xml = xml.to_owned();
         self.make("define a network on", move |session| {
             Ok(session.connect().define_network_xml(&xml)?)
@@ -54,6 +57,7 @@ impl Connection {
     /// # Errors
     /// [`Error::is_no_network`], whatever else libvirt reports, or the time limit.
     pub async fn network(&self, name: &str) -> Result<Network, Error> {
+        self.require_networks()?;
         let name = name.to_owned();
         self.find(format!("network {name}"), move |connect| {
             connect.lookup_network_by_name(&name)
@@ -66,6 +70,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::network`].
     pub async fn network_by_uuid(&self, uuid: Uuid) -> Result<Network, Error> {
+        self.require_networks()?;
         self.find(format!("network {uuid}"), move |connect| {
             connect.lookup_network_by_uuid(uuid)
         })
@@ -78,10 +83,15 @@ impl Connection {
     /// [`Error::is_unsupported`] for a driver without networks, whatever else libvirt reports,
     /// or the time limit.
     pub async fn networks(&self) -> Result<Vec<Network>, Error> {
+        self.require_networks()?;
         self.list("list the networks of", |connect| {
             connect.list_all_networks(0)
         })
         .await
+    }
+
+    fn require_networks(&self) -> Result<(), Error> {
+        self.require(Ability::Networks, "use the networks of", self.uri())
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::connection::{Connection, Link, Session};
+use crate::driver::Ability;
 use crate::error::{Cause, Error};
 use crate::handle::{Handle, Release};
 
@@ -141,6 +142,11 @@ impl<N: Native> Object<N> {
     /// libvirt's object for use inside another object's call on this session; blocks.
     pub(crate) fn on(&self, session: &Arc<Session>) -> Result<Arc<Bound<N>>, Cause> {
         self.held.on(session)
+    }
+
+    /// Refuses an operation for which the driver lacks the ability.
+    pub(crate) fn require(&self, ability: Ability, operation: &'static str) -> Result<(), Error> {
+        self.connection.require(ability, operation, &self.subject())
     }
 
     /// Runs a libvirt call on the object.

@@ -9,6 +9,7 @@ use tokio::task::JoinError;
 use super::session::Session;
 use crate::call::{self, Places};
 use crate::domain_events::Sinks;
+use crate::driver::Driver;
 use crate::error::Cause;
 
 /// How long after a loss a call waits for the daemon to come back. Later ones ask once, and are
@@ -22,6 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The connection behind the clones of a `Connection`: one session after the other.
 pub(crate) struct Link {
     uri: String,
+    driver: &'static Driver,
     places: Places,
     sinks: Arc<Sinks>,
     session: Mutex<Arc<Session>>,
@@ -44,6 +46,7 @@ impl Link {
     /// Takes over a session that was opened some other way.
     pub(crate) fn over(session: Session, uri: String, places: Places) -> Self {
         Self {
+            driver: Driver::of(&uri),
             uri,
             places,
             sinks: Arc::default(),
@@ -54,6 +57,10 @@ impl Link {
 
     pub(crate) fn uri(&self) -> &str {
         &self.uri
+    }
+
+    pub(crate) fn driver(&self) -> &'static Driver {
+        self.driver
     }
 
     pub(crate) fn places(&self) -> &Places {

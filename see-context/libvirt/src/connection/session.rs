@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::close::{self, CloseReason, Loss};
 use crate::call;
 use crate::domain_events::{Sinks, deregister_all, register_all};
+use crate::driver;
 use crate::embedded;
 use crate::error::Cause;
 use crate::handle::Handle;
@@ -32,7 +33,8 @@ impl Session {
     pub(crate) fn open(uri: &str) -> Result<Self, Cause> {
         // Checked here because the `virt` crate panics on a NUL byte in a URI.
         text::c_string(uri)?;
-        let connect = Handle::new(virt::connect::Connect::open(Some(uri))?);
+        let native = driver::native_uri(uri);
+        let connect = Handle::new(virt::connect::Connect::open(Some(&native))?);
         // Drivers inside the process have no peer to keep alive, and say so.
         if let Err(error) = connect.set_keep_alive(KEEP_ALIVE.0, KEEP_ALIVE.1) {
             tracing::debug!(%uri, %error, "no keep-alive on this connection");

@@ -5,6 +5,7 @@ use virt_sys as sys;
 
 use super::Domain;
 use crate::connection::Connection;
+use crate::driver::Ability;
 use crate::error::Error;
 
 /// How a domain starts.
@@ -16,6 +17,22 @@ pub struct StartOptions {
     /// the process where the driver lives in a daemon.
     pub auto_destroy: bool,
 }
+
+/// What goes with a definition: all of it in one call, and less for drivers that know less.
+const REMOVALS: [u32; 6] = {
+    const METADATA: u32 =
+        sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA;
+    const CHECKPOINTS: u32 = METADATA | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;
+    const NVRAM: u32 = CHECKPOINTS | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
+    [
+        NVRAM | sys::VIR_DOMAIN_UNDEFINE_TPM,
+        NVRAM,
+        CHECKPOINTS,
+        METADATA,
+        sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA,
+        0,
+    ]
+};
 
 impl StartOptions {
     fn flags(self) -> u32 {
@@ -39,8 +56,12 @@ impl Connection {
     /// [`Error::is_bad_xml`], [`Error::is_existing`] for a known name or UUID, whatever else
     /// libvirt reports, or the time limit.
     pub async fn create_domain(&self, xml: &str, options: StartOptions) -> Result<Domain, Error> {
+        let operation = "create a domain on";
+        if options != StartOptions::default() {
+            self.require(Ability::StartOptions, operation, self.uri())?;
+        }
         let xml = xml.to_owned();
-        self.make("create a domain on", move |session| {
+        self.make(operation, move |session| {
             session.starting(|connect| Ok(connect.create_domain_xml(&xml, options.flags())?))
         })
         .await
@@ -99,6 +120,9 @@ impl Domain {
     /// [`Error::is_invalid_state`] when it runs already, whatever else libvirt reports, or the
     /// time limit.
     pub async fn start(&self, options: StartOptions) -> Result<(), Error> {
+        if options != StartOptions::default() {
+            self.object.require(Ability::StartOptions, "start")?;
+        }
         self.object
             .call_with("start", move |domain, session| {
                 session.starting(|_| Ok(domain.create_with_flags(options.flags())?))
@@ -107,24 +131,20 @@ impl Domain {
     }
 
     /// Removes the definition together with managed save image, snapshot and checkpoint
-    /// metadata, NVRAM file. Drivers that know less are asked for less, down to a plain removal.
-    /// A running domain becomes transient.
+    /// metadata, NVRAM file and the state of an emulated TPM. Drivers that know less are asked for
+    /// less, down to a plain removal. A running domain becomes transient.
     ///
     /// # Errors
     /// [`Error::is_no_domain`], whatever else libvirt reports, or the time limit.
     pub async fn undefine(&self) -> Result<(), Error> {
-        const ATTEMPTS: [u32; 3] = [
-            sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-                | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-                | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-                | sys::VIR_DOMAIN_UNDEFINE_NVRAM,
-            sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA,
-            0,
-        ];
+        let driver = self.connection().link.driver();
         self.object
             .repeat("undefine", |domain| {
                 let mut refused = None;
-                for flags in ATTEMPTS {
+                for flags in REMOVALS {
+                    if !driver.takes_to_undefine(flags) {
+                        continue;
+                    }
                     match domain.undefine_flags(flags) {
                         Ok(()) => return Ok(()),
                         Err(error) => {

@@ -6,6 +6,7 @@ use std::ptr;
 use virt_sys as sys;
 
 use super::Domain;
+use crate::driver::Ability;
 use crate::error::{Cause, Error};
 use crate::text;
 
@@ -42,15 +43,16 @@ impl Domain {
         &self,
         source: AddressSource,
     ) -> Result<Vec<InterfaceAddresses>, Error> {
+        let operation = "read the addresses of";
+        self.object
+            .require(Ability::InterfaceAddresses, operation)?;
         let source = match source {
             AddressSource::Lease => sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
             AddressSource::GuestAgent => sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT,
             AddressSource::Arp => sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
         };
         self.object
-            .repeat("read the addresses of", move |domain| {
-                addresses(domain, source)
-            })
+            .repeat(operation, move |domain| addresses(domain, source))
             .await
     }
 }

@@ -3,6 +3,7 @@
 use virt_sys as sys;
 
 use super::Domain;
+use crate::driver::Ability;
 use crate::error::Error;
 
 /// The way a guest is asked to shut down or reboot.
@@ -55,8 +56,10 @@ impl Domain {
     /// # Errors
     /// As [`Domain::destroy`].
     pub async fn destroy_gracefully(&self) -> Result<(), Error> {
+        let operation = "destroy gracefully";
+        self.object.require(Ability::GracefulDestroy, operation)?;
         self.object
-            .repeat("destroy gracefully", |domain| {
+            .repeat(operation, |domain| {
                 domain.destroy_flags(sys::VIR_DOMAIN_DESTROY_GRACEFUL)?;
                 Ok(())
             })
@@ -97,6 +100,7 @@ impl Domain {
     /// [`Error::is_unsupported`] for a mode the driver does not have, whatever else libvirt
     /// reports, or the time limit.
     pub async fn shutdown(&self, mode: ShutdownMode) -> Result<(), Error> {
+        self.require_mode(mode, "shut down")?;
         self.object
             .call("shut down", move |domain| {
                 // The plain call serves drivers that do not know the one with flags.
@@ -115,6 +119,7 @@ impl Domain {
     /// # Errors
     /// As [`Domain::shutdown`].
     pub async fn reboot(&self, mode: ShutdownMode) -> Result<(), Error> {
+        self.require_mode(mode, "reboot")?;
         self.object
             .call("reboot", move |domain| {
                 domain.reboot(mode.flags())?;
@@ -128,11 +133,19 @@ impl Domain {
     /// # Errors
     /// As [`Domain::suspend`].
     pub async fn reset(&self) -> Result<(), Error> {
+        self.object.require(Ability::Reset, "reset")?;
         self.object
             .call("reset", |domain| {
                 domain.reset()?;
                 Ok(())
             })
             .await
+    }
+
+    fn require_mode(&self, mode: ShutdownMode, operation: &'static str) -> Result<(), Error> {
+        if mode == ShutdownMode::Default {
+            return Ok(());
+        }
+        self.object.require(Ability::PowerModes, operation)
     }
 }

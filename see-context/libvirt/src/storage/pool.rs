@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use super::Volume;
 use crate::connection::Connection;
+use crate::driver::Ability;
 use crate::error::Error;
 use crate::object::{Object, reference};
 
@@ -28,6 +29,7 @@ impl Connection {
     /// [`Error::is_bad_xml`], whatever else libvirt reports (a name, UUID or source in use), or
     /// the time limit.
     pub async fn create_storage_pool(&self, xml: &str) -> Result<StoragePool, Error> {
+        self.require_pools()?;
         let xml = xml.to_owned();
         self.make("create a storage pool on", move |session| {
             Ok(session.connect().create_storage_pool_xml(&xml, 0)?)
@@ -40,6 +42,7 @@ impl Connection {
     /// # Errors
     /// [`Error::is_no_storage_pool`], whatever else libvirt reports, or the time limit.
     pub async fn storage_pool(&self, name: &str) -> Result<StoragePool, Error> {
+        self.require_pools()?;
         let name = name.to_owned();
         self.find(format!("storage pool {name}"), move |connect| {
             connect.lookup_storage_pool_by_name(&name)
@@ -52,6 +55,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::storage_pool`].
     pub async fn storage_pool_at(&self, path: &str) -> Result<StoragePool, Error> {
+        self.require_pools()?;
         let path = path.to_owned();
         self.find(format!("the storage pool over {path}"), move |connect| {
             connect.lookup_storage_pool_by_target_path(&path)
@@ -65,10 +69,19 @@ impl Connection {
     /// [`Error::is_unsupported`] for a driver without storage, whatever else libvirt reports, or
     /// the time limit.
     pub async fn storage_pools(&self) -> Result<Vec<StoragePool>, Error> {
+        self.require_pools()?;
         self.list("list the storage pools of", |connect| {
             connect.list_all_storage_pools(0)
         })
         .await
+    }
+
+    fn require_pools(&self) -> Result<(), Error> {
+        self.require(
+            Ability::StoragePools,
+            "use the storage pools of",
+            self.uri(),
+        )
     }
 }
 

@@ -213,3 +213,28 @@ async fn dropping_the_runtime_with_objects_alive_is_harmless() {
     let connection = test_connection().await;
     assert!(connection.is_alive().await.unwrap());
 }
+
+#[tokio::test]
+async fn a_managed_save_image_and_snapshots_do_not_keep_a_definition() {
+    let connection = test_connection().await;
+    let disk = "<devices><disk type='file' device='disk'><source file='/see/none.img'/>\
+                <target dev='vda' bus='virtio'/></disk></devices>";
+    let uuid = Uuid::new_v4();
+    let xml = tiny_domain("test", uuid, "").replace("</domain>", &format!("{disk}</domain>"));
+    let domain = connection.define_domain(&xml).await.unwrap();
+    domain.start(StartOptions::default()).await.unwrap();
+    // Another program's doing, on a connection of its own to the same driver.
+    let keeper = virt::connect::Connect::open(Some("test:///default")).unwrap();
+    let kept = keeper.lookup_domain_by_uuid(uuid).unwrap();
+    let snapshot = "<domainsnapshot><name>clean</name></domainsnapshot>";
+    kept.create_snapshot_xml(snapshot, 0).unwrap();
+    kept.managed_save(0).unwrap();
+    assert!(kept.has_managed_save(0).unwrap());
+    assert!(
+        kept.undefine().is_err(),
+        "libvirt lets the definition go by itself"
+    );
+
+    domain.undefine().await.unwrap();
+    assert!(connection.domain(uuid).await.unwrap_err().is_no_domain());
+}

@@ -6,3 +6,4 @@ mod domain;
 mod network;
 mod storage;
 mod support;
+mod vbox;
