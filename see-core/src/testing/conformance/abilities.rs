@@ -83,10 +83,10 @@ async fn shown(name: &str, sandbox: &dyn Sandbox) -> Outcome<()> {
             drop(channel.open().await?);
             Ok(())
         }
-        "disks" => sandbox.disks().iter().try_for_each(|disk| is_file(disk)),
+        "disks" => sandbox.disks().iter().try_for_each(|disk| is_there(disk)),
         "console" => sandbox
             .console()
-            .map_or_else(|| Err(gone()), |console| is_file(console.log())),
+            .map_or_else(|| Err(gone()), |console| is_there(console.log())),
         "isolation" => {
             let Some(walls) = sandbox.isolation() else {
                 return Err(gone());
@@ -111,8 +111,8 @@ fn gone() -> Stumble {
     Stumble::Failed("it was claimed before, and is claimed no more".to_owned())
 }
 
-fn is_file(path: &Path) -> Outcome<()> {
+fn is_there(path: &Path) -> Outcome<()> {
     let shown = path.display();
     ensure(path.is_absolute(), || format!("{shown} is not absolute"))?;
-    ensure(path.is_file(), || format!("there is no file {shown}"))
+    ensure(path.exists(), || format!("there is no {shown}"))
 }

@@ -1,0 +1,215 @@
+//! What the suite has to know of machines of libvirt.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rustix::process::{Pid, Signal, kill_process};
+use see_core::ledger::Resource;
+use see_core::testing::conformance::{Candidate, GuestAct, Report, Stranger, Verdict};
+use see_core::{Error, ErrorKind, Identifier, Registries, Result, Sandbox};
+use see_tests::{Home, emulator, remains};
+use serde_json::Value;
+
+/// How long the kernel and the daemon may take to let go of what has ended.
+const LETS_GO: Duration = Duration::from_secs(10);
+
+/// A backend with an empty disk, in a home of its own.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    home: Home,
+    context: Value,
+    malformed: Vec<Value>,
+    /// The daemon by which strangers are made and guests are moved; the embedded driver has none.
+    daemon: Option<&'static str>,
+}
+
+impl Machine {
+    /// The context is made of the path of an empty disk.
+    pub(crate) fn new(
+        daemon: Option<&'static str>,
+        context: impl FnOnce(&PathBuf) -> Value,
+    ) -> Self {
+        let home = Home::passable();
+        let image = home.path("base.qcow2");
+        let made = Command::new("qemu-img")
+            .args(["create", "-q", "-f", "qcow2"])
+            .arg(&image)
+            .arg("64M")
+            .status()
+            .expect("qemu-img is installed");
+        assert!(made.success());
+        Self {
+            context: context(&image),
+            malformed: Vec::new(),
+            daemon,
+            home,
+        }
+    }
+
+    /// The same with a section that is malformed in a way of its own: `key` has this value.
+    pub(crate) fn malformed(mut self, key: &str, value: Value) -> Self {
+        let mut section = self.context.clone();
+        section[key] = value;
+        self.malformed.push(section);
+        self
+    }
+
+    fn virsh(&self, arguments: &[&str]) -> Option<Result<String>> {
+        let output = Command::new("virsh")
+            .args(["-q", "-c", self.daemon?])
+            .args(arguments)
+            .output()
+            .expect("virsh is installed");
+        if output.status.success() {
+            return Some(Ok(String::from_utf8_lossy(&output.stdout).into_owned()));
+        }
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        Some(Err(Error::new(ErrorKind::Hypervisor, message)))
+    }
+}
+
+#[async_trait]
+impl Candidate for Machine {
+    fn registries(&self) -> Result<Registries> {
+        let mut registries = Registries::new();
+        see_context::register(&mut registries)?;
+        Ok(registries)
+    }
+
+    fn context(&self) -> Value {
+        self.context.clone()
+    }
+
+    async fn remains(&self, identifier: Identifier) -> Vec<String> {
+        let end = Instant::now() + LETS_GO;
+        loop {
+            let mut found = remains(&identifier.to_string());
+            found.retain(|line| !line.contains("see-conformance"));
+            if found.is_empty() || Instant::now() >= end {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn malformed(&self) -> Vec<Value> {
+        self.malformed.clone()
+    }
+
+    async fn provoke(&self, sandbox: &dyn Sandbox, act: GuestAct) -> Option<Result<()>> {
+        let monitor = match act {
+            GuestAct::Poweroff => "quit",
+            GuestAct::Reboot => "system_reset",
+            GuestAct::Crash => return None,
+        };
+        let name = sandbox.identifier().to_string();
+        let told = self.virsh(&["qemu-monitor-command", &name, "--hmp", monitor])?;
+        // The monitor may be gone before it could answer that it goes.
+        Some(told.map(drop).or_else(|error| match act {
+            GuestAct::Poweroff => Ok(()),
+            _ => Err(error),
+        }))
+    }
+
+    async fn kill(&self, sandbox: &dyn Sandbox) -> Option<Result<()>> {
+        let pid = emulator(&sandbox.identifier().to_string())?;
+        let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+        let killed = kill_process(pid, Signal::KILL);
+        Some(killed.map_err(|error| Error::io("the emulator cannot be killed", error.into())))
+    }
+
+    async fn plant(&self, resource: &Resource) -> Option<Result<Box<dyn Stranger>>> {
+        let (kind, define, xml) = match &*resource.kind {
+            "domain" => {
+                let xml = "<domain type='qemu'><name>NAME</name><memory>65536</memory>\
+                    <os><type arch='x86_64'>hvm</type></os></domain>";
+                (Kind::Domain, "define", xml)
+            }
+            "network" => {
+                let xml = "<network><name>NAME</name></network>";
+                (Kind::Network, "net-define", xml)
+            }
+            _ => return None,
+        };
+        let daemon = self.daemon?;
+        let file = self
+            .home
+            .write("stranger.xml", xml.replace("NAME", &resource.name));
+        let made = self.virsh(&[define, file.to_str()?])?;
+        let planted = made.and_then(|_| {
+            let stranger = Defined {
+                daemon,
+                kind,
+                name: resource.name.clone(),
+                uuid: String::new(),
+            };
+            let uuid = stranger.uuid()?;
+            Ok(Defined { uuid, ..stranger })
+        });
+        Some(planted.map(|stranger| Box::new(stranger) as Box<dyn Stranger>))
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Domain,
+    Network,
+}
+
+/// A domain or network that is defined and not ours.
+struct Defined {
+    daemon: &'static str,
+    kind: Kind,
+    name: String,
+    uuid: String,
+}
+
+impl Defined {
+    fn virsh(&self, domain: &str, network: &str) -> Result<String> {
+        let command = match self.kind {
+            Kind::Domain => domain,
+            Kind::Network => network,
+        };
+        let output = Command::new("virsh")
+            .args(["-q", "-c", self.daemon, command, &self.name])
+            .output()
+            .expect("virsh is installed");
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        }
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(Error::new(ErrorKind::Hypervisor, message))
+    }
+
+    fn uuid(&self) -> Result<String> {
+        self.virsh("domuuid", "net-uuid")
+    }
+}
+
+#[async_trait]
+impl Stranger for Defined {
+    async fn harm(&self) -> Option<String> {
+        match self.uuid() {
+            Ok(uuid) if uuid == self.uuid => None,
+            found => Some(format!("it was {}, and now it is {found:?}", self.uuid)),
+        }
+    }
+
+    async fn remove(self: Box<Self>) -> Result<()> {
+        self.virsh("undefine", "net-undefine").map(drop)
+    }
+}
+
+/// Fails unless the suite passed, and these checks were really tried.
+pub(crate) fn assert_shown(report: &Report, checks: &[&str]) {
+    report.assert_passed();
+    for check in checks {
+        let verdict = report.verdict(check);
+        assert!(
+            matches!(verdict, Some(Verdict::Passed(_))),
+            "{check} was not shown:\n{report}"
+        );
+    }
+}
