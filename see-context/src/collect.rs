@@ -6,7 +6,7 @@
 //! one root in the life of a process: its emulator is found by the UUID on its command line, and
 //! ended by itself.
 
-mod emulator;
+pub(crate) mod emulator;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! A sandbox that is a libvirt domain: what QEMU, LXC and VirtualBox have in common.
 
+mod usage;
 mod watch;
 
 use std::any::Any;
@@ -8,12 +9,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use see_core::{
-    Address, Console, Error, ErrorKind, GuestChannel, Identifier, Isolation, Picture, Result,
-    Sandbox, SandboxChange, SandboxState, Screenshot,
+    Address, Console, Error, ErrorKind, GuestChannel, Identifier, Isolation, Meter, Picture,
+    Result, Sandbox, SandboxChange, SandboxState, Screenshot,
 };
 use see_libvirt::{AddressSource, Connection, Domain, DomainState, ShutdownMode, StartOptions};
 use tokio::sync::{Mutex, mpsc};
 
+use self::usage::Gauge;
 use self::watch::Watch;
 use crate::allocation::{Abilities, Holdings};
 use crate::error::libvirt;
@@ -50,6 +52,7 @@ pub(crate) struct Machine {
     /// The machine's power is changed by one command at a time. The work itself holds the lock.
     commands: Arc<Mutex<()>>,
     watch: Watch,
+    gauge: Gauge,
     has_network: bool,
     abilities: Abilities,
     console: Option<ConsoleLog>,
@@ -83,6 +86,7 @@ impl Machine {
         Self {
             identifier: made.identifier,
             driver: made.driver,
+            gauge: Gauge::new(&made.native),
             native: made.native,
             commands: Arc::default(),
             watch: Watch::start(made.events),
@@ -265,6 +269,10 @@ impl Sandbox for Machine {
 
     fn isolation(&self) -> Option<&dyn Isolation> {
         self.abilities.isolation.as_deref()
+    }
+
+    fn meter(&self) -> Option<&dyn Meter> {
+        Some(self)
     }
 
     fn console(&self) -> Option<&dyn Console> {

@@ -119,9 +119,13 @@ fn is_in(line: &[u8], root: &str) -> bool {
 
 /// By its arguments: `-uuid UUID`, and a file in the root.
 fn has_arguments(line: &[u8], uuid: &str, root: &str) -> bool {
+    is_emulator_of(line, uuid) && is_in(line, root)
+}
+
+/// Whether a command line is that of an emulator of the machine with this UUID.
+pub(crate) fn is_emulator_of(line: &[u8], uuid: &str) -> bool {
     let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
     is_emulator(line)
-        && is_in(line, root)
         && arguments
             .windows(2)
             .any(|pair| pair == [b"-uuid".as_slice(), uuid.as_bytes()])

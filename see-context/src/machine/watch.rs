@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use see_core::{SandboxChange, SandboxState};
-use see_libvirt::{DomainEvent, DomainEvents, StopCause};
+use see_libvirt::{DomainEvent, DomainEvents, IoErrorAction, StopCause};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -26,6 +26,8 @@ pub(super) struct Watch {
 struct Watchers {
     ended: bool,
     list: Vec<Watcher>,
+    /// Why the hypervisor stopped the guest by itself.
+    halted: Option<String>,
 }
 
 #[derive(Debug)]
@@ -42,6 +44,7 @@ impl Watch {
         let reader = tokio::spawn(async move {
             let mut restarts = Restarts::default();
             while let Some(event) = events.next().await {
+                lock(&told).halted_by(&event);
                 let change = change_of(&event);
                 let change = change.filter(|change| restarts.is_news(*change, Instant::now()));
                 if let Some(change) = change {
@@ -69,6 +72,11 @@ impl Watch {
         receiver
     }
 
+    /// Why the hypervisor stopped the guest by itself, unless it runs again.
+    pub(super) fn halted(&self) -> Option<String> {
+        lock(&self.watchers).halted.clone()
+    }
+
     /// Tells nobody any more.
     pub(super) fn end(&self) {
         self.reader.abort();
@@ -83,6 +91,27 @@ impl Drop for Watch {
 }
 
 impl Watchers {
+    fn halted_by(&mut self, event: &DomainEvent) {
+        match event {
+            DomainEvent::Started | DomainEvent::Resumed | DomainEvent::Stopped(_) => {
+                self.halted = None;
+            }
+            DomainEvent::IoError {
+                path,
+                reason,
+                action: IoErrorAction::Pause,
+                ..
+            } => {
+                let path = path.escape_debug();
+                self.halted = Some(match reason.as_str() {
+                    "enospc" => format!("no space is left on the host's disk for {path}"),
+                    _ => format!("reading or writing {path} failed"),
+                });
+            }
+            _ => {}
+        }
+    }
+
     fn end(&mut self) {
         self.ended = true;
         self.list.clear();
@@ -150,11 +179,11 @@ mod tests {
     fn a_slow_watcher_is_told_that_it_missed_something() {
         let (sender, mut receiver) = mpsc::channel(1);
         let watchers = Mutex::new(Watchers {
-            ended: false,
             list: vec![Watcher {
                 sender,
                 missed: false,
             }],
+            ..Watchers::default()
         });
         let running = SandboxChange::State(SandboxState::Running);
         tell(&watchers, running);
@@ -174,6 +203,28 @@ mod tests {
         let crashed = change_of(&DomainEvent::Stopped(StopCause::Crashed));
         assert_eq!(crashed, Some(SandboxChange::State(SandboxState::Crashed)));
         assert_eq!(change_of(&DomainEvent::Undefined), None);
+    }
+
+    #[test]
+    fn a_guest_whose_disk_cannot_grow_is_halted_until_it_runs_again() {
+        let mut watchers = Watchers::default();
+        let failed = |action| DomainEvent::IoError {
+            device: "virtio-disk0".to_owned(),
+            path: "/disk.qcow2".to_owned(),
+            reason: "enospc".to_owned(),
+            action,
+        };
+        watchers.halted_by(&failed(IoErrorAction::Reported));
+        assert_eq!(watchers.halted, None);
+        watchers.halted_by(&failed(IoErrorAction::Pause));
+        watchers.halted_by(&DomainEvent::Rebooted);
+        let reason = watchers.halted.clone().unwrap();
+        assert!(
+            reason.contains("no space") && reason.contains("/disk.qcow2"),
+            "{reason}"
+        );
+        watchers.halted_by(&DomainEvent::Resumed);
+        assert_eq!(watchers.halted, None);
     }
 
     #[test]

@@ -198,4 +198,21 @@ impl Domain {
             })
             .await
     }
+
+    /// The host's memory that its processes have, in bytes; `None` where the driver does not know.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_state`] for a domain that does not run, and as [`Domain::status`].
+    pub async fn resident_memory(&self) -> Result<Option<u64>, Error> {
+        self.object
+            .repeat("read the memory of", |domain| {
+                let resident = domain
+                    .memory_stats(0)?
+                    .into_iter()
+                    .find(|stat| stat.tag == sys::VIR_DOMAIN_MEMORY_STAT_RSS)
+                    .map(|stat| stat.val.saturating_mul(1024));
+                Ok(resident)
+            })
+            .await
+    }
 }
