@@ -1,20 +1,25 @@
 //! The event bus: who is called when an event is triggered, in which order, and for how long.
 
+mod bounded;
+mod roster;
+mod sync;
+
 use std::any::Any;
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context as Waker, Poll};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::{ArcSwap, Cache};
-use foldhash::fast::FixedState;
+pub(crate) use bounded::{Bounded, Crew};
+use roster::{Began, Guest, Roster, Seat, Table};
+use sync::Reader;
+pub(crate) use sync::lock;
 
 use crate::event::{Event, Text};
 use crate::mishap::{Mishap, MishapKind};
@@ -102,48 +107,38 @@ pub(crate) enum Handler {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Subscription(u64);
 
+/// A handler, and whose it is.
 #[derive(Clone)]
-pub(crate) struct Slot {
-    id: u64,
-    live: Arc<AtomicBool>,
+pub(crate) struct Subscriber {
     owner: Text,
     handler: Handler,
     tasks: Option<crate::scope::Tasks>,
 }
 
+type Slot = Seat<Subscriber>;
+
 /// The handlers of one event name, in the order in which they subscribed.
-#[derive(Default)]
-pub(crate) struct List {
-    slots: Vec<Slot>,
+pub(crate) type List = roster::List<Subscriber>;
+
+impl Guest for Subscriber {
     /// The handlers once more, side by side, where all are plain: then nothing can pend, and the loop over
     /// them is what a trigger costs.
-    plain: Option<Box<[Plain]>>,
-}
+    type Sum = Option<Box<[Plain]>>;
 
-impl List {
-    fn of(slots: Vec<Slot>) -> Arc<Self> {
-        let plain = slots
+    fn sum(seats: &[Slot]) -> Self::Sum {
+        seats
             .iter()
-            .map(|slot| match &slot.handler {
+            .map(|seat| match &seat.guest.handler {
                 Handler::Plain(handler) => Some(Arc::clone(handler)),
                 _ => None,
             })
-            .collect();
-        Arc::new(Self { slots, plain })
+            .collect()
     }
-}
-
-/// Replaced as a whole at each change, so that triggers never wait for subscribers.
-#[derive(Default)]
-struct Table {
-    named: HashMap<Box<str>, Arc<List>, FixedState>,
-    /// Handlers of every event; contained in each named list too.
-    every: Arc<List>,
 }
 
 /// What the holder of a turn keeps of the bus.
 pub(crate) struct Cached {
-    table: Cache<Arc<ArcSwap<Table>>, Arc<Table>>,
+    table: Reader<Table<Subscriber>>,
     /// When the last trigger ended, by the coarse clock.
     last: Duration,
 }
@@ -153,12 +148,7 @@ pub(crate) struct Cached {
 /// Handlers are called in subscription order. One that unsubscribes while an event is triggered is not
 /// called for it any more; one that subscribes is called from the next trigger on.
 pub struct EventBus {
-    table: Arc<ArcSwap<Table>>,
-    /// How many unsubscriptions there were: while it stands, every handler of a list is live.
-    ended: AtomicU64,
-    next: AtomicU64,
-    /// Serialises changes of the table: they are rare.
-    change: Mutex<()>,
+    roster: Roster<Subscriber>,
     mishaps: Mutex<VecDeque<Mishap>>,
     forgotten: AtomicU64,
     pub(crate) limits: BusLimits,
@@ -167,28 +157,15 @@ pub struct EventBus {
 impl fmt::Debug for EventBus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventBus")
-            .field("names", &self.table.load().named.len())
+            .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
-}
-
-/// A panicking holder leaves whole values behind, since each critical section is one assignment.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 impl EventBus {
     pub(crate) fn new(limits: BusLimits) -> Self {
         Self {
-            table: Arc::new(ArcSwap::from_pointee(Table {
-                named: HashMap::default(),
-                every: List::of(Vec::new()),
-            })),
-            ended: AtomicU64::new(0),
-            next: AtomicU64::new(1),
-            change: Mutex::new(()),
+            roster: Roster::new(),
             mishaps: Mutex::new(VecDeque::new()),
             forgotten: AtomicU64::new(0),
             limits,
@@ -203,65 +180,17 @@ impl EventBus {
         handler: Handler,
         tasks: Option<crate::scope::Tasks>,
     ) -> Subscription {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let slot = Slot {
-            id,
-            live: Arc::new(AtomicBool::new(true)),
+        let subscriber = Subscriber {
             owner: owner.clone(),
             handler,
             tasks,
         };
-        let appended = |list: &List| {
-            let mut slots = list.slots.clone();
-            slots.push(slot.clone());
-            List::of(slots)
-        };
-        let _change = lock(&self.change);
-        let table = self.table.load();
-        let mut named = table.named.clone();
-        let every = match name {
-            Some(name) => {
-                let base = named.get(name).unwrap_or(&table.every);
-                let list = appended(base);
-                named.insert(name.into(), list);
-                Arc::clone(&table.every)
-            }
-            None => {
-                for list in named.values_mut() {
-                    *list = appended(list);
-                }
-                appended(&table.every)
-            }
-        };
-        self.table.store(Arc::new(Table { named, every }));
-        Subscription(id)
+        Subscription(self.roster.subscribe(name, subscriber))
     }
 
     /// Ends subscriptions: from now on none of them is called, not even by a trigger under way.
     pub(crate) fn unsubscribe(&self, gone: impl Fn(Subscription) -> bool) {
-        let gone = |slot: &Slot| gone(Subscription(slot.id));
-        let _change = lock(&self.change);
-        let table = self.table.load();
-        let without = |list: &Arc<List>| {
-            if !list.slots.iter().any(gone) {
-                return Arc::clone(list);
-            }
-            let (ended, kept): (Vec<_>, Vec<_>) = list.slots.iter().cloned().partition(gone);
-            for slot in ended {
-                slot.live.store(false, Ordering::Release);
-                self.ended.fetch_add(1, Ordering::AcqRel);
-            }
-            List::of(kept)
-        };
-        let every = without(&table.every);
-        let named = table
-            .named
-            .iter()
-            .map(|(name, list)| (name.clone(), without(list)))
-            // A list with nothing of its own is what every event gets anyway.
-            .filter(|(_, list)| list.slots.len() > every.slots.len())
-            .collect();
-        self.table.store(Arc::new(Table { named, every }));
+        self.roster.unsubscribe(|id| gone(Subscription(id)));
     }
 
     /// What went wrong so far, oldest first, and how many older mishaps were let go.
@@ -289,7 +218,7 @@ impl EventBus {
     /// The table as the holder of a turn keeps it, so that a trigger only looks whether it has changed.
     pub(crate) fn cache(&self) -> Cached {
         Cached {
-            table: Cache::new(Arc::clone(&self.table)),
+            table: self.roster.reader(),
             last: coarse_now(),
         }
     }
@@ -298,13 +227,12 @@ impl EventBus {
     #[inline]
     pub(crate) fn trigger_plain(&self, cache: &mut Cached, event: &Event) -> Option<Arc<List>> {
         let Cached { table, last } = cache;
-        let table = table.load();
-        let list = table.named.get(event.name()).unwrap_or(&table.every);
-        let Some(plain) = &list.plain else {
+        let (began, list) = self.roster.look(table, event.name());
+        let Some(plain) = &list.sum else {
             return Some(Arc::clone(list));
         };
         if !plain.is_empty() {
-            self.call_all_plain(list, plain, event);
+            self.call_all_plain(began, list, plain, event);
             // Nothing since the last trigger took long: neither did this one. That is nearly always so, and
             // spares every trigger one look at the clock.
             let now = coarse_now();
@@ -315,22 +243,20 @@ impl EventBus {
         None
     }
 
-    fn call_all_plain(&self, list: &List, plain: &[Plain], event: &Event) {
-        let ended = self.ended.load(Ordering::Acquire);
+    fn call_all_plain(&self, began: Began, list: &List, plain: &[Plain], event: &Event) {
         let next = Cell::new(0);
         // One net for all of them; it is spread again behind one that panicked.
         while next.get() < plain.len() {
             let calls = AssertUnwindSafe(|| {
                 for (index, handler) in plain.iter().enumerate().skip(next.get()) {
                     next.set(index + 1);
-                    let unchanged = self.ended.load(Ordering::Acquire) == ended;
-                    if unchanged || list.slots[index].live.load(Ordering::Acquire) {
+                    if self.roster.calls(began, &list.seats[index]) {
                         handler(event);
                     }
                 }
             });
             if let Err(panic) = catch_unwind(calls) {
-                let owner = &list.slots[next.get() - 1].owner;
+                let owner = &list.seats[next.get() - 1].guest.owner;
                 let message = panic_message(&*panic);
                 self.record(event.name(), owner.as_str(), MishapKind::Panicked(message));
             }
@@ -338,14 +264,11 @@ impl EventBus {
     }
 
     fn call_plain(&self, slot: &Slot, handler: &Plain, event: &Event) {
-        if !slot.live.load(Ordering::Acquire) {
-            return;
-        }
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| handler(event))) {
             let message = panic_message(&*panic);
             self.record(
                 event.name(),
-                slot.owner.as_str(),
+                slot.guest.owner.as_str(),
                 MishapKind::Panicked(message),
             );
         }
@@ -357,24 +280,29 @@ impl EventBus {
         if took <= self.limits.slow_plain {
             return;
         }
-        let mut owners: Vec<&str> = list.slots.iter().map(|slot| slot.owner.as_str()).collect();
+        let owners = list.seats.iter().map(|slot| slot.guest.owner.as_str());
+        let mut owners: Vec<&str> = owners.collect();
         owners.dedup();
         self.record(event.name(), &owners.join(" or "), MishapKind::Slow(took));
     }
 
     /// Calls the handlers of a list in which some may pend, one after the other.
     pub(crate) async fn trigger_list(&self, list: &List, turn: &mut Turn, event: &Event) {
-        for slot in &list.slots {
-            if !slot.live.load(Ordering::Acquire) {
+        for slot in &list.seats {
+            if !slot.is_taken() {
                 continue;
             }
-            match &slot.handler {
+            match &slot.guest.handler {
                 Handler::Plain(handler) => {
                     let started = coarse_now();
                     self.call_plain(slot, handler, event);
                     let took = coarse_now().saturating_sub(started);
                     if took > self.limits.slow_plain {
-                        self.record(event.name(), slot.owner.as_str(), MishapKind::Slow(took));
+                        self.record(
+                            event.name(),
+                            slot.guest.owner.as_str(),
+                            MishapKind::Slow(took),
+                        );
                     }
                 }
                 Handler::Serial(handler) => {
@@ -388,7 +316,7 @@ impl EventBus {
                     // A handler dropped in the middle of a nested trigger leaves its depth behind.
                     turn.restore_depth(depth);
                     if let Err(what) = outcome {
-                        self.record(event.name(), slot.owner.as_str(), what);
+                        self.record(event.name(), slot.guest.owner.as_str(), what);
                     }
                 }
                 Handler::Beside(handler) => self.spawn_beside(slot, handler, event),
@@ -397,9 +325,11 @@ impl EventBus {
     }
 
     fn spawn_beside(&self, slot: &Slot, handler: &Arc<dyn BesideHandler>, event: &Event) {
-        let Some(tasks) = &slot.tasks else { return };
+        let Some(tasks) = &slot.guest.tasks else {
+            return;
+        };
         let handler = Arc::clone(handler);
-        let (copy, owner, report) = (event.clone(), slot.owner.clone(), tasks.clone());
+        let (copy, owner, report) = (event.clone(), slot.guest.owner.clone(), tasks.clone());
         let deadline = self.limits.handler_deadline;
         let room = tasks.spawn_within(self.limits.beside, async move {
             let name = copy.name().to_owned();
@@ -410,7 +340,11 @@ impl EventBus {
         });
         if !room {
             let limit = self.limits.beside;
-            self.record(event.name(), slot.owner.as_str(), MishapKind::NoRoom(limit));
+            self.record(
+                event.name(),
+                slot.guest.owner.as_str(),
+                MishapKind::NoRoom(limit),
+            );
         }
     }
 }

@@ -2,24 +2,33 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::StopToken;
-use crate::bus::{EventBus, lock};
+use crate::bus::{Bounded, Crew, EventBus};
 use crate::mishap::MishapKind;
 
 /// The tasks of one owner: counted, bounded, joined at the end or aborted.
 #[derive(Clone)]
 pub(crate) struct Tasks {
-    /// `None` once it is finished: nothing is spawned any more.
-    set: Arc<Mutex<Option<JoinSet<()>>>>,
+    set: Arc<Bounded<JoinSet<()>>>,
     runtime: Handle,
     bus: Arc<EventBus>,
     stop: StopToken,
+}
+
+impl Crew for JoinSet<()> {
+    fn sweep(&mut self) {
+        while self.try_join_next().is_some() {}
+    }
+
+    fn count(&self) -> usize {
+        self.len()
+    }
 }
 
 impl fmt::Debug for Tasks {
@@ -31,7 +40,7 @@ impl fmt::Debug for Tasks {
 impl Tasks {
     pub(crate) fn new(runtime: Handle, bus: Arc<EventBus>, stop: StopToken) -> Self {
         Self {
-            set: Arc::new(Mutex::new(Some(JoinSet::new()))),
+            set: Arc::new(Bounded::new(JoinSet::new())),
             runtime,
             bus,
             stop,
@@ -48,17 +57,9 @@ impl Tasks {
         limit: usize,
         task: impl Future<Output = ()> + Send + 'static,
     ) -> bool {
-        let mut set = lock(&self.set);
-        let Some(set) = set.as_mut() else {
-            return false;
-        };
-        // Tasks that ended make room.
-        while set.try_join_next().is_some() {}
-        if set.len() >= limit {
-            return false;
-        }
-        set.spawn_on(task, &self.runtime);
-        true
+        self.set.admit(limit, |set| {
+            set.spawn_on(task, &self.runtime);
+        })
     }
 
     pub(crate) fn record(&self, event: &str, owner: &str, what: MishapKind) {
@@ -67,7 +68,7 @@ impl Tasks {
 
     /// Waits until every task ended, or aborts what is left at the deadline. Returns how many were aborted.
     pub(crate) async fn finish(&self, deadline: Instant) -> usize {
-        let Some(mut set) = lock(&self.set).take() else {
+        let Some(mut set) = self.set.close() else {
             return 0;
         };
         let joined =
