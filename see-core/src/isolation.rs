@@ -8,13 +8,16 @@ use tokio::time::MissedTickBehavior;
 
 use crate::event::Value;
 use crate::turn::{LastHeard, Listener, Turn};
-use crate::{Error, ErrorKind, Result, Sandbox};
+use crate::{Error, ErrorKind, Event, Isolation, Result, Sandbox};
 
 /// The event of whoever let the guest try the walls, and saw that nothing answered it.
 pub const ISOLATION_PROVEN: &str = "isolation_proven";
 /// The event of whoever found a hole in the walls. Its attribute `message` names the hole. It ends the
 /// run: the guest's power is cut, and the results are marked.
 pub const ISOLATION_BROKEN: &str = "isolation_broken";
+
+/// The event of whoever was to let the guest try the walls, and could not. Its attribute `message` says why.
+pub const ISOLATION_NOT_CHECKED: &str = "isolation_not_checked";
 
 /// How often the walls are looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -25,16 +28,16 @@ const BLIND: u32 = 3;
 
 /// What is known of the walls around a run's guest.
 ///
-/// As JSON it is an object: `verdict`, and `found` where they are broken.
+/// As JSON it is an object: `verdict`, and `why` where they were not checked or are broken.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-#[serde(tag = "verdict", content = "found", rename_all = "snake_case")]
+#[serde(tag = "verdict", content = "why", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum IsolationVerdict {
     /// The guest has no network, or one that promises no walls.
     #[default]
     NoWalls,
-    /// The walls stood whenever they were looked at, but no guest tried them.
-    NotChecked,
+    /// The walls stood whenever they were looked at, but no guest tried them: why not.
+    NotChecked(String),
     /// The walls stood, and the guest itself found everything behind them closed.
     Proven,
     /// Something behind the walls answered the guest, or they did not stand as they were built: what the
@@ -47,6 +50,7 @@ pub enum IsolationVerdict {
 pub(crate) struct Walls {
     sandbox: Arc<dyn Sandbox>,
     proven: LastHeard,
+    not_checked: LastHeard,
     hole: Listener,
     broken: Option<String>,
     /// Looks in a row that failed.
@@ -62,6 +66,7 @@ impl Walls {
         Self {
             sandbox: Arc::clone(sandbox),
             proven: turn.keep_last(ISOLATION_PROVEN),
+            not_checked: turn.keep_last(ISOLATION_NOT_CHECKED),
             hole: turn.listen(ISOLATION_BROKEN),
             broken: None,
             blind: 0,
@@ -79,17 +84,19 @@ impl Walls {
         loop {
             tokio::select! {
                 biased;
-                Some(event) = self.hole.heard() => {
-                    let message = event.get("message").and_then(Value::as_str);
-                    let message = message.unwrap_or("the guest got through").to_owned();
-                    return self.found(Error::new(ErrorKind::Isolation, message));
-                }
+                Some(event) = self.hole.heard() => return self.hole_of(&event),
                 _ = self.looks.tick() => {}
             }
             if let Err(error) = self.look().await {
                 return self.found(error);
             }
         }
+    }
+
+    /// The hole that somebody has told of and that was not waited for.
+    pub(crate) fn told_hole(&mut self) -> Option<Error> {
+        let event = self.hole.heard_already()?;
+        Some(self.hole_of(&event))
     }
 
     /// Looks a last time.
@@ -110,9 +117,25 @@ impl Walls {
         match &self.broken {
             Some(found) => IsolationVerdict::Broken(found.clone()),
             None if self.proven.was_heard() => IsolationVerdict::Proven,
-            None if self.sandbox.isolation().is_some() => IsolationVerdict::NotChecked,
-            None => IsolationVerdict::NoWalls,
+            None => match self.sandbox.isolation() {
+                Some(isolation) => IsolationVerdict::NotChecked(self.why_not(isolation)),
+                None => IsolationVerdict::NoWalls,
+            },
         }
+    }
+
+    /// Why no guest tried the walls.
+    fn why_not(&self, isolation: &dyn Isolation) -> String {
+        let told = self.not_checked.take();
+        let why = told.as_ref().and_then(|event| event.get("message"));
+        let why = match (why.and_then(Value::as_str), isolation.is_verified()) {
+            (Some(why), _) => why,
+            (None, false) => "`verify` of the network is false",
+            (None, true) => {
+                "no hook let the guest try them, as `commands` does when its agent answers"
+            }
+        };
+        why.to_owned()
     }
 
     async fn look(&mut self) -> Result<()> {
@@ -139,6 +162,12 @@ impl Walls {
             "whether the walls around the guest stand cannot be found out",
         )
         .caused_by(error))
+    }
+
+    fn hole_of(&mut self, event: &Event) -> Error {
+        let message = event.get("message").and_then(Value::as_str);
+        let message = message.unwrap_or("the guest got through").to_owned();
+        self.found(Error::new(ErrorKind::Isolation, message))
     }
 
     fn found(&mut self, error: Error) -> Error {

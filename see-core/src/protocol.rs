@@ -313,7 +313,7 @@ impl Environment {
             let _ = turn.trigger(about("step_started")).await;
             let mut cut = false;
             let walls_broken = walls.are_broken();
-            let outcome = tokio::select! {
+            let mut outcome = tokio::select! {
                 biased;
                 outcome = take(step, &mut turn, &mut ears) => outcome,
                 reached = quotas.reached(), if !failed_before => {
@@ -329,6 +329,11 @@ impl Environment {
                         .advice("its limit is the key `context.limits.run`"))
                 }
             };
+            // The step may have ended by what was told with the hole, or in the same instant.
+            if !cut && let Some(hole) = walls.told_hole() {
+                cut = true;
+                outcome = Err(hole);
+            }
             if cut {
                 cut_power(&mut turn).await;
             }

@@ -139,7 +139,8 @@ impl Turn {
     /// Starts to listen for an event, so that one that fires before the wait for it is not missed.
     ///
     /// Who finds out that an event `X` will never fire says so with the event `not_X`, whose attribute
-    /// `message` tells why; that ends a wait for `X` as well.
+    /// `message` tells why; that ends a wait for `X` as well. Its attribute `cause` may be `isolation`: the
+    /// walls around the guest have a hole.
     pub fn listen(&mut self, name: &str) -> Listener {
         let (sender, heard) = mpsc::channel(1);
         let handler = Handler::Plain(Arc::new(move |event: &Event| {
@@ -161,7 +162,8 @@ impl Turn {
     /// # Errors
     /// [`ErrorKind::Timeout`] at the deadline; [`ErrorKind::Stopped`] when the environment is stopped;
     /// [`ErrorKind::Guest`] as soon as the machine is off, since nothing in it can fire an event then, or
-    /// when somebody says that the event will not come.
+    /// when somebody says that the event will not come; [`ErrorKind::Isolation`] when that is because of
+    /// a hole in the walls around the guest.
     pub async fn wait(&mut self, listener: &mut Listener, timeout: Duration) -> Result<Event> {
         let what = format!("wait for {}", listener.name);
         let heard = self
@@ -174,7 +176,11 @@ impl Turn {
         }
         let why = heard.get("message").and_then(Value::as_str);
         let why = why.unwrap_or("the event will not come").to_owned();
-        Err(Error::new(ErrorKind::Guest, why).during(what))
+        let kind = match heard.get("cause").and_then(Value::as_str) {
+            Some("isolation") => ErrorKind::Isolation,
+            _ => ErrorKind::Guest,
+        };
+        Err(Error::new(kind, why).during(what))
     }
 
     /// Lets time pass, and handles what is posted meanwhile.
@@ -382,6 +388,11 @@ impl Listener {
     /// The next event that it hears; `None` once nothing can be heard any more.
     pub(crate) async fn heard(&mut self) -> Option<Event> {
         self.heard.recv().await
+    }
+
+    /// The next event, where it has heard one.
+    pub(crate) fn heard_already(&mut self) -> Option<Event> {
+        self.heard.try_recv().ok()
     }
 }
 

@@ -3,7 +3,8 @@
 mod support;
 
 use see_agent::protocol::{
-    Exit, FailureCode, Info, JobState, Placement, Reply, Request, Stream, Upload, WINDOW,
+    Exit, FailureCode, Finding, Info, JobState, MAX_TARGETS, Placement, ProbeTarget, Reply,
+    Request, Stream, Upload, WINDOW,
 };
 use see_hooks_std::client::{Client, ClientError, Progress};
 use std::io::Cursor;
@@ -405,4 +406,46 @@ async fn texts_of_a_guest_are_escaped_in_errors() {
     let text = refused.to_string();
     assert!(!text.chars().any(char::is_control), "{text:?}");
     assert!(text.contains("\\u{1b}[2Jgone"), "{text:?}");
+}
+
+#[tokio::test]
+async fn more_targets_than_fit_a_request_are_all_tried_in_their_order() {
+    let (client, _folder) = client("probe").await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let open = ProbeTarget::Tcp(listener.local_addr().expect("an address"));
+    let deaf = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let closed = ProbeTarget::Udp(deaf.local_addr().expect("an address"));
+    let mut targets = vec![closed; MAX_TARGETS + 1];
+    targets[3] = open.clone();
+    targets.push(open);
+    let patience = Duration::from_millis(100);
+    let findings = client.probe(&targets, patience).await.expect("findings");
+    let answered = |finding: &Finding| matches!(finding, Finding::Answered(_));
+    let open: Vec<usize> = (0..findings.len())
+        .filter(|at| answered(&findings[*at]))
+        .collect();
+    assert_eq!(findings.len(), targets.len());
+    assert_eq!(open, [3, MAX_TARGETS + 1]);
+}
+
+#[tokio::test]
+async fn a_guest_that_tells_of_other_targets_than_it_was_given_breaks_the_protocol() {
+    let (ours, mut guest) = tokio::io::duplex(1 << 18);
+    let telling = async {
+        let session = raw_guest::welcome(&mut guest).await;
+        let (number, request) = raw_guest::request(&mut guest, session).await;
+        assert!(matches!(request, Request::Probe(_)), "{request:?}");
+        let findings = vec![Finding::Silent; 2];
+        raw_guest::send(&mut guest, session, number, Reply::Probed(findings)).await;
+    };
+    let asking = async {
+        let client = Client::connect(ours, b"", PATIENCE).await?;
+        let target = ProbeTarget::Ping([127, 0, 0, 1].into());
+        client.probe(&[target], Duration::from_secs(1)).await
+    };
+    let (answer, ()) = tokio::join!(asking, telling);
+    assert!(
+        matches!(answer, Err(ClientError::Violation(_))),
+        "{answer:?}"
+    );
 }

@@ -63,7 +63,7 @@ pub(super) fn of_run(surface: &mut impl Surface, result: &RunResult) -> io::Resu
 fn isolation(surface: &mut impl Surface, verdict: &IsolationVerdict) -> io::Result<()> {
     let (mark, words) = match verdict {
         IsolationVerdict::Proven => (Mark::Good, "the network was closed: proven from inside"),
-        IsolationVerdict::NotChecked => (
+        IsolationVerdict::NotChecked(_) => (
             Mark::Good,
             "the network's walls stood; no guest tried them from inside",
         ),
@@ -76,7 +76,9 @@ fn isolation(surface: &mut impl Surface, verdict: &IsolationVerdict) -> io::Resu
     let mark = surface.mark(mark);
     surface.line(&format!("{mark} {words}"))?;
     match verdict {
-        IsolationVerdict::Broken(found) => surface.line(&format!("  {}", escape::line(found))),
+        IsolationVerdict::Broken(why) | IsolationVerdict::NotChecked(why) => {
+            surface.line(&format!("  {}", escape::line(why)))
+        }
         _ => Ok(()),
     }
 }

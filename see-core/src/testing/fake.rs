@@ -158,6 +158,7 @@ impl Backend for FakeBackend {
                 dial: None,
                 made: Vec::new(),
                 released: false,
+                closed: None,
             }),
         }));
         let sandbox = FakeSandbox {
@@ -196,6 +197,7 @@ struct World {
     dial: Option<Dial>,
     made: Vec<Entry>,
     released: bool,
+    closed: Option<Vec<Closed>>,
 }
 
 impl std::fmt::Debug for FakeControl {
@@ -244,6 +246,11 @@ impl FakeControl {
     /// What answers at the guest's end of the channel, for each connection.
     pub fn answer(&self, dial: impl Fn() -> Box<dyn ChannelStream> + Send + Sync + 'static) {
         lock(&self.0.world).dial = Some(Box::new(dial));
+    }
+
+    /// What the walls have to keep the guest from; from now on it has to prove that.
+    pub fn close(&self, closed: Vec<Closed>) {
+        lock(&self.0.world).closed = Some(closed);
     }
 
     /// Every step that was asked for, in order.
@@ -443,11 +450,12 @@ impl Meter for FakeSandbox {
 #[async_trait]
 impl Isolation for FakeSandbox {
     fn is_verified(&self) -> bool {
-        false
+        lock(&self.control.0.world).closed.is_some()
     }
 
     async fn closed(&self) -> Result<Vec<Closed>> {
-        Ok(Vec::new())
+        let closed = lock(&self.control.0.world).closed.clone();
+        Ok(closed.unwrap_or_default())
     }
 
     async fn check(&self) -> Result<()> {

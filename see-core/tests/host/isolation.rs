@@ -103,7 +103,10 @@ async fn walls_that_stand_are_proven_only_where_the_guest_tried_them() {
     let (_host, mut environment) = walled().await;
     let report = run(&mut environment, steps).await;
     assert!(report.failure.is_none(), "{:?}", report.failure);
-    assert_eq!(report.isolation, IsolationVerdict::NotChecked);
+    let IsolationVerdict::NotChecked(why) = report.isolation else {
+        panic!("{:?}", report.isolation);
+    };
+    assert!(why.contains("`verify`"), "{why}");
     environment.deallocate().await;
 
     let (_host, mut environment) = walled().await;
@@ -122,11 +125,11 @@ async fn walls_that_stand_are_proven_only_where_the_guest_tried_them() {
 fn a_verdict_is_an_object_that_says_what_was_found() {
     let json = |verdict: IsolationVerdict| serde_json::to_string(&verdict).unwrap();
     assert_eq!(
-        json(IsolationVerdict::NotChecked),
-        r#"{"verdict":"not_checked"}"#
+        json(IsolationVerdict::NotChecked("no agent".to_owned())),
+        r#"{"verdict":"not_checked","why":"no agent"}"#
     );
     assert_eq!(
         json(IsolationVerdict::Broken("a hole".to_owned())),
-        r#"{"verdict":"broken","found":"a hole"}"#
+        r#"{"verdict":"broken","why":"a hole"}"#
     );
 }

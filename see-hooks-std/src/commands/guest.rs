@@ -1,12 +1,14 @@
 //! The guest as the hook knows it: whether somebody in it answers, and how.
 
 use super::CommandsConfiguration;
+use super::isolation;
 use super::python_agent::PythonAgent;
 use super::readiness::{self, Cause, NotReady};
 use crate::client::Client;
 use see_core::{Context, Error, ErrorKind, Event, Result};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -19,6 +21,8 @@ pub(super) struct Guest {
     /// Counts the boots, so that looking for one agent ends when the next boot begins.
     boots: watch::Sender<u64>,
     address: watch::Sender<Option<IpAddr>>,
+    /// The walls around the guest were tried, or cannot be any more.
+    tried: AtomicBool,
 }
 
 /// Whether somebody in the guest answers.
@@ -53,6 +57,7 @@ impl Guest {
             reach: watch::Sender::new(Reach::Off),
             boots: watch::Sender::new(0),
             address: watch::Sender::new(None),
+            tried: AtomicBool::new(false),
         }
     }
 
@@ -125,10 +130,19 @@ impl Guest {
         self.reach.send_replace(Reach::Never(why));
     }
 
+    /// Whether this boot is the one to try the walls around the guest in. Only the first is: later a sample
+    /// may have run, and then nothing that the guest says proves anything.
+    pub(super) fn may_try_walls(&self) -> bool {
+        !self.tried.swap(true, Ordering::Relaxed)
+    }
+
     /// Who answers in the guest; waits for it while it boots.
     pub(super) async fn way(&self) -> Result<Way> {
         // A little longer than looking for the agent takes: its own verdict says more.
-        let patience = self.configuration.ready_timeout() + Duration::from_secs(5);
+        let mut patience = self.configuration.ready_timeout() + Duration::from_secs(5);
+        if isolation::is_wanted(self) {
+            patience += isolation::PROOF + readiness::LEASE;
+        }
         let mut reach = self.reach.subscribe();
         let settled = reach.wait_for(|reach| matches!(reach, Reach::Ready(_) | Reach::Never(_)));
         let reach = match tokio::time::timeout(patience, settled).await {

@@ -6,13 +6,18 @@
 //!   `message`, `seconds` since power-on;
 //! - `ready` (`seconds`) when the agent answers, then `ip_address`, with `address` when the guest
 //!   has one. On a network the latter waits for the address;
+//! - where the machine's network promises walls and a proof of them is wanted, before `ready`, after the
+//!   guest has its address: `isolation_proven` (`tried`), when the guest tried everything that is to be
+//!   closed to it and nothing answered; `isolation_broken` (`message`), when something did, after which
+//!   the guest is not ready; `isolation_not_checked` (`message`), when it could not try. Tried once, at the
+//!   first boot, since no guest is believed after a sample;
 //! - or `not_ready` (`cause`, `message`, `seconds`) when it gives up, or `not_ip_address` when the
 //!   agent answers and no address comes; a wait for the event without `not_` ends with it.
 //!
 //! Causes: `no_power` (the machine is off), `no_channel` (the host's end of the guest channel
 //! cannot be opened), `no_boot_output` (the guest's console is still empty), `no_lease` (the guest
 //! has no address yet), `no_agent` (nobody answers in the guest), `no_token`, `wrong_token`,
-//! `bad_agent` (what answers is not an agent).
+//! `bad_agent` (what answers is not an agent), `isolation` (the guest reaches what has to be closed to it).
 //!
 //! # Running
 //! - `run_sample`: `sample` (a file of the host; left out where the command needs none), `command`
@@ -34,6 +39,7 @@ mod configuration;
 mod execute;
 mod finished;
 mod guest;
+mod isolation;
 mod order;
 mod output;
 mod python_agent;

@@ -1,10 +1,14 @@
 //! Looking for the agent of a guest that boots, and telling the reasons for not finding it apart.
 
 use super::guest::{Guest, Way};
+use super::isolation::{self, Proof};
 use super::python_agent::PythonAgent;
 use crate::client::{Client, ClientError};
 use see_agent::protocol::FailureCode;
-use see_core::{AgentTransport, Error, ErrorKind, Event};
+use see_core::{
+    AgentTransport, Error, ErrorKind, Event, ISOLATION_BROKEN, ISOLATION_NOT_CHECKED,
+    ISOLATION_PROVEN,
+};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,6 +20,8 @@ use tokio::time::Instant;
 const LOOK: Duration = Duration::from_millis(250);
 /// How long a TCP connection, or an agent behind one, may take.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long the guest may take to get an address before its network is tried.
+pub(super) const LEASE: Duration = Duration::from_secs(20);
 /// How long a call at the start of a session may take.
 const CALL: Duration = Duration::from_secs(10);
 
@@ -30,6 +36,7 @@ pub(super) enum Cause {
     NoToken,
     WrongToken,
     BadAgent,
+    Isolation,
 }
 
 impl Cause {
@@ -43,6 +50,7 @@ impl Cause {
             Self::NoToken => "no_token",
             Self::WrongToken => "wrong_token",
             Self::BadAgent => "bad_agent",
+            Self::Isolation => "isolation",
         }
     }
 
@@ -50,7 +58,7 @@ impl Cause {
     fn is_final(self) -> bool {
         matches!(
             self,
-            Self::NoPower | Self::NoToken | Self::WrongToken | Self::BadAgent
+            Self::NoPower | Self::NoToken | Self::WrongToken | Self::BadAgent | Self::Isolation
         )
     }
 }
@@ -85,7 +93,11 @@ impl From<NotReady> for Error {
             why.message,
             why.cause.name()
         );
-        Self::new(ErrorKind::Unavailable, message)
+        let kind = match why.cause {
+            Cause::Isolation => ErrorKind::Isolation,
+            _ => ErrorKind::Unavailable,
+        };
+        Self::new(kind, message)
     }
 }
 
@@ -97,7 +109,11 @@ pub(super) async fn look(guest: &Guest) {
         until: Instant::now() + guest.configuration().ready_timeout(),
         told: None,
     };
-    match search.agent().await {
+    let found = match search.agent().await {
+        Ok(way) => search.walls(&way).await.map(|()| way),
+        Err(why) => Err(why),
+    };
+    match found {
         Ok(way) => {
             let ready = Event::new("ready").with("seconds", search.since.elapsed().as_secs_f64());
             guest.is_ready(way);
@@ -111,8 +127,14 @@ pub(super) async fn look(guest: &Guest) {
                 why.message
             );
             let event = why.event("not_ready", search.since);
+            let no_address = why.event("not_ip_address", search.since);
+            let is_open = why.cause == Cause::Isolation;
             guest.never_is_ready(why);
             guest.post_surely(event).await;
+            if is_open {
+                // It may have one, and nobody should use it.
+                guest.post_surely(no_address).await;
+            }
         }
     }
 }
@@ -178,6 +200,50 @@ impl Search<'_> {
                 self.over_tcp(settings.port, token).await.map(Way::Agent)
             }
         }
+    }
+
+    /// Has the guest try the walls around its network, where that is wanted, and posts what came of it. An
+    /// error when there is a hole.
+    async fn walls(&mut self, way: &Way) -> Result<(), NotReady> {
+        let guest = self.guest;
+        if !isolation::is_wanted(guest) || !guest.may_try_walls() {
+            return Ok(());
+        }
+        let proof = match self.lease(way).await {
+            Ok(()) => isolation::prove(guest, way).await,
+            Err(why) if why.cause == Cause::NoPower => return Err(why),
+            Err(why) => Proof::Unknown(why.message),
+        };
+        match proof {
+            Proof::NotWanted => Ok(()),
+            Proof::Closed { tried } => {
+                let event = Event::new(ISOLATION_PROVEN).with("tried", tried as u64);
+                guest.post_surely(event).await;
+                Ok(())
+            }
+            Proof::Unknown(why) => {
+                tracing::warn!("whether the guest's network is closed was not checked: {why}");
+                let event = Event::new(ISOLATION_NOT_CHECKED).with("message", why);
+                guest.post_surely(event).await;
+                Ok(())
+            }
+            Proof::Open(holes) => {
+                let event = Event::new(ISOLATION_BROKEN).with("message", holes.clone());
+                guest.post_surely(event).await;
+                Err(NotReady::new(Cause::Isolation, holes))
+            }
+        }
+    }
+
+    /// Waits until a guest that can try its network has an address on it.
+    async fn lease(&mut self, way: &Way) -> Result<(), NotReady> {
+        let is_expected = self.guest.context().sandbox().has_network();
+        if !is_expected || !matches!(way, Way::Agent(_)) {
+            return Ok(());
+        }
+        self.until = Instant::now() + LEASE;
+        self.told = None;
+        self.address().await.map(drop)
     }
 
     /// The agent behind the guest channel.

@@ -54,6 +54,8 @@ impl World {
         let host = Host::new(registries(), ledger).expect("a host");
         let mut fake = FakeConfiguration::new(made);
         fake.network = network;
+        // Nobody has to prove anything of them before `FakeControl::close`.
+        fake.walls = network;
         let prepared = Prepared {
             backend: PreparedBackend::new(FakeBackend::new(fake)),
             hooks: prepare(&section)?,

@@ -1,0 +1,128 @@
+//! The agent's side: whatever a host, or whoever poses as one, sends.
+
+use crate::wire::{Dough, bake};
+use see_agent::protocol::{
+    Decoder, FailureCode, Frame, MAX_BODY, PADDING, Reply, Request,
+};
+use see_agent::server::{Agent, Settings, Token, Trust, serve_connection};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Read, Write};
+use std::sync::{Arc, LazyLock, Mutex};
+
+/// Pushes bytes in pieces of this length, as a channel would, and gives the frames in them.
+fn decode(decoder: &mut Decoder, bytes: &[u8], piece: usize) -> Vec<Frame> {
+    let mut found = Vec::new();
+    for piece in bytes.chunks(piece) {
+        decoder.push(piece);
+        found.extend(std::iter::from_fn(|| decoder.next_frame()));
+    }
+    found
+}
+
+/// The serial port: frames are found whatever lies between them, in whatever pieces they come, and a host
+/// that comes after one that died in mid-frame is heard. What they hold is understood or refused.
+pub(crate) fn agent_serial(bytes: &[u8]) -> bool {
+    let mut dough = Dough::new(bytes);
+    let (piece, pad) = (dough.byte(), dough.byte());
+    let wire = bake(&mut dough, 7);
+    let mut decoder = Decoder::default();
+    let frames = decode(&mut decoder, &wire, wire.len().max(1));
+    let in_pieces = decode(&mut Decoder::default(), &wire, 1 + usize::from(piece));
+    assert_eq!(frames, in_pieces, "the frames depend on the pieces in which they come");
+    let understood = frames.into_iter().filter(|frame| understand(frame)).count();
+    // Costs as much as all the rest, so that not every input is followed by it.
+    if pad & 15 == 15 {
+        let frame = Frame {
+            session: 8,
+            request: 1,
+            kind: 2,
+            body: Vec::new(),
+        };
+        let next = [vec![0; PADDING], frame.encode().expect("it is short")].concat();
+        let found = decode(&mut decoder, &next, next.len());
+        assert_eq!(found.last(), Some(&frame), "the next host is not heard");
+    }
+    understood > 0
+}
+
+/// Whether the frame is a request. One that is says the same when it is written again.
+fn understand(frame: &Frame) -> bool {
+    assert!(frame.body.len() <= MAX_BODY);
+    let Ok(request) = Request::from_frame(frame.clone()) else {
+        return false;
+    };
+    let Ok(again) = request.clone().into_frame(frame.session, frame.request) else {
+        // What was no text was replaced by longer signs.
+        return true;
+    };
+    if again.body.len() == frame.body.len() {
+        assert_eq!(Request::from_frame(again), Ok(request));
+    }
+    true
+}
+
+/// A folder and a token of this process's own; the token is never in what a fuzzer makes.
+static AGENT: LazyLock<(tempfile::TempDir, Arc<Agent>)> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let secret = || RandomState::new().build_hasher().finish();
+    let secret = format!("{:016x}{:016x}", secret(), secret());
+    let mut settings = Settings::new(folder.path());
+    settings.token = Token::new(secret.as_bytes());
+    (folder, Agent::new(settings).expect("a folder for it"))
+});
+
+/// A connection over TCP without the token: nothing is served, and nothing is told but that.
+pub(crate) fn agent_tcp(bytes: &[u8]) -> bool {
+    let mut dough = Dough::new(bytes);
+    let piece = 1 + usize::from(dough.byte()) * 16;
+    let wire = bake(&mut dough, 7);
+    let told = Told::default();
+    let reader = Pieces { wire: &wire, piece };
+    serve_connection(&AGENT.1, reader, told.clone(), Trust::Token).expect("the wire does not fail");
+    let told = told.0.lock().expect("no holder panics").clone();
+    let replies = decode(&mut Decoder::default(), &told, told.len().max(1));
+    assert!(replies.len() <= 1, "a refused connection goes on: {replies:?}");
+    for frame in &replies {
+        let reply = Reply::from_frame(frame.clone()).expect("the agent's own reply");
+        let refused = matches!(
+            reply,
+            Reply::Failed {
+                code: FailureCode::WrongToken,
+                ..
+            }
+        );
+        assert!(refused, "served without the token: {reply:?}");
+    }
+    !replies.is_empty()
+}
+
+/// A connection that gives its bytes in pieces.
+struct Pieces<'a> {
+    wire: &'a [u8],
+    piece: usize,
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.piece.min(buffer.len());
+        self.wire.take(length as u64).read(buffer).inspect(|read| {
+            self.wire = &self.wire[*read..];
+        })
+    }
+}
+
+/// What the agent wrote.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Told {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut told = self.0.lock().expect("no holder panics");
+        told.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
