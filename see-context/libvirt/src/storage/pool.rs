@@ -102,6 +102,16 @@ impl StoragePool {
             .await
     }
 
+    /// Whether it has a definition that outlives its run.
+    ///
+    /// # Errors
+    /// Whatever libvirt reports, or the time limit.
+    pub async fn is_persistent(&self) -> Result<bool, Error> {
+        self.object
+            .repeat("ask for persistence of", |pool| Ok(pool.is_persistent()?))
+            .await
+    }
+
     /// The pool's XML.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ async fn a_pool_holds_volumes_until_they_are_deleted() {
         .await
         .unwrap();
     assert!(pool.is_active().await.unwrap());
+    assert!(!pool.is_persistent().await.unwrap());
     let by_name = connection.storage_pool("kept").await.unwrap();
     assert_eq!(by_name.uuid(), pool.uuid());
 
