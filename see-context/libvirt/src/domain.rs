@@ -1,5 +1,6 @@
 //! Domains: the machines.
 
+mod channel;
 mod create;
 mod interfaces;
 mod power;
@@ -14,6 +15,7 @@ use crate::error::Error;
 use crate::object::{Object, reference};
 use crate::text;
 
+pub use self::channel::{CHANNEL_BACKLOG, ChannelStream};
 pub use self::create::StartOptions;
 pub use self::interfaces::{AddressSource, InterfaceAddresses};
 pub use self::power::ShutdownMode;

@@ -38,8 +38,8 @@ pub mod xml;
 
 pub use connection::{CALL_LIMIT, CloseReason, Connection, RECONNECT_LIMIT, Version};
 pub use domain::{
-    AddressSource, Domain, DomainInfo, DomainState, DomainStatus, InterfaceAddresses, Screenshot,
-    ShutdownMode, StartOptions,
+    AddressSource, CHANNEL_BACKLOG, ChannelStream, Domain, DomainInfo, DomainState, DomainStatus,
+    InterfaceAddresses, Screenshot, ShutdownMode, StartOptions,
 };
 pub use domain_events::{
     DomainEvent, DomainEvents, EVENT_QUEUE, IoErrorAction, PauseCause, ShutdownCause, StopCause,

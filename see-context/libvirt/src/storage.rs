@@ -1,6 +1,7 @@
 //! Storage pools and their volumes.
 
 mod pool;
+mod upload;
 mod volume;
 
 pub use self::pool::StoragePool;

@@ -37,6 +37,20 @@ impl Connection {
         .await
     }
 
+    /// Defines a persistent pool without starting it; it outlives the daemon's restart.
+    ///
+    /// When this runs out of time, the pool may still come into being.
+    ///
+    /// # Errors
+    /// As [`Connection::create_storage_pool`].
+    pub async fn define_storage_pool(&self, xml: &str) -> Result<StoragePool, Error> {
+        let xml = xml.to_owned();
+        self.make("define a storage pool on", move |inner| {
+            Ok(inner.connect().define_storage_pool_xml(&xml, 0)?)
+        })
+        .await
+    }
+
     /// Finds a pool by its name.
     ///
     /// # Errors
@@ -119,6 +133,56 @@ impl StoragePool {
     pub async fn xml(&self) -> Result<String, Error> {
         self.object
             .repeat("read the XML of", |pool| Ok(pool.xml_desc(0)?))
+            .await
+    }
+
+    /// Makes what the pool lies on, such as its folder; one that is there is taken.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_state`] when it runs, whatever else libvirt reports, or the time limit.
+    pub async fn build(&self) -> Result<(), Error> {
+        self.object
+            .call("build", |pool| {
+                pool.build(0)?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Starts a defined pool.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_state`] when it runs, whatever else libvirt reports, or the time limit.
+    pub async fn start(&self) -> Result<(), Error> {
+        self.object
+            .call("start", |pool| {
+                pool.create(0)?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Removes what a stopped pool lies on: its folder, which must be empty.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_state`] when it runs, whatever else libvirt reports, or the time limit.
+    pub async fn delete(&self) -> Result<(), Error> {
+        self.object
+            .call("delete", |pool| {
+                pool.delete(0)?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Removes the definition of a stopped pool.
+    ///
+    /// # Errors
+    /// [`Error::is_no_storage_pool`], [`Error::is_invalid_state`] when it runs, whatever else
+    /// libvirt reports, or the time limit.
+    pub async fn undefine(&self) -> Result<(), Error> {
+        self.object
+            .call("undefine", |pool| Ok(pool.undefine()?))
             .await
     }
 
