@@ -188,19 +188,6 @@ impl<N: Native> Object<N> {
             .await
     }
 
-    /// Runs a libvirt call on the object whose time its caller bounds, by progress.
-    pub(crate) async fn call_unbounded<T, F>(
-        &self,
-        operation: &'static str,
-        work: F,
-    ) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        F: FnOnce(&N, &Arc<Inner>) -> Result<T, Cause> + Send + 'static,
-    {
-        self.within(Duration::MAX).call_with(operation, work).await
-    }
-
     /// Runs a libvirt call on the object that finds or makes another one.
     pub(crate) async fn adopt_from<R, F>(
         &self,

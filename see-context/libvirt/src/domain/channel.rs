@@ -23,7 +23,7 @@ use virt_sys as sys;
 
 use super::Domain;
 use crate::call;
-use crate::connection::{Connection, Inner};
+use crate::connection::{Session, wait_closed};
 use crate::error::{Cause, Error};
 use crate::handle::Handle;
 use crate::text;
@@ -69,13 +69,13 @@ impl Domain {
         };
         let native = self
             .object
-            .call_with("open a channel of", move |domain, inner| {
+            .call_with("open a channel of", move |domain, session| {
                 // Checked here because the `virt` crate panics on a NUL byte in it.
                 text::c_string(&name)?;
                 let flags = sys::VIR_STREAM_NONBLOCK;
-                let stream = Handle::new(virt::stream::Stream::new(inner.connect(), flags)?);
+                let stream = Handle::new(virt::stream::Stream::new(session.connect(), flags)?);
                 domain.open_channel(Some(&name), &stream, 0)?;
-                Native::listen(stream, inner, incoming)
+                Native::listen(stream, session, incoming)
             })
             .await?;
         let (pipe, own) = tokio::io::duplex(PIECE);
@@ -83,7 +83,6 @@ impl Domain {
         let end = Arc::new(End::default());
         let pump = Pump {
             native: Arc::new(native),
-            connection: self.connection().clone(),
             domain: format!("domain {}", self.name()),
             backlog,
             end: Arc::clone(&end),
@@ -99,9 +98,9 @@ impl Domain {
 
 /// A stream with its callback; dropping it ends both.
 struct Native {
-    // Before the connection, so that it is released first.
+    // Before the session, so that it is released first.
     stream: Handle<virt::stream::Stream>,
-    _connection: Arc<Inner>,
+    session: Arc<Session>,
 }
 
 /// What the callback is given.
@@ -115,7 +114,7 @@ struct Incoming {
 impl Native {
     fn listen(
         stream: Handle<virt::stream::Stream>,
-        connection: &Arc<Inner>,
+        session: &Arc<Session>,
         incoming: Incoming,
     ) -> Result<Self, Cause> {
         let events = sys::VIR_STREAM_EVENT_READABLE
@@ -143,7 +142,7 @@ impl Native {
         }
         Ok(Self {
             stream,
-            _connection: Arc::clone(connection),
+            session: Arc::clone(session),
         })
     }
 
@@ -181,7 +180,6 @@ impl Drop for Native {
 /// Carries bytes between libvirt's stream and the pipe.
 struct Pump {
     native: Arc<Native>,
-    connection: Connection,
     domain: String,
     backlog: Arc<AtomicUsize>,
     end: Arc<End>,
@@ -201,8 +199,8 @@ impl Pump {
         let ended = tokio::select! {
             ended = outgoing => ended,
             ended = self.receive(received, writer) => ended,
-            reason = self.connection.closed() => {
-                Err(Cause::Aborted(format!("the connection was lost: {reason:?}")))
+            loss = wait_closed(self.native.session.watch_close()) => {
+                Err(Cause::Aborted(format!("the connection was lost: {:?}", loss.reason)))
             }
         };
         if let Err(cause) = ended {

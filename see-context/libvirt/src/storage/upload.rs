@@ -19,6 +19,9 @@ use crate::handle::Handle;
 /// What is sent at once; libvirt's messages hold 256 KiB.
 const PIECE: usize = 256 << 10;
 
+/// The longest upload, however well it goes on.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// An upload as both sides see it: the thread that sends, and the task that waits.
 #[derive(Debug, Default)]
 struct Transfer {
@@ -38,7 +41,8 @@ impl Drop for GiveUp {
 impl Volume {
     /// Fills the volume with the first `length` bytes of a file. Holes of the file stay holes.
     ///
-    /// It may take as long as it takes, but no longer than the time limit without progress.
+    /// It may take as long as it takes, but no longer than the time limit without
+    /// progress, and a day.
     /// `go_on` is asked before each piece; once it says no, the upload is broken off. The volume
     /// then holds a part of the file.
     ///
@@ -54,37 +58,36 @@ impl Volume {
         let transfer = Arc::new(Transfer::default());
         let _give_up = GiveUp(Arc::clone(&transfer));
         let seen = Arc::clone(&transfer);
-        let work = self
-            .object
-            .call_unbounded("upload to", move |volume, inner| {
-                let stream = Handle::new(virt::stream::Stream::new(inner.connect(), 0)?);
-                volume.upload(
-                    &stream,
-                    0,
-                    length,
-                    sys::VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM,
-                )?;
-                let sent = send_all(&stream, &source, length, &|count| {
-                    seen.sent.fetch_add(count, Ordering::SeqCst);
-                    !seen.given_up.load(Ordering::SeqCst) && go_on()
-                });
-                // SAFETY: the stream is valid here, and both functions only end its transfer.
-                let end = |good: bool| unsafe {
-                    if good {
-                        sys::virStreamFinish(stream.as_ptr())
-                    } else {
-                        sys::virStreamAbort(stream.as_ptr())
-                    }
-                };
-                match sent {
-                    Ok(()) if end(true) == 0 => Ok(()),
-                    Ok(()) => Err(Cause::last()),
-                    Err(cause) => {
-                        end(false);
-                        Err(cause)
-                    }
-                }
+        let object = self.object.within(LONGEST);
+        let work = object.call_with("upload to", move |volume, session| {
+            let stream = Handle::new(virt::stream::Stream::new(session.connect(), 0)?);
+            volume.upload(
+                &stream,
+                0,
+                length,
+                sys::VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM,
+            )?;
+            let sent = send_all(&stream, &source, length, &|count| {
+                seen.sent.fetch_add(count, Ordering::SeqCst);
+                !seen.given_up.load(Ordering::SeqCst) && go_on()
             });
+            // SAFETY: the stream is valid here, and both functions only end its transfer.
+            let end = |good: bool| unsafe {
+                if good {
+                    sys::virStreamFinish(stream.as_ptr())
+                } else {
+                    sys::virStreamAbort(stream.as_ptr())
+                }
+            };
+            match sent {
+                Ok(()) if end(true) == 0 => Ok(()),
+                Ok(()) => Err(Cause::last()),
+                Err(cause) => {
+                    end(false);
+                    Err(cause)
+                }
+            }
+        });
         let mut work = std::pin::pin!(work);
         let limit = self.connection().limit;
         loop {
