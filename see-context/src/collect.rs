@@ -24,13 +24,15 @@ use crate::error::{blocking, libvirt};
 use crate::machine::remove_domain;
 use crate::network::{self, NETWORK};
 use crate::storage::pool::{self, POOL};
+use crate::storage::volumes::{self, VOLUMES};
 
 /// Every collector of this crate.
-pub(crate) fn all() -> [Arc<dyn Collector>; 4] {
+pub(crate) fn all() -> [Arc<dyn Collector>; 5] {
     [
         Arc::new(Domains),
         Arc::new(Networks),
         Arc::new(Pools),
+        Arc::new(RemoteVolumes),
         Arc::new(Roots),
     ]
 }
@@ -43,6 +45,9 @@ struct Networks;
 
 #[derive(Debug)]
 struct Pools;
+
+#[derive(Debug)]
+struct RemoteVolumes;
 
 #[derive(Debug)]
 struct Roots;
@@ -116,6 +121,17 @@ impl Collector for Pools {
 
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
         pool::collect(request, &open(request).await?).await
+    }
+}
+
+#[async_trait]
+impl Collector for RemoteVolumes {
+    fn kind(&self) -> &str {
+        VOLUMES
+    }
+
+    async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
+        volumes::collect(request, &open(request).await?).await
     }
 }
 

@@ -32,11 +32,21 @@ impl Hypervisor {
         matches!(self, Self::Uri(_))
     }
 
+    /// Whether it is on another host, whose files and networks are not this one's.
+    pub(crate) fn is_remote(&self) -> bool {
+        match self {
+            Self::Embedded => false,
+            Self::Uri(uri) => uri
+                .split_once("://")
+                .is_some_and(|(_, rest)| !rest.starts_with('/')),
+        }
+    }
+
     /// Only the system's daemon, which is root, has another account for QEMU. The embedded
     /// driver is told not to use it.
     pub(crate) fn owners(&self) -> Owners {
         match self {
-            Self::Uri(uri) if !uri.contains(":///session") => Owners::Changed,
+            Self::Uri(uri) if !is_session(uri) => Owners::Changed,
             _ => Owners::Kept,
         }
     }
@@ -59,6 +69,13 @@ impl Hypervisor {
             Err(error) => Err(unreachable(libvirt(error), asked, advice)),
         }
     }
+}
+
+/// Whether a libvirt URI means a user's own daemon.
+fn is_session(uri: &str) -> bool {
+    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let path = rest.split_once('/').map_or("", |(_, path)| path);
+    path.split('?').next() == Some("session")
 }
 
 /// The driver of a libvirt URI, such as `qemu` of `qemu+ssh://host/system`.

@@ -21,8 +21,8 @@ use crate::host::has_program;
 use crate::hypervisor::Hypervisor;
 use crate::machine::Driver;
 use crate::network::NetworkPlan;
-use crate::parts::{ConsoleFile, RunFolder, SerialPort};
-use crate::storage::{self, SandboxDisk, Storage};
+use crate::parts::{ConsoleFile, RunFolder, SerialPort, StreamPort};
+use crate::storage::{self, RemoteDisk, SandboxDisk, Storage, Volumes};
 
 use self::configuration::recognises;
 pub use self::configuration::{
@@ -49,9 +49,18 @@ pub struct Qemu {
     domain: DomainXml,
     files: Files,
     image: ImageSource,
-    storage: Storage,
+    storage: DiskPlan,
     network: NetworkPlan,
     agent: AgentTransport,
+}
+
+/// Where the disks of sandboxes are made.
+#[derive(Debug)]
+enum DiskPlan {
+    /// On this host, as files.
+    Here(Storage),
+    /// On the hypervisor's, as volumes.
+    There(Volumes),
 }
 
 #[async_trait]
@@ -73,14 +82,30 @@ impl Backend for Qemu {
     ) -> Result<Self> {
         let hypervisor = configuration.hypervisor()?;
         let image = preparation.image(&configuration.disk.image)?;
-        let daemon = hypervisor.is_daemon();
+        let (daemon, remote) = (hypervisor.is_daemon(), hypervisor.is_remote());
         let network = match configuration.network {
             None => NetworkPlan::AsWritten,
-            Some(ref section) => section.plan(daemon)?,
+            Some(ref section) => {
+                if remote {
+                    section.check_remote()?;
+                }
+                section.plan(daemon)?
+            }
         };
+        if remote && configuration.agent.transport == AgentTransport::Tcp {
+            return Err(Error::new(
+                ErrorKind::Configuration,
+                "the agent of a guest on another host cannot be reached over the guest's network",
+            )
+            .advice("set `agent.transport` to `serial`, whose bytes come through libvirt"));
+        }
         let (domain, files) = domain::prepare(&configuration, &hypervisor, &network).await?;
-        let storage = configuration.storage(hypervisor.owners())?;
-        if !has_program(storage::QEMU_IMG) {
+        let storage = if remote {
+            DiskPlan::There(configuration.volumes()?)
+        } else {
+            DiskPlan::Here(configuration.storage(hypervisor.owners())?)
+        };
+        if !remote && !has_program(storage::QEMU_IMG) {
             return Err(missing(storage::QEMU_IMG, "qemu-utils"));
         }
         if !hypervisor.is_daemon() && !has_program(EMULATOR) {
@@ -89,7 +114,11 @@ impl Backend for Qemu {
         hypervisor
             .check(
                 configuration.hypervisor.as_ref(),
-                "start libvirtd, or use `embedded`, which needs no daemon",
+                if remote {
+                    "is that host up, and does its libvirtd take connections of this kind?"
+                } else {
+                    "start libvirtd, or use `embedded`, which needs no daemon"
+                },
             )
             .await?;
         Ok(Self {
@@ -106,22 +135,34 @@ impl Backend for Qemu {
     async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
         allocation.stop.check("allocate")?;
         let image = self.image.image(&allocation.stop).await?;
-        let disk = SandboxDisk::new(self.storage.clone(), image)?
-            .and_further(&self.files.disks)
-            .and_nvram(self.files.nvram.as_ref());
-        let mut parts: Vec<Box<dyn Part>> = vec![Box::new(RunFolder), Box::new(disk)];
-        if self.hypervisor.is_daemon()
-            && let Some(pool) = self.storage.pool()
-        {
-            parts.push(Box::new(pool));
+        let mut parts: Vec<Box<dyn Part>> = Vec::new();
+        match &self.storage {
+            DiskPlan::Here(storage) => {
+                let disk = SandboxDisk::new(storage.clone(), image)?
+                    .and_further(&self.files.disks)
+                    .and_nvram(self.files.nvram.as_ref());
+                parts.push(Box::new(RunFolder));
+                parts.push(Box::new(disk));
+                if self.hypervisor.is_daemon()
+                    && let Some(pool) = storage.pool()
+                {
+                    parts.push(Box::new(pool));
+                }
+                parts.push(Box::new(ConsoleFile {
+                    owners: self.hypervisor.owners(),
+                }));
+            }
+            DiskPlan::There(volumes) => {
+                parts.push(Box::new(RemoteDisk::new(volumes.clone(), image)?));
+            }
         }
         parts.push(Box::new(self.network.clone()));
         if self.agent == AgentTransport::Serial {
-            parts.push(Box::new(SerialPort));
+            match &self.storage {
+                DiskPlan::Here(_) => parts.push(Box::new(SerialPort)),
+                DiskPlan::There(_) => parts.push(Box::new(StreamPort)),
+            }
         }
-        parts.push(Box::new(ConsoleFile {
-            owners: self.hypervisor.owners(),
-        }));
         let plan = Plan {
             driver: &DRIVER,
             hypervisor: &self.hypervisor,

@@ -9,6 +9,7 @@ mod format;
 mod nvram;
 pub(crate) mod pool;
 mod qemu_img;
+pub(crate) mod volumes;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ pub(crate) use self::disk::{SandboxDisk, check_image};
 pub(crate) use self::format::{Format, inspect};
 pub(crate) use self::nvram::Nvram;
 pub(crate) use self::qemu_img::PROGRAM as QEMU_IMG;
+pub(crate) use self::volumes::{RemoteDisk, Volumes};
 
 /// What the hypervisor does to the owners of files that it hands to QEMU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -204,7 +204,7 @@ fn a_broken_domain_xml_is_an_error_and_a_whole_one_survives_its_edits() {
         let uuid = "6ca14d2c-2815-45c4-884b-649bac0cab90";
         domain.set_identity(uuid, uuid);
         domain.set_label(uuid);
-        domain.set_agent_channel(std::path::Path::new("/tmp/a&b/agent.sock"));
+        domain.set_agent_channel(Some(std::path::Path::new("/tmp/a&b/agent.sock")));
         let written = domain.to_string();
         let again = DomainXml::parse(&written).expect("what we wrote can be read");
         assert_eq!(again.uuid().as_deref(), Some(uuid));

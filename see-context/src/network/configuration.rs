@@ -176,6 +176,26 @@ impl NetworkConfiguration {
         }
     }
 
+    /// Refuses the modes whose walls stand on the host of the guest, where it is another: what is
+    /// not walled in must not be called isolated.
+    pub(crate) fn check_remote(&self) -> Result<()> {
+        let Some(mode) = &self.mode else {
+            return Ok(());
+        };
+        let name = match **mode {
+            Mode::Isolated => "isolated",
+            Mode::Shared => "shared",
+            Mode::None | Mode::Nat | Mode::User => return Ok(()),
+        };
+        Err(Error::configuration(
+            mode.place().clone(),
+            format!(
+                "the mode `{name}` needs firewall rules on the hypervisor's host, which is another"
+            ),
+        )
+        .advice("use `none`, or run SEE on that host"))
+    }
+
     fn mode(mode: Mode, place: &see_core::config::Place, daemon: bool) -> Result<NetworkPlan> {
         match mode {
             Mode::None => Ok(NetworkPlan::None),

@@ -30,7 +30,7 @@ impl Part for SerialPort {
 
     async fn make(&self, _entries: Entries, making: &mut Making<'_>) -> Result<()> {
         let socket = making.run_folder()?.join("agent.sock");
-        making.domain.set_agent_channel(&socket);
+        making.domain.set_agent_channel(Some(&socket));
         making.abilities.channel = Some(Arc::new(Channel::new(socket)));
         Ok(())
     }

@@ -3,7 +3,9 @@
 mod channel;
 mod console;
 mod run_folder;
+mod stream;
 
 pub(crate) use self::channel::SerialPort;
 pub(crate) use self::console::ConsoleFile;
 pub(crate) use self::run_folder::RunFolder;
+pub(crate) use self::stream::StreamPort;

@@ -7,14 +7,14 @@ use serde::Deserialize;
 
 use crate::hypervisor::{Hypervisor, driver_of};
 use crate::network::{NetworkConfiguration, NetworkPlan};
-use crate::storage::{Owners, Storage};
+use crate::storage::{Owners, Storage, Volumes};
 
 /// The `context` section of a run file, for the backend `qemu`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QemuConfiguration {
     /// Where machines run: `embedded` (the default: no daemon, no root), or a libvirt URI of
-    /// QEMU on this host, such as `qemu:///system`.
+    /// QEMU, such as `qemu:///system`, or `qemu+ssh://user@host/system` on another host.
     pub hypervisor: Option<Located<String>>,
     /// The machine; left out, the built-in template.
     pub domain: Option<DomainSection>,
@@ -74,7 +74,8 @@ pub struct Disk {
 #[serde(deny_unknown_fields)]
 pub struct Clone {
     /// The folder in which each sandbox gets a folder of its own, named by its identifier. Left
-    /// out: the host's folder for large temporary files.
+    /// out: the host's folder for large temporary files. With a hypervisor on another host: one
+    /// there, absolute; left out, libvirt's for images.
     pub storage_pool_path: Option<ConfigPath>,
     /// An overlay that holds what differs (the default), or a full copy.
     #[serde(default = "yes")]
@@ -92,6 +93,11 @@ fn yes() -> bool {
 pub struct Network(Located<NetworkConfiguration>);
 
 impl Network {
+    /// Refuses what a network on another host cannot have.
+    pub(super) fn check_remote(&self) -> Result<()> {
+        self.0.check_remote()
+    }
+
     pub(super) fn plan(&self, daemon: bool) -> Result<NetworkPlan> {
         (*self.0).clone().plan(daemon, self.0.place())
     }
@@ -129,14 +135,32 @@ impl QemuConfiguration {
             )
             .advice("write `embedded`"));
         }
-        if !rest.starts_with('/') {
-            return Err(wrong(format!(
-                "the hypervisor `{}` is on another host, where this host's images are not",
-                uri.escape_debug()
-            ))
-            .advice("such as qemu:///system"));
-        }
         Ok(Hypervisor::Uri(uri.as_str().to_owned()))
+    }
+
+    /// What becomes of the image on another host.
+    pub(super) fn volumes(&self) -> Result<Volumes> {
+        let Some(clone) = &self.disk.clone else {
+            return Ok(Volumes::default());
+        };
+        let mut volumes = Volumes {
+            copy_on_write: clone.copy_on_write,
+            ..Volumes::default()
+        };
+        if let Some(path) = &clone.storage_pool_path {
+            if !path.written().starts_with('/') {
+                return Err(Error::configuration(
+                    path.place().clone(),
+                    format!(
+                        "found the relative path `{}` of a folder on the hypervisor's host",
+                        path.written().escape_debug()
+                    ),
+                )
+                .advice("give an absolute one, such as /var/lib/libvirt/images"));
+            }
+            volumes.parent = path.written().trim_end_matches('/').to_owned();
+        }
+        Ok(volumes)
     }
 
     pub(super) fn storage(&self, owners: Owners) -> Result<Storage> {

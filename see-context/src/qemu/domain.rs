@@ -29,11 +29,16 @@ pub(super) async fn prepare(
             let path = &section.configuration;
             let mut domain = read(path, configuration)?;
             check(&domain, path, hypervisor, network)?;
-            let files = files::prepare(&mut domain, path, hypervisor.owners()).await?;
+            let files = if hypervisor.is_remote() {
+                files::refuse(&domain, path)?;
+                Files::default()
+            } else {
+                files::prepare(&mut domain, path, hypervisor.owners()).await?
+            };
             (domain, files)
         }
     };
-    accelerate(&mut domain, configuration).await?;
+    accelerate(&mut domain, configuration, hypervisor).await?;
     Ok((domain, files))
 }
 
@@ -145,7 +150,11 @@ fn check(
 }
 
 /// Sets the type: what the user asks for, else the XML's, but KVM only where it is usable.
-async fn accelerate(domain: &mut DomainXml, configuration: &QemuConfiguration) -> Result<()> {
+async fn accelerate(
+    domain: &mut DomainXml,
+    configuration: &QemuConfiguration,
+    hypervisor: &Hypervisor,
+) -> Result<()> {
     let asked = configuration
         .acceleration
         .as_ref()
@@ -153,6 +162,19 @@ async fn accelerate(domain: &mut DomainXml, configuration: &QemuConfiguration) -
     let own = configuration.domain.is_some();
     let emulated = own && domain.hypervisor_type().as_deref() == Some("qemu");
     if asked == Acceleration::Tcg || (asked == Acceleration::Auto && emulated) {
+        domain.set_hypervisor_type("qemu");
+        return adapt(domain);
+    }
+    if hypervisor.is_remote() {
+        // Nothing can be tried there: the word of the user is taken, and `auto` stays on the safe side.
+        if asked == Acceleration::Kvm {
+            domain.set_hypervisor_type("kvm");
+            return Ok(());
+        }
+        tracing::warn!(
+            "whether KVM is usable on another host is not known, guests are emulated; \
+             `\"acceleration\": \"kvm\"` uses it"
+        );
         domain.set_hypervisor_type("qemu");
         return adapt(domain);
     }

@@ -15,7 +15,7 @@ use crate::error::libvirt;
 pub(crate) const POOL: &str = "libvirt.pool";
 
 /// The detail that says which folder it shows.
-const PATH: &str = "path";
+pub(super) const PATH: &str = "path";
 
 /// A transient pool of one sandbox's folder: it goes when it is stopped, and the folder stays.
 #[derive(Debug)]
@@ -103,19 +103,38 @@ async fn remove(pool: &StoragePool) -> Result<()> {
     }
 }
 
-/// Removes the environment's pool: pools have no metadata, so UUID and folder must agree.
+/// Removes the environment's pool.
 pub(crate) async fn collect(
     request: &CollectRequest,
     connection: &Connection,
 ) -> Result<Collected> {
+    let pool = match find(request, connection).await? {
+        Found::Own(pool) => pool,
+        Found::Not(answer) => return Ok(answer),
+    };
+    if !request.dry_run {
+        remove(&pool).await?;
+    }
+    Ok(Collected::Removed)
+}
+
+/// What there is of a pool in the ledger.
+pub(super) enum Found {
+    Own(StoragePool),
+    Not(Collected),
+}
+
+/// Finds the environment's pool: pools have no metadata, so UUID and folder must agree.
+pub(super) async fn find(request: &CollectRequest, connection: &Connection) -> Result<Found> {
+    let gone = Ok(Found::Not(Collected::AlreadyGone));
     let pool = match connection.storage_pool(&request.resource.name).await {
         Ok(pool) => pool,
-        Err(error) if error.is_no_storage_pool() => return Ok(Collected::AlreadyGone),
+        Err(error) if error.is_no_storage_pool() => return gone,
         Err(error) => return Err(libvirt(error)),
     };
     let text = match pool.xml().await {
         Ok(text) => text,
-        Err(error) if error.is_no_storage_pool() => return Ok(Collected::AlreadyGone),
+        Err(error) if error.is_no_storage_pool() => return gone,
         Err(error) => return Err(libvirt(error)),
     };
     let folder = Document::parse(&text)
@@ -127,12 +146,9 @@ pub(crate) async fn collect(
         .get(PATH)
         .and_then(|path| path.as_str());
     if pool.uuid().to_string() != request.identifier.to_string() || folder.as_deref() != recorded {
-        return Ok(Collected::Refused(
+        return Ok(Found::Not(Collected::Refused(
             "it has another UUID or folder than the environment's".to_owned(),
-        ));
+        )));
     }
-    if !request.dry_run {
-        remove(&pool).await?;
-    }
-    Ok(Collected::Removed)
+    Ok(Found::Own(pool))
 }

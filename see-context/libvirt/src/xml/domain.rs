@@ -198,17 +198,18 @@ impl DomainXml {
 
     /// Gives the guest a virtio-serial port [`AGENT_CHANNEL`] with its host side at `socket`.
     /// A channel of that name is pointed there instead.
-    pub fn set_agent_channel(&mut self, socket: &Path) {
+    /// Without a socket libvirt chooses one, on the hypervisor's host.
+    pub fn set_agent_channel(&mut self, socket: Option<&Path>) {
         let devices = self.devices_element();
         devices.remove_children(is_agent_channel);
+        let mut source = Element::new("source").with("mode", "bind");
+        if let Some(socket) = socket {
+            source.set_attribute("path", &*socket.to_string_lossy());
+        }
         devices.append(
             Element::new("channel")
                 .with("type", "unix")
-                .with_child(
-                    Element::new("source")
-                        .with("mode", "bind")
-                        .with("path", socket.to_string_lossy()),
-                )
+                .with_child(source)
                 .with_child(
                     Element::new("target")
                         .with("type", "virtio")

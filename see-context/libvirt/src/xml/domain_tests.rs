@@ -187,7 +187,7 @@ fn an_interface_is_connected_isolated_or_removed() {
 fn the_agent_has_one_channel_and_the_console_one_file() {
     let mut domain = users();
     for socket in ["/run/a.sock", "/run/b.sock"] {
-        domain.set_agent_channel(socket.as_ref());
+        domain.set_agent_channel(Some(socket.as_ref()));
         assert_eq!(domain.agent_socket(), Some(PathBuf::from(socket)));
     }
     assert_eq!(domain.to_string().matches(AGENT_CHANNEL).count(), 1);
