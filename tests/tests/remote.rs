@@ -1,0 +1,356 @@
+//! A hypervisor on another host: over `qemu+tcp`, to a daemon that shares no file and no network with this one.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use see_libvirt::Connection;
+use see_tests::{DaemonOptions, Home, Live, Outcome, Picture, PrivateDaemon, finish, spawn, until};
+use serde_json::{Value, json};
+
+/// The longest wait for anything that a run does; the guest boots emulated, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// The documented exit codes.
+const OK: Option<i32> = Some(0);
+const CONFIGURATION: Option<i32> = Some(2);
+
+/// Where images lie on the other host unless the configuration says otherwise.
+const IMAGES: &str = "/var/lib/libvirt/images";
+
+fn other_host() -> PrivateDaemon {
+    let options = DaemonOptions {
+        tcp: true,
+        apart: true,
+        ..DaemonOptions::default()
+    };
+    PrivateDaemon::with(&options)
+}
+
+fn context(home: &Home, uri: &str) -> Value {
+    json!({
+        "hypervisor": uri,
+        "memory": "128MiB",
+        "disk": { "image": home.guest("guest.qcow2") },
+    })
+}
+
+/// The default protocol, but for a wait for the address that the other host's network gives.
+fn write_run(home: &Home, context: &Value) -> std::path::PathBuf {
+    let run = json!({
+        "version": 1,
+        "context": context,
+        "hooks": { "hooks": [
+            { "name": "commands" },
+            { "name": "screen", "configuration": { "screenshot_on_event": ["snapshots_capture"] } },
+        ] },
+        "protocol": [
+            { "step": "poweron" },
+            { "step": "wait", "for": "ip_address", "timeout": "120s" },
+            { "step": "wait", "for": "ready", "timeout": "120s" },
+            { "step": "trigger", "event": "run_sample",
+              "attributes": { "sample": "${sample}", "command": "${command}" } },
+            { "step": "wait", "for": "sample_finished", "timeout": "120s" },
+            { "step": "pause" },
+            { "step": "trigger", "event": "snapshots_capture" },
+            { "step": "resume" },
+            { "step": "shutdown", "timeout": "60s" },
+        ],
+    });
+    home.write("run.json", run.to_string())
+}
+
+fn run_command(home: &Home, run_file: &std::path::Path, sample: &str, command: &str) -> Command {
+    let mut seectl = home.seectl();
+    seectl
+        .args(["run", "--output", "json"])
+        .arg(run_file)
+        .args(["--sample", sample, "--command", command]);
+    seectl
+}
+
+fn told(outcome: &Outcome, pointer: &str) -> Value {
+    let result = outcome.result();
+    let found = result.pointer(&format!("/result{pointer}"));
+    found
+        .unwrap_or_else(|| panic!("no {pointer} in {result:#}"))
+        .clone()
+}
+
+/// Everything that a sandbox could have left on the other host.
+fn left_there(daemon: &PrivateDaemon) -> Vec<String> {
+    let mut found = daemon.objects("");
+    let folders = [
+        IMAGES,
+        "/var/lib/libvirt/qemu/channel/target",
+        "/etc/libvirt/qemu",
+        "/etc/libvirt/storage",
+        "/tmp",
+        "/var/tmp",
+    ];
+    for folder in folders {
+        let listed = daemon
+            .inside("find")
+            .args([folder, "-not", "-type", "d"])
+            .output();
+        let listed = listed.expect("find is installed").stdout;
+        found.extend(String::from_utf8_lossy(&listed).lines().map(str::to_owned));
+    }
+    let folders = daemon
+        .inside("find")
+        .args([IMAGES, "-mindepth", "1"])
+        .output();
+    let folders = folders.expect("find is installed").stdout;
+    found.extend(String::from_utf8_lossy(&folders).lines().map(str::to_owned));
+    for (_, line) in daemon.processes() {
+        if line.contains("qemu-system") || line.contains("dnsmasq") {
+            found.push(line);
+        }
+    }
+    found
+}
+
+fn assert_nothing_left(daemon: &PrivateDaemon, when: &str) {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let left = left_there(daemon);
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < end, "{when}: {left:#?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_sample_runs_on_another_host_and_its_results_come_here() {
+    let daemon = other_host();
+    let before = left_there(&daemon);
+    assert_eq!(before, Vec::<String>::new());
+    let home = Home::new();
+    let mut context = context(&home, &daemon.tcp_uri());
+    context["network"] =
+        json!({ "dynamic_address": { "ipv4": "10.77.0.0", "prefix": 16, "subnet_prefix": 24 } });
+    let run_file = write_run(&home, &context);
+    // More than what one message of libvirt, or one buffer on the way, holds; and no two parts alike.
+    let sample: String = (0..150_000).map(|number| format!("{number:x}\n")).collect();
+    let sample = home.write("sample.txt", sample);
+    let sums = Command::new("md5sum")
+        .arg(&sample)
+        .output()
+        .expect("it is installed");
+    let sum = String::from_utf8_lossy(&sums.stdout)[..32].to_owned();
+
+    let command = "md5sum {sample}; cat {sample}; ip -4 addr show eth0";
+    let sample_path = sample.to_str().expect("it is UTF-8");
+    let mut seectl = run_command(&home, &run_file, sample_path, command);
+    let outcome = finish(spawn(&mut seectl), PATIENCE);
+    assert_eq!(outcome.code, OK, "{outcome:#?}");
+    let output = std::fs::read_to_string(
+        told(&outcome, "/sample_result/stdout")
+            .as_str()
+            .expect("a path"),
+    )
+    .expect("the output is here");
+    let (first, rest) = output.split_once('\n').expect("lines");
+    assert!(first.starts_with(&sum), "{first}");
+    let sent = std::fs::read_to_string(&sample).expect("it is ours");
+    assert!(
+        rest.starts_with(&sent),
+        "{} of {} bytes",
+        rest.len(),
+        sent.len()
+    );
+    assert!(rest.contains("inet 10.77."), "{}", &rest[sent.len()..]);
+    let results = std::path::PathBuf::from(told(&outcome, "/results").as_str().expect("a path"));
+    let identifier = told(&outcome, "/identifier");
+    let identifier = identifier.as_str().expect("a text");
+    let picture = Picture::read(&results.join(format!("{identifier}_snapshots_capture.png")));
+    assert!(picture.colours > 1, "{picture:?}");
+
+    assert_eq!(told(&outcome, "/teardown_errors"), json!([]));
+    assert_eq!(told(&outcome, "/left_behind"), json!([]));
+    assert_eq!(home.recorded(), Vec::<String>::new());
+    assert_nothing_left(&daemon, "after the run");
+}
+
+#[test]
+fn a_killed_run_on_another_host_is_collected_from_here() {
+    let mut daemon = other_host();
+    let home = Home::new();
+    let run_file = home.run_file(context(&home, &daemon.tcp_uri()));
+    let sample = home.write("sample.sh", "echo here; sleep 600\n");
+    let sample = sample.to_str().expect("it is UTF-8").to_owned();
+
+    // As soon as its pool is there, and once more with a restart of the daemon, which forgets which pools ran;
+    // then as soon as the machine runs.
+    for when in ["the pool", "the pool, restarted", "the machine"] {
+        let mut live = Live::start(&mut run_command(&home, &run_file, &sample, "sh {sample}"));
+        until(when, PATIENCE, || {
+            assert!(live.runs(), "{}", live.stderr());
+            if when == "the machine" {
+                let mut processes = daemon.processes().into_iter();
+                processes
+                    .any(|(_, line)| line.contains("qemu-system") && line.contains("disk.qcow2"))
+            } else {
+                let pools = ["/etc/libvirt", "-path", "*/storage/*.xml"];
+                daemon.told("find", &pools).contains(".xml")
+            }
+        });
+        live.kill();
+        let [identifier] = &home.recorded()[..] else {
+            panic!("one record: {:?}", home.recorded());
+        };
+        if when.ends_with("restarted") {
+            daemon.kill();
+            daemon.restart();
+        }
+        let gc = home.run(["gc", identifier], PATIENCE);
+        assert_eq!(gc.code, OK, "{when}: {gc:#?}");
+        assert_eq!(home.recorded(), Vec::<String>::new(), "{when}: {gc:#?}");
+        assert_nothing_left(&daemon, when);
+    }
+}
+
+#[test]
+fn a_host_that_does_not_answer_is_one_clear_error() {
+    let mut daemon = other_host();
+    daemon.kill();
+    let home = Home::new();
+    let uri = daemon.tcp_uri();
+    let run_file = home.run_file(context(&home, &uri));
+    let mut seectl = run_command(&home, &run_file, "/bin/true", "true");
+    let outcome = finish(spawn(&mut seectl), PATIENCE);
+    assert_eq!(outcome.code, CONFIGURATION, "{outcome:#?}");
+    let said = outcome
+        .stderr
+        .matches("there is no such hypervisor")
+        .count();
+    assert_eq!(said, 1, "{}", outcome.stderr);
+    for part in [&*uri, "Connection refused", "is that host up", "run.json:"] {
+        assert!(outcome.stderr.contains(part), "{part}: {}", outcome.stderr);
+    }
+    assert_eq!(home.recorded(), Vec::<String>::new());
+}
+
+#[test]
+fn what_cannot_be_had_on_another_host_is_refused_before_anything_is_made() {
+    let home = Home::new();
+    // Nobody listens there: these are refused before anybody is asked.
+    let base = context(&home, "qemu+tcp://127.0.0.1:1/system");
+    let mistakes = [
+        ("network", json!({ "mode": "isolated" }), "firewall rules"),
+        ("network", json!({ "mode": "shared" }), "firewall rules"),
+        (
+            "agent",
+            json!({ "transport": "tcp", "token": "x" }),
+            "another host",
+        ),
+        (
+            "disk",
+            json!({ "image": "guest.qcow2", "clone": { "storage_pool_path": "disks" } }),
+            "relative path `disks`",
+        ),
+    ];
+    for (key, value, expected) in mistakes {
+        let mut context = base.clone();
+        context[key] = value;
+        let run_file = home.run_file(context);
+        let mut seectl = run_command(&home, &run_file, "/bin/true", "true");
+        let outcome = finish(spawn(&mut seectl), PATIENCE);
+        assert_eq!(outcome.code, CONFIGURATION, "{key}: {outcome:#?}");
+        assert!(
+            outcome.stderr.contains(expected),
+            "{key}: {}",
+            outcome.stderr
+        );
+    }
+}
+
+const POOL: &str = "<pool type='dir'><name>mine</name><target><path>/var/lib/libvirt/images/mine</path>\
+    </target></pool>";
+
+fn volume(name: &str, capacity: u64) -> String {
+    format!(
+        "<volume><name>{name}</name><capacity>{capacity}</capacity><allocation>0</allocation>\
+         <target><format type='raw'/></target></volume>"
+    )
+}
+
+#[tokio::test]
+async fn an_upload_keeps_holes_ends_when_told_and_does_not_wait_for_a_hung_host() {
+    const LENGTH: u64 = 256 << 20;
+    let mut daemon = other_host();
+    let source = tempfile::tempfile().expect("there is a temporary folder");
+    source.set_len(LENGTH).expect("there is room for a hole");
+    source.write_all_at(b"begin", 0).expect("there is room");
+    source
+        .write_all_at(&[7; 3 << 20], 100 << 20)
+        .expect("there is room");
+    let again = || -> File { source.try_clone().expect("it is open") };
+
+    let connection = Connection::open(&daemon.tcp_uri(), PATIENCE)
+        .await
+        .expect("it answers");
+    let pool = connection
+        .define_storage_pool(POOL)
+        .await
+        .expect("it is XML");
+    pool.build().await.expect("the folder can be made");
+    pool.start().await.expect("the folder is there");
+
+    let whole = pool
+        .create_volume(&volume("whole", LENGTH))
+        .await
+        .expect("there is room");
+    whole
+        .upload(again(), LENGTH, || true)
+        .await
+        .expect("it arrives");
+    let there = format!("{IMAGES}/mine/whole");
+    let mut sum = Command::new("md5sum");
+    sum.stdin(std::process::Stdio::from(again()));
+    // The other thread of control over the file's position is ours alone.
+    std::io::Seek::rewind(&mut again()).expect("it is a file");
+    let here = String::from_utf8(sum.output().expect("it is installed").stdout).expect("text");
+    let arrived = daemon.told("md5sum", &[&there]);
+    assert_eq!(arrived[..32], here[..32]);
+    let blocks: u64 = daemon
+        .told("stat", &["-c", "%b", &there])
+        .trim()
+        .parse()
+        .expect("a number");
+    assert!(
+        blocks * 512 < 16 << 20,
+        "{blocks} blocks: the holes were filled"
+    );
+
+    let part = pool
+        .create_volume(&volume("part", LENGTH))
+        .await
+        .expect("there is room");
+    let error = part
+        .upload(again(), LENGTH, || false)
+        .await
+        .expect_err("it was told to end");
+    assert!(error.to_string().contains("broken off"), "{error}");
+
+    let hung = pool
+        .create_volume(&volume("hung", LENGTH))
+        .await
+        .expect("there is room");
+    let hung = hung.within(Duration::from_secs(1));
+    daemon.pause();
+    let begin = Instant::now();
+    let error = hung
+        .upload(again(), LENGTH, || true)
+        .await
+        .expect_err("nobody takes it");
+    assert!(error.is_timed_out(), "{error}");
+    assert!(
+        begin.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begin.elapsed()
+    );
+    daemon.cont();
+}
