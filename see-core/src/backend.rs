@@ -16,7 +16,7 @@ use crate::{Identifier, Result, Sandbox, StopToken};
 ///
 /// [`Backend::prepare`] checks everything that can be checked before the first resource is made;
 /// [`Backend::allocate`] then makes a whole sandbox, or leaves nothing. The example crate in this
-/// repository, `see-core/examples/standalone.rs`, is a complete one.
+/// repository, `see-core/examples/namespaces`, is a complete one, and passes the conformance suite.
 #[async_trait]
 pub trait Backend: Send + Sync + Sized + 'static {
     /// The name in configurations.
@@ -47,7 +47,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// midway; long steps look at the allocation's `stop`.
     ///
     /// # Errors
-    /// After an error nothing is left of what was made; what could not be removed stays in the ledger.
+    /// After an error the host removes what the record still names, by what was recorded of it; a backend
+    /// undoes by itself only what is better ended in its own way. What cannot be removed stays in the ledger.
     async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>>;
 }
 

@@ -33,6 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("see-hooks-std", &["see-agent", "see-core"]),
     ("see-image-providers", &["see-core", "see-libvirt"]),
     ("see-libvirt", &[]),
+    ("see-namespaces", &["see-core"]),
     (
         "see-tests",
         &[
