@@ -23,7 +23,7 @@ use see_libvirt::xml::DomainXml;
 
 use self::definition::Definition;
 use crate::hypervisor::Hypervisor;
-use crate::machine::{Driver, Machine, Made, Native};
+use crate::machine::{Driver, Machine, Made, Native, Source};
 
 pub(crate) use self::definition::DOMAIN;
 pub(crate) use self::holdings::{Holding, Holdings};
@@ -247,17 +247,12 @@ impl Making<'_> {
         let Some(native) = self.native.clone() else {
             return Err((out_of_order("the domain"), self));
         };
-        let watched = native
-            .connection
-            .domain_events(native.domain.uuid())
-            .await
-            .map_err(crate::error::libvirt);
-        match watched {
-            Ok(events) => Ok(Machine::new(Made {
+        match Source::of(&native).await {
+            Ok(changes) => Ok(Machine::new(Made {
                 identifier: self.identifier,
                 driver,
                 native,
-                events,
+                changes,
                 has_network: !self.domain.interfaces().is_empty(),
                 abilities: self.abilities,
                 holdings: self.holdings,

@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use see_core::ledger::{CollectRequest, Collected, Collector};
 use see_core::{Error, ErrorKind, Result};
-use see_libvirt::Connection;
 use see_libvirt::xml::{Document, label_in};
+use see_libvirt::{Ability, Connection};
+use uuid::Uuid;
 
 use crate::allocation::DOMAIN;
 use crate::embedded::{self, ROOT};
@@ -75,7 +76,12 @@ impl Collector for Domains {
             Err(error) if error.is_no_domain() => return Ok(Collected::AlreadyGone),
             Err(error) => return Err(libvirt(error)),
         };
-        if let Some(reason) = stranger(request, &text) {
+        let reason = if connection.may(Ability::Metadata) {
+            stranger(request, &text)
+        } else {
+            another(request, domain.uuid())
+        };
+        if let Some(reason) = reason {
             return Ok(Collected::Refused(reason));
         }
         if !request.dry_run {
@@ -217,8 +223,56 @@ fn stranger(request: &CollectRequest, xml: &str) -> Option<String> {
     }
 }
 
+/// Why a domain that cannot be labelled is not the environment's. The UUID that was written down once it was
+/// made must agree, or the one that it was to get where its maker ended in between.
+fn another(request: &CollectRequest, uuid: Uuid) -> Option<String> {
+    let found = uuid.to_string();
+    let recorded = match &request.identity {
+        Some(identity) => identity.get("uuid").and_then(|uuid| uuid.as_str()),
+        None => None,
+    };
+    let planned = request.identifier.to_string();
+    let wanted = match (&request.identity, recorded) {
+        (None, _) => planned.as_str(),
+        (Some(_), Some(recorded)) => recorded,
+        (Some(_), None) => return Some("the ledger has no UUID to tell it by".to_owned()),
+    };
+    (found != wanted).then(|| format!("its UUID is {found}, and the ledger's is {wanted}"))
+}
+
 /// A deadline that passed.
 pub(crate) fn late(request: &CollectRequest, what: &str) -> Error {
     Error::new(ErrorKind::Timeout, format!("{what} did not end in time"))
         .subject(&request.resource.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use see_core::Identifier;
+    use see_core::ledger::{Details, Resource};
+
+    use super::*;
+
+    #[test]
+    fn a_domain_without_a_label_is_told_by_the_uuid_in_the_ledger() {
+        let identifier = Identifier::random();
+        let planned: Uuid = identifier.to_string().parse().unwrap();
+        let stranger = Uuid::new_v4();
+        let resource = Resource::new(DOMAIN, identifier.to_string(), "vbox:///session");
+        let mut request = CollectRequest::new(identifier, resource);
+        // Its maker ended before it could write down what it made.
+        assert_eq!(another(&request, planned), None);
+        assert!(another(&request, stranger).is_some());
+
+        let recorded = Uuid::new_v4();
+        let mut identity = Details::new();
+        identity.insert("uuid".to_owned(), recorded.to_string().into());
+        request.identity = Some(identity);
+        assert_eq!(another(&request, recorded), None);
+        let reason = another(&request, planned).unwrap();
+        assert!(reason.contains(&recorded.to_string()), "{reason}");
+
+        request.identity = Some(Details::new());
+        assert!(another(&request, planned).is_some());
+    }
 }

@@ -93,8 +93,22 @@ pub(crate) fn kvm() -> (bool, String) {
     (probe.is_usable(), reason)
 }
 
+/// Refuses to go on without a program, and names its package.
+pub(crate) fn require_program(name: &str, package: &str) -> Result<()> {
+    if has_program(name) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Unavailable,
+        format!("the program {name} is not installed"),
+    )
+    .advice(format!(
+        "on Debian and Ubuntu it is in the package {package}"
+    )))
+}
+
 /// Whether a program can be found by its name.
-pub(crate) fn has_program(name: &str) -> bool {
+fn has_program(name: &str) -> bool {
     std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()))
 }

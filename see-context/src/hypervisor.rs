@@ -4,14 +4,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use see_core::config::Located;
+use see_core::config::{Configuration, Located};
 use see_core::ledger::Resource;
 use see_core::{Error, ErrorKind, Identifier, Result};
 use see_libvirt::Connection;
+use see_libvirt::xml::DomainXml;
 
 use crate::allocation::{Entries, Making, Part, Site};
 use crate::embedded;
 use crate::error::libvirt;
+use crate::host::read_xml;
+use crate::qemu::DomainSection;
 use crate::storage::Owners;
 
 /// The longest wait for a hypervisor to take a connection.
@@ -81,6 +84,14 @@ fn is_session(uri: &str) -> bool {
 /// The driver of a libvirt URI, such as `qemu` of `qemu+ssh://host/system`.
 pub(crate) fn driver_of(uri: &str) -> &str {
     uri.split(['+', ':']).next().unwrap_or(uri)
+}
+
+/// The type in the domain's XML that a context names; `None` where there is none to be read, which whoever
+/// takes the context tells.
+pub(crate) fn written_type(context: &Configuration) -> Option<String> {
+    let section: DomainSection = context.get("domain")?.deserialize().ok()?;
+    let bytes = read_xml(&section.configuration, "a libvirt domain XML").ok()?;
+    DomainXml::parse_bytes(&bytes).ok()?.hypervisor_type()
 }
 
 fn unreachable(error: Error, asked: Option<&Located<String>>, advice: &str) -> Error {

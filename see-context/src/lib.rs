@@ -3,6 +3,7 @@
 //! | name | what it runs | details |
 //! |---|---|---|
 //! | `qemu` | whole machines, emulated or with KVM | [`Qemu`] |
+//! | `vbox` | VirtualBox's machines | [`Vbox`] |
 //!
 //! A front end adds them all with [`register`].
 
@@ -19,12 +20,14 @@ mod network;
 mod parts;
 mod qemu;
 mod storage;
+mod vbox;
 
 use see_core::{Registries, Result};
 
 pub use machine::Native;
 pub use qemu::{Acceleration, Clone, Disk, DomainSection, Network, Qemu, QemuConfiguration};
 pub use see_libvirt::quiet_log;
+pub use vbox::{Vbox, VboxClone, VboxConfiguration, VboxDisk, VboxNetwork};
 
 /// Adds every backend of this crate, and the collectors of what they make.
 ///
@@ -32,6 +35,7 @@ pub use see_libvirt::quiet_log;
 /// [`ErrorKind::AlreadyExists`](see_core::ErrorKind::AlreadyExists) where a name is taken.
 pub fn register(registries: &mut Registries) -> Result<()> {
     registries.backends.add::<Qemu>()?;
+    registries.backends.add::<Vbox>()?;
     for collector in collect::all() {
         registries.collectors.add(collector)?;
     }

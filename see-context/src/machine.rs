@@ -16,6 +16,7 @@ use see_libvirt::{AddressSource, Connection, Domain, DomainState, ShutdownMode, 
 use tokio::sync::{Mutex, mpsc};
 
 use self::usage::Gauge;
+pub(crate) use self::watch::Source;
 use self::watch::Watch;
 use crate::allocation::{Abilities, Holdings};
 use crate::error::libvirt;
@@ -65,7 +66,7 @@ pub(crate) struct Made {
     pub(crate) identifier: Identifier,
     pub(crate) driver: &'static Driver,
     pub(crate) native: Native,
-    pub(crate) events: see_libvirt::DomainEvents,
+    pub(crate) changes: Source,
     pub(crate) has_network: bool,
     pub(crate) abilities: Abilities,
     pub(crate) holdings: Holdings,
@@ -89,7 +90,7 @@ impl Machine {
             gauge: Gauge::new(&made.native),
             native: made.native,
             commands: Arc::default(),
-            watch: Watch::start(made.events),
+            watch: Watch::start(made.changes),
             has_network: made.has_network,
             console: made.abilities.console.clone().map(ConsoleLog),
             abilities: made.abilities,
@@ -109,7 +110,9 @@ impl Machine {
             let _turn = commands.lock().await;
             command(domain).await
         });
-        match work.await {
+        let work = work.await;
+        self.watch.look();
+        match work {
             Ok(done) => done.map_err(|error| libvirt(error).during(operation)),
             Err(error) => Err(Error::new(ErrorKind::Internal, "the command was cut off")
                 .during(operation)
@@ -139,11 +142,15 @@ impl Machine {
 
 /// Ends a domain and removes its definition; one that is gone is no error.
 pub(crate) async fn remove_domain(domain: &Domain) -> Result<()> {
-    let gone = |result: Result<(), see_libvirt::Error>| match result {
-        Err(error) if error.is_no_domain() || error.is_invalid_state() => Ok(()),
-        other => other.map_err(libvirt),
-    };
-    gone(domain.destroy().await)?;
+    match domain.destroy().await {
+        Ok(()) => {}
+        Err(error) if error.is_no_domain() || error.is_invalid_state() => {}
+        // Not every driver tells by its error that there was nothing to end.
+        Err(error) => match domain.is_active().await {
+            Ok(false) => {}
+            _ => return Err(libvirt(error)),
+        },
+    }
     match domain.undefine().await {
         // A transient domain went with its run.
         Err(error) if error.is_invalid_state() || error.is_no_domain() => Ok(()),
@@ -175,6 +182,11 @@ impl Sandbox for Machine {
         self.command("destroy", |domain| async move {
             match domain.destroy().await {
                 Err(error) if error.is_invalid_state() => Ok(()),
+                // Not every driver tells by its error that there was nothing to end.
+                Err(error) if !domain.is_active().await.unwrap_or(true) => {
+                    tracing::debug!(%error, "the machine is off already");
+                    Ok(())
+                }
                 other => other,
             }
         })

@@ -17,7 +17,7 @@ use see_libvirt::ShutdownMode;
 use see_libvirt::xml::DomainXml;
 
 use crate::allocation::{self, Part, Plan};
-use crate::host::has_program;
+use crate::host::require_program;
 use crate::hypervisor::Hypervisor;
 use crate::machine::Driver;
 use crate::network::NetworkPlan;
@@ -105,11 +105,11 @@ impl Backend for Qemu {
         } else {
             DiskPlan::Here(configuration.storage(hypervisor.owners())?)
         };
-        if !remote && !has_program(storage::QEMU_IMG) {
-            return Err(missing(storage::QEMU_IMG, "qemu-utils"));
+        if !remote {
+            require_program(storage::QEMU_IMG, "qemu-utils")?;
         }
-        if !hypervisor.is_daemon() && !has_program(EMULATOR) {
-            return Err(missing(EMULATOR, "qemu-system-x86"));
+        if !hypervisor.is_daemon() {
+            require_program(EMULATOR, "qemu-system-x86")?;
         }
         hypervisor
             .check(
@@ -171,14 +171,4 @@ impl Backend for Qemu {
         };
         allocation::allocate(plan, allocation).await
     }
-}
-
-fn missing(program: &str, package: &str) -> Error {
-    Error::new(
-        ErrorKind::Unavailable,
-        format!("the program {program} is not installed"),
-    )
-    .advice(format!(
-        "on Debian and Ubuntu it is in the package {package}"
-    ))
 }

@@ -15,6 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 pub(crate) use self::clone::Base;
+use self::clone::How;
 pub(crate) use self::disk::{SandboxDisk, check_image};
 pub(crate) use self::format::{Format, inspect};
 pub(crate) use self::nvram::Nvram;
@@ -37,7 +38,7 @@ pub(crate) struct Storage {
     parent: PathBuf,
     prefix: &'static str,
     is_pool: bool,
-    copy_on_write: bool,
+    how: How,
     owners: Owners,
 }
 
@@ -54,8 +55,20 @@ impl Storage {
             parent,
             prefix,
             is_pool,
-            copy_on_write,
+            how: if copy_on_write {
+                How::Overlay
+            } else {
+                How::Copy(Format::Qcow2)
+            },
             owners,
+        }
+    }
+
+    /// The same with full copies in this format, for a hypervisor that takes no overlays.
+    pub(crate) fn copied_as(self, format: Format) -> Self {
+        Self {
+            how: How::Copy(format),
+            ..self
         }
     }
 

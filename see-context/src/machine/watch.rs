@@ -3,10 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use see_core::{SandboxChange, SandboxState};
-use see_libvirt::{DomainEvent, DomainEvents, IoErrorAction, StopCause};
-use tokio::sync::mpsc;
+use see_core::{Result, SandboxChange, SandboxState};
+use see_libvirt::{Domain, DomainEvent, DomainEvents, IoErrorAction, StopCause};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
+
+use super::{Native, state_of};
+use crate::error::libvirt;
 
 /// How many changes wait for a reader before it is told that it missed some.
 const QUEUE: usize = 64;
@@ -15,11 +18,40 @@ const QUEUE: usize = 64;
 /// that it ran already, so that each restart is reported twice.
 const ONE_RESTART: Duration = Duration::from_secs(2);
 
+/// How often a machine is asked whose driver tells nothing: often enough that a run ends soon after its guest,
+/// and far below what the asking costs.
+const INTERVAL: Duration = Duration::from_millis(500);
+/// The time for one answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Where the changes of a machine are learnt.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// The driver tells them.
+    Told(DomainEvents),
+    /// The driver tells nothing, and is asked.
+    Asked(Domain),
+}
+
+impl Source {
+    /// The best that the driver has.
+    pub(crate) async fn of(native: &Native) -> Result<Self> {
+        let domain = &native.domain;
+        match native.connection.domain_events(domain.uuid()).await {
+            Ok(events) => Ok(Self::Told(events)),
+            Err(error) if error.is_unsupported() => Ok(Self::Asked(domain.within(ANSWER))),
+            Err(error) => Err(libvirt(error)),
+        }
+    }
+}
+
 /// Hands every change to whoever watches.
 #[derive(Debug)]
 pub(super) struct Watch {
     watchers: Arc<Mutex<Watchers>>,
     reader: AbortHandle,
+    /// The machine's power was changed by us.
+    changed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -37,26 +69,29 @@ struct Watcher {
 }
 
 impl Watch {
-    /// Reads `events` in a task of its own, until [`Self::end`] or the connection's end.
-    pub(super) fn start(mut events: DomainEvents) -> Self {
+    /// Follows the machine in a task of its own, until [`Self::end`] or the connection's end.
+    pub(super) fn start(source: Source) -> Self {
         let watchers = Arc::new(Mutex::new(Watchers::default()));
-        let told = Arc::clone(&watchers);
+        let changed = Arc::new(Notify::new());
+        let (told, looked) = (Arc::clone(&watchers), Arc::clone(&changed));
         let reader = tokio::spawn(async move {
-            let mut restarts = Restarts::default();
-            while let Some(event) = events.next().await {
-                lock(&told).halted_by(&event);
-                let change = change_of(&event);
-                let change = change.filter(|change| restarts.is_news(*change, Instant::now()));
-                if let Some(change) = change {
-                    tell(&told, change);
-                }
+            match source {
+                Source::Told(events) => read(events, &told).await,
+                Source::Asked(domain) => ask(&domain, &told, &looked).await,
             }
             lock(&told).end();
         });
         Self {
             watchers,
             reader: reader.abort_handle(),
+            changed,
         }
+    }
+
+    /// The machine's power was changed by us: where changes are asked for, it is asked at once, and the answer
+    /// told even if it is the last one's.
+    pub(super) fn look(&self) {
+        self.changed.notify_one();
     }
 
     /// Changes from now on; the channel closes with the machine.
@@ -137,6 +172,45 @@ fn tell(watchers: &Mutex<Watchers>, change: SandboxChange) {
             Err(mpsc::error::TrySendError::Closed(_)) => false,
         }
     });
+}
+
+/// Tells what the driver tells, until the connection is lost for good.
+async fn read(mut events: DomainEvents, told: &Mutex<Watchers>) {
+    let mut restarts = Restarts::default();
+    while let Some(event) = events.next().await {
+        lock(told).halted_by(&event);
+        let change = change_of(&event);
+        let change = change.filter(|change| restarts.is_news(*change, Instant::now()));
+        if let Some(change) = change {
+            tell(told, change);
+        }
+    }
+}
+
+/// Asks again and again, and tells what changed, until the domain is gone.
+async fn ask(domain: &Domain, told: &Mutex<Watchers>, changed: &Notify) {
+    // It was just defined. Afterwards: what the watchers know.
+    let mut known = Some(SandboxState::Shutoff);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            // A guest that ended between two looks stands as it stood before its start.
+            () = changed.notified() => known = None,
+        }
+        match domain.status().await {
+            Ok(status) => {
+                let state = state_of(status.state);
+                if known.replace(state) != Some(state) {
+                    tell(told, SandboxChange::State(state));
+                }
+            }
+            Err(error) if error.is_no_domain() => return,
+            Err(error) => {
+                tracing::debug!(%error, "a machine does not answer");
+                known = None;
+            }
+        }
+    }
 }
 
 /// Tells a restart from the same one's echo.

@@ -2,10 +2,9 @@
 
 use see_core::config::{ConfigPath, Configuration, Located, Size};
 use see_core::{AgentSettings, Error, Limits, Result};
-use see_libvirt::xml::DomainXml;
 use serde::Deserialize;
 
-use crate::hypervisor::{Hypervisor, driver_of};
+use crate::hypervisor::{Hypervisor, driver_of, written_type};
 use crate::network::{NetworkConfiguration, NetworkPlan};
 use crate::storage::{Owners, Storage, Volumes};
 
@@ -182,16 +181,5 @@ pub(super) fn recognises(context: &Configuration) -> bool {
     if let Some(uri) = context.get("hypervisor").and_then(Configuration::as_str) {
         return uri == EMBEDDED || driver_of(uri) == "qemu";
     }
-    let Some(section) = context.get("domain") else {
-        return true;
-    };
-    // A mistake in the section is told by whoever takes it.
-    let Ok(section) = section.deserialize::<DomainSection>() else {
-        return true;
-    };
-    crate::host::read_xml(&section.configuration, "a libvirt domain XML")
-        .ok()
-        .and_then(|bytes| DomainXml::parse_bytes(&bytes).ok())
-        .and_then(|domain| domain.hypervisor_type())
-        .is_none_or(|kind| kind == "qemu" || kind == "kvm")
+    written_type(context).is_none_or(|kind| kind == "qemu" || kind == "kvm")
 }

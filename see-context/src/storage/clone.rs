@@ -21,6 +21,25 @@ pub(crate) struct Base {
     pub(crate) format: Option<Format>,
 }
 
+/// How a disk is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// As a qcow2 that holds what differs from its base.
+    Overlay,
+    /// As a full copy in this format.
+    Copy(Format),
+}
+
+impl How {
+    /// The format of the disk.
+    pub(super) fn format(self) -> Format {
+        match self {
+            Self::Overlay => Format::Qcow2,
+            Self::Copy(format) => format,
+        }
+    }
+}
+
 /// Makes `disk`, which only its owner may read: an overlay of the base, or a full copy.
 ///
 /// `maker` is the entry of the process that does so, which outlives us should we be killed. The
@@ -28,7 +47,7 @@ pub(crate) struct Base {
 pub(super) async fn make(
     base: &Base,
     disk: &Path,
-    copy_on_write: bool,
+    how: How,
     maker: &Entry,
     stop: &StopToken,
 ) -> Result<Format> {
@@ -50,10 +69,9 @@ pub(super) async fn make(
     })
     .await?;
     stop.check("create the disk")?;
-    let made = if copy_on_write {
-        qemu_img::overlay(&base.path, format, disk, maker.mark(), stop).await
-    } else {
-        copy(&base.path, format, disk, maker, stop).await
+    let made = match how {
+        How::Overlay => qemu_img::overlay(&base.path, format, disk, maker.mark(), stop).await,
+        How::Copy(as_format) => copy((&base.path, format), (disk, as_format), maker, stop).await,
     };
     let (path, disk) = (base.path.clone(), disk.to_owned());
     blocking("create the disk", move || {
@@ -78,13 +96,12 @@ pub(super) async fn make(
 /// A full copy: one that shares the image's blocks where the file system can do that, else one
 /// that is written anew.
 async fn copy(
-    base: &Path,
-    format: Format,
-    disk: &Path,
+    (base, format): (&Path, Format),
+    (disk, made): (&Path, Format),
     maker: &Entry,
     stop: &StopToken,
 ) -> Result<()> {
-    if format == Format::Qcow2 {
+    if format == Format::Qcow2 && made == Format::Qcow2 {
         let (from, to) = (base.to_owned(), disk.to_owned());
         let shared = blocking("share the blocks of the disk image", move || {
             reflink(&from, &to)
@@ -94,7 +111,7 @@ async fn copy(
             return Ok(());
         }
     }
-    qemu_img::copy(base, format, disk, maker.mark(), stop).await
+    qemu_img::copy((base, format), (disk, made), maker.mark(), stop).await
 }
 
 /// Makes a file that shares the blocks of another one; whether the file system can do that.

@@ -9,8 +9,7 @@ use see_core::ledger::{Entry, Resource};
 use see_core::{Error, ErrorKind, Image, Result, StopToken};
 use see_libvirt::xml::{Backing, DiskSource};
 
-use super::clone::{self, Base};
-use super::format::Format;
+use super::clone::{self, Base, How};
 use super::nvram::Nvram;
 use super::{Owners, QEMU_IMG, Storage};
 use crate::allocation::{Entries, Making, Part, Site};
@@ -58,19 +57,19 @@ impl SandboxDisk {
         &self,
         base: &Base,
         disk: PathBuf,
-        copy_on_write: bool,
+        how: How,
         maker: &Entry,
         stop: &StopToken,
     ) -> Result<DiskSource> {
-        let format = clone::make(base, &disk, copy_on_write, maker, stop).await?;
-        let backing = copy_on_write.then(|| Backing {
+        let format = clone::make(base, &disk, how, maker, stop).await?;
+        let backing = (how == How::Overlay).then(|| Backing {
             file: base.path.clone(),
             format: format.name().to_owned(),
             relabel: self.storage.owners == Owners::Kept,
         });
         Ok(DiskSource {
             file: disk,
-            format: Format::Qcow2.name().to_owned(),
+            format: how.format().name().to_owned(),
             backing: Vec::from_iter(backing),
             relabel: true,
         })
@@ -96,13 +95,15 @@ impl Part for SandboxDisk {
             path: self.image.path.clone(),
             format: None,
         };
-        let file = folder.join("disk.qcow2");
-        let how = self.storage.copy_on_write;
+        let how = self.storage.how;
+        let file = folder.join(format!("disk.{}", how.format().name()));
         let first = self.disk(&base, file, how, &maker, making.stop).await?;
         let mut further = Vec::with_capacity(self.further.len());
         for (base, number) in self.further.iter().zip(2..) {
             let file = folder.join(format!("disk-{number}.qcow2"));
-            let source = self.disk(base, file, true, &maker, making.stop).await?;
+            let source = self
+                .disk(base, file, How::Overlay, &maker, making.stop)
+                .await?;
             further.push(source);
         }
         maker.gone().await?;

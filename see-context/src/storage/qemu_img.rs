@@ -45,11 +45,10 @@ pub(super) async fn overlay(
     run("make the overlay", &arguments, mark, OVERLAY_LIMIT, stop).await
 }
 
-/// Makes a full copy of `base`.
+/// Makes a full copy of an image, which may be in another format.
 pub(super) async fn copy(
-    base: &Path,
-    format: Format,
-    copy: &Path,
+    (base, format): (&Path, Format),
+    (copy, made): (&Path, Format),
     mark: Mark,
     stop: &StopToken,
 ) -> Result<()> {
@@ -59,7 +58,7 @@ pub(super) async fn copy(
         "-f".as_ref(),
         format.name().as_ref(),
         "-O".as_ref(),
-        "qcow2".as_ref(),
+        made.name().as_ref(),
         base.as_ref(),
         copy.as_ref(),
     ];
@@ -155,7 +154,8 @@ mod tests {
         overlay(&base, Format::Raw, &over, mark(), &stop.token())
             .await
             .unwrap();
-        copy(&base, Format::Raw, &full, mark(), &stop.token())
+        let from = (base.as_path(), Format::Raw);
+        copy(from, (&full, Format::Qcow2), mark(), &stop.token())
             .await
             .unwrap();
         let small = std::fs::metadata(&over).unwrap().len();
@@ -196,9 +196,8 @@ mod tests {
         let base = folder.path().join("base");
         std::fs::write(&base, b"raw").unwrap();
         let error = copy(
-            &base,
-            Format::Raw,
-            &folder.path().join("copy"),
+            (&base, Format::Raw),
+            (&folder.path().join("copy"), Format::Qcow2),
             mark(),
             &stop.token(),
         )

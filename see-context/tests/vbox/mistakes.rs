@@ -1,0 +1,64 @@
+//! Sections that VirtualBox cannot serve.
+
+use see_core::config::Configuration;
+use see_core::{Error, ErrorKind, Host, Registries};
+use serde_json::{Value, json};
+
+use crate::candidate::Place;
+
+async fn refused(place: &Place, section: Value) -> Error {
+    let mut registries = Registries::new();
+    see_context::register(&mut registries).unwrap();
+    let ledger = see_core::ledger::Ledger::open_blocking(place.path("state")).unwrap();
+    let host = Host::new(registries, ledger).unwrap();
+    let text = section.to_string();
+    let context = Configuration::from_str(place.path("run.json"), &text).unwrap();
+    host.prepare(&context, &Default::default())
+        .await
+        .expect_err(&text)
+}
+
+#[tokio::test]
+async fn what_virtualbox_cannot_serve_is_refused_before_anything_is_made() {
+    let place = Place::new();
+    std::fs::write(
+        place.path("foreign.xml"),
+        "<domain type='kvm'><devices/></domain>",
+    )
+    .unwrap();
+    std::fs::write(
+        place.path("diskless.xml"),
+        "<domain type='vbox'><devices/></domain>",
+    )
+    .unwrap();
+    let foreign = json!({ "configuration": place.path("foreign.xml") });
+    let diskless = json!({ "configuration": place.path("diskless.xml") });
+    let cases = [
+        (
+            "hypervisor",
+            json!("qemu:///system"),
+            "cannot use the hypervisor",
+        ),
+        (
+            "hypervisor",
+            json!("vbox+ssh://far/session"),
+            "on another host",
+        ),
+        ("domain", foreign, "the domain is of type `kvm`"),
+        ("domain", diskless, "disk"),
+        ("network", json!({ "mode": "nat" }), "names of its own"),
+        (
+            "agent",
+            json!({ "transport": "serial" }),
+            "no virtio-serial port",
+        ),
+    ];
+    for (key, value, expected) in cases {
+        let mut section = place.context();
+        section[key] = value;
+        let error = refused(&place, section).await;
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+        assert!(error.chain().contains(expected), "{key}: {}", error.chain());
+        assert!(error.place().is_some(), "{key}: {error}");
+    }
+}
