@@ -53,6 +53,7 @@ fn claimed_by(sandbox: &dyn Sandbox) -> Vec<&'static str> {
         ("disks", !sandbox.disks().is_empty()),
         ("console", sandbox.console().is_some()),
         ("isolation", sandbox.isolation().is_some()),
+        ("meter", sandbox.meter().is_some()),
         ("native", sandbox.native().is_some()),
         ("network", sandbox.has_network()),
         ("no network", !sandbox.has_network()),
@@ -94,6 +95,18 @@ async fn shown(name: &str, sandbox: &dyn Sandbox) -> Outcome<()> {
             walls.check().await?;
             walls.closed().await?;
             Ok(())
+        }
+        "meter" => {
+            let Some(meter) = sandbox.meter() else {
+                return Err(gone());
+            };
+            let before = meter.usage().await?;
+            let after = meter.usage().await?;
+            let told = before.cpu.is_some() || before.memory.is_some() || before.pids.is_some();
+            ensure(
+                told && before.halted.is_none() && after.cpu >= before.cpu,
+                || format!("{before:?}, and then {after:?}"),
+            )
         }
         "no network" => {
             let addresses = sandbox.addresses().await?;
