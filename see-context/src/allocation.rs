@@ -105,6 +105,8 @@ pub(crate) struct Abilities {
     pub(crate) console: Option<PathBuf>,
     /// The files and folders of this host that grow as the guest writes.
     pub(crate) disks: Vec<PathBuf>,
+    /// The volumes of another host that grow as the guest writes.
+    pub(crate) volumes: Vec<see_libvirt::Volume>,
     /// The walls around its network.
     pub(crate) isolation: Option<Arc<dyn Isolation>>,
     /// Paths that the hypervisor opens, for advice when it is refused.
@@ -117,6 +119,7 @@ impl fmt::Debug for Abilities {
             .field("channel", &self.channel.is_some())
             .field("console", &self.console)
             .field("disks", &self.disks)
+            .field("volumes", &self.volumes)
             .field("isolation", &self.isolation.is_some())
             .finish_non_exhaustive()
     }

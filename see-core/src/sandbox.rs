@@ -205,6 +205,8 @@ pub struct Usage {
     pub memory: Option<u64>,
     /// Processes and threads on the host.
     pub pids: Option<u64>,
+    /// The room that its disks take where they are no files of this host, in bytes.
+    pub disk: Option<u64>,
     /// Why the hypervisor stopped the guest by itself, such as a disk of the host that is full; the
     /// guest cannot go on, and its run ends.
     pub halted: Option<String>,

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(180);
 /// The documented exit codes.
 const OK: Option<i32> = Some(0);
+const SANDBOX_FAILED: Option<i32> = Some(4);
 const CONFIGURATION: Option<i32> = Some(2);
 
 /// Where images lie on the other host unless the configuration says otherwise.
@@ -210,6 +211,27 @@ fn a_killed_run_on_another_host_is_collected_from_here() {
         assert_eq!(home.recorded(), Vec::<String>::new(), "{when}: {gc:#?}");
         assert_nothing_left(&daemon, when);
     }
+}
+
+#[test]
+fn a_guest_that_fills_its_disk_on_another_host_reaches_the_limit_of_the_disk() {
+    let daemon = other_host();
+    let home = Home::new();
+    let mut context = context(&home, &daemon.tcp_uri());
+    context["limits"] = json!({ "disk": "8MiB" });
+    let run_file = home.run_file(context);
+    let sample = "dd if=/dev/urandom of=/large bs=64k count=512; sync; sleep 600";
+    let sample = home.write("sample.sh", sample);
+    let sample = sample.to_str().expect("it is UTF-8");
+    let outcome = finish(
+        spawn(&mut run_command(&home, &run_file, sample, "sh {sample}")),
+        PATIENCE,
+    );
+    assert_eq!(outcome.code, SANDBOX_FAILED, "{outcome:#?}");
+    let failure = told(&outcome, "/failure").to_string();
+    assert!(failure.contains("context.limits.disk"), "{outcome:#?}");
+    assert_eq!(told(&outcome, "/left_behind"), json!([]));
+    assert_nothing_left(&daemon, "after the limit");
 }
 
 #[test]

@@ -130,7 +130,7 @@ impl Gauge {
                 cpu: Some(seen.time.with(info.cpu_time.max(tree.cpu))),
                 memory: Some(info.memory.saturating_sub(given)),
                 pids: Some(tree.threads),
-                halted: None,
+                ..Usage::default()
             })
         })
         .await
@@ -144,7 +144,7 @@ impl Gauge {
             cpu: Some(lock(&self.seen).time.with(info.cpu_time)),
             memory: resident.map(|resident| resident.saturating_sub(given)),
             pids: None,
-            halted: None,
+            ..Usage::default()
         })
     }
 }
@@ -166,7 +166,7 @@ impl Seen {
             cpu: Some(self.time.with(cpu)),
             memory: Some(memory.saturating_sub(given)),
             pids: Some(threads),
-            halted: None,
+            ..Usage::default()
         }
     }
 
@@ -189,7 +189,16 @@ impl Meter for Machine {
     async fn usage(&self) -> Result<Usage> {
         let halted = self.watch.halted();
         let usage = self.gauge.usage(&self.native).await?;
-        Ok(Usage { halted, ..usage })
+        let mut disk = None;
+        for volume in &self.abilities.volumes {
+            let taken = volume.info().await.map_err(libvirt)?.allocation;
+            disk = Some(disk.unwrap_or(0) + taken);
+        }
+        Ok(Usage {
+            halted,
+            disk,
+            ..usage
+        })
     }
 }
 

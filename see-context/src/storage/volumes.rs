@@ -91,7 +91,8 @@ impl Part for RemoteDisk {
         recorded?;
         start(&defined).await?;
         making.stop.check("upload the image")?;
-        let source = self.fill(&defined, making.stop).await?;
+        let (disk, source) = self.fill(&defined, making.stop).await?;
+        making.abilities.volumes.push(disk);
         making
             .domain
             .set_disk(&source)
@@ -101,7 +102,7 @@ impl Part for RemoteDisk {
 
 impl RemoteDisk {
     /// Makes the volumes.
-    async fn fill(&self, pool: &StoragePool, stop: &StopToken) -> Result<DiskSource> {
+    async fn fill(&self, pool: &StoragePool, stop: &StopToken) -> Result<(Volume, DiskSource)> {
         let path = self.image.path.clone();
         let (file, length, format) = blocking("open the disk image", move || {
             let format = inspect(&path)?;
@@ -127,12 +128,13 @@ impl RemoteDisk {
         } else {
             full_copy(pool, base).await?
         };
-        Ok(DiskSource {
+        let source = DiskSource {
             file: disk.path().await.map_err(libvirt)?,
             format: Format::Qcow2.name().to_owned(),
             backing: copy_on_write.then_some(beneath).into_iter().collect(),
             relabel: true,
-        })
+        };
+        Ok((disk, source))
     }
 }
 

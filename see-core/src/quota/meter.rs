@@ -19,8 +19,11 @@ pub(super) struct Metered {
     cpu: Duration,
     memory: u64,
     pids: u64,
+    disk: u64,
     /// The time that was used before the run.
     before: Duration,
+    /// The room on another host's disks that was used before the run.
+    disk_before: u64,
     /// Whether it was told already that nothing can be measured.
     told: AtomicBool,
 }
@@ -32,10 +35,14 @@ impl Metered {
             cpu: limits.cpu().0,
             memory: limits.memory.0,
             pids: limits.pids,
+            disk: limits.disk.0,
             before: Duration::ZERO,
+            disk_before: 0,
             told: AtomicBool::new(false),
         };
-        metered.before = metered.usage().await.cpu.unwrap_or_default();
+        let before = metered.usage().await;
+        metered.before = before.cpu.unwrap_or_default();
+        metered.disk_before = before.disk.unwrap_or_default();
         metered
     }
 
@@ -54,6 +61,10 @@ impl Metered {
         }
         if usage.memory.is_some_and(|memory| memory > self.memory) {
             return Some(full("host's memory for the sandbox", "memory", self.memory));
+        }
+        let disk = usage.disk.map(|disk| disk.saturating_sub(self.disk_before));
+        if disk.is_some_and(|disk| disk > self.disk) {
+            return Some(full("disk", "disk", self.disk));
         }
         if usage.pids.is_some_and(|pids| pids > self.pids) {
             let what = "number of processes and threads";

@@ -90,12 +90,13 @@ async fn captures_that_reach_their_limit_end_the_run_wherever_they_lie() {
     environment.deallocate().await;
 }
 
-/// A sandbox that has taken some processor time already takes `usage` once its power is on.
+/// A sandbox that has taken some processor time and room already takes `usage` once its power is on.
 async fn run_taking(usage: Usage, limits: Limits) -> (Environment, TestHost, RunReport) {
     let (host, mut environment) = environment().await;
     let control = FakeControl::of(&**environment.sandbox()).unwrap();
     control.takes(Usage {
         cpu: Some(Duration::from_secs(100)),
+        disk: Some(1 << 30),
         ..Usage::default()
     });
     let limits = RunLimits::new(&limits, None);
@@ -107,11 +108,12 @@ async fn run_taking(usage: Usage, limits: Limits) -> (Environment, TestHost, Run
 }
 
 #[tokio::test]
-async fn processor_time_memory_and_processes_that_reach_their_limit_end_the_run() {
+async fn processor_time_memory_processes_and_a_remote_disk_that_reach_their_limit_end_the_run() {
     let all = Usage {
         cpu: Some(Duration::from_secs(131)),
         memory: Some(65 << 20),
         pids: Some(101),
+        disk: Some((1 << 30) + (33 << 20)),
         halted: None,
     };
     let cpu = Limits {
@@ -126,7 +128,12 @@ async fn processor_time_memory_and_processes_that_reach_their_limit_end_the_run(
         pids: 100,
         ..Limits::default()
     };
+    let disk = Limits {
+        disk: Size(32 << 20),
+        ..Limits::default()
+    };
     for (key, limits, limit) in [
+        ("disk", disk, "32MiB"),
         ("cpu", cpu, "30s"),
         ("memory", memory, "64MiB"),
         ("pids", pids, "100"),
@@ -159,6 +166,7 @@ async fn what_stays_below_every_limit_ends_nothing() {
         cpu: Some(Duration::from_secs(2_399)),
         memory: Some(2 << 30),
         pids: Some(4_096),
+        disk: Some(4 << 30),
         halted: None,
     });
     let limits = RunLimits::new(&Limits::default(), Some(results_of(&host)));
