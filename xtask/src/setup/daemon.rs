@@ -5,6 +5,7 @@
 //! libvirt would otherwise wait seconds for each ended emulator to vanish.
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,6 +20,12 @@ use crate::workspace;
 
 const LIBVIRTD_SOCKETS: [&str; 2] = ["/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock"];
 const VIRTLOGD_SOCKET: &str = "/run/libvirt/virtlogd-sock";
+/// What the daemons have while they run. A container whose users are not the host's has to pass it.
+const RUN_FOLDER: &str = "/run/libvirt";
+/// The daemon's own configuration, which distributions bring.
+const LIBVIRTD_CONFIGURATION: &str = "/etc/libvirt/libvirtd.conf";
+/// One that serves where there is none: root alone gets at the sockets, as the folder around them is open.
+const OWN_CONFIGURATION: &str = "unix_sock_ro_perms = \"0770\"\nunix_sock_rw_perms = \"0770\"\n";
 /// A mount that makes libvirt's LXC driver fail where cgroups are hybrid.
 const HYBRID_CGROUPS: &str = "/sys/fs/cgroup/unified";
 /// The first start probes every emulator of the host.
@@ -148,6 +155,7 @@ pub(crate) fn parent(words: &[String]) -> Result<(), Failure> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .doing("cannot become the reaper of orphans")?;
 
+    open_run_folder()?;
     let mut processes = Vec::new();
     // Without systemd nothing starts the log daemon on demand, and the QEMU
     // driver writes its consoles through it.
@@ -168,12 +176,17 @@ pub(crate) fn parent(words: &[String]) -> Result<(), Failure> {
         let mut command = Command::new("unshare");
         command
             .args(["-m", "sh", "-c"])
-            .arg(format!("umount {HYBRID_CGROUPS}; exec \"$0\""))
+            .arg(format!("umount {HYBRID_CGROUPS}; exec \"$0\" \"$@\""))
             .arg(program);
         command
     } else {
         Command::new(program)
     };
+    if !Path::new(LIBVIRTD_CONFIGURATION).exists() {
+        let own = folder.join("libvirtd.conf");
+        fs::write(&own, OWN_CONFIGURATION).doing(format_args!("cannot write {}", own.display()))?;
+        libvirtd.arg("-f").arg(own);
+    }
     let pid = spawn(&mut libvirtd, &folder.join("libvirtd.log"))?;
     processes.extend(Process::of("libvirtd", pid));
     processes.extend(log_daemon.clone());
@@ -253,6 +266,13 @@ fn start_by_hand() -> Result<Started, Failure> {
         "libvirtd was started by hand, but qemu:///system does not answer:\n{}",
         said.trim_end()
     )))
+}
+
+/// Makes the daemons' folder as systemd would: virtlogd, which is the first, would keep everybody else out.
+fn open_run_folder() -> Result<(), Failure> {
+    let failed = || format!("cannot make {RUN_FOLDER}");
+    fs::create_dir_all(RUN_FOLDER).doing(failed())?;
+    fs::set_permissions(RUN_FOLDER, fs::Permissions::from_mode(0o755)).doing(failed())
 }
 
 /// Starts a child with its output in a log file and gives its pid.
