@@ -1,10 +1,11 @@
 //! `guest`: a small Linux guest that boots by itself, built without root's
 //! rights from Debian's packages and our agent, the same bytes each time.
 //!
-//! `<target>/guest/` holds `guest.qcow2` and its variants, and `vmlinuz` and
-//! `initrd.img` for booting the kernel directly. They are built again only
-//! when what they are made of changes.
+//! `<target>/guest/` holds `guest.qcow2` and its variants, `vmlinuz` and
+//! `initrd.img` for booting the kernel directly, and `container/`, the root of
+//! a container. They are built again only when what they are made of changes.
 
+mod container;
 mod cpio;
 mod disk;
 mod initramfs;
@@ -31,6 +32,7 @@ const TOKEN: &str = "see-guest-demonstration-token";
 /// Files of this folder whose content decides the image.
 const OWN_FILES: &[&str] = &[
     include_str!("mod.rs"),
+    include_str!("container.rs"),
     include_str!("cpio.rs"),
     include_str!("disk.rs"),
     include_str!("initramfs.rs"),
@@ -38,6 +40,7 @@ const OWN_FILES: &[&str] = &[
     include_str!("root.rs"),
     include_str!("files/agent"),
     include_str!("files/banner"),
+    include_str!("files/container"),
     include_str!("files/grub.cfg"),
     include_str!("files/initrd-init"),
     include_str!("files/inittab"),
@@ -45,6 +48,8 @@ const OWN_FILES: &[&str] = &[
     include_str!("files/rc"),
     include_str!("files/udhcpc"),
 ];
+/// The folder with a container's root.
+const CONTAINER: &str = "container";
 const AGENT_TRIPLE: &str = "x86_64-unknown-linux-gnu";
 const BUILD_DEADLINE: Duration = Duration::from_secs(900);
 
@@ -159,7 +164,18 @@ fn build_into(folder: &Path) -> Result<(), Failure> {
             let built = work.join(variant.image());
             disk::assemble(&packages, &core, &root, &raw, &built)?;
         }
+        let container = work.join(CONTAINER);
+        container::build(&container, &parts)?;
         // Moved into place at the end, so that what is in place is whole.
+        let former = folder.join(CONTAINER);
+        if former.exists() {
+            fs::remove_dir_all(&former)
+                .doing(format_args!("cannot remove {}", former.display()))?;
+        }
+        fs::rename(container, &former).doing(format_args!(
+            "cannot put {CONTAINER} into {}",
+            folder.display()
+        ))?;
         for name in ["vmlinuz", "initrd.img"]
             .into_iter()
             .chain(Variant::ALL.map(Variant::image))
@@ -175,6 +191,7 @@ fn build_into(folder: &Path) -> Result<(), Failure> {
 /// Whether the images were built from what `key` stands for.
 fn is_current(folder: &Path, key: &str) -> bool {
     fs::read_to_string(folder.join("key")).is_ok_and(|built| built == key)
+        && folder.join(CONTAINER).is_dir()
         && ["vmlinuz", "initrd.img", "token"]
             .into_iter()
             .chain(Variant::ALL.map(Variant::image))

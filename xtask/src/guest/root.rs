@@ -142,13 +142,19 @@ fn orders(work: &Path, variant: Variant, parts: &Parts<'_>) -> Result<String, Fa
         fs::write(&source, content).doing(format_args!("cannot write {}", source.display()))?;
         add(&source, place, *mode)?;
     }
-    let applets = command::output(Command::new(parts.busybox).arg("--list-full"), DEADLINE)?;
-    for applet in applets.lines() {
-        if applet.contains('/') && !applet.ends_with("/busybox") && is_plain(applet) {
-            let _ = writeln!(orders, "symlink /{applet} /bin/busybox");
-        }
+    for applet in applets(parts.busybox)? {
+        let _ = writeln!(orders, "symlink /{applet} /bin/busybox");
     }
     Ok(orders)
+}
+
+/// Where busybox's programs are in a root, relative to it.
+pub(super) fn applets(busybox: &Path) -> Result<Vec<String>, Failure> {
+    let applets = command::output(Command::new(busybox).arg("--list-full"), DEADLINE)?;
+    let plain = applets
+        .lines()
+        .filter(|applet| applet.contains('/') && !applet.ends_with("/busybox") && is_plain(applet));
+    Ok(plain.map(str::to_owned).collect())
 }
 
 /// Applets of busybox live in the folders made above, under plain names.
