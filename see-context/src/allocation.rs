@@ -55,6 +55,11 @@ pub(crate) struct Site {
 pub(crate) struct Entries(std::vec::IntoIter<Entry>);
 
 impl Entries {
+    /// All that are left.
+    pub(crate) fn rest(self) -> impl Iterator<Item = Entry> {
+        self.0
+    }
+
     /// The next one.
     pub(crate) fn next(&mut self) -> Result<Entry> {
         self.0.next().ok_or_else(|| {
@@ -92,6 +97,7 @@ pub(crate) struct Making<'a> {
     pub(crate) abilities: Abilities,
     connection: Option<Connection>,
     run_folder: Option<PathBuf>,
+    owner: Option<(u32, u32)>,
     native: Option<Native>,
     holdings: Holdings,
 }
@@ -148,6 +154,16 @@ impl Making<'_> {
     /// The folder for small things is there.
     pub(crate) fn runs_in(&mut self, folder: PathBuf) {
         self.run_folder = Some(folder);
+    }
+
+    /// The user and group of the host that what the guest owns belongs to.
+    pub(crate) fn owner(&self) -> Result<(u32, u32)> {
+        self.owner.ok_or_else(|| out_of_order("the guest's users"))
+    }
+
+    /// What the guest owns belongs to this user and group of the host.
+    pub(crate) fn owned_by(&mut self, owner: (u32, u32)) {
+        self.owner = Some(owner);
     }
 
     /// Makes the folder of an entry, and holds it.
@@ -226,6 +242,7 @@ pub(crate) async fn allocate(plan: Plan<'_>, allocation: &Allocation) -> Result<
         abilities: Abilities::default(),
         connection: None,
         run_folder: None,
+        owner: None,
         native: None,
         holdings: Holdings::default(),
     };

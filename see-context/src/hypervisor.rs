@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use see_core::config::{Configuration, Located};
+use see_core::config::{ConfigPath, Configuration, Located};
 use see_core::ledger::Resource;
 use see_core::{Error, ErrorKind, Identifier, Result};
 use see_libvirt::Connection;
@@ -14,7 +14,6 @@ use crate::allocation::{Entries, Making, Part, Site};
 use crate::embedded;
 use crate::error::libvirt;
 use crate::host::read_xml;
-use crate::qemu::DomainSection;
 use crate::storage::Owners;
 
 /// The longest wait for a hypervisor to take a connection.
@@ -89,8 +88,9 @@ pub(crate) fn driver_of(uri: &str) -> &str {
 /// The type in the domain's XML that a context names; `None` where there is none to be read, which whoever
 /// takes the context tells.
 pub(crate) fn written_type(context: &Configuration) -> Option<String> {
-    let section: DomainSection = context.get("domain")?.deserialize().ok()?;
-    let bytes = read_xml(&section.configuration, "a libvirt domain XML").ok()?;
+    let path = context.get("domain")?.get("configuration")?;
+    let path: ConfigPath = path.deserialize().ok()?;
+    let bytes = read_xml(&path, "a libvirt domain XML").ok()?;
     DomainXml::parse_bytes(&bytes).ok()?.hypervisor_type()
 }
 

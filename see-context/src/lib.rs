@@ -2,6 +2,7 @@
 //!
 //! | name | what it runs | details |
 //! |---|---|---|
+//! | `lxc` | containers, which share the host's kernel | [`Lxc`] |
 //! | `qemu` | whole machines, emulated or with KVM | [`Qemu`] |
 //! | `vbox` | VirtualBox's machines | [`Vbox`] |
 //!
@@ -15,6 +16,7 @@ mod embedded;
 mod error;
 mod host;
 mod hypervisor;
+mod lxc;
 mod machine;
 mod network;
 mod parts;
@@ -24,6 +26,7 @@ mod vbox;
 
 use see_core::{Registries, Result};
 
+pub use lxc::{Lxc, LxcConfiguration, LxcDomainSection, LxcFilesystem};
 pub use machine::Native;
 pub use qemu::{Acceleration, Clone, Disk, DomainSection, Network, Qemu, QemuConfiguration};
 pub use see_libvirt::quiet_log;
@@ -34,6 +37,7 @@ pub use vbox::{Vbox, VboxClone, VboxConfiguration, VboxDisk, VboxNetwork};
 /// # Errors
 /// [`ErrorKind::AlreadyExists`](see_core::ErrorKind::AlreadyExists) where a name is taken.
 pub fn register(registries: &mut Registries) -> Result<()> {
+    registries.backends.add::<Lxc>()?;
     registries.backends.add::<Qemu>()?;
     registries.backends.add::<Vbox>()?;
     for collector in collect::all() {

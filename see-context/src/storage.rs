@@ -79,7 +79,7 @@ impl Storage {
 }
 
 /// Where large temporary files go: not `/tmp`, which may lie in memory.
-fn large_files() -> PathBuf {
+pub(crate) fn large_files() -> PathBuf {
     let usual = Path::new("/var/tmp");
     if usual.is_dir() {
         usual.to_owned()

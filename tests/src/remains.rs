@@ -45,26 +45,31 @@ pub fn assert_nothing_remains(identifier: &str) {
     }
 }
 
-/// The system daemon's domains, networks and storage pools of this name, running or not; none where no daemon
-/// answers.
+/// The system daemon's domains, containers, networks and storage pools of this name, running or not; none where
+/// no daemon answers.
 pub fn daemon_objects(name: &str) -> Vec<String> {
     let mut found = Vec::new();
     if !Path::new("/run/libvirt/libvirt-sock").exists() {
         return found;
     }
-    for kind in ["list", "net-list", "pool-list"] {
+    for (daemon, kind) in [
+        ("qemu:///system", "list"),
+        ("lxc:///system", "list"),
+        ("qemu:///system", "net-list"),
+        ("qemu:///system", "pool-list"),
+    ] {
         let output = Command::new("virsh")
-            .args(["-q", "-c", "qemu:///system", kind, "--all", "--name"])
+            .args(["-q", "-c", daemon, kind, "--all", "--name"])
             .output()
             .expect("virsh is installed");
+        let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.success(),
-            "virsh {kind}: {}",
-            String::from_utf8_lossy(&output.stderr)
+            "virsh -c {daemon} {kind}: {complaint}"
         );
         let names = String::from_utf8_lossy(&output.stdout).into_owned();
         let ours = names.lines().filter(|line| line.contains(name));
-        found.extend(ours.map(|line| format!("virsh {kind}: {line}")));
+        found.extend(ours.map(|line| format!("virsh -c {daemon} {kind}: {line}")));
     }
     found
 }

@@ -65,10 +65,7 @@ impl GuestChannel for Channel {
         })?;
         let connect = UnixStream::connect(&self.socket);
         match tokio::time::timeout(CONNECT_LIMIT, connect).await {
-            Ok(Ok(stream)) => Ok(Box::new(Connected {
-                stream,
-                _place: place,
-            })),
+            Ok(Ok(stream)) => Ok(Box::new(Connected::new(stream, place))),
             Ok(Err(error)) => {
                 let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
                 let error = Error::io("the guest's channel cannot be reached", error)
@@ -92,12 +89,22 @@ impl GuestChannel for Channel {
 
 /// A connection; its end makes place for the next.
 #[derive(Debug)]
-struct Connected {
-    stream: UnixStream,
+pub(crate) struct Connected<S> {
+    stream: S,
     _place: OwnedSemaphorePermit,
 }
 
-impl AsyncRead for Connected {
+impl<S> Connected<S> {
+    /// A connection in this place.
+    pub(crate) fn new(stream: S, place: OwnedSemaphorePermit) -> Self {
+        Self {
+            stream,
+            _place: place,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Connected<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -107,7 +114,7 @@ impl AsyncRead for Connected {
     }
 }
 
-impl AsyncWrite for Connected {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connected<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -97,7 +97,7 @@ impl Network {
         self.0.check_remote()
     }
 
-    pub(super) fn plan(&self, daemon: bool) -> Result<NetworkPlan> {
+    pub(crate) fn plan(&self, daemon: bool) -> Result<NetworkPlan> {
         (*self.0).clone().plan(daemon, self.0.place())
     }
 }

@@ -1,0 +1,127 @@
+//! A container's XML before anything is made: read, checked, and closed in.
+
+use std::path::PathBuf;
+
+use see_core::config::ConfigPath;
+use see_core::{Error, Result};
+use see_libvirt::xml::{DomainXml, Element, XmlError};
+
+use super::root::Root;
+use super::users::Users;
+use crate::error::xml;
+use crate::host::read_xml;
+
+/// Reads the domain's XML, and checks that everything can be filled in.
+pub(super) fn prepare(path: &ConfigPath) -> Result<(DomainXml, Root)> {
+    let bytes = read_xml(path, "a libvirt domain XML")?;
+    let mut domain =
+        DomainXml::parse_bytes(&bytes).map_err(|error| xml(error, path.path(), path.place()))?;
+    let wrong = |element: &Element, problem: String| {
+        let position = element.position();
+        xml(
+            XmlError::Conflict { position, problem },
+            path.path(),
+            path.place(),
+        )
+    };
+    match domain.hypervisor_type().as_deref() {
+        Some("lxc") => {}
+        found => {
+            let found = found.unwrap_or("none").escape_debug().to_string();
+            return Err(wrong(
+                domain.root(),
+                format!("the domain is of type `{found}`, and the backend is `lxc`"),
+            )
+            .advice("write <domain type='lxc'>"));
+        }
+    }
+    let source = source_of_root(&domain, wrong)?;
+    let users = mapped(domain.root(), wrong)?;
+    // Without it a container without an interface has the host's network.
+    let features = domain.root_mut().child_or_insert("features");
+    if features.child("privnet").is_none() {
+        features.append(Element::new("privnet"));
+    }
+    Ok((domain, Root { source, users }))
+}
+
+/// The element of the container's root.
+pub(super) fn is_root(device: &Element) -> bool {
+    device.name() == "filesystem"
+        && device
+            .child("target")
+            .is_some_and(|target| target.attribute("dir").as_deref() == Some("/"))
+}
+
+fn source_of_root(
+    domain: &DomainXml,
+    wrong: impl Fn(&Element, String) -> Error,
+) -> Result<PathBuf> {
+    const ADVICE: &str =
+        "write <filesystem type='mount'><source dir='…'/><target dir='/'/></filesystem>";
+    let Some(root) = domain.devices("filesystem").find(|device| is_root(device)) else {
+        return Err(wrong(
+            domain.root(),
+            "the container has no root of its own, so that it would get the host's".to_owned(),
+        )
+        .advice(ADVICE));
+    };
+    let source = root
+        .child("source")
+        .and_then(|source| source.attribute("dir"))
+        .map(|source| PathBuf::from(source.as_ref()));
+    let is_mount = root
+        .attribute("type")
+        .is_none_or(|kind| kind.as_ref() == "mount");
+    match source.filter(|_| is_mount) {
+        None => Err(wrong(root, "the container's root is not a folder".to_owned()).advice(ADVICE)),
+        Some(source) if !source.is_absolute() || !source.is_dir() => Err(wrong(
+            root,
+            format!("there is no folder at {}", source.display()),
+        )
+        .advice("the path of the container's root is absolute")),
+        Some(source) => {
+            let resolved = source.canonicalize().map_err(|error| {
+                wrong(
+                    root,
+                    format!("{} cannot be used: {error}", source.display()),
+                )
+            })?;
+            if resolved.parent().is_none() {
+                return Err(wrong(
+                    root,
+                    "the container's root is the host's, which is full of what it must not see"
+                        .to_owned(),
+                )
+                .advice("give it a folder with a root file system of its own"));
+            }
+            Ok(resolved)
+        }
+    }
+}
+
+/// The users of the domain's own `<idmap>`; `None` without one.
+fn mapped(root: &Element, wrong: impl Fn(&Element, String) -> Error) -> Result<Option<Users>> {
+    let Some(map) = root.child("idmap") else {
+        return Ok(None);
+    };
+    let first = |name: &str| {
+        map.children()
+            .filter(|line| line.name() == name)
+            .find(|line| line.attribute("start").as_deref() == Some("0"))
+            .and_then(|line| line.attribute("target")?.parse::<u32>().ok())
+    };
+    match (first("uid"), first("gid")) {
+        (Some(0), _) | (_, Some(0)) => Err(wrong(
+            map,
+            "the <idmap> makes the container's root the host's".to_owned(),
+        )
+        .advice("leave the <idmap> out: each sandbox then gets users of its own")),
+        (Some(uid), Some(gid)) => Ok(Some(Users::of_domain(uid, gid))),
+        _ => Err(
+            wrong(map, "the <idmap> does not say who root is".to_owned()).advice(
+                "write lines <uid start='0' …/> and <gid start='0' …/>, or leave the <idmap> out",
+            ),
+        ),
+    }
+}

@@ -1,0 +1,44 @@
+//! What libvirt makes for a container at run time, and leaves behind when the container ends.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use see_core::Result;
+use see_core::ledger::Resource;
+
+use crate::allocation::{Entries, Making, Part, Site};
+
+/// Where libvirt's LXC driver keeps it.
+const FOLDER: &str = "/run/libvirt/lxc";
+/// Folders that are mounted on in the container alone, so that they are empty for the host.
+const MOUNT_POINTS: [&str; 3] = ["dev", "devpts", "fuse"];
+/// The controller's socket.
+const SOCKET: &str = "sock";
+
+/// Empty folders and a socket named after the container. They are only ever removed by the rules for what was
+/// not seen coming into being: root's, empty, and without a second name.
+#[derive(Debug)]
+pub(super) struct RuntimeFiles;
+
+#[async_trait]
+impl Part for RuntimeFiles {
+    fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
+        // A daemon that keeps it elsewhere is not known to leave it.
+        if !Path::new(FOLDER).is_dir() {
+            return Ok(Vec::new());
+        }
+        let name = |ending: &str| format!("{}.{ending}", site.identifier);
+        let mut planned = vec![Resource::file(FOLDER, name(SOCKET))?];
+        for ending in MOUNT_POINTS {
+            planned.push(Resource::folder(FOLDER, name(ending))?);
+        }
+        Ok(planned)
+    }
+
+    async fn make(&self, entries: Entries, making: &mut Making<'_>) -> Result<()> {
+        for entry in entries.rest() {
+            making.hold(entry);
+        }
+        Ok(())
+    }
+}
