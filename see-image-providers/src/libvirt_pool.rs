@@ -17,6 +17,11 @@ const SYSTEM: &str = "qemu:///system";
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 /// The longest wait for others to let go of the pool.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest time that making a pool is tried again: others' over the same folder stand in its way for
+/// moments only.
+const CONFLICT: Duration = Duration::from_secs(10);
+/// Making a pool, as an error names it.
+const CREATION: &str = "create the storage pool";
 /// How often it is tried again meanwhile.
 const AGAIN: Duration = Duration::from_millis(50);
 /// How many volumes an error lists.
@@ -119,17 +124,18 @@ impl ImageProvider for LibvirtPool {
             .or("open the hypervisor", connecting)
             .await?
             .map_err(libvirt)?;
-        let end = Instant::now() + PATIENCE;
+        let begin = Instant::now();
         loop {
+            let in_the_way = |error: &Error| error.operation() == Some(CREATION);
             match self.look(&connection).await {
                 Ok(Some(path)) => return local(path).await,
-                Ok(None) if Instant::now() < end => {
-                    let pause = tokio::time::sleep(AGAIN);
-                    stop.or("wait for the storage pool", pause).await?;
-                }
+                Ok(None) if begin.elapsed() < PATIENCE => {}
                 Ok(None) => return Err(Error::timeout("the storage pool", PATIENCE)),
+                Err(error) if in_the_way(&error) && begin.elapsed() < CONFLICT => {}
                 Err(error) => return Err(error),
             }
+            let pause = tokio::time::sleep(AGAIN);
+            stop.or("wait for the storage pool", pause).await?;
         }
     }
 }
@@ -242,7 +248,7 @@ async fn at(connection: &Connection, folder: &Path) -> Result<Option<StoragePool
         // libvirt refuses a second pool over one folder.
         Err(error) => match connection.storage_pool_at(path).await {
             Ok(_) => Ok(None),
-            Err(_) => Err(libvirt(error).during("create the storage pool")),
+            Err(_) => Err(libvirt(error).during(CREATION)),
         },
     }
 }

@@ -5,7 +5,8 @@ use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Everything below a path, and the path itself: names, kinds, sizes, owners, modes, times and contents.
+/// Everything below a path, and the path itself: names, kinds, numbers, sizes, owners, modes, times, contents and
+/// extended attributes.
 ///
 /// Access times are left out: reading is no change.
 #[derive(Clone, PartialEq, Eq)]
@@ -13,11 +14,14 @@ pub struct Footprint(BTreeMap<PathBuf, Trace>);
 
 #[derive(Clone, PartialEq, Eq)]
 struct Trace {
+    inode: u64,
     mode: u32,
     owner: (u32, u32),
     links: u64,
     modified: (i64, i64),
     content: Content,
+    /// The names of extended attributes: libvirt keeps a file's earlier owner in some.
+    attributes: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -68,18 +72,22 @@ impl fmt::Debug for Footprint {
 impl fmt::Debug for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
+            inode,
             mode,
             owner: (user, group),
             links,
             modified,
             content,
+            attributes,
         } = self;
-        write!(f, "{mode:o} {user}:{group} {links} {modified:?} ")?;
+        let attributes = String::from_utf8_lossy(attributes);
+        write!(f, "#{inode} {mode:o} {user}:{group} {links} {modified:?} ")?;
         match content {
             Content::File(bytes) => write!(f, "{} bytes", bytes.len()),
             Content::Link(target) => write!(f, "to {}", target.display()),
             Content::Other => Ok(()),
-        }
+        }?;
+        write!(f, " {attributes:?}")
     }
 }
 
@@ -95,11 +103,13 @@ fn look(path: &Path, traces: &mut BTreeMap<PathBuf, Trace>) {
         Content::Other
     };
     let trace = Trace {
+        inode: found.ino(),
         mode: found.mode(),
         owner: (found.uid(), found.gid()),
         links: found.nlink(),
         modified: (found.mtime(), found.mtime_nsec()),
         content,
+        attributes: attributes(path),
     };
     traces.insert(path.to_owned(), trace);
     if found.is_dir() {
@@ -107,4 +117,12 @@ fn look(path: &Path, traces: &mut BTreeMap<PathBuf, Trace>) {
             look(&entry.expect("a folder can be read on").path(), traces);
         }
     }
+}
+
+/// The names of a path's extended attributes; none where the file system has none.
+fn attributes(path: &Path) -> Vec<u8> {
+    let mut names = vec![0; 4096];
+    let length = rustix::fs::llistxattr(path, names.as_mut_slice()).unwrap_or(0);
+    names.truncate(length);
+    names
 }

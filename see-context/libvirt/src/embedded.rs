@@ -29,6 +29,7 @@ use crate::error::Error;
 
 pub(crate) use self::confine::without_capabilities;
 pub use self::emulator::Emulator;
+pub(crate) use self::open::is_begun;
 pub use self::open::opened_root;
 
 /// The longest path of a root, in bytes. Unix socket paths end at 107 bytes, and libvirt puts

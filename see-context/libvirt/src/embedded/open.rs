@@ -1,6 +1,7 @@
 //! Opening the embedded driver: one root a process.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,14 @@ struct Opened {
 
 /// The driver of this process. The lock also keeps two first opens from racing in libvirt.
 static OPEN: Mutex<Option<Opened>> = Mutex::new(None);
+
+/// Whether this process has opened the driver, or is about to.
+static BEGUN: AtomicBool = AtomicBool::new(false);
+
+/// Whether libvirt knows the embedded driver in this process.
+pub(crate) fn is_begun() -> bool {
+    BEGUN.load(Ordering::Acquire)
+}
 
 /// The root that this process runs the embedded driver on, once it does. It stays the only
 /// possible one until the process ends.
@@ -45,6 +54,7 @@ impl Connection {
         let uri = root.uri();
         let link = call::call(&places, limit, "open", uri, move || {
             event_loop::start()?;
+            BEGUN.store(true, Ordering::Release);
             let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
             let link = match &*open {
                 Some(opened) if opened.root == root.path => Arc::clone(&opened.connection),

@@ -1,0 +1,128 @@
+//! Storage pools: where images are found, and where sandboxes have their disks.
+
+use std::path::Path;
+use std::process::Command;
+
+use see_core::config::Configuration;
+use see_core::{ErrorKind, Identifier, Image, Registries, Stop};
+use see_tests::{Footprint, Home, Lab, assert_nothing_remains};
+use serde_json::json;
+
+use crate::support::*;
+
+fn virsh(arguments: &[&str]) -> String {
+    let output = Command::new("virsh")
+        .args(["-q", "-c", "qemu:///system"])
+        .args(arguments)
+        .output()
+        .expect("virsh is installed");
+    assert!(
+        output.status.success(),
+        "virsh {arguments:?}: {} (`cargo xtask setup --daemon` starts libvirtd)",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The system daemon's pools over a folder, running or only defined.
+fn pools_over(folder: &Path) -> Vec<String> {
+    let folder = format!("<path>{}</path>", folder.display());
+    let all = virsh(&["pool-list", "--all", "--name"]);
+    let names = all.lines().map(str::trim).filter(|name| !name.is_empty());
+    names
+        // Others make and remove pools meanwhile.
+        .filter(|name| {
+            let dumped = Command::new("virsh")
+                .args(["-q", "-c", "qemu:///system", "pool-dumpxml", name])
+                .output();
+            let dumped = dumped.expect("virsh is installed").stdout;
+            String::from_utf8_lossy(&dumped).contains(&folder)
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+/// What the provider gives for a volume of this pool.
+fn image(volume: &str, pool: serde_json::Value) -> see_core::Result<Image> {
+    let mut registries = Registries::new();
+    see_image_providers::register(&mut registries)?;
+    let section = json!({
+        "provider": "see.image_providers.LibvirtPoolProvider",
+        "name": volume,
+        "provider_configuration": pool,
+    });
+    let section = Configuration::from_str("run.json", &section.to_string())?;
+    let source = registries.images.prepare(&section)?;
+    runtime().block_on(source.image(&Stop::new().token()))
+}
+
+#[test]
+fn eight_first_uses_of_a_folder_as_a_pool_at_once_all_find_the_image_and_leave_no_pool() {
+    let home = Home::passable();
+    let folder = home.path("images");
+    std::fs::create_dir(&folder).expect("the home is writable");
+    let guest = home.write("images/guest.img", vec![0; 4096]);
+    // python-see's pools left such files beside the images.
+    let before = Footprint::of(&folder);
+    std::thread::scope(|scope| {
+        let uses: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| image("guest.img", json!({ "storage_pool_path": folder }))))
+            .collect();
+        for one in uses {
+            let found = one.join().expect("no thread panics");
+            assert_eq!(found.expect("the image is found").path, guest);
+        }
+    });
+    assert_eq!(pools_over(&folder), Vec::<String>::new());
+    before.assert_unchanged(&folder);
+}
+
+#[test]
+fn an_image_added_to_an_existing_pool_is_found_and_the_pool_stays_as_it_is() {
+    let home = Home::passable();
+    let folder = home.path("images");
+    std::fs::create_dir(&folder).expect("the home is writable");
+    let name = format!("see-test-{}", Identifier::random());
+    let path = folder.to_str().expect("a test's paths are UTF-8");
+    virsh(&["pool-create-as", &name, "dir", "--target", path]);
+    let late = home.write("images/late.img", vec![0; 4096]);
+    let by_path = image("late.img", json!({ "storage_pool_path": folder }));
+    let by_name = image("late.img", json!({ "storage_pool": name }));
+    let missing = image("never.img", json!({ "storage_pool": name }));
+    let after = pools_over(&folder);
+    virsh(&["pool-destroy", &name]);
+    assert_eq!(by_path.expect("it is found").path, late);
+    assert_eq!(by_name.expect("it is found").path, late);
+    let missing = missing.expect_err("there is none");
+    assert_eq!(missing.kind(), ErrorKind::NotFound, "{missing}");
+    assert!(missing.to_string().contains("it has late.img"), "{missing}");
+    assert_eq!(after, [name.clone()]);
+    let gone = image("late.img", json!({ "storage_pool": name })).expect_err("it is gone");
+    assert_eq!(gone.kind(), ErrorKind::NotFound, "{gone}");
+}
+
+#[test]
+fn a_folder_that_has_the_name_of_a_sandbox_is_refused_and_what_lies_in_it_stays() {
+    runtime().block_on(async {
+        let home = Home::new();
+        let identifier = Identifier::random();
+        let folder = home.path(&format!("pool/{identifier}"));
+        std::fs::create_dir_all(&folder).expect("the home is writable");
+        std::fs::write(folder.join("0.qcow2"), "somebody's").expect("the home is writable");
+        let mut context = Home::embedded();
+        context["disk"]["clone"] = json!({ "storage_pool_path": "pool" });
+        write_run(&home, &context, None);
+        let before = Footprint::of(&home.path("pool"));
+        let lab = Lab::new(&home);
+        let run = home.path("run.json");
+        let error = lab
+            .allocate_as(&run, identifier)
+            .await
+            .expect_err("it is not ours");
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+        lab.finish().await;
+        before.assert_unchanged(&home.path("pool"));
+        std::fs::remove_dir_all(&folder).expect("the test's own folder");
+        assert_nothing_remains(&identifier.to_string());
+    });
+}
