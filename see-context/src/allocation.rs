@@ -24,6 +24,7 @@ use see_libvirt::xml::DomainXml;
 use self::definition::Definition;
 use crate::hypervisor::Hypervisor;
 use crate::machine::{Driver, Machine, Made, Native, Source};
+use crate::network::Lender;
 
 pub(crate) use self::definition::DOMAIN;
 pub(crate) use self::holdings::{Holding, Holdings};
@@ -113,6 +114,8 @@ pub(crate) struct Abilities {
     pub(crate) disks: Vec<PathBuf>,
     /// The volumes of another host that grow as the guest writes.
     pub(crate) volumes: Vec<see_libvirt::Volume>,
+    /// Who lends it its address, where that is not found out by its domain.
+    pub(crate) lender: Option<Lender>,
     /// The walls around its network.
     pub(crate) isolation: Option<Arc<dyn Isolation>>,
     /// Paths that the hypervisor opens, for advice when it is refused.
@@ -126,6 +129,7 @@ impl fmt::Debug for Abilities {
             .field("console", &self.console)
             .field("disks", &self.disks)
             .field("volumes", &self.volumes)
+            .field("lender", &self.lender)
             .field("isolation", &self.isolation.is_some())
             .finish_non_exhaustive()
     }

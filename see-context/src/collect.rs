@@ -1,5 +1,5 @@
-//! The ledger's collectors for what this crate makes: domains, networks, and the embedded
-//! driver's roots.
+//! The ledger's collectors for what this crate makes: domains, networks, firewall rules,
+//! pools, and the embedded driver's roots.
 //!
 //! A domain or network of a daemon is removed only when the label in its metadata names the
 //! environment. The embedded driver of a dead process cannot be opened here, since libvirt knows
@@ -28,13 +28,15 @@ use crate::storage::pool::{self, POOL};
 use crate::storage::volumes::{self, VOLUMES};
 
 /// Every collector of this crate.
-pub(crate) fn all() -> [Arc<dyn Collector>; 5] {
+pub(crate) fn all() -> [Arc<dyn Collector>; 7] {
     [
         Arc::new(Domains),
         Arc::new(Networks),
         Arc::new(Pools),
         Arc::new(RemoteVolumes),
         Arc::new(Roots),
+        Arc::new(network::Seats),
+        Arc::new(network::Walls),
     ]
 }
 
@@ -196,7 +198,7 @@ fn root(request: &CollectRequest) -> Result<Collected> {
     Ok(Collected::Removed)
 }
 
-async fn open(request: &CollectRequest) -> Result<Connection> {
+pub(crate) async fn open(request: &CollectRequest) -> Result<Connection> {
     let left = request
         .deadline
         .saturating_duration_since(Instant::now())

@@ -80,7 +80,7 @@ impl Backend for Lxc {
         let hypervisor = configuration.hypervisor()?;
         let network = match &configuration.network {
             None => NetworkPlan::AsWritten,
-            Some(section) => section.plan(true)?,
+            Some(section) => section.plan(&hypervisor, &configuration.agent)?,
         };
         let (domain, root) = domain::prepare(&configuration.domain.configuration)?;
         let folders = folders::prepare(&configuration.domain.filesystem)?;

@@ -224,6 +224,9 @@ impl Sandbox for Machine {
         if !self.has_network {
             return Ok(Vec::new());
         }
+        if let Some(lender) = &self.abilities.lender {
+            return lender.addresses().await;
+        }
         let found = match self
             .native
             .domain

@@ -1,26 +1,49 @@
-//! The network of a sandbox: none, or one of its own on the system daemon.
+//! The network of a sandbox: none, one of its own, or a seat on the shared one.
+//!
+//! | mode | the guest reaches | what is made | who may |
+//! |---|---|---|---|
+//! | `none` | nothing | nothing | everybody |
+//! | `isolated` | DHCP, and answers the agent's host | a network, two nftables tables | root |
+//! | `shared` | the same | an nftables table and a seat; the first one makes the network | root |
+//! | `nat` | the world and the host | a network | whoever may use the daemon |
+//! | `configuration`, `dynamic_address` | as the XML says, else as `nat` | a network | the same |
+//!
+//! What `isolated` and `shared` promise is kept by rules of our own, which libvirt's do not replace: a network of
+//! libvirt's without forwarding still lets its guests reach every service of the host. Loading rules needs root,
+//! so these modes refuse everybody else before anything is made.
 
+mod claim;
+mod closed;
 mod configuration;
+mod isolation;
+mod lease;
+mod netlink;
+mod nft;
+mod rules;
+mod shared;
 pub(crate) mod subnet;
 mod taken;
+mod wall;
+mod walled;
 
 use async_trait::async_trait;
+use see_core::Result;
 use see_core::ledger::{Details, Entry, Resource};
-use see_core::{Error, ErrorKind, Result, StopToken};
-use see_libvirt::xml::{DhcpNetwork, NetworkXml};
-use see_libvirt::{Connection, Network};
+use see_libvirt::Network;
+use see_libvirt::xml::{Lent, NetworkPort, NetworkXml};
 
+use self::claim::{Claimed, Draft, Shutter};
+use self::subnet::Subnet;
 use crate::allocation::{Entries, Holding, Making, Part, Site, refused};
 use crate::error::libvirt;
 
 pub(crate) use self::configuration::{DynamicAddress, NetworkConfiguration, NetworkPlan};
-use self::subnet::FreeSubnets;
+pub(crate) use self::lease::Lender;
+pub(crate) use self::shared::Seats;
+pub(crate) use self::wall::Walls;
 
 /// The kind of the ledger's entries for a network.
 pub(crate) const NETWORK: &str = "libvirt.network";
-
-/// How many subnets are tried when others take them at the same moment.
-const ATTEMPTS: u64 = 8;
 
 /// The network of a sandbox, as planned.
 #[async_trait]
@@ -28,10 +51,8 @@ impl Part for NetworkPlan {
     fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
         Ok(match self {
             Self::AsWritten | Self::None => Vec::new(),
-            Self::Own { .. } => {
-                let name = site.identifier.to_string();
-                vec![Resource::new(NETWORK, name, &site.hypervisor)]
-            }
+            Self::Own(_) => vec![intent(site)],
+            Self::Walled(walled) => walled.intents(site),
         })
     }
 
@@ -41,23 +62,37 @@ impl Part for NetworkPlan {
             Self::None => {
                 making.domain.remove_interfaces();
             }
-            Self::Own { xml, addresses } => {
-                let entry = entries.next()?;
-                create(xml, addresses.as_ref(), entry, making).await?;
-                let name = making.identifier.to_string();
-                making.domain.connect_network(&name, false);
+            Self::Own(own) => {
+                let wanted = Wanted {
+                    xml: &own.xml,
+                    search: &own.addresses,
+                    lend: &range,
+                    local: own.local,
+                };
+                let claimed = create(&wanted, None, entries.next()?, making).await?;
+                making.domain.connect_network(&NetworkPort {
+                    network: claimed.network.name().to_owned(),
+                    ..NetworkPort::default()
+                });
             }
+            Self::Walled(walled) => walled.make(entries, making).await?,
         }
         Ok(())
     }
 }
 
+/// A network of the sandbox's own, to be written down.
+fn intent(site: &Site) -> Resource {
+    let name = site.identifier.to_string();
+    Resource::new(NETWORK, name, &site.hypervisor)
+}
+
 /// A network that was made for a sandbox.
 #[derive(Debug)]
-struct Own(Network);
+struct Made(Network);
 
 #[async_trait]
-impl Holding for Own {
+impl Holding for Made {
     async fn remove(&mut self) -> Result<()> {
         remove(&self.0)
             .await
@@ -77,116 +112,58 @@ pub(crate) async fn remove(network: &Network) -> Result<()> {
     }
 }
 
+/// What a network of a sandbox's own is to be like.
+struct Wanted<'a> {
+    xml: &'a NetworkXml,
+    search: &'a [DynamicAddress],
+    lend: &'a (dyn Fn(Subnet) -> Result<Lent> + Send + Sync),
+    local: bool,
+}
+
 /// Makes a network of the sandbox's own and starts it.
 async fn create(
-    plan: &NetworkXml,
-    addresses: Option<&DynamicAddress>,
+    wanted: &Wanted<'_>,
+    shutter: Option<&dyn Shutter>,
     entry: Entry,
     making: &mut Making<'_>,
-) -> Result<()> {
+) -> Result<Claimed> {
     let connection = making.connection()?.clone();
     let identifier = making.identifier.to_string();
-    let mut xml = plan.clone();
-    xml.set_identity(&identifier, &identifier);
-    xml.set_label(&identifier);
-    let bridge = free_bridge(&identifier)?;
-    xml.set_bridge(&bridge);
-    let made = match addresses {
-        None => start(&connection, &xml).await,
-        Some(addresses) => with_addresses(&xml, addresses, &connection, making.stop).await,
+    let draft = Draft {
+        name: &identifier,
+        uuid: Some(&identifier),
+        label: &identifier,
+        xml: wanted.xml,
+        bridges: claim::device_names("virbr-", &identifier, 8),
+        search: wanted.search,
+        lend: wanted.lend,
+        local: wanted.local,
     };
-    let network = match made {
-        Ok(network) => network,
+    let claimed = match claim::start(&draft, &connection, making.stop, shutter).await {
+        Ok(claimed) => claimed,
         Err(error) => return Err(refused(entry, error).await),
     };
     let mut identity = Details::new();
-    identity.insert("uuid".to_owned(), network.uuid().to_string().into());
-    identity.insert("bridge".to_owned(), bridge.into());
+    let uuid = claimed.network.uuid().to_string();
+    identity.insert("uuid".to_owned(), uuid.into());
+    identity.insert("bridge".to_owned(), claimed.bridge.clone().into());
     let recorded = entry.created(identity).await;
-    making.hold_as(entry, Own(network));
-    recorded
+    making.hold_as(entry, Made(claimed.network.clone()));
+    recorded?;
+    Ok(claimed)
 }
 
-async fn with_addresses(
-    xml: &NetworkXml,
-    wanted: &DynamicAddress,
-    connection: &Connection,
-    stop: &StopToken,
-) -> Result<Network> {
-    let within = wanted.within()?;
-    let mut attempt = 0;
-    loop {
-        stop.check("create the network")?;
-        let taken = taken::subnets(connection).await?;
-        let free = FreeSubnets::new(within, wanted.subnet_prefix, &taken)
-            .ok_or_else(|| Error::new(ErrorKind::Configuration, "no subnet of that size fits"))?;
-        let subnet = free.pick(random()).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Exhausted,
-                format!(
-                    "every subnet of {} bits in {} is in use",
-                    wanted.subnet_prefix,
-                    free.within()
-                ),
-            )
-            .advice("give `dynamic_address` a larger network, or end other sandboxes")
-        })?;
-        let mut xml = xml.clone();
-        xml.set_addresses(&dhcp(subnet)?)
-            .map_err(|error| Error::new(ErrorKind::Configuration, error.to_string()))?;
-        match start(connection, &xml).await {
-            // Somebody took an address of it since the look.
-            Err(error) if error.chain().contains("is already in use") && attempt < ATTEMPTS => {
-                attempt += 1;
-            }
-            other => return other,
-        }
-    }
-}
+/// The most addresses in a range; libvirt takes fewer than 65 535, which one it does not say.
+const LONGEST_RANGE: u32 = 65_000;
 
-fn dhcp(subnet: subnet::Subnet) -> Result<DhcpNetwork> {
-    let host = |offset| {
-        subnet
-            .host(offset)
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "a subnet without hosts was picked"))
+/// Everything behind the gateway, as far as libvirt lends it.
+fn range(subnet: Subnet) -> Result<Lent> {
+    let last = match subnet.host(2 + LONGEST_RANGE) {
+        // One more than that, so the last host comes later still.
+        Some(_) => claim::host(subnet, 1 + LONGEST_RANGE)?,
+        None => subnet.last_host(),
     };
-    Ok(DhcpNetwork {
-        gateway: host(1)?,
-        prefix: subnet.prefix(),
-        first: host(2)?,
-        last: subnet.last_host(),
-    })
-}
-
-/// A transient network is gone when it stops, also by the daemon's end.
-async fn start(connection: &Connection, xml: &NetworkXml) -> Result<Network> {
-    connection
-        .create_network(&xml.to_string())
-        .await
-        .map_err(|error| libvirt(error).during("create the network"))
-}
-
-/// `virbr-` and eight digits of the identifier: the first eight, as python-see had it, or others
-/// where a device has that name.
-fn free_bridge(identifier: &str) -> Result<String> {
-    let digits: String = identifier.chars().filter(char::is_ascii_hexdigit).collect();
-    (0..digits.len().saturating_sub(7))
-        .step_by(8)
-        .map(|start| format!("virbr-{}", &digits[start..start + 8]))
-        .find(|name| !std::path::Path::new("/sys/class/net").join(name).exists())
-        .ok_or_else(|| {
-            Error::new(
-                ErrorKind::AlreadyExists,
-                "the bridge names of this identifier are all taken",
-            )
-            .subject(identifier)
-        })
-}
-
-/// A number that differs from process to process and call to call.
-fn random() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::time::Instant::now())
+    Ok(Lent::Range(claim::host(subnet, 2)?, last))
 }
 
 #[cfg(test)]
@@ -194,18 +171,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bridge_name_fits_an_interface_and_starts_with_the_identifier() {
-        let name = free_bridge("0123abcd-4567-4567-89ab-cdef01234567").unwrap();
-        assert_eq!(name, "virbr-0123abcd");
-        assert!(name.len() <= 15);
-    }
-
-    #[test]
     fn dhcp_serves_everything_behind_the_gateway() {
-        let subnet = subnet::Subnet::containing([10, 1, 2, 0].into(), 24).unwrap();
-        let dhcp = dhcp(subnet).unwrap();
-        assert_eq!(dhcp.gateway.to_string(), "10.1.2.1");
-        assert_eq!(dhcp.first.to_string(), "10.1.2.2");
-        assert_eq!(dhcp.last.to_string(), "10.1.2.254");
+        let subnet = Subnet::containing([10, 1, 2, 0].into(), 24).unwrap();
+        let expected = Lent::Range([10, 1, 2, 2].into(), [10, 1, 2, 254].into());
+        assert_eq!(range(subnet).unwrap(), expected);
+        let large = Subnet::containing([10, 0, 0, 0].into(), 15).unwrap();
+        let expected = Lent::Range([10, 0, 0, 2].into(), [10, 0, 253, 233].into());
+        assert_eq!(range(large).unwrap(), expected);
     }
 }

@@ -82,15 +82,10 @@ impl Backend for Qemu {
     ) -> Result<Self> {
         let hypervisor = configuration.hypervisor()?;
         let image = preparation.image(&configuration.disk.image)?;
-        let (daemon, remote) = (hypervisor.is_daemon(), hypervisor.is_remote());
+        let remote = hypervisor.is_remote();
         let network = match configuration.network {
             None => NetworkPlan::AsWritten,
-            Some(ref section) => {
-                if remote {
-                    section.check_remote()?;
-                }
-                section.plan(daemon)?
-            }
+            Some(ref section) => section.plan(&hypervisor, &configuration.agent)?,
         };
         if remote && configuration.agent.transport == AgentTransport::Tcp {
             return Err(Error::new(

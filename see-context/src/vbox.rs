@@ -184,7 +184,9 @@ impl VboxConfiguration {
             return Ok(NetworkPlan::AsWritten);
         };
         let place = section.place();
-        match (**section).clone().plan(true, place)? {
+        let hypervisor = self.hypervisor()?;
+        let agent = self.agent.as_deref().cloned().unwrap_or_default();
+        match (**section).clone().plan(&hypervisor, &agent, place)? {
             plan @ (NetworkPlan::AsWritten | NetworkPlan::None) => Ok(plan),
             _ => Err(Error::configuration(
                 place.clone(),

@@ -1,22 +1,58 @@
 //! The subnets that are in use: by libvirt's networks and by the host's routes.
 
-use std::fs;
-use std::net::Ipv4Addr;
-
-use see_core::{Error, Result};
+use see_core::Result;
 use see_libvirt::Connection;
 use see_libvirt::xml::NetworkXml;
 
+use super::netlink;
 use super::subnet::Subnet;
 use crate::error::libvirt;
 
-/// Every subnet of a libvirt network, running or only defined, and of a route of this host.
-pub(super) async fn subnets(connection: &Connection) -> Result<Vec<Subnet>> {
-    let mut taken = routes(
-        &fs::read_to_string("/proc/net/route")
-            .map_err(|error| Error::io("the host's routes cannot be read", error))?,
-    );
+/// Routes with shorter prefixes say where the world is, and no network of this host: VPNs write a default
+/// route as two halves.
+const SHORTEST: u8 = 2;
+
+/// A subnet in use, and who uses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Taken {
+    pub(super) subnet: Subnet,
+    pub(super) by: String,
+}
+
+/// The network whose own subnets are no obstacle to it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Own<'a> {
+    pub(super) network: &'a str,
+    pub(super) bridge: &'a str,
+}
+
+/// Every subnet of a libvirt network, running or only defined, and, where the daemon shares this host's
+/// devices, of a route in any of its tables.
+pub(super) async fn look(
+    connection: &Connection,
+    local: bool,
+    own: Option<Own<'_>>,
+) -> Result<Vec<Taken>> {
+    let mut taken = Vec::new();
+    if local {
+        let bridge = match own {
+            Some(own) => netlink::devices()?.get(own.bridge).map(|own| own.index),
+            None => None,
+        };
+        for route in netlink::routes()? {
+            if let Some(subnet) = route.destination
+                && subnet.prefix() >= SHORTEST
+                && (bridge.is_none() || route.device != bridge)
+            {
+                let by = "a route of this host".to_owned();
+                taken.push(Taken { subnet, by });
+            }
+        }
+    }
     for network in connection.networks().await.map_err(libvirt)? {
+        if own.is_some_and(|own| own.network == network.name()) {
+            continue;
+        }
         let text = match network.xml().await {
             Ok(text) => text,
             // It went away while it was looked at.
@@ -24,52 +60,14 @@ pub(super) async fn subnets(connection: &Connection) -> Result<Vec<Subnet>> {
             Err(error) => return Err(libvirt(error)),
         };
         match NetworkXml::parse(&text) {
-            Ok(xml) => taken.extend(
-                xml.subnets()
-                    .into_iter()
-                    .filter_map(|(address, prefix)| Subnet::containing(address, prefix)),
-            ),
+            Ok(xml) => taken.extend(xml.subnets().into_iter().filter_map(|(address, prefix)| {
+                Some(Taken {
+                    subnet: Subnet::containing(address, prefix)?,
+                    by: format!("the network {}", network.name().escape_debug()),
+                })
+            })),
             Err(error) => tracing::warn!(network = network.name(), %error, "its XML is not read"),
         }
     }
     Ok(taken)
-}
-
-/// The destinations in the kernel's routing table, without the default route.
-fn routes(table: &str) -> Vec<Subnet> {
-    table
-        .lines()
-        .skip(1)
-        .filter_map(|line| {
-            let mut fields = line.split_whitespace();
-            let destination = number(fields.nth(1)?)?;
-            let mask = number(fields.nth(5)?)?;
-            let prefix = u8::try_from(u32::from(mask).leading_ones()).ok()?;
-            (prefix > 0)
-                .then(|| Subnet::containing(destination, prefix))
-                .flatten()
-        })
-        .collect()
-}
-
-/// The kernel prints addresses as numbers of the host's byte order.
-fn number(text: &str) -> Option<Ipv4Addr> {
-    let number = u32::from_str_radix(text, 16).ok()?;
-    Some(Ipv4Addr::from(number.to_ne_bytes()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn the_kernels_routes_are_read_without_the_default_one() {
-        let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
-            eth0\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
-            eth0\t0000000A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n\
-            virbr0\t007AA8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\nbroken line\n";
-        let found: Vec<String> = routes(table).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["10.0.0.0/24", "192.168.122.0/24"]);
-    }
 }

@@ -85,20 +85,19 @@ fn yes() -> bool {
     true
 }
 
-/// The `network` section: `mode` (`none`, `isolated` or `nat`), or python-see's `configuration`
+/// The `network` section: `mode` (`none`, `isolated`, `shared` or `nat`), or python-see's `configuration`
 /// and `dynamic_address`.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
 pub struct Network(Located<NetworkConfiguration>);
 
 impl Network {
-    /// Refuses what a network on another host cannot have.
-    pub(super) fn check_remote(&self) -> Result<()> {
-        self.0.check_remote()
-    }
-
-    pub(crate) fn plan(&self, daemon: bool) -> Result<NetworkPlan> {
-        (*self.0).clone().plan(daemon, self.0.place())
+    pub(crate) fn plan(
+        &self,
+        hypervisor: &Hypervisor,
+        agent: &AgentSettings,
+    ) -> Result<NetworkPlan> {
+        (*self.0).clone().plan(hypervisor, agent, self.0.place())
     }
 }
 

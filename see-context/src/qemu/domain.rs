@@ -135,6 +135,7 @@ fn check(
         relabel: false,
     };
     domain.clone().set_disk(&probe).map_err(located)?;
+    network.check_domain(domain).map_err(located)?;
     if *hypervisor == Hypervisor::Embedded && matches!(network, NetworkPlan::AsWritten) {
         domain
             .refuse_interfaces("the embedded hypervisor has no networks")

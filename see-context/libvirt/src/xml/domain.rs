@@ -11,6 +11,19 @@ use super::tree::{Document, Element};
 /// The name of the virtio-serial port that the guest agent listens on.
 pub const AGENT_CHANNEL: &str = "org.see.agent.0";
 
+/// The way in which a guest is connected to a libvirt network.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NetworkPort {
+    /// The network's name.
+    pub network: String,
+    /// The guest's hardware address; left out, that of the XML, or one that libvirt chooses.
+    pub mac: Option<String>,
+    /// The name of the host's device; left out, one that libvirt chooses.
+    pub device: Option<String>,
+    /// Whether the port reaches the gateway but no other isolated port of that network.
+    pub isolated: bool,
+}
+
 /// A domain's XML: unchanged but for the edits that were made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainXml {
@@ -135,9 +148,7 @@ impl DomainXml {
 
     /// Connects the first interface on a libvirt network to `network`, as python-see did; where
     /// none is on a network, a virtio interface is added.
-    ///
-    /// With `isolated` the port reaches the gateway but no other guest of that network.
-    pub fn connect_network(&mut self, network: &str, isolated: bool) {
+    pub fn connect_network(&mut self, port: &NetworkPort) {
         let devices = self.devices_element();
         let existing = devices.children_mut().find(|child| {
             child.name() == "interface" && child.attribute("type").as_deref() == Some("network")
@@ -162,11 +173,21 @@ impl DomainXml {
             }
         };
         let source = interface.child_or_insert("source");
-        source.set_attribute("network", network);
+        source.set_attribute("network", &port.network);
         // They name a port of another network.
         source.remove_attribute("portid");
         source.remove_attribute("bridge");
-        if isolated {
+        if let Some(mac) = &port.mac {
+            interface
+                .child_or_insert("mac")
+                .set_attribute("address", mac);
+        }
+        if let Some(device) = &port.device {
+            interface
+                .child_or_insert("target")
+                .set_attribute("dev", device);
+        }
+        if port.isolated {
             interface
                 .child_or_insert("port")
                 .set_attribute("isolated", "yes");
@@ -190,6 +211,30 @@ impl DomainXml {
                 position: interface.position(),
                 problem: format!(
                     "the domain has an interface of type {:?}, and {reason}",
+                    interface.attribute("type").unwrap_or_default()
+                ),
+            }),
+        }
+    }
+
+    /// Refuses an XML whose guest would have another way out than one interface on a libvirt
+    /// network, for a mode that promises to close that one.
+    ///
+    /// # Errors
+    /// [`XmlError::Conflict`] with the place of the first other interface.
+    pub fn refuse_other_ways(&self, reason: &str) -> Result<(), XmlError> {
+        let mut networks = 0;
+        let other = self.devices("interface").find(|interface| {
+            let is_network = interface.attribute("type").as_deref() == Some("network");
+            networks += 1;
+            !is_network || networks > 1
+        });
+        match other {
+            None => Ok(()),
+            Some(interface) => Err(XmlError::Conflict {
+                position: interface.position(),
+                problem: format!(
+                    "the domain has another interface, of type {:?}, and {reason}",
                     interface.attribute("type").unwrap_or_default()
                 ),
             }),

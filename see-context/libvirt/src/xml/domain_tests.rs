@@ -1,6 +1,7 @@
 //! The edits of domain and network XML, over XML as users write it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::*;
 
@@ -160,7 +161,12 @@ fn a_label_counts_only_in_our_namespace() {
 #[test]
 fn an_interface_is_connected_isolated_or_removed() {
     let mut domain = users();
-    domain.connect_network("ours", true);
+    let port = NetworkPort {
+        network: "ours".to_owned(),
+        isolated: true,
+        ..NetworkPort::default()
+    };
+    domain.connect_network(&port);
     let text = domain.to_string();
     assert!(
         text.contains("<source network='ours'/>\n      <port isolated='yes'/>"),
@@ -177,10 +183,35 @@ fn an_interface_is_connected_isolated_or_removed() {
     );
     assert_eq!(domain.remove_interfaces(), 1);
     assert!(domain.refuse_interfaces("mode none has no network").is_ok());
-    domain.connect_network("ours", false);
+    domain.connect_network(&NetworkPort {
+        mac: Some("52:54:00:00:00:02".to_owned()),
+        device: Some("see0".to_owned()),
+        ..port
+    });
     let interfaces = domain.interfaces();
     assert_eq!(interfaces.len(), 1);
     assert_eq!(interfaces[0].network.as_deref(), Some("ours"));
+    assert_eq!(interfaces[0].mac.as_deref(), Some("52:54:00:00:00:02"));
+    assert_eq!(interfaces[0].target.as_deref(), Some("see0"));
+}
+
+#[test]
+fn a_second_way_out_beside_the_network_is_refused() {
+    for (interfaces, fine) in [
+        ("", true),
+        ("<interface type='network'/>", true),
+        ("<interface type='bridge'/>", false),
+        (
+            "<interface type='network'/><interface type='network'/>",
+            false,
+        ),
+        ("<interface type='network'/><interface type='user'/>", false),
+    ] {
+        let text = format!("<domain><devices>{interfaces}</devices></domain>");
+        let domain = DomainXml::parse(&text).unwrap();
+        let answer = domain.refuse_other_ways("it is closed");
+        assert_eq!(answer.is_ok(), fine, "{interfaces}");
+    }
 }
 
 #[test]
@@ -228,9 +259,9 @@ fn a_network_is_built_with_bridge_and_addresses() {
     let addresses = DhcpNetwork {
         gateway: "10.0.0.1".parse().unwrap(),
         prefix: 24,
-        first: "10.0.0.2".parse().unwrap(),
-        last: "10.0.0.254".parse().unwrap(),
+        lent: Lent::Range("10.0.0.2".parse().unwrap(), "10.0.0.254".parse().unwrap()),
     };
+    let addresses = [addresses];
     network.set_addresses(&addresses).unwrap();
     network.set_label("abc");
     let again = NetworkXml::parse(&network.to_string()).unwrap();
@@ -256,5 +287,32 @@ fn subnets_are_read_by_prefix_netmask_and_class() {
         .iter()
         .map(|(address, prefix)| format!("{address}/{prefix}"))
         .collect();
-    assert_eq!(subnets, ["10.1.2.3/16", "192.168.1.1/24", "172.16.0.0/12"]);
+    assert_eq!(
+        subnets,
+        [
+            "10.1.2.3/16",
+            "192.168.1.1/24",
+            "fd00::1/64",
+            "172.16.0.0/12"
+        ]
+    );
+}
+
+#[test]
+fn a_network_lends_each_of_its_guests_one_address_and_names_nothing() {
+    let mut network = NetworkXml::isolated();
+    let hosts = vec![("52:54:00:00:00:01".to_owned(), "10.0.0.2".parse().unwrap())];
+    network.set_no_dns();
+    network
+        .set_addresses(&[DhcpNetwork {
+            gateway: "10.0.0.1".parse().unwrap(),
+            prefix: 30,
+            lent: Lent::Hosts(hosts.clone(), Duration::from_secs(600)),
+        }])
+        .unwrap();
+    let text = network.to_string();
+    assert!(text.contains("<dns enable="), "{text}");
+    assert!(!text.contains("<range"), "{text}");
+    let again = NetworkXml::parse(&text).unwrap();
+    assert_eq!(again.dhcp_hosts(), hosts);
 }

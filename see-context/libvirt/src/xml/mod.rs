@@ -35,11 +35,11 @@ mod parse;
 mod tests;
 mod tree;
 
-pub use domain::{AGENT_CHANNEL, DomainXml};
+pub use domain::{AGENT_CHANNEL, DomainXml, NetworkPort};
 pub use domain_device::{Backing, Disk, DiskSource, Interface};
 pub use domain_disk::FurtherDisk;
 pub use error::{Position, XmlError};
 pub use label::{LABEL_NAMESPACE, label_in};
-pub use network::{DhcpNetwork, NetworkXml};
+pub use network::{DhcpNetwork, Lent, NetworkXml};
 pub use parse::{MAX_ATTRIBUTES, MAX_DEPTH, MAX_SIZE};
 pub use tree::{Attribute, Document, Element, Node};

@@ -1,23 +1,31 @@
 //! Network XML: built, or the user's with what SEE fills in.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use super::error::XmlError;
 use super::label;
 use super::tree::{Document, Element};
 
-/// The addresses of a network with DHCP.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The addresses of a network with DHCP, of one family.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DhcpNetwork {
     /// The host's own address in it.
-    pub gateway: Ipv4Addr,
+    pub gateway: IpAddr,
     /// The length of the network's prefix, in bits.
     pub prefix: u8,
-    /// The first address that is given to a guest.
-    pub first: Ipv4Addr,
-    /// The last address that is given to a guest.
-    pub last: Ipv4Addr,
+    /// What is given to guests.
+    pub lent: Lent,
+}
+
+/// Which addresses a network's DHCP server gives, and to whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lent {
+    /// To everybody an address between these two, both included.
+    Range(IpAddr, IpAddr),
+    /// To these hardware addresses one address each, for this long; to others nothing.
+    Hosts(Vec<(String, IpAddr)>, Duration),
 }
 
 /// A network's XML: unchanged but for the edits that were made.
@@ -108,23 +116,39 @@ impl NetworkXml {
         label::label_in(self.root())
     }
 
-    /// The IPv4 subnets in it, each as address and prefix length. What is not readable as one
-    /// is passed over: libvirt will refuse it or has read it otherwise.
-    pub fn subnets(&self) -> Vec<(Ipv4Addr, u8)> {
+    /// The subnets in it, each as address and prefix length. What is not readable as one is
+    /// passed over: libvirt will refuse it or has read it otherwise.
+    pub fn subnets(&self) -> Vec<(IpAddr, u8)> {
         self.root()
             .children()
             .filter(|child| child.name() == "ip" || child.name() == "route")
             .filter_map(|child| {
-                let address: Ipv4Addr = child.attribute("address")?.parse().ok()?;
-                let prefix = match (child.attribute("prefix"), child.attribute("netmask")) {
-                    (Some(prefix), _) => prefix.parse().ok().filter(|prefix| *prefix <= 32)?,
-                    (None, Some(netmask)) => {
-                        let mask: Ipv4Addr = netmask.parse().ok()?;
-                        u8::try_from(u32::from(mask).leading_ones()).ok()?
-                    }
-                    (None, None) => class_prefix(address),
+                let address: IpAddr = child.attribute("address")?.parse().ok()?;
+                let (bits, unsaid) = match address {
+                    IpAddr::V4(address) => (32, class_prefix(address)),
+                    IpAddr::V6(_) => (128, 64),
                 };
-                Some((address, prefix))
+                let prefix = match (child.attribute("prefix"), child.attribute("netmask")) {
+                    (Some(prefix), _) => prefix.parse().ok()?,
+                    (None, Some(netmask)) => ones(netmask.parse().ok()?),
+                    (None, None) => unsaid,
+                };
+                (prefix <= bits).then_some((address, prefix))
+            })
+            .collect()
+    }
+
+    /// The address that the DHCP server keeps for each hardware address.
+    pub fn dhcp_hosts(&self) -> Vec<(String, IpAddr)> {
+        self.root()
+            .children()
+            .filter(|child| child.name() == "ip")
+            .filter_map(|ip| ip.child("dhcp"))
+            .flat_map(Element::children)
+            .filter(|child| child.name() == "host")
+            .filter_map(|host| {
+                let mac = host.attribute("mac")?.into_owned();
+                Some((mac, host.attribute("ip")?.parse().ok()?))
             })
             .collect()
     }
@@ -136,12 +160,21 @@ impl NetworkXml {
 
     /// Sets name and UUID.
     pub fn set_identity(&mut self, name: &str, uuid: &str) {
-        for (element, text) in [("uuid", uuid), ("name", name)] {
-            let root = self.root_mut();
-            match root.child_mut(element) {
-                Some(existing) => existing.set_text(text),
-                None => root.prepend(Element::new(element).with_text(text)),
-            }
+        self.set_first("uuid", uuid);
+        self.set_name(name);
+    }
+
+    /// Sets the name.
+    pub fn set_name(&mut self, name: &str) {
+        self.set_first("name", name);
+    }
+
+    /// Sets a text element of the network, before all others where it is missing.
+    fn set_first(&mut self, element: &'static str, text: &str) {
+        let root = self.root_mut();
+        match root.child_mut(element) {
+            Some(existing) => existing.set_text(text),
+            None => root.prepend(Element::new(element).with_text(text)),
         }
     }
 
@@ -159,11 +192,18 @@ impl NetworkXml {
         bridge.set_attribute("delay", "0");
     }
 
+    /// Switches the network's name server off; only DHCP is left.
+    pub fn set_no_dns(&mut self) {
+        self.root_mut()
+            .child_or_insert("dns")
+            .set_attribute("enable", "no");
+    }
+
     /// Gives the network addresses, with DHCP.
     ///
     /// # Errors
     /// [`XmlError::Conflict`] when the XML has addresses already.
-    pub fn set_addresses(&mut self, addresses: &DhcpNetwork) -> Result<(), XmlError> {
+    pub fn set_addresses(&mut self, addresses: &[DhcpNetwork]) -> Result<(), XmlError> {
         if let Some(existing) = self.root().child("ip") {
             return Err(XmlError::Conflict {
                 position: existing.position(),
@@ -171,16 +211,53 @@ impl NetworkXml {
                     .to_owned(),
             });
         }
-        let range = Element::new("range")
-            .with("start", addresses.first.to_string())
-            .with("end", addresses.last.to_string());
-        self.root_mut().append(
-            Element::new("ip")
-                .with("address", addresses.gateway.to_string())
-                .with("prefix", addresses.prefix.to_string())
-                .with_child(Element::new("dhcp").with_child(range)),
-        );
+        for network in addresses {
+            self.root_mut().append(ip_element(network));
+        }
         Ok(())
+    }
+}
+
+fn ip_element(network: &DhcpNetwork) -> Element {
+    let mut dhcp = Element::new("dhcp");
+    match &network.lent {
+        Lent::Range(first, last) => {
+            dhcp.append(
+                Element::new("range")
+                    .with("start", first.to_string())
+                    .with("end", last.to_string()),
+            );
+        }
+        Lent::Hosts(hosts, time) => {
+            let expiry = time.as_secs().to_string();
+            for (mac, address) in hosts {
+                let lease = Element::new("lease")
+                    .with("expiry", &expiry)
+                    .with("unit", "seconds");
+                dhcp.append(
+                    Element::new("host")
+                        .with("mac", mac)
+                        .with("ip", address.to_string())
+                        .with_child(lease),
+                );
+            }
+        }
+    }
+    let mut ip = Element::new("ip");
+    if network.gateway.is_ipv6() {
+        ip.set_attribute("family", "ipv6");
+    }
+    ip.with("address", network.gateway.to_string())
+        .with("prefix", network.prefix.to_string())
+        .with_child(dhcp)
+}
+
+/// The length of a netmask's prefix.
+fn ones(mask: IpAddr) -> u8 {
+    // At most 128.
+    match mask {
+        IpAddr::V4(mask) => u32::from(mask).leading_ones() as u8,
+        IpAddr::V6(mask) => u128::from(mask).leading_ones() as u8,
     }
 }
 

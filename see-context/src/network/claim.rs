@@ -1,0 +1,331 @@
+//! Starting a network in a subnet and on a bridge that nobody else has.
+//!
+//! Whoever may use the system daemon, a member of the group `libvirt`, makes networks without being root, so
+//! there is no folder in which all users of this host could keep reservations safely: what one can write
+//! another could forge, replace by a link, or lock for ever. libvirt cannot be the arbiter either: it looks
+//! whether a subnet is free before it starts a network, and two that start at the same moment both find it so.
+//!
+//! So nothing is reserved. A subnet is picked at random among those that are free, the network is started, and
+//! then everything is looked at again: of two that overlap, whoever looks last sees the other and gives way.
+//! Seeing each other, both may; they pick anew. That holds between processes, users and other programs, and
+//! nobody can forge or block it. Lest many that start at once give way to each other until one gives up, they
+//! take turns: an abstract socket of a fixed name, which belongs to the network namespace as subnets do, dies
+//! with its owner, and has no file. The turn is mere politeness: who holds it for ever costs each
+//! allocation [`POLITE`], and nothing else.
+//!
+//! The name of a bridge is settled by the kernel, which makes it or refuses; the next name is tried then.
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use see_core::{Error, ErrorKind, Result, StopToken};
+use see_libvirt::xml::{DhcpNetwork, Lent, NetworkXml};
+use see_libvirt::{Connection, Network};
+use tokio::time::Instant;
+
+use super::configuration::DynamicAddress;
+use super::netlink;
+use super::remove;
+use super::subnet::{FreeSubnets, Subnet};
+use super::taken::{self, Own, Taken};
+use crate::error::libvirt;
+
+/// How often others may be quicker.
+const ATTEMPTS: u32 = 16;
+/// The longest wait for the others' turns.
+const POLITE: Duration = Duration::from_secs(5);
+/// How often the turn is asked for.
+const ASK: Duration = Duration::from_millis(10);
+/// The name of the turn.
+const TURN: &[u8] = b"see/networks";
+
+/// A network that is wanted.
+pub(super) struct Draft<'a> {
+    /// Its name.
+    pub(super) name: &'a str,
+    /// Its UUID; libvirt chooses one where it is left out.
+    pub(super) uuid: Option<&'a str>,
+    /// Its label.
+    pub(super) label: &'a str,
+    /// Its XML, before name, bridge and addresses.
+    pub(super) xml: &'a NetworkXml,
+    /// Names for its bridge, the best first.
+    pub(super) bridges: Vec<String>,
+    /// Where subnets are looked for; empty where the XML says them.
+    pub(super) search: &'a [DynamicAddress],
+    /// What its DHCP server gives to whom.
+    pub(super) lend: &'a (dyn Fn(Subnet) -> Result<Lent> + Send + Sync),
+    /// Whether the daemon shares this host's devices and routes.
+    pub(super) local: bool,
+}
+
+/// What is closed before a network starts.
+#[async_trait]
+pub(super) trait Shutter: Send + Sync {
+    /// Closes this bridge, and nothing that was closed before for this network.
+    async fn shut(&self, bridge: &str, subnet: Subnet) -> Result<()>;
+}
+
+/// A network that runs.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    pub(super) network: Network,
+    pub(super) bridge: String,
+}
+
+/// Starts a network. Where this fails, it does not run.
+pub(super) async fn start(
+    draft: &Draft<'_>,
+    connection: &Connection,
+    stop: &StopToken,
+    shutter: Option<&dyn Shutter>,
+) -> Result<Claimed> {
+    let _turn = Turn::take(stop, POLITE).await?;
+    let mut refused: Vec<String> = Vec::new();
+    let mut attempt = 0;
+    loop {
+        stop.check("create the network")?;
+        attempt += 1;
+        let bridge = free_bridge(draft, &refused)?;
+        let taken = taken::look(connection, draft.local, None).await?;
+        let (xml, subnets) = fill_in(draft, &bridge, &taken)?;
+        if let (Some(shutter), Some(subnet)) = (shutter, subnets.first()) {
+            shutter.shut(&bridge, *subnet).await?;
+        }
+        // A transient network is gone when it stops, also by the daemon's end.
+        let network = match connection.create_network(&xml.to_string()).await {
+            Ok(network) => network,
+            Err(error) => {
+                let text = error.to_string();
+                let quicker = text.contains("already in use") || text.contains("File exists");
+                let error = libvirt(error).during("create the network");
+                if !quicker || attempt == ATTEMPTS {
+                    return Err(error);
+                }
+                if text.contains(&bridge) {
+                    refused.push(bridge);
+                }
+                continue;
+            }
+        };
+        let own = Own {
+            network: draft.name,
+            bridge: &bridge,
+        };
+        let found = match taken::look(connection, draft.local, Some(own)).await {
+            Ok(now) => overlap(&subnets, &now),
+            Err(error) => {
+                give_way(&network).await;
+                return Err(error);
+            }
+        };
+        let Some(found) = found else {
+            return Ok(Claimed { network, bridge });
+        };
+        give_way(&network).await;
+        if draft.search.is_empty() || attempt == ATTEMPTS {
+            return Err(in_use(&found));
+        }
+    }
+}
+
+/// What cannot be removed now stays in the ledger.
+async fn give_way(network: &Network) {
+    if let Err(error) = remove(network).await {
+        tracing::warn!(%error, network = network.name(), "a network that gives way stays");
+    }
+}
+
+/// The XML on this bridge and, where subnets are looked for, in free ones; and its subnets.
+fn fill_in(draft: &Draft<'_>, bridge: &str, taken: &[Taken]) -> Result<(NetworkXml, Vec<Subnet>)> {
+    let mut xml = draft.xml.clone();
+    match draft.uuid {
+        Some(uuid) => xml.set_identity(draft.name, uuid),
+        None => xml.set_name(draft.name),
+    }
+    xml.set_label(draft.label);
+    xml.set_bridge(bridge);
+    if draft.search.is_empty() {
+        let subnets: Vec<Subnet> = xml
+            .subnets()
+            .into_iter()
+            .filter_map(|(address, prefix)| Subnet::containing(address, prefix))
+            .collect();
+        return match overlap(&subnets, taken) {
+            Some(found) => Err(in_use(&found)),
+            None => Ok((xml, subnets)),
+        };
+    }
+    let mut blocked: Vec<Subnet> = taken.iter().map(|taken| taken.subnet).collect();
+    let mut subnets = Vec::new();
+    let mut networks = Vec::new();
+    for wanted in draft.search {
+        let subnet = pick(wanted, &blocked)?;
+        blocked.push(subnet);
+        subnets.push(subnet);
+        networks.push(DhcpNetwork {
+            gateway: host(subnet, 1)?,
+            prefix: subnet.prefix(),
+            lent: (draft.lend)(subnet)?,
+        });
+    }
+    xml.set_addresses(&networks)
+        .map_err(|error| Error::new(ErrorKind::Configuration, error.to_string()))?;
+    Ok((xml, subnets))
+}
+
+fn pick(wanted: &DynamicAddress, blocked: &[Subnet]) -> Result<Subnet> {
+    let free = FreeSubnets::new(wanted.within()?, wanted.subnet_prefix, blocked)
+        .ok_or_else(|| Error::new(ErrorKind::Configuration, "no subnet of that size fits"))?;
+    free.pick(random()).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Exhausted,
+            format!(
+                "every subnet of {} bits in {} is in use",
+                wanted.subnet_prefix,
+                free.within()
+            ),
+        )
+        .advice("give `dynamic_address` a larger network, or end other sandboxes")
+    })
+}
+
+fn overlap(subnets: &[Subnet], taken: &[Taken]) -> Option<Taken> {
+    taken
+        .iter()
+        .find(|taken| subnets.iter().any(|ours| ours.overlaps(taken.subnet)))
+        .cloned()
+}
+
+fn in_use(taken: &Taken) -> Error {
+    Error::new(
+        ErrorKind::AlreadyExists,
+        format!(
+            "the network's addresses are in use: {} has {}",
+            taken.by, taken.subnet
+        ),
+    )
+}
+
+/// A name that no device has and that was not refused.
+fn free_bridge(draft: &Draft<'_>, refused: &[String]) -> Result<String> {
+    let devices = match draft.local {
+        true => netlink::devices()?,
+        false => Default::default(),
+    };
+    draft
+        .bridges
+        .iter()
+        .find(|name| !devices.contains_key(*name) && !refused.contains(name))
+        .cloned()
+        .ok_or_else(|| {
+            Error::new(
+                ErrorKind::AlreadyExists,
+                format!("the bridge {} exists already", draft.bridges.join(", ")),
+            )
+            .subject(draft.name)
+        })
+}
+
+/// The address `offset` behind a subnet's first.
+pub(super) fn host(subnet: Subnet, offset: u32) -> Result<std::net::IpAddr> {
+    subnet
+        .host(offset)
+        .ok_or_else(|| Error::new(ErrorKind::Internal, "a subnet without hosts was picked"))
+}
+
+/// Device names of a prefix and `digits` hexadecimal digits of an identifier: the first ones, as python-see
+/// had it, or others where a device has that name.
+pub(super) fn device_names(prefix: &str, identifier: &str, digits: usize) -> Vec<String> {
+    let all: String = identifier.chars().filter(char::is_ascii_hexdigit).collect();
+    let last = all.len().saturating_sub(digits);
+    (0..=last)
+        .step_by(digits.max(1))
+        .chain(1..=last)
+        .filter_map(|start| Some(format!("{prefix}{}", all.get(start..start + digits)?)))
+        .collect()
+}
+
+/// A number that differs from process to process and call to call.
+pub(super) fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::time::Instant::now())
+}
+
+/// The turn of those who start networks on this host; see the module's head.
+#[derive(Debug)]
+struct Turn {
+    /// Held, not used. Without one it is out of turn.
+    _socket: Option<UnixListener>,
+}
+
+impl Turn {
+    /// Waits for it, and does without after `patience`.
+    async fn take(stop: &StopToken, patience: Duration) -> Result<Self> {
+        let end = Instant::now() + patience;
+        let Ok(address) = SocketAddr::from_abstract_name(TURN) else {
+            return Ok(Self { _socket: None });
+        };
+        loop {
+            match UnixListener::bind_addr(&address) {
+                Ok(listener) => {
+                    return Ok(Self {
+                        _socket: Some(listener),
+                    });
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+                Err(error) => {
+                    tracing::debug!(%error, "networks are started out of turn");
+                    return Ok(Self { _socket: None });
+                }
+            }
+            if Instant::now() >= end {
+                tracing::debug!("others start networks for long: this one does not wait");
+                return Ok(Self { _socket: None });
+            }
+            stop.or("wait for the turn", tokio::time::sleep(ASK))
+                .await?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_names_start_with_the_identifier_and_differ_where_its_first_digits_do_not() {
+        let ours = device_names("virbr-", "0123abcd-4567-4567-89ab-cdef01234567", 8);
+        let others = device_names("virbr-", "0123abcd-1111-4567-89ab-cdef01234567", 8);
+        assert_eq!(ours[0], "virbr-0123abcd");
+        assert_eq!(ours[0], others[0]);
+        assert_ne!(ours[1], others[1]);
+        assert!(ours.iter().all(|name| name.len() <= 15), "{ours:?}");
+    }
+
+    #[test]
+    fn an_overlap_is_found_whichever_of_the_two_is_larger() {
+        let subnet = |text: [u8; 4], prefix| Subnet::containing(text.into(), prefix).unwrap();
+        let taken = |subnet| Taken {
+            subnet,
+            by: "a route of this host".to_owned(),
+        };
+        let (large, small) = (subnet([10, 1, 0, 0], 16), subnet([10, 1, 7, 0], 24));
+        assert!(overlap(&[small], &[taken(large)]).is_some());
+        assert!(overlap(&[large], &[taken(small)]).is_some());
+        assert!(overlap(&[small], &[taken(subnet([10, 2, 0, 0], 16))]).is_none());
+    }
+
+    #[tokio::test]
+    async fn whoever_holds_the_turn_for_ever_blocks_nobody() {
+        let owner = see_core::Stop::new();
+        let stop = owner.token();
+        let held = Turn::take(&stop, Duration::from_secs(60)).await.unwrap();
+        assert!(held._socket.is_some());
+        let out_of_turn = Turn::take(&stop, ASK * 3).await.unwrap();
+        assert!(out_of_turn._socket.is_none());
+        drop(held);
+    }
+}

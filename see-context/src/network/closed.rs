@@ -1,0 +1,255 @@
+//! What must not answer a guest behind walls, as things stand on this host.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use see_core::{Closed, Error, Result, Target};
+
+use super::netlink::{self, Route};
+use super::rules::{GuestPort, Seat};
+
+/// Services that are tried on each address: more tell nothing new, since one rule closes them all.
+const SERVICES: usize = 12;
+/// Addresses of the host that are tried.
+const ADDRESSES: usize = 12;
+/// Other sandboxes that are tried.
+const OTHERS: usize = 2;
+/// A TCP port on which rarely anything listens: a host that can be reached refuses with an answer.
+const UNUSED: u16 = 9;
+/// The service of clouds that tells machines their secrets.
+const METADATA: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
+/// All nodes of the link.
+const EVERYBODY: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
+/// The name that a name server is asked for.
+const NAME: &str = "example.com";
+/// The DHCP server's port, which is open.
+const DHCP: u16 = 67;
+
+/// A socket of this host that takes connections or datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Service {
+    address: IpAddr,
+    port: u16,
+    datagrams: bool,
+}
+
+/// Everything that must be closed to the guest on `port`. `proc` is the folder of the kernel's tables of sockets.
+pub(super) fn list(port: &GuestPort, others: &[Seat], proc: &Path) -> Result<Vec<Closed>> {
+    let routes = netlink::routes()?;
+    let services = services(proc)?;
+    let mut closed = Vec::new();
+    let mut add = |what: String, target: Target| closed.push(Closed { what, target });
+
+    for address in own_addresses(&routes, port.gateway) {
+        add(format!("the host at {address}"), Target::Ping(address));
+        add(
+            format!("the host at {address}"),
+            Target::Tcp(SocketAddr::new(address, UNUSED)),
+        );
+        for service in services
+            .iter()
+            .filter(|service| service.serves(address))
+            .take(SERVICES)
+        {
+            let target = SocketAddr::new(address, service.port);
+            match service.datagrams {
+                true => add(
+                    format!("the host's UDP service {target}"),
+                    Target::Udp(target),
+                ),
+                false => add(
+                    format!("the host's TCP service {target}"),
+                    Target::Tcp(target),
+                ),
+            }
+        }
+    }
+    add(
+        "a name server of the host".to_owned(),
+        Target::Dns(SocketAddr::new(port.gateway, 53), NAME.to_owned()),
+    );
+    for other in others.iter().take(OTHERS) {
+        let what = || "another sandbox on the shared network".to_owned();
+        let agent = other.agent.unwrap_or(UNUSED);
+        add(what(), Target::Ping(other.address));
+        add(what(), Target::Tcp(SocketAddr::new(other.address, agent)));
+    }
+    let gateways: BTreeSet<IpAddr> = routes
+        .iter()
+        .filter(|route| route.destination.is_none())
+        .filter_map(|route| route.gateway)
+        .collect();
+    for gateway in gateways {
+        add(
+            format!("the LAN's gateway {gateway}"),
+            Target::Ping(gateway),
+        );
+        add(
+            format!("the LAN's gateway {gateway}"),
+            Target::Tcp(SocketAddr::new(gateway, 80)),
+        );
+    }
+    add(
+        "the cloud's metadata".to_owned(),
+        Target::Tcp(SocketAddr::new(METADATA, 80)),
+    );
+    for server in name_servers() {
+        add(
+            format!("the name server {server}"),
+            Target::Dns(SocketAddr::new(server, 53), NAME.to_owned()),
+        );
+    }
+    add(
+        "every IPv6 neighbour on the link".to_owned(),
+        Target::Ping(EVERYBODY),
+    );
+    Ok(closed)
+}
+
+/// The addresses of this host, that on the guest's network first; not those that mean the guest itself there.
+fn own_addresses(routes: &[Route], gateway: IpAddr) -> Vec<IpAddr> {
+    let all: BTreeSet<IpAddr> = routes
+        .iter()
+        .filter(|route| route.is_local)
+        .filter_map(|route| route.destination)
+        .filter(|subnet| subnet.is_one())
+        .map(|subnet| subnet.address())
+        .filter(|address| !address.is_loopback() && *address != gateway)
+        .collect();
+    std::iter::once(gateway)
+        .chain(all)
+        .take(ADDRESSES)
+        .collect()
+}
+
+impl Service {
+    fn serves(&self, address: IpAddr) -> bool {
+        // A socket of IPv6 on every address takes IPv4, too.
+        self.address == address
+            || self.address == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+            || (self.address == IpAddr::V4(Ipv4Addr::UNSPECIFIED) && address.is_ipv4())
+    }
+}
+
+fn services(proc: &Path) -> Result<BTreeSet<Service>> {
+    let mut found = BTreeSet::new();
+    for (file, datagrams) in [
+        ("tcp", false),
+        ("tcp6", false),
+        ("udp", true),
+        ("udp6", true),
+    ] {
+        let table = match fs::read_to_string(proc.join(file)) {
+            Ok(table) => table,
+            // A kernel without IPv6.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(Error::io("the host's services cannot be listed", error)),
+        };
+        found.extend(sockets(&table, datagrams));
+    }
+    Ok(found)
+}
+
+/// The sockets in a table of the kernel's that wait for strangers.
+fn sockets(table: &str, datagrams: bool) -> impl Iterator<Item = Service> {
+    // Listening, or for datagrams bound and connected to nobody.
+    let waiting = if datagrams { "07" } else { "0A" };
+    table.lines().skip(1).filter_map(move |line| {
+        let mut fields = line.split_whitespace();
+        let (address, port) = fields.nth(1)?.split_once(':')?;
+        if fields.nth(1)? != waiting {
+            return None;
+        }
+        let port = u16::from_str_radix(port, 16).ok()?;
+        (port != DHCP || !datagrams).then_some(Service {
+            address: hex_address(address)?,
+            port,
+            datagrams,
+        })
+    })
+}
+
+/// The kernel prints addresses as numbers of the host's byte order, 32 bits each.
+fn hex_address(text: &str) -> Option<IpAddr> {
+    let mut bytes = Vec::with_capacity(16);
+    for start in (0..text.len()).step_by(8) {
+        let number = u32::from_str_radix(text.get(start..start + 8)?, 16).ok()?;
+        bytes.extend(number.to_ne_bytes());
+    }
+    match bytes.len() {
+        4 => Some(<[u8; 4]>::try_from(bytes).ok()?.into()),
+        16 => Some(<[u8; 16]>::try_from(bytes).ok()?.into()),
+        _ => None,
+    }
+}
+
+/// Those that the host itself asks. Those of its loopback are the guest's own there.
+fn name_servers() -> Vec<IpAddr> {
+    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver"))
+        .filter_map(|server| server.trim().parse().ok())
+        .filter(|server: &IpAddr| !server.is_loopback())
+        .collect()
+}
+
+#[cfg(test)]
+#[cfg(target_endian = "little")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_sockets_are_read_and_connected_ones_are_not() {
+        let table = "  sl  local_address rem_address   st tx_queue\n\
+            0: 0100007F:0016 00000000:0000 0A 0:0\n\
+            1: 00000000:1F90 00000000:0000 0A 0:0\n\
+            2: 0A00000A:0016 0B00000A:D431 01 0:0\nbroken\n";
+        let found: Vec<Service> = sockets(table, false).collect();
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[1].port, 8080);
+        let host = IpAddr::from([10, 0, 0, 1]);
+        assert!(!found[0].serves(host));
+        assert!(found[1].serves(host));
+        let six = "head\n0: 00000000000000000000000001000000:0035 0:0 07 0:0\n";
+        let found: Vec<Service> = sockets(six, true).collect();
+        assert_eq!(found[0].address, IpAddr::V6(Ipv6Addr::LOCALHOST));
+    }
+
+    #[test]
+    fn the_host_its_services_and_the_link_are_to_be_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = "head\n0: 00000000:1F90 00000000:0000 0A 0:0\n";
+        fs::write(folder.path().join("tcp"), table).unwrap();
+        let gateway = IpAddr::from([10, 0, 0, 1]);
+        let other = Seat {
+            address: [10, 0, 0, 7].into(),
+            agent: None,
+            label: "see:b".to_owned(),
+        };
+        let port = GuestPort {
+            device: "see0".to_owned(),
+            mac: "52:54:00:00:00:01".to_owned(),
+            address: [10, 0, 0, 2].into(),
+            gateway,
+            agent: None,
+        };
+        let targets: Vec<Target> = list(&port, &[other], folder.path())
+            .unwrap()
+            .into_iter()
+            .map(|closed| closed.target)
+            .collect();
+        for wanted in [
+            Target::Ping(gateway),
+            Target::Tcp(SocketAddr::new(gateway, 8080)),
+            Target::Ping([10, 0, 0, 7].into()),
+            Target::Tcp(SocketAddr::new(METADATA, 80)),
+            Target::Ping(EVERYBODY),
+            Target::Dns(SocketAddr::new(gateway, 53), NAME.to_owned()),
+        ] {
+            assert!(targets.contains(&wanted), "{wanted:?}: {targets:?}");
+        }
+        assert!(!targets.contains(&Target::Ping(Ipv4Addr::LOCALHOST.into())));
+    }
+}

@@ -1,0 +1,182 @@
+//! The program `nft`: one transaction in, one listing out, both as JSON.
+//!
+//! Values reach it as JSON strings and numbers, never as pieces of a command, so nothing needs escaping. A
+//! transaction is loaded by the kernel as a whole or not at all.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use see_core::{Error, ErrorKind, Result};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// The longest that it may take; it takes milliseconds.
+const LIMIT: Duration = Duration::from_secs(10);
+/// Where administrators' programs lie, also when the path of a user leaves them out.
+const FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
+
+/// A family of tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    /// Frames that pass a bridge.
+    Bridge,
+    /// Packets of IPv4 and IPv6.
+    Inet,
+}
+
+impl Family {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Inet => "inet",
+        }
+    }
+}
+
+/// The program's path.
+pub(super) fn program() -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(FOLDERS.into_iter().map(PathBuf::from))
+        .map(|folder| folder.join("nft"))
+        .find(|program| program.is_file())
+        .ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "the program nft is not installed")
+                .advice("on Debian and Ubuntu it is in the package nftables")
+        })
+}
+
+/// Loads a transaction. `mark` is the variable by which the process is recognised.
+///
+/// # Errors
+/// [`ErrorKind::PermissionDenied`] without the right to, [`ErrorKind::AlreadyExists`] and
+/// [`ErrorKind::NotFound`] where an object does or does not; nothing was changed then.
+pub(super) async fn apply(commands: Vec<Value>, mark: (&str, &str)) -> Result<()> {
+    run(&json!({ "nftables": commands }), Some(mark))
+        .await
+        .map(drop)
+}
+
+/// Everything in a table. One at a time: nft 1.0 finds only the first of several.
+///
+/// # Errors
+/// As [`apply`].
+pub(super) async fn list(family: Family, name: &str) -> Result<Vec<Value>> {
+    let table = json!({ "table": { "family": family.name(), "name": name } });
+    let commands = json!({ "nftables": [{ "list": table }] });
+    objects(&run(&commands, None).await?)
+}
+
+/// The names of all tables of a family.
+///
+/// # Errors
+/// As [`apply`].
+pub(super) async fn tables(family: Family) -> Result<Vec<String>> {
+    let commands = json!({ "nftables": [{ "list": { "tables": { "family": family.name() } } }] });
+    let objects = objects(&run(&commands, None).await?)?;
+    Ok(objects
+        .iter()
+        .filter_map(|object| object.pointer("/table/name")?.as_str())
+        .map(str::to_owned)
+        .collect())
+}
+
+/// The objects in what it printed.
+fn objects(output: &[u8]) -> Result<Vec<Value>> {
+    let answer: Value = serde_json::from_slice(output).map_err(|error| {
+        Error::new(
+            ErrorKind::Unavailable,
+            "nft printed something else than JSON",
+        )
+        .caused_by(error)
+    })?;
+    let Some(Value::Array(mut objects)) = answer.get("nftables").cloned() else {
+        return Ok(Vec::new());
+    };
+    objects.retain(|object| object.get("metainfo").is_none());
+    Ok(objects)
+}
+
+async fn run(commands: &Value, mark: Option<(&str, &str)>) -> Result<Vec<u8>> {
+    let program = program()?;
+    match tokio::time::timeout(LIMIT, exchange(&program, commands, mark)).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::timeout("nft to end", LIMIT)),
+    }
+}
+
+async fn exchange(program: &Path, commands: &Value, mark: Option<(&str, &str)>) -> Result<Vec<u8>> {
+    let failed = |error| Error::io("nft cannot be run", error).subject(program.display());
+    let mut command = Command::new(program);
+    command
+        .args(["-j", "-f", "-"])
+        .env("LC_ALL", "C")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    if let Some((name, value)) = mark {
+        command.env(name, value);
+    }
+    let mut child = command.spawn().map_err(failed)?;
+    if let Some(mut input) = child.stdin.take() {
+        // Where it ends without reading, its status tells why.
+        let _ = input.write_all(commands.to_string().as_bytes()).await;
+    }
+    let output = child.wait_with_output().await.map_err(failed)?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    Err(refusal(&text))
+}
+
+fn refusal(text: &str) -> Error {
+    let first: String = text
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(300)
+        .collect();
+    let said = format!("nft refused: {}", first.escape_debug());
+    if text.contains("Operation not permitted") {
+        return Error::new(ErrorKind::PermissionDenied, said)
+            .advice("firewall rules need root: run as root, or use the mode `nat` or `none`");
+    }
+    let kind = if text.contains("File exists") {
+        ErrorKind::AlreadyExists
+    } else if text.contains("No such file or directory") {
+        ErrorKind::NotFound
+    } else {
+        ErrorKind::Unavailable
+    };
+    Error::new(kind, said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_without_what_it_says_of_nft_itself() {
+        let output = br#"{"nftables": [{"metainfo": {}}, {"table": {"name": "a"}}]}"#;
+        assert_eq!(objects(output).unwrap().len(), 1);
+        assert!(objects(b"{\"nftables\"").is_err());
+    }
+
+    #[test]
+    fn missing_rights_are_told_from_missing_tables() {
+        let kind = |text| refusal(text).kind();
+        assert_eq!(
+            kind("internal:0:0-0: Error: Could not process rule: Operation not permitted"),
+            ErrorKind::PermissionDenied
+        );
+        assert_eq!(
+            kind("Error: No such file or directory"),
+            ErrorKind::NotFound
+        );
+    }
+}

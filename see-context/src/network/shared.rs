@@ -1,0 +1,498 @@
+//! The shared network: one for the host, on which every guest has a seat.
+//!
+//! A seat is an address of the network, with the hardware address that the network's DHCP server keeps it for. A
+//! guest on a seat is known to the firewall before it starts. For a sandbox nothing is made in libvirt: it takes
+//! an element in the set of seats in the network's floor, labelled with its environment, and gives it back.
+//! The set is in the kernel: it is the one truth about who sits where for all processes and users, it cannot be
+//! written without the rights that the mode needs anyway, and it is gone with the network at the host's next boot.
+//!
+//! The first who sits down makes floor and network, the last who leaves removes them. Both happen under a lock on
+//! a file in [`FOLDER`], which belongs to root: nobody else can hold it, replace it or put a link in its place. A
+//! crash leaves a seat taken, which the ledger knows; its collection leaves it.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use see_core::ledger::{CollectRequest, Collected, Collector, Details, Entry, Resource};
+use see_core::{Error, ErrorKind, Identifier, Result, StopToken};
+use see_libvirt::xml::{Lent, NetworkXml};
+use see_libvirt::{Connection, Network};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::claim::{self, Draft, Shutter};
+use super::configuration::DynamicAddress;
+use super::nft::{self, Family};
+use super::rules::{self, Seat};
+use super::subnet::Subnet;
+use super::{netlink, wall};
+use crate::allocation::Holding;
+use crate::error::libvirt;
+
+/// The kind of the ledger's entries for a seat.
+const SEAT: &str = "libvirt.seat";
+/// The name of the network, and of its floor.
+pub(super) const NAME: &str = "see-shared";
+/// The label of both.
+const LABEL: &str = "shared";
+/// The network's bridge.
+const BRIDGE: &str = "virbr-see";
+/// The length of the network's prefix: 509 seats.
+pub(super) const PREFIX: u8 = 23;
+/// How long an address is lent; the guest asks again after half of it. Short, so that a seat's last lease is
+/// soon forgotten.
+const LEASE: Duration = Duration::from_secs(600);
+/// Root's folder.
+const FOLDER: &str = "/run/see";
+/// The longest wait for the lock. The first one under it makes the network, the others take milliseconds.
+const LOCK_LIMIT: Duration = Duration::from_secs(30);
+/// How often it is asked for.
+const ASK: Duration = Duration::from_millis(5);
+
+/// What is written down of a seat.
+pub(super) fn intent(identifier: Identifier, uri: &str) -> Resource {
+    Resource::new(SEAT, identifier.to_string(), uri)
+}
+
+/// A seat that was taken.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) network: Network,
+    pub(super) bridge: String,
+    pub(super) seat: Seat,
+    pub(super) gateway: std::net::IpAddr,
+    pub(super) mac: String,
+    /// When the lease ends that an earlier guest had on this seat.
+    pub(super) stale: Option<SystemTime>,
+}
+
+/// Takes a seat, and makes the network where this is the first one.
+pub(super) async fn sit_down(
+    connection: &Connection,
+    entry: &Entry,
+    agent: Option<u16>,
+    mark: (&str, &str),
+    stop: &StopToken,
+) -> Result<Taken> {
+    let label = wall::label(entry.identifier());
+    let lock = Lock::take(Some(stop)).await?;
+    let network = network(connection).await?;
+    let floor = floor().await?;
+    let taken = match (network, floor) {
+        (Some(network), Some(floor)) => join(network, &floor, label, agent, mark).await?,
+        (network, _) => {
+            if let Some(network) = network {
+                clear(&network).await?;
+            }
+            found(connection, label, agent, mark, stop).await?
+        }
+    };
+    drop(lock);
+    let mut identity = Details::new();
+    identity.insert("address".to_owned(), taken.seat.address.to_string().into());
+    entry.created(identity).await?;
+    Ok(taken)
+}
+
+/// Takes a seat of the network that is there.
+async fn join(
+    network: Network,
+    floor: &[Value],
+    label: String,
+    agent: Option<u16>,
+    mark: (&str, &str),
+) -> Result<Taken> {
+    let xml = xml(&network).await?;
+    let unusable = || {
+        Error::new(
+            ErrorKind::AlreadyExists,
+            format!("there is a network {NAME} that is not as it is made"),
+        )
+        .advice(format!(
+            "end the sandboxes on it and remove it: `virsh net-destroy {NAME}`"
+        ))
+    };
+    let bridge = xml.bridge().ok_or_else(unusable)?;
+    let (gateway, _) = xml.subnets().first().copied().ok_or_else(unusable)?;
+    let occupied: Vec<_> = rules::seats(floor)
+        .into_iter()
+        .map(|seat| seat.address)
+        .collect();
+    let leases = network.dhcp_leases(None).await.map_err(libvirt)?;
+    let mut free: Vec<_> = xml
+        .dhcp_hosts()
+        .into_iter()
+        .filter(|(_, address)| !occupied.contains(address))
+        .map(|(mac, address)| {
+            let lease = leases.iter().find(|lease| lease.address == address);
+            (mac, address, lease.and_then(|lease| lease.expires))
+        })
+        .collect();
+    if free.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Exhausted,
+            format!(
+                "all {} seats on the shared network are taken",
+                occupied.len()
+            ),
+        )
+        .advice("end other sandboxes, or use the mode `isolated`"));
+    }
+    // Seats that were long empty come first.
+    free.sort_by_key(|(_, _, lease)| *lease);
+    let fresh = free.iter().filter(|(_, _, lease)| lease.is_none()).count();
+    let index = match u64::try_from(fresh)
+        .ok()
+        .and_then(|fresh| claim::random().checked_rem(fresh))
+    {
+        Some(index) => usize::try_from(index).unwrap_or(0),
+        None => 0,
+    };
+    let (mac, address, stale) = free.swap_remove(index);
+    let seat = Seat {
+        address,
+        agent,
+        label,
+    };
+    nft::apply(vec![rules::take_seat(NAME, &seat)], mark).await?;
+    Ok(Taken {
+        network,
+        bridge,
+        seat,
+        gateway,
+        mac,
+        stale,
+    })
+}
+
+/// Makes floor and network, with a seat taken.
+async fn found(
+    connection: &Connection,
+    label: String,
+    agent: Option<u16>,
+    mark: (&str, &str),
+    stop: &StopToken,
+) -> Result<Taken> {
+    let mut plan = NetworkXml::isolated();
+    plan.set_no_dns();
+    let search = [DynamicAddress::usual(PREFIX)];
+    let base = claim::random();
+    let draft = Draft {
+        name: NAME,
+        uuid: None,
+        label: LABEL,
+        xml: &plan,
+        bridges: std::iter::once(BRIDGE.to_owned())
+            .chain((0..8).map(|number| format!("{BRIDGE}{number}")))
+            .collect(),
+        search: &search,
+        lend: &|subnet| lend(subnet, base),
+        local: true,
+    };
+    let first = First {
+        label: &label,
+        agent,
+        mark,
+    };
+    let claimed = match claim::start(&draft, connection, stop, Some(&first)).await {
+        Ok(claimed) => claimed,
+        Err(error) => {
+            // The floor of a network that there is not.
+            if let Err(error) = raze().await {
+                tracing::warn!(%error, "the shared network's floor stays");
+            }
+            return Err(error);
+        }
+    };
+    let xml = xml(&claimed.network).await?;
+    let subnet = xml
+        .subnets()
+        .first()
+        .and_then(|(address, prefix)| Subnet::containing(*address, *prefix));
+    let first = xml.dhcp_hosts().into_iter().next();
+    let (Some(subnet), Some((mac, address))) = (subnet, first) else {
+        return Err(Error::new(
+            ErrorKind::Hypervisor,
+            "libvirt made another network than it was asked for",
+        ));
+    };
+    Ok(Taken {
+        network: claimed.network,
+        bridge: claimed.bridge,
+        seat: Seat {
+            address,
+            agent,
+            label,
+        },
+        gateway: claim::host(subnet, 1)?,
+        mac,
+        stale: None,
+    })
+}
+
+/// A hardware address for each address behind the gateway.
+fn lend(subnet: Subnet, base: u64) -> Result<Lent> {
+    let count = (1_u32 << (32 - PREFIX)) - 3;
+    let hosts = (0..count)
+        .map(|seat| Ok((mac(base, seat), claim::host(subnet, seat + 2)?)))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Lent::Hosts(hosts, LEASE))
+}
+
+/// QEMU's prefix, fifteen bits of the network's, nine of the seat's.
+fn mac(base: u64, seat: u32) -> String {
+    let low = (base << 9 | u64::from(seat)) & 0xff_ffff;
+    let [.., a, b, c] = low.to_be_bytes();
+    format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
+}
+
+/// Makes the floor before the network, with the first seat in it.
+struct First<'a> {
+    label: &'a str,
+    agent: Option<u16>,
+    mark: (&'a str, &'a str),
+}
+
+#[async_trait]
+impl Shutter for First<'_> {
+    async fn shut(&self, bridge: &str, subnet: Subnet) -> Result<()> {
+        let seat = Seat {
+            address: claim::host(subnet, 2)?,
+            agent: self.agent,
+            label: self.label.to_owned(),
+        };
+        // What stood there has no network any more.
+        let commands = rules::floor(NAME, &format!("see:{LABEL}"), bridge, &seat, true);
+        nft::apply(commands, self.mark).await
+    }
+}
+
+/// Gives the environment's seat back, and removes network and floor where it was the last one. Whether it had one.
+async fn leave(connection: &Connection, identifier: Identifier, dry_run: bool) -> Result<bool> {
+    let lock = Lock::take(None).await?;
+    let label = wall::label(identifier);
+    let seats = floor().await?.map(|floor| rules::seats(&floor));
+    let (own, others): (Vec<Seat>, Vec<Seat>) = seats
+        .unwrap_or_default()
+        .into_iter()
+        .partition(|seat| seat.label == label);
+    if dry_run {
+        return Ok(!own.is_empty());
+    }
+    if !others.is_empty() {
+        for seat in &own {
+            nft::apply(vec![rules::leave_seat(NAME, seat)], ("LC_ALL", "C")).await?;
+        }
+    } else {
+        // Also where only a piece is left of what a crash interrupted.
+        if let Some(network) = network(connection).await? {
+            clear(&network).await?;
+        }
+        raze().await?;
+    }
+    drop(lock);
+    Ok(!own.is_empty())
+}
+
+/// Removes a network on which nobody sits.
+async fn clear(network: &Network) -> Result<()> {
+    let bridge = network.bridge().await.map_err(libvirt)?;
+    let devices = netlink::devices()?;
+    let index = devices.get(&bridge).map(|device| device.index);
+    let ports: Vec<&String> = devices
+        .iter()
+        .filter(|(name, device)| {
+            // libvirt's own, which keeps the bridge's hardware address.
+            index.is_some() && device.bridge == index && !name.ends_with("-nic")
+        })
+        .map(|(name, _)| name)
+        .collect();
+    if let Some(port) = ports.first() {
+        return Err(Error::new(
+            ErrorKind::Isolation,
+            format!(
+                "the network {NAME} has a guest on {port}, and its firewall rules do not know it"
+            ),
+        )
+        .advice(format!(
+            "end that guest, and remove the network: `virsh net-destroy {NAME}`"
+        )));
+    }
+    super::remove(network).await
+}
+
+async fn raze() -> Result<()> {
+    match nft::apply(vec![rules::raze(Family::Inet, NAME)], ("LC_ALL", "C")).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// The shared network, where it is there.
+async fn network(connection: &Connection) -> Result<Option<Network>> {
+    let network = match connection.network(NAME).await {
+        Ok(network) => network,
+        Err(error) if error.is_no_network() => return Ok(None),
+        Err(error) => return Err(libvirt(error)),
+    };
+    if xml(&network).await?.label().as_deref() == Some(LABEL) {
+        return Ok(Some(network));
+    }
+    Err(Error::new(
+        ErrorKind::AlreadyExists,
+        format!("there is a network {NAME} without our label"),
+    )
+    .advice("give it another name: it is taken for the shared network of sandboxes"))
+}
+
+async fn xml(network: &Network) -> Result<NetworkXml> {
+    let text = network.xml().await.map_err(libvirt)?;
+    NetworkXml::parse(&text).map_err(|error| {
+        Error::new(ErrorKind::Hypervisor, "a network's XML cannot be read").caused_by(error)
+    })
+}
+
+/// The floor's listing, where it is there.
+pub(super) async fn floor() -> Result<Option<Vec<Value>>> {
+    match nft::list(Family::Inet, NAME).await {
+        Ok(listing) => Ok(Some(listing)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A seat that is taken, to be given back.
+#[derive(Debug)]
+pub(super) struct Seated {
+    pub(super) connection: Connection,
+    pub(super) identifier: Identifier,
+}
+
+#[async_trait]
+impl Holding for Seated {
+    async fn remove(&mut self) -> Result<()> {
+        leave(&self.connection, self.identifier, false)
+            .await
+            .map(drop)
+    }
+}
+
+/// Gives back the seats of the dead.
+#[derive(Debug)]
+pub(crate) struct Seats;
+
+#[async_trait]
+impl Collector for Seats {
+    fn kind(&self) -> &str {
+        SEAT
+    }
+
+    async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
+        let connection = crate::collect::open(request).await?;
+        let had = leave(&connection, request.identifier, request.dry_run).await?;
+        Ok(match had {
+            true => Collected::Removed,
+            false => Collected::AlreadyGone,
+        })
+    }
+}
+
+/// The right to make or remove the shared network; see the module's head.
+#[derive(Debug)]
+struct Lock {
+    /// Held, not used.
+    _file: File,
+}
+
+impl Lock {
+    async fn take(stop: Option<&StopToken>) -> Result<Self> {
+        let file = lock_file(Path::new(FOLDER))?;
+        let end = Instant::now() + LOCK_LIMIT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(std::fs::TryLockError::WouldBlock) => {}
+                Err(std::fs::TryLockError::Error(error)) => return Err(unlockable(error)),
+            }
+            if Instant::now() >= end {
+                return Err(Error::timeout(
+                    "another process to make or remove the shared network",
+                    LOCK_LIMIT,
+                ));
+            }
+            match stop {
+                Some(stop) => {
+                    stop.or("wait for the shared network", tokio::time::sleep(ASK))
+                        .await?
+                }
+                None => tokio::time::sleep(ASK).await,
+            }
+        }
+    }
+}
+
+fn lock_file(folder: &Path) -> Result<File> {
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(unlockable(error));
+        }
+        _ => {}
+    }
+    let found = std::fs::symlink_metadata(folder).map_err(unlockable)?;
+    let own = rustix::process::geteuid().as_raw();
+    if !found.is_dir() || found.uid() != own || found.mode() & 0o022 != 0 {
+        return Err(Error::new(
+            ErrorKind::PermissionDenied,
+            "the folder of the shared network's lock is not one of this user that only it writes to",
+        )
+        .subject(folder.display()));
+    }
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(folder.join("shared.lock"))
+        .map_err(unlockable)
+}
+
+fn unlockable(error: std::io::Error) -> Error {
+    Error::io("the shared network's lock cannot be had", error)
+        .subject(FOLDER)
+        .advice("the mode `shared` needs root")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_seat_has_a_hardware_address_of_its_own() {
+        let subnet = Subnet::containing([10, 7, 6, 0].into(), PREFIX).unwrap();
+        let Lent::Hosts(hosts, _) = lend(subnet, 0x7abc).unwrap() else {
+            panic!("no hosts");
+        };
+        assert_eq!(hosts.len(), 509);
+        assert_eq!(hosts[0].1, std::net::IpAddr::from([10, 7, 6, 2]));
+        assert_eq!(hosts[508].1, std::net::IpAddr::from([10, 7, 7, 254]));
+        let macs: std::collections::BTreeSet<_> = hosts.iter().map(|(mac, _)| mac).collect();
+        assert_eq!(macs.len(), 509);
+    }
+
+    #[test]
+    fn a_lock_in_a_folder_that_others_write_to_is_not_trusted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("see");
+        assert!(lock_file(&path).is_ok());
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(&path, open).unwrap();
+        let error = lock_file(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(lock_file(&link).is_err());
+    }
+}

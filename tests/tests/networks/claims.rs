@@ -1,0 +1,142 @@
+//! Subnets and bridges: never somebody else's.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use see_core::Identifier;
+use see_libvirt::xml::NetworkXml;
+use see_tests::{Lab, Live};
+use serde_json::{Value, json};
+
+use crate::support::{SANDBOX_FAILED, Site, allocated, passing, staying, told};
+
+fn within(network: &str, prefix: u8, subnet_prefix: u8) -> Value {
+    json!({ "dynamic_address": {
+        "ipv4": network, "prefix": prefix, "subnet_prefix": subnet_prefix } })
+}
+
+/// The addresses of the daemon's networks.
+fn subnets(site: &Site) -> Vec<(IpAddr, u8)> {
+    let virsh = |arguments: &[&str]| {
+        let uri = site.daemon.uri();
+        let all = [&["-q", "-c", &uri], arguments].concat();
+        site.daemon.told("virsh", &all)
+    };
+    virsh(&["net-list", "--all", "--name"])
+        .lines()
+        .filter(|name| !name.is_empty())
+        .flat_map(|name| {
+            let xml = NetworkXml::parse(&virsh(&["net-dumpxml", name]));
+            xml.expect("libvirt writes XML").subnets()
+        })
+        .collect()
+}
+
+#[test]
+fn processes_that_allocate_at_once_get_different_subnets_until_none_is_left() {
+    let site = Site::new();
+    // A network without addresses is nobody's obstacle.
+    let bare = site.home.write(
+        "bare.xml",
+        "<network><name>bare</name><bridge name='virbr-bare'/></network>",
+    );
+    let bare = bare.to_str().expect("a path of a test is text");
+    let uri = site.daemon.uri();
+    site.daemon
+        .told("virsh", &["-q", "-c", &uri, "net-create", bare]);
+    // Exactly as many subnets as processes.
+    let run_file = site.run_file("run.json", within("10.93.1.0", 24, 27), staying());
+    let mut runs: Vec<Live> = (0..8).map(|_| site.start(&run_file, "true")).collect();
+    runs.iter_mut().for_each(allocated);
+    let found = subnets(&site);
+    let distinct: BTreeSet<_> = found.iter().collect();
+    assert_eq!((found.len(), distinct.len()), (8, 8), "{found:?}");
+    assert!(found.iter().all(|(_, prefix)| *prefix == 27), "{found:?}");
+
+    let late = site.run_file("late.json", within("10.93.1.0", 24, 27), passing());
+    let outcome = site.run(&late, "true");
+    assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{outcome:#?}");
+    let failure = told(&outcome, "/failure").to_string();
+    assert!(failure.contains("is in use"), "{failure}");
+    assert_eq!(told(&outcome, "/left_behind"), json!([]));
+    assert_eq!(subnets(&site).len(), 8, "the neighbours go on");
+    for mut run in runs {
+        run.signal(rustix::process::Signal::TERM);
+        run.finish(crate::support::RUN);
+    }
+    assert_eq!(subnets(&site), []);
+}
+
+#[test]
+fn a_subnet_inside_anothers_network_or_route_is_taken_in_every_table_and_family() {
+    let site = Site::new();
+    let shell = "ip link add other type bridge && ip link set other up && \
+        ip route add 10.94.0.0/17 dev other table 100 && \
+        ip addr add 10.94.200.1/18 dev other && \
+        ip -6 route add fd94:0:0:1::/64 dev other table 100 && \
+        ip route add 0.0.0.0/1 dev other";
+    site.daemon.told("sh", &["-c", shell]);
+    // Free are 10.94.128.0/18 alone, and the lower half of the IPv6 network.
+    let network = json!({ "dynamic_address": [
+        { "ipv4": "10.94.0.0", "prefix": 16, "subnet_prefix": 18 },
+        { "ipv6": "fd94::", "prefix": 63, "subnet_prefix": 64 },
+    ] });
+    let run_file = site.run_file("run.json", network, staying());
+    let mut run = site.start(&run_file, "true");
+    allocated(&mut run);
+    let expected: Vec<(IpAddr, u8)> = vec![
+        ("10.94.128.1".parse().expect("an address"), 18),
+        ("fd94::1".parse().expect("an address"), 64),
+    ];
+    assert_eq!(subnets(&site), expected);
+    // The XML of a user's own that overlaps is refused.
+    site.home.write(
+        "network.xml",
+        "<network><name>n</name><ip address='10.94.3.1' prefix='24'/></network>",
+    );
+    let own = json!({ "configuration": "network.xml" });
+    let outcome = site.run(&site.run_file("own.json", own, passing()), "true");
+    assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{outcome:#?}");
+    let failure = told(&outcome, "/failure").to_string();
+    assert!(
+        failure.contains("a route of this host has 10.94.0.0/17"),
+        "{failure}"
+    );
+    run.signal(rustix::process::Signal::TERM);
+    run.finish(crate::support::RUN);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn identifiers_that_begin_alike_and_bridges_that_exist_get_other_names() {
+    let site = Site::new();
+    let identifiers: Vec<Identifier> = ["1", "2", "3"]
+        .into_iter()
+        .map(|digit| {
+            let text = format!("0123abcd-{}567-4567-89ab-cdef01234567", digit);
+            text.parse().expect("an identifier")
+        })
+        .collect();
+    // Only the daemon sees this device: this process runs in another network.
+    site.daemon
+        .told("ip", &["link", "add", "virbr-0123abcd", "type", "bridge"]);
+    let run_file = site.run_file("run.json", within("10.93.2.0", 24, 28), passing());
+    let lab = Lab::new(&site.home);
+    let (first, second, third) = tokio::join!(
+        lab.allocate_as(&run_file, identifiers[0]),
+        lab.allocate_as(&run_file, identifiers[1]),
+        lab.allocate_as(&run_file, identifiers[2]),
+    );
+    let links = site.daemon.told("ip", &["-o", "link"]);
+    let bridges: BTreeSet<&str> = links
+        .lines()
+        .filter_map(|line| line.split(": ").nth(1))
+        .filter(|name| name.starts_with("virbr-") && *name != "virbr-0123abcd")
+        .collect();
+    assert_eq!(bridges.len(), 3, "{links}");
+    for watched in [first, second, third] {
+        let watched = watched.expect("another name is found");
+        let ended = watched.environment.deallocate().await;
+        assert!(ended.is_clean(), "{ended:?}");
+    }
+    lab.finish().await;
+}

@@ -1,0 +1,10 @@
+//! Networks on a libvirtd of the test's own: what guests on them reach, and that nothing clashes or stays.
+//!
+//! The daemon has a network namespace of its own, so neither its firewall nor its forwarding is anybody else's.
+
+mod claims;
+mod crashes;
+mod isolated;
+mod rights;
+mod shared;
+mod support;

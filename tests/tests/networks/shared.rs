@@ -1,0 +1,129 @@
+//! The shared network.
+
+use std::time::Duration;
+
+use see_tests::{Live, until};
+use serde_json::{Value, json};
+
+use crate::support::{
+    RUN, SANDBOX_FAILED, Site, answered, is_event, probe, sampling, stdout, told,
+};
+
+/// How many questions the probe asks.
+const QUESTIONS: usize = 32;
+
+#[test]
+fn guests_on_the_shared_network_reach_neither_each_other_nor_the_host_nor_the_world() {
+    let site = Site::new();
+    site.open_up();
+    // The questions where nothing is closed, so that it is known that they are asked well.
+    let mut control = open_network(&site);
+    let network = || json!({ "mode": "shared", "verify": false });
+    let first = site.run_file("first.json", network(), sampling());
+    let serve =
+        "ip -6 addr add fd99::3/64 dev eth0; nc -ll -p 7000 -e echo hi & while :; do sleep 1; done";
+    let mut first = site.start(&first, serve);
+    let told_address = first.wait_for("address", RUN, is_event("ip_address"));
+    let told_address = told_address.unwrap_or_else(|| panic!("it ended: {first:#?}"));
+    let other = told_address["attributes"]["address"]
+        .as_str()
+        .expect("an address is text")
+        .to_owned();
+    first
+        .wait_for("the sample", RUN, is_event("run_sample"))
+        .expect("it runs");
+
+    // libvirt leaves IPv6 off on the bridge: with it, nothing but our rules is in the way.
+    site.daemon.told(
+        "sh",
+        &[
+            "-c",
+            "echo 0 >/proc/sys/net/ipv6/conf/virbr-see/disable_ipv6 && \
+             ip -6 addr add fd99::1/64 dev virbr-see nodad",
+        ],
+    );
+    let gateway = gateway(&site, "virbr-see");
+    let second = site.run_file("second.json", network(), sampling());
+    let asked = probe([&gateway, &other, "fd99::1", "fd99::3"]);
+    let mut second = site.start(&second, &asked);
+    // What the bridge and the host learn of hardware addresses meanwhile.
+    let mut learnt = String::new();
+    until("the end of the questions", RUN, || {
+        learnt += &site.daemon.told("bridge", &["fdb", "show"]);
+        learnt += &site.daemon.told("ip", &["neigh", "show"]);
+        std::thread::sleep(Duration::from_millis(200));
+        !second.runs() && !control.runs()
+    });
+    let (outcome, control) = (second.finish(RUN), control.finish(RUN));
+    assert_eq!(control.code, Some(0), "{control:#?}");
+    let control = stdout(&control);
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    let printed = stdout(&outcome);
+    assert_eq!(
+        answered(&printed, "open"),
+        Vec::<String>::new(),
+        "{printed}"
+    );
+    assert_eq!(answered(&printed, "closed").len(), QUESTIONS, "{printed}");
+    let second_mac = learnt
+        .lines()
+        .find(|line| line.contains("52:54:00:aa:bb:cc") && line.contains("virbr-see"));
+    assert_eq!(second_mac, None);
+    assert_eq!(
+        told(&outcome, "/isolation"),
+        json!({ "verdict": "not_checked" })
+    );
+    for question in [
+        "own-gateway-tcp",
+        "own-gateway-udp",
+        "own-world-ping",
+        "second-dhcp",
+    ] {
+        let open = answered(&control, "open");
+        assert!(open.iter().any(|name| name == question), "{control}");
+    }
+
+    // The other's run still stands. Its rules are taken away.
+    assert!(first.runs(), "{first:#?}");
+    let tables = site.daemon.told("nft", &["list", "tables", "bridge"]);
+    let wall = tables
+        .lines()
+        .filter_map(|line| line.strip_prefix("table bridge "))
+        .find(|name| name.starts_with("see-"))
+        .expect("the guest has a wall");
+    site.daemon
+        .told("nft", &["delete", "table", "bridge", wall]);
+    let outcome = first.finish(RUN);
+    assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{outcome:#?}");
+    assert_eq!(told(&outcome, "/isolation/verdict"), json!("broken"));
+    let found = told(&outcome, "/isolation/found");
+    assert!(found.to_string().contains("firewall rules"), "{found}");
+    assert_eq!(told(&outcome, "/teardown_errors"), json!([]));
+    // The last one took the network with it.
+    until("the end of the network", Duration::from_secs(10), || {
+        site.traces().is_empty()
+    });
+}
+
+/// The host's address on a bridge.
+fn gateway(site: &Site, bridge: &str) -> String {
+    let shown = site
+        .daemon
+        .told("ip", &["-j", "-4", "addr", "show", bridge]);
+    let shown: Value = serde_json::from_str(&shown).expect("it is JSON");
+    let address = shown
+        .pointer("/0/addr_info/0/local")
+        .and_then(Value::as_str);
+    address.expect("the bridge has an address").to_owned()
+}
+
+/// The probe on a network that closes nothing.
+fn open_network(site: &Site) -> Live {
+    let network = json!({ "dynamic_address": {
+        "ipv4": "10.93.7.0", "prefix": 24, "subnet_prefix": 24 } });
+    let run_file = site.run_file("open.json", network, sampling());
+    site.start(
+        &run_file,
+        &probe(["10.93.7.1", "10.93.7.1", "fd99::1", "fd99::3"]),
+    )
+}
