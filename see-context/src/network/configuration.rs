@@ -68,7 +68,7 @@ pub(crate) enum NetworkPlan {
     /// No interface.
     None,
     /// A network of the sandbox's own.
-    Own(Own),
+    Own(Box<Own>),
     /// A place behind walls of ours.
     Walled(Walled),
 }
@@ -207,11 +207,11 @@ impl NetworkConfiguration {
                 "the network XML has an <ip> of its own",
             )
             .advice("keep one of the two")),
-            _ => Ok(NetworkPlan::Own(Own {
+            _ => Ok(NetworkPlan::Own(Box::new(Own {
                 xml,
                 addresses,
                 local: !hypervisor.is_remote(),
-            })),
+            }))),
         }
     }
 
@@ -252,11 +252,11 @@ fn plan_mode(
             .advice("there are `none`, `isolated`, `shared` and `nat`")),
         Mode::Nat => {
             has_networks(hypervisor, place)?;
-            Ok(NetworkPlan::Own(Own {
+            Ok(NetworkPlan::Own(Box::new(Own {
                 xml: NetworkXml::nat(),
                 addresses: vec![DynamicAddress::usual(24)],
                 local: !hypervisor.is_remote(),
-            }))
+            })))
         }
         Mode::Isolated | Mode::Shared => {
             has_networks(hypervisor, place)?;
@@ -325,7 +325,7 @@ mod tests {
 
     fn own(json: &str) -> Own {
         match plan(json, SYSTEM) {
-            Ok(NetworkPlan::Own(own)) => own,
+            Ok(NetworkPlan::Own(own)) => *own,
             other => panic!("{other:?}"),
         }
     }
