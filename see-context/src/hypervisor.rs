@@ -44,6 +44,13 @@ impl Hypervisor {
         }
     }
 
+    /// Whether this process can use the sockets that QEMU makes: not those of another host, nor those of the
+    /// system's daemon, which are root's.
+    pub(crate) fn shares_sockets(&self) -> bool {
+        let is_root = || rustix::process::geteuid().is_root();
+        !self.is_remote() && (self.owners() == Owners::Kept || is_root())
+    }
+
     /// Only the system's daemon, which is root, has another account for QEMU. The embedded
     /// driver is told not to use it.
     pub(crate) fn owners(&self) -> Owners {

@@ -153,9 +153,10 @@ impl Backend for Qemu {
         }
         parts.push(Box::new(self.network.clone()));
         if self.agent == AgentTransport::Serial {
-            match &self.storage {
-                DiskPlan::Here(_) => parts.push(Box::new(SerialPort)),
-                DiskPlan::There(_) => parts.push(Box::new(StreamPort)),
+            if self.hypervisor.shares_sockets() {
+                parts.push(Box::new(SerialPort));
+            } else {
+                parts.push(Box::new(StreamPort));
             }
         }
         let plan = Plan {

@@ -1,4 +1,5 @@
-//! The agent's virtio-serial port of a machine on another host: its bytes come through libvirt.
+//! The agent's virtio-serial port of a machine whose sockets this process cannot use, since they are on another
+//! host, or root's: its bytes come through libvirt.
 
 use std::sync::Arc;
 

@@ -1,0 +1,148 @@
+//! The privilege model, as docs/privileges.md tells it: what works for whom. The accounts are tried against a
+//! private daemon's socket, so that the host's own groups stay as they are.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use see_tests::{DaemonOptions, Home, Outcome, PrivateDaemon, finish, seectl, spawn, until};
+use serde_json::{Value, json};
+
+/// The longest that a run of a small guest may take on a busy host.
+const RUN: Duration = Duration::from_secs(180);
+/// An account without rights, the same everywhere.
+const NOBODY: u32 = 65534;
+/// A group that nobody is in.
+const GROUP: &str = "65533";
+/// The documented exit codes.
+const OK: Option<i32> = Some(0);
+const MISSING_RIGHTS: Option<i32> = Some(5);
+
+/// A home of an account without rights.
+struct Ordinary {
+    home: Home,
+    own: PathBuf,
+}
+
+impl Ordinary {
+    fn new() -> Self {
+        let home = Home::passable();
+        let own = home.path("own");
+        std::fs::create_dir(&own).expect("the home is writable");
+        chown(&own, Some(NOBODY), Some(NOBODY)).expect("these tests run as root");
+        // The emulators' account passes it to the disks.
+        std::fs::set_permissions(&own, PermissionsExt::from_mode(0o711)).expect("root may");
+        std::fs::copy(seectl(), home.path("seectl")).expect("the home is writable");
+        let image = home.guest("guest.qcow2");
+        std::fs::set_permissions(image, PermissionsExt::from_mode(0o444)).expect("root may");
+        Self { home, own }
+    }
+
+    /// A program as that account, in these groups only.
+    fn command(&self, program: &std::path::Path, groups: Option<&str>) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}")]);
+        match groups {
+            Some(groups) => command.arg(format!("--groups={groups}")),
+            None => command.arg("--clear-groups"),
+        };
+        command.arg("--").arg(program);
+        self.home.furnish(&mut command);
+        command
+            .current_dir(&self.own)
+            .env("HOME", &self.own)
+            .env("SEE_STATE_DIR", self.own.join("state"))
+            .env("XDG_CACHE_HOME", self.own.join("cache"))
+            .env("XDG_CONFIG_HOME", self.own.join("config"))
+            .env("XDG_RUNTIME_DIR", &self.own);
+        command
+    }
+
+    fn run(&self, context: &Value, groups: Option<&str>) -> Outcome {
+        let run_file = self.home.run_file(context.clone());
+        let mut command = self.command(&self.home.path("seectl"), groups);
+        command
+            .args([
+                "run",
+                "--output",
+                "json",
+                "--command",
+                "echo from the guest",
+            ])
+            .arg("--results")
+            .arg(self.own.join("results"))
+            .arg(run_file);
+        finish(spawn(&mut command), RUN)
+    }
+
+    fn context(&self, uri: &str) -> Value {
+        json!({
+            "hypervisor": uri,
+            "memory": "128MiB",
+            "disk": { "image": self.home.path("guest.qcow2") },
+        })
+    }
+}
+
+fn assert_ran(outcome: &Outcome) {
+    assert_eq!(outcome.code, OK, "{outcome:#?}");
+    let result = &outcome.result()["result"];
+    let printed = result["sample_result"]["stdout"].as_str().expect("a path");
+    let printed = std::fs::read_to_string(printed).expect("the file that the result names");
+    assert_eq!(printed, "from the guest\n");
+    assert_eq!(result["teardown_errors"], json!([]), "{result:#}");
+    assert_eq!(result["left_behind"], json!([]), "{result:#}");
+}
+
+fn open_to_the_group() -> PrivateDaemon {
+    PrivateDaemon::with(&DaemonOptions {
+        group: Some(GROUP.to_owned()),
+        ..DaemonOptions::default()
+    })
+}
+
+#[test]
+fn a_member_of_the_group_runs_samples_on_the_systems_daemon_and_others_are_told_how() {
+    let daemon = open_to_the_group();
+    let user = Ordinary::new();
+    let mut context = user.context(&daemon.uri());
+    let denied = user.run(&context, None);
+    assert_eq!(denied.code, MISSING_RIGHTS, "{denied:#?}");
+    assert!(
+        denied.stderr.contains("join the group `libvirt`"),
+        "{denied:#?}"
+    );
+    assert!(denied.stderr.contains("`embedded`"), "{denied:#?}");
+
+    // With a network of libvirt's, which takes no rights of the user's own.
+    context["network"] =
+        json!({ "dynamic_address": { "ipv4": "10.78.0.0", "prefix": 16, "subnet_prefix": 24 } });
+    assert_ran(&user.run(&context, Some(GROUP)));
+    assert_eq!(daemon.objects(""), Vec::<String>::new());
+}
+
+/// A session daemon of that account.
+struct Session(Child);
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn an_ordinary_user_runs_samples_in_a_session_daemon_of_its_own() {
+    let user = Ordinary::new();
+    let mut libvirtd = user.command(std::path::Path::new("/usr/sbin/libvirtd"), None);
+    libvirtd.stdout(Stdio::null()).stderr(Stdio::null());
+    let _session = Session(libvirtd.spawn().expect("libvirtd is installed"));
+    let socket = user.own.join("libvirt/libvirt-sock");
+    until("the session daemon", RUN, || {
+        std::os::unix::net::UnixStream::connect(&socket).is_ok()
+    });
+    let uri = format!("qemu+unix:///session?socket={}", socket.display());
+    assert_ran(&user.run(&user.context(&uri), None));
+}
