@@ -12,9 +12,14 @@ const SANDBOX_FAILED: i32 = 4;
 
 /// Runs a sample that would go on for minutes, with one limit set low.
 fn run_to_the_limit(key: &str, limit: &str, sample: &str) {
-    let home = Home::new();
     let mut context = Home::embedded();
     context["limits"] = json!({ key: limit });
+    run_to_the_end(key, limit, context, sample);
+}
+
+/// The same with a whole context; the failure names the key and the limit.
+fn run_to_the_end(key: &str, limit: &str, context: Value, sample: &str) {
+    let home = Home::new();
     let file = home.run_file(context);
     let sample = home.write("sample.sh", format!("#!/bin/sh\n{sample}\n"));
     let outcome = home.run(
@@ -59,4 +64,26 @@ fn a_guest_that_fills_its_disk_ends_its_run_and_the_limit_is_named() {
 #[test]
 fn a_guest_that_floods_its_console_ends_its_run_and_the_limit_is_named() {
     run_to_the_limit("console", "256KiB", "exec yes flood > /dev/ttyS0");
+}
+
+#[test]
+fn a_guest_that_takes_too_much_processor_time_ends_its_run_and_the_limit_is_named() {
+    // Booting alone takes more.
+    run_to_the_limit("cpu", "1s", "while :; do :; done");
+}
+
+#[test]
+fn an_emulator_that_takes_too_much_memory_ends_its_run_and_the_limit_is_named() {
+    let mut context = Home::embedded();
+    // What the guest touches of its own is little, what emulates it more.
+    context["memory"] = json!("32MiB");
+    context["limits"] = json!({ "memory": "4KiB" });
+    run_to_the_end("memory", "4KiB", context, "sleep 600");
+}
+
+#[test]
+fn a_sandbox_of_too_many_threads_ends_its_run_and_the_limit_is_named() {
+    let mut context = Home::embedded();
+    context["limits"] = json!({ "pids": 1 });
+    run_to_the_end("pids", "1", context, "sleep 600");
 }
