@@ -12,7 +12,7 @@ use see_tests::{Home, Live, Outcome, PrivateDaemon, finish, guest, spawn};
 use serde_json::{Value, json};
 
 /// The longest that a run of a small guest may take on a busy host.
-pub(crate) const RUN: Duration = Duration::from_secs(180);
+pub(crate) const RUN: Duration = Duration::from_secs(300);
 /// The documented exit code.
 pub(crate) const SANDBOX_FAILED: i32 = 4;
 /// A service of the host, by TCP and by UDP.
@@ -165,7 +165,7 @@ pub(crate) fn passing() -> Value {
 pub(crate) fn sampling() -> Value {
     json!([
         { "step": "poweron" },
-        { "step": "wait", "for": "ip_address", "timeout": "90s" },
+        { "step": "wait", "for": "ip_address", "timeout": "170s" },
         { "step": "trigger", "event": "run_sample",
           "attributes": { "sample": "${sample}", "command": "${command}" } },
         { "step": "wait", "for": "sample_finished", "timeout": "120s" },
