@@ -58,6 +58,8 @@ impl Part for Consoles {
         if own == 0 {
             add(&mut making.domain);
             let file = making.run_folder()?.join("console.log");
+            let new = file.clone();
+            blocking("keep the console", move || append(&new, &[])).await?;
             let uuid = Uuid::parse_str(&name)
                 .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
             let events = connection.domain_events(uuid).await.map_err(libvirt)?;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use async_trait::async_trait;
-use see_core::Result;
-use see_core::ledger::Resource;
+use see_core::ledger::{Entry, Resource};
+use see_core::{Error, ErrorKind, Result};
 
 use crate::allocation::{Entries, Making, Part, Site};
 
@@ -36,7 +36,21 @@ impl Part for RuntimeFiles {
     }
 
     async fn make(&self, entries: Entries, making: &mut Making<'_>) -> Result<()> {
-        for entry in entries.rest() {
+        let planned: Vec<Entry> = entries.rest().collect();
+        let there = planned
+            .iter()
+            .filter_map(Entry::path)
+            .find(|path| path.symlink_metadata().is_ok());
+        if let Some(path) = there {
+            let error = Error::new(ErrorKind::AlreadyExists, "there is another container's")
+                .subject(path.display());
+            // None of them is ours.
+            for entry in planned {
+                entry.gone().await?;
+            }
+            return Err(error);
+        }
+        for entry in planned {
             making.hold(entry);
         }
         Ok(())
