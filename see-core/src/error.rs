@@ -1,7 +1,7 @@
 //! The one error of the framework: what was attempted, on what, where it was asked for, and what would work.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use crate::config::Place;
 
@@ -52,7 +52,8 @@ pub enum ErrorKind {
 
 /// A failed operation.
 ///
-/// The display form is one line: the place where there is one, what happened, and the advice.
+/// The display form is one line, whatever others' words are in it: the place where there is one, what
+/// happened, and the advice.
 /// The cause chain is reached by [`std::error::Error::source`].
 ///
 /// ```
@@ -207,7 +208,7 @@ impl Error {
         let mut line = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
-            let text = error.to_string();
+            let text = on_one_line(error);
             // A wrapper that already quotes its cause says nothing new.
             if !line.contains(&text) {
                 line.push_str(": ");
@@ -222,6 +223,8 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &self.0;
+        // Others' words may be in any part.
+        let f = &mut OneLine(f);
         if let Some(place) = &inner.place {
             write!(f, "{place}: ")?;
         }
@@ -239,6 +242,31 @@ impl fmt::Display for Error {
     }
 }
 
+/// Writes control characters, line feeds among them, as their escapes.
+struct OneLine<'a, W>(&'a mut W);
+
+impl<W: fmt::Write> fmt::Write for OneLine<'_, W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for piece in text.split_inclusive(char::is_control) {
+            match piece.chars().next_back() {
+                Some(last) if last.is_control() => {
+                    self.0.write_str(&piece[..piece.len() - last.len_utf8()])?;
+                    write!(self.0, "{}", last.escape_debug())?;
+                }
+                _ => self.0.write_str(piece)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn on_one_line(text: impl fmt::Display) -> String {
+    let mut line = String::new();
+    // Writing to a text fails only where its display does; what there is of it then serves.
+    let _ = write!(OneLine(&mut line), "{text}");
+    line
+}
+
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {}", self.0.kind, self.chain())
@@ -248,5 +276,22 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_words_are_in_it_an_error_is_one_line() {
+        let cause = std::io::Error::other("first\nsecond");
+        let error = Error::new(ErrorKind::Io, "a\nb\u{1b}[2J")
+            .subject("c\rd")
+            .advice("é\u{85}")
+            .caused_by(cause);
+        let line = error.chain();
+        assert_eq!(line, "c\\rd: a\\nb\\u{1b}[2J (é\\u{85}): first\\nsecond");
+        assert_eq!(format!("{error:?}"), format!("Io: {line}"));
     }
 }

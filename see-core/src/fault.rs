@@ -26,7 +26,7 @@ pub(crate) fn pass_on(panic: Box<dyn std::any::Any + Send>) -> Box<dyn std::any:
 /// No faults.
 #[cfg(not(feature = "testing"))]
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Faults;
+pub(crate) struct Faults {}
 
 #[cfg(not(feature = "testing"))]
 impl Faults {

@@ -22,9 +22,10 @@ impl Failure {
     }
 
     pub(super) fn unknown_key(key: &str, allowed: &[&str]) -> Self {
+        let shown = shortened(key);
         let message = match allowed {
-            [] => format!("unknown key `{key}`, no keys are allowed here"),
-            _ => format!("unknown key `{key}`, expected {}", alternatives(allowed)),
+            [] => format!("unknown key `{shown}`, no keys are allowed here"),
+            _ => format!("unknown key `{shown}`, expected {}", alternatives(allowed)),
         };
         Self::new(message).advise(did_you_mean(key, allowed.iter().copied()))
     }
