@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command;
 use crate::failure::{Failure, While, exit_code};
+use crate::fuzz;
 use crate::guest;
 use crate::leftovers::Look;
 use crate::setup::{self, Purpose, Started};
@@ -23,7 +24,7 @@ use crate::workspace;
 const DEADLINE: Duration = Duration::from_secs(3600);
 
 /// How the lines begin in which a program sums up its rounds.
-const SUMS: [&str; 2] = ["instants tried:", "cycles:"];
+const SUMS: [&str; 3] = ["instants tried:", "cycles:", "inputs tried:"];
 
 /// One campaign: the test program, and how much of it.
 struct Campaign {
@@ -48,10 +49,10 @@ const CAMPAIGNS: &[Campaign] = &[
     },
     Campaign {
         name: "fuzz",
-        help: "random bytes at everything that reads what others wrote",
+        help: "a fuzzer at everything that reads what others wrote, so many inputs each",
         command: &["test", "--locked", "-p", "see-tests", "--test", "fuzz"],
-        count: 1_000_000,
-        chunk: 50_000,
+        count: 10_000_000,
+        chunk: 500_000,
     },
     Campaign {
         name: "kills",
@@ -147,7 +148,7 @@ fn go(campaign: &Campaign, count: u64, seed: Option<u64>, fresh: bool) -> Result
     setup::install(Purpose::Everything)?;
     guest::build()?;
     let daemon = setup::start_daemon()?;
-    let outcome = build().and_then(|()| chunks(campaign, count, seed, fresh));
+    let outcome = build(campaign).and_then(|()| chunks(campaign, count, seed, fresh));
     if daemon == Started::Yes {
         setup::stop_daemon()?;
     }
@@ -167,7 +168,10 @@ fn go(campaign: &Campaign, count: u64, seed: Option<u64>, fresh: bool) -> Result
 
 /// Builds the programs that the rounds run. It may replace this very program, which the daemon's parent
 /// is: that one is started before.
-fn build() -> Result<(), Failure> {
+fn build(campaign: &Campaign) -> Result<(), Failure> {
+    if campaign.name == "fuzz" {
+        return fuzz::build(fuzz::Speed::Fast).map(drop);
+    }
     let mut build = Command::new(workspace::cargo());
     build
         .current_dir(workspace::root())

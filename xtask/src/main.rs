@@ -13,6 +13,7 @@ mod command;
 mod demo;
 mod demos;
 mod failure;
+mod fuzz;
 mod guest;
 mod leftovers;
 mod setup;
@@ -54,6 +55,11 @@ const DUTIES: &[Duty] = &[
         name: "demo",
         help: "run a sample in a throw-away machine and show what happened",
         run: demo::run,
+    },
+    Duty {
+        name: "fuzz",
+        help: "build the fuzzer; `fuzz TARGET [OPTIONS]` runs it on a target, with libFuzzer's options",
+        run: fuzz::run,
     },
     Duty {
         name: "guest",

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::command;
 use crate::demos;
 use crate::failure::{Failure, While, exit_code};
+use crate::fuzz;
 use crate::guest;
 use crate::leftovers::Look;
 use crate::setup::{self, Purpose, Started};
@@ -117,6 +118,9 @@ fn checks(count: &mut Count) -> Vec<Failure> {
             quiet(&mut cargo(&["build", "--quiet", "--workspace", "--locked"]))
         }),
     ];
+    outcomes.push(stage("fuzzer", || {
+        fuzz::build(fuzz::Speed::QuickToBuild).map(drop)
+    }));
     outcomes.push(stage("demo, twice", demos::twice));
     outcomes.push(stage("demo of an ordinary user", demos::elsewhere));
     outcomes.push(stage("tests", || {

@@ -2,7 +2,7 @@
 
 use see_core::config::{Configuration, HooksSection, RunFile, Substitutions};
 use see_core::{AgentSettings, Error, Limits, Protocol, Registries};
-use see_libvirt::xml::{DhcpNetwork, DomainXml, NetworkXml};
+use see_libvirt::xml::{DhcpNetwork, DomainXml, Lent, NetworkPort, NetworkXml};
 use std::path::Path;
 
 const UUID: &str = "6ca14d2c-2815-45c4-884b-649bac0cab90";
@@ -62,9 +62,14 @@ pub(crate) fn domain_xml(bytes: &[u8]) -> bool {
     let (disks, interfaces) = (domain.disks().len(), domain.interfaces().len());
     domain.set_identity(UUID, UUID);
     domain.set_label(UUID);
-    domain.set_agent_channel(Path::new("/tmp/a&b/agent.sock"));
+    domain.set_agent_channel(Some(Path::new("/tmp/a&b/agent.sock")));
     domain.set_console_file(Path::new("/tmp/<console>"), false);
-    domain.connect_network(UUID, true);
+    domain.connect_network(&NetworkPort {
+        network: "a<b".to_owned(),
+        mac: Some("52:54:00:00:00:01".to_owned()),
+        device: None,
+        isolated: true,
+    });
     let written = domain.to_string();
     let mut again = DomainXml::parse(&written).expect("what we wrote can be read");
     assert_eq!(again.to_string(), written, "writing changes it");
@@ -90,10 +95,9 @@ pub(crate) fn network_xml(bytes: &[u8]) -> bool {
     let addresses = DhcpNetwork {
         gateway: [10, 9, 8, 1].into(),
         prefix: 24,
-        first: [10, 9, 8, 2].into(),
-        last: [10, 9, 8, 254].into(),
+        lent: Lent::Range([10, 9, 8, 2].into(), [10, 9, 8, 254].into()),
     };
-    let added = network.set_addresses(&addresses).is_ok();
+    let added = network.set_addresses(&[addresses]).is_ok();
     let written = network.to_string();
     let again = NetworkXml::parse(&written).expect("what we wrote can be read");
     assert_eq!(again.to_string(), written, "writing changes it");

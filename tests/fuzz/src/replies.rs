@@ -2,8 +2,8 @@
 
 use crate::wire::{Dough, bake};
 use see_agent::protocol::{
-    Decoder, Frame, Info, PADDING, Placement, ProbeTarget, Program, Reply, Run, Stream,
-    Upload, VERSION,
+    Decoder, Frame, Info, PADDING, Placement, ProbeTarget, Program, Reply, Run, Stream, Upload,
+    VERSION,
 };
 use see_hooks_std::client::{Client, ClientError, Progress};
 use std::net::Ipv4Addr;
@@ -70,7 +70,11 @@ async fn next(line: &mut DuplexStream, decoder: &mut Decoder) -> Option<Frame> {
         if let Some(frame) = decoder.next_frame() {
             return Some(frame);
         }
-        let length = line.read(&mut buffer).await.ok().filter(|length| *length > 0)?;
+        let length = line
+            .read(&mut buffer)
+            .await
+            .ok()
+            .filter(|length| *length > 0)?;
         decoder.push(&buffer[..length]);
     }
 }
@@ -136,4 +140,3 @@ async fn run(client: &Client) -> Result<(), ClientError> {
         }
     }
 }
-

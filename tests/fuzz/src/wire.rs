@@ -46,15 +46,19 @@ pub(crate) fn bake(dough: &mut Dough<'_>, session: u64) -> Vec<u8> {
             continue;
         }
         let frame = Frame {
-            session: if what & 8 == 0 { session } else { u64::from(dough.byte()) },
+            session: if what & 8 == 0 {
+                session
+            } else {
+                u64::from(dough.byte())
+            },
             request: u32::from(dough.byte()),
             kind: dough.byte(),
             body: {
                 let length = dough.length();
                 let mut body = dough.take(length).to_vec();
-                if what & 16 != 0 {
+                if what & 0b111_1000 == 0b001_1000 {
                     // As long as a frame may be, and longer.
-                    body.resize(MAX_BODY + 1 - usize::from(what >> 5), what);
+                    body.resize(MAX_BODY + 1 - usize::from(what >> 7), what);
                 }
                 body
             },

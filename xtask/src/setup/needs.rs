@@ -72,6 +72,7 @@ const NEEDS: &[Need] = &[
     need(Purpose::Demo, Sign::Program("qemu-img"), ["qemu-utils", "qemu-img", "qemu-img", "qemu-tools", "qemu-img"]),
     need(Purpose::Demo, Sign::Library("libvirt"), ["libvirt-dev", "libvirt-devel", "libvirt", "libvirt-devel", "libvirt-dev"]),
     need(Purpose::Demo, Sign::Driver("qemu"), ["libvirt-daemon-driver-qemu", "libvirt-daemon-driver-qemu", "libvirt", "libvirt-daemon-driver-qemu", "libvirt-qemu"]),
+    need(Purpose::Everything, Sign::Program("g++"), ["g++", "gcc-c++", "gcc", "gcc-c++", "g++"]),
     need(Purpose::Everything, Sign::Program("libvirtd"), ["libvirt-daemon", "libvirt-daemon", "libvirt", "libvirt-daemon", "libvirt-daemon"]),
     need(Purpose::Everything, Sign::Program("virsh"), ["libvirt-clients", "libvirt-client", "libvirt", "libvirt-client", "libvirt-client"]),
     need(Purpose::Everything, Sign::Driver("lxc"), ["libvirt-daemon-driver-lxc", "libvirt-daemon-driver-lxc", "libvirt", "libvirt-daemon-driver-lxc", "libvirt-lxc"]),

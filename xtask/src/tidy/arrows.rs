@@ -30,6 +30,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("see-context", &["see-core", "see-libvirt"]),
     ("see-core", &[]),
+    (
+        "see-fuzz",
+        &["see-agent", "see-core", "see-hooks-std", "see-libvirt"],
+    ),
     ("see-hooks-std", &["see-agent", "see-core"]),
     ("see-image-providers", &["see-core", "see-libvirt"]),
     ("see-libvirt", &[]),
@@ -41,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "see-cli",
             "see-context",
             "see-core",
+            "see-fuzz",
             "see-hooks-std",
             "see-image-providers",
             "see-libvirt",
