@@ -20,5 +20,5 @@ pub use lab::{Lab, Watched};
 pub use live::Live;
 pub use parts::{guest, seectl, target_folder};
 pub use picture::Picture;
-pub use remains::{assert_nothing_remains, daemon_objects, remains};
+pub use remains::{assert_nothing_remains, bears, daemon_objects, remains};
 pub use watch::{emulator, until};

@@ -104,6 +104,12 @@ impl Live {
         }
     }
 
+    /// The lines that it said so far, whether somebody waited for them or not.
+    pub fn said(&mut self) -> &[String] {
+        self.heard.extend(self.lines.try_iter());
+        &self.heard
+    }
+
     /// Whether it still runs.
     pub fn runs(&mut self) -> bool {
         if self.status.is_none() {

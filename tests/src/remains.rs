@@ -26,8 +26,30 @@ pub fn remains(identifier: &str) -> Vec<String> {
     ] {
         entries(folder, depth, &marks, &mut found);
     }
+    firewall(identifier, &mut found);
     found.extend(daemon_objects(identifier));
     found
+}
+
+/// The host's rules that name it, as root sees them.
+fn firewall(identifier: &str, found: &mut Vec<String>) {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    // A host without the program has no rules of ours.
+    let Ok(output) = Command::new("nft").args(["list", "ruleset"]).output() else {
+        return;
+    };
+    let rules = String::from_utf8_lossy(&output.stdout).into_owned();
+    let ours = rules.lines().filter(|line| bears(line, identifier));
+    found.extend(ours.map(|line| format!("firewall: {}", line.trim())));
+}
+
+/// Whether a line that somebody else told (a path, a device, a rule of the firewall) names an environment.
+pub fn bears(line: &str, identifier: &str) -> bool {
+    let digits: String = identifier.chars().filter(char::is_ascii_hexdigit).collect();
+    // Names of devices and rules have room for eight digits.
+    line.contains(identifier) || digits.get(..8).is_some_and(|start| line.contains(start))
 }
 
 /// Fails unless nothing of an environment is left.

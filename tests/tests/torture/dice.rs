@@ -1,0 +1,58 @@
+//! Numbers that a seed repeats, and what a campaign asks for.
+
+use std::time::SystemTime;
+
+/// Numbers that a seed repeats.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    /// From the campaign's seed, else from the clock; it is printed, to be repeated.
+    pub(crate) fn of(test: &str) -> Self {
+        let seed = number(&["SEE_CAMPAIGN_SEED", "SEE_SEED"]).unwrap_or_else(now);
+        println!("\n{test}: SEE_SEED={seed}");
+        // Tests of one seed differ.
+        let own = test.bytes().fold(seed, |sum, byte| {
+            sum.wrapping_mul(31).wrapping_add(u64::from(byte))
+        });
+        Self(own)
+    }
+
+    /// The next one, from 0 to 1.
+    pub(crate) fn roll(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        (mixed >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// This many numbers from 0 to 1, one in each part of the way, so that no part is missed.
+    pub(crate) fn spread(&mut self, count: usize) -> Vec<f64> {
+        (0..count)
+            .map(|part| (part as f64 + self.roll()) / count as f64)
+            .collect()
+    }
+}
+
+/// How many rounds a campaign wants; `usual` without one.
+pub(crate) fn rounds(usual: usize) -> usize {
+    number(&["SEE_CAMPAIGN_COUNT"]).map_or(usual, |count| {
+        usize::try_from(count).expect("a count of rounds")
+    })
+}
+
+/// The first of these variables that is set.
+fn number(variables: &[&str]) -> Option<u64> {
+    let set = variables
+        .iter()
+        .find_map(|name| Some((name, std::env::var(name).ok()?)));
+    let (name, text) = set?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,120 @@
+//! SIGTERM, Ctrl-C and SIGHUP at the same instants: the run tidies up itself, and nothing is left to collect.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use see_tests::{Live, emulator, until};
+
+use crate::arena::{Arena, Kind, PATIENCE};
+use crate::dice::{Dice, rounds};
+use crate::instants::At;
+use crate::kills::{AT_ONCE, tell};
+use crate::volley::{Cut, Victim, fire, identifier_of};
+
+/// What a person waits for after a second Ctrl-C.
+const AT_ONCE_FOR_A_PERSON: Duration = Duration::from_secs(3);
+
+/// The signals with the codes that `seectl --help` documents.
+const SIGNALS: [(Signal, i32); 3] = [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)];
+
+#[test]
+fn embedded_runs_that_are_interrupted_leave_nothing_to_collect() {
+    torture(Kind::Embedded, "signals to embedded runs");
+}
+
+#[test]
+fn runs_of_a_daemon_that_are_interrupted_leave_nothing_to_collect() {
+    torture(Kind::System, "signals to a daemon's runs");
+}
+
+fn torture(kind: Kind, name: &str) {
+    let mut dice = Dice::of(name);
+    let arena = Arena::new(kind);
+    let usual = arena.usual(AT_ONCE);
+    let mut leaks = Vec::new();
+    let mut volleys = |what: &str, instants: Vec<(&'static str, At)>| {
+        let signals = SIGNALS.iter().cycle();
+        let cuts: Vec<Cut> = instants
+            .into_iter()
+            .zip(signals)
+            .map(|((file, at), (with, _))| Cut {
+                file,
+                at,
+                with: *with,
+            })
+            .collect();
+        let mut all = Vec::new();
+        let mut left = Vec::new();
+        for cuts in cuts.chunks(AT_ONCE) {
+            let victims = fire(&arena, cuts);
+            left.extend(victims.iter().filter_map(ill));
+            let identifiers: Vec<&str> = victims.iter().map(|it| it.identifier.as_str()).collect();
+            left.extend(arena.left_of(&identifiers));
+            all.extend(victims);
+        }
+        tell(kind, what, &all, left.len());
+        leaks.extend(left);
+    };
+    let steps = usual.steps.iter();
+    volleys(
+        "signals at ledger steps",
+        steps.map(|lines| ("run.json", At::Line(*lines))).collect(),
+    );
+    for phase in kind.phases() {
+        let instants = dice.spread(rounds(5)).into_iter().map(|fraction| {
+            let delay = usual.length(*phase).mul_f64(fraction);
+            (phase.file(), At::Within(*phase, delay))
+        });
+        volleys(&format!("signals in {phase:?}"), instants.collect());
+    }
+    assert!(leaks.is_empty(), "{leaks:#?}");
+    let gone = arena.collect();
+    assert_eq!(
+        (gone.code, gone.stdout.as_str()),
+        (Some(0), ""),
+        "{gone:#?}"
+    );
+}
+
+/// A run that was interrupted says so, unless all was over.
+fn ill(victim: &Victim) -> Option<String> {
+    let expected = SIGNALS
+        .iter()
+        .find(|(signal, _)| *signal == victim.cut.with)
+        .map(|(_, code)| *code);
+    let code = victim.outcome.code;
+    // Late in the teardown there is nothing left to interrupt.
+    let good = code == expected || code == Some(0);
+    (!good).then(|| format!("{:?}: {:#?}", victim.cut, victim.outcome))
+}
+
+#[test]
+fn a_second_interrupt_ends_a_run_at_once_and_the_rest_is_collected() {
+    let arena = Arena::new(Kind::Embedded);
+    let mut live = Live::start(&mut arena.run("long.json"));
+    let identifier = identifier_of(&mut live);
+    let mut machine = None;
+    until("the machine", PATIENCE, || {
+        machine = emulator(&identifier);
+        machine.is_some() || !live.runs()
+    });
+    // An emulator that does not react makes the orderly end take its time.
+    let machine = machine.and_then(|process| Pid::from_raw(i32::try_from(process).ok()?));
+    kill_process(machine.expect("the machine runs"), Signal::STOP).expect("it is ours");
+    live.signal(Signal::INT);
+    live.wait_for("note of the first signal", PATIENCE, |line| {
+        line.get("note").is_some()
+    })
+    .expect("the first signal is told");
+    let begin = Instant::now();
+    live.signal(Signal::INT);
+    let outcome = live.finish(PATIENCE);
+    assert!(begin.elapsed() < AT_ONCE_FOR_A_PERSON, "{outcome:#?}");
+    assert_eq!(outcome.code, Some(130), "{outcome:#?}");
+    assert!(outcome.stderr.contains("seectl gc"), "{outcome:#?}");
+    assert_eq!(arena.home().recorded(), [identifier.as_str()]);
+
+    let gone = arena.collect();
+    assert_eq!(gone.code, Some(0), "{gone:#?}");
+    assert_eq!(arena.left_of(&[&identifier]), Vec::<String>::new());
+}
