@@ -6,6 +6,7 @@
 //! one root in the life of a process: its emulator is found by the UUID on its command line, and
 //! ended by itself.
 
+mod bridge;
 pub(crate) mod emulator;
 
 use std::path::Path;
@@ -70,7 +71,7 @@ impl Collector for Domains {
         let connection = open(request).await?;
         let domain = match connection.domain_by_name(&request.resource.name).await {
             Ok(domain) => domain,
-            Err(error) if error.is_no_domain() => return Ok(Collected::AlreadyGone),
+            Err(error) if error.is_no_domain() => return forgotten(request).await,
             Err(error) => return Err(libvirt(error)),
         };
         let text = match domain.xml().await {
@@ -88,9 +89,19 @@ impl Collector for Domains {
         }
         if !request.dry_run {
             remove_domain(&domain).await?;
+            forgotten(request).await?;
         }
         Ok(Collected::Removed)
     }
+}
+
+/// Ends an emulator that its daemon does not know: one that died while it started it.
+async fn forgotten(request: &CollectRequest) -> Result<Collected> {
+    let request = request.clone();
+    blocking("end a forgotten emulator", move || {
+        emulator::collect_forgotten(&request)
+    })
+    .await
 }
 
 #[async_trait]
@@ -103,7 +114,13 @@ impl Collector for Networks {
         let connection = open(request).await?;
         let network = match connection.network(&request.resource.name).await {
             Ok(network) => network,
-            Err(error) if error.is_no_network() => return Ok(Collected::AlreadyGone),
+            Err(error) if error.is_no_network() => {
+                let request = request.clone();
+                return blocking("remove a forgotten network", move || {
+                    bridge::collect(&request)
+                })
+                .await;
+            }
             Err(error) => return Err(libvirt(error)),
         };
         let text = match network.xml().await {

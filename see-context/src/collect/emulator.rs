@@ -24,6 +24,17 @@ pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
     Ok(Collected::Removed)
 }
 
+/// Ends the emulators of the environment that are left when libvirt knows no domain of it.
+pub(super) fn collect_forgotten(request: &CollectRequest) -> Result<Collected> {
+    let uuid = request.identifier.to_string();
+    let found = find(|line| is_emulator_of(line, &uuid))?;
+    if found.is_empty() {
+        return Ok(Collected::AlreadyGone);
+    }
+    end(found, request)?;
+    Ok(Collected::Removed)
+}
+
 /// Ends what still runs in a root that nobody uses: libvirt asks emulators what they can do, and
 /// one that is being asked outlives a killed libvirt.
 pub(super) fn clear(root: &str, request: &CollectRequest) -> Result<()> {
@@ -33,7 +44,7 @@ pub(super) fn clear(root: &str, request: &CollectRequest) -> Result<()> {
     )
 }
 
-fn end(found: Vec<(i32, OwnedFd)>, request: &CollectRequest) -> Result<()> {
+pub(super) fn end(found: Vec<(i32, OwnedFd)>, request: &CollectRequest) -> Result<()> {
     if request.dry_run {
         return Ok(());
     }
@@ -67,7 +78,7 @@ fn end(found: Vec<(i32, OwnedFd)>, request: &CollectRequest) -> Result<()> {
 }
 
 /// The living processes whose command line is such a one.
-fn find(wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<(i32, OwnedFd)>> {
+pub(super) fn find(wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<(i32, OwnedFd)>> {
     let is_wanted =
         |process: &Path| fs::read(process.join("cmdline")).is_ok_and(|line| wanted(&line));
     let mut found = Vec::new();
