@@ -32,32 +32,57 @@ struct Campaign {
     help: &'static str,
     /// The words after `cargo`.
     command: &'static [&'static str],
+    /// Which of the program's tests; all where it is empty.
+    only: &'static [&'static str],
     /// How many rounds, when nobody says.
     count: u64,
     /// How many rounds a chunk has.
     chunk: u64,
 }
 
+/// The program that cuts runs off.
+const TORTURE: &[&str] = &["test", "--locked", "-p", "see-tests", "--test", "torture"];
+
 /// Every campaign, in alphabetic order.
 const CAMPAIGNS: &[Campaign] = &[
     Campaign {
         name: "cycles",
-        help: "allocate, boot, run and tear down, again and again",
+        help: "allocate, start and tear down, again and again; each twentieth boots",
         command: &["test", "--locked", "-p", "see-tests", "--test", "cycles"],
-        count: 100,
-        chunk: 20,
+        only: &[],
+        count: 300,
+        // In one process: what piles up shows late.
+        chunk: 300,
+    },
+    Campaign {
+        name: "daemons",
+        help: "libvirtd killed and started again at seeded instants of each phase",
+        command: TORTURE,
+        only: &["daemons::"],
+        count: 10,
+        chunk: 2,
     },
     Campaign {
         name: "fuzz",
         help: "a fuzzer at everything that reads what others wrote, so many inputs each",
         command: &["test", "--locked", "-p", "see-tests", "--test", "fuzz"],
+        only: &[],
         count: 10_000_000,
         chunk: 500_000,
     },
     Campaign {
         name: "kills",
-        help: "SIGKILL at random points of a run, then collect",
-        command: &["test", "--locked", "-p", "see-tests", "--test", "kills"],
+        help: "SIGKILL at each ledger step and so often in each phase of each hypervisor, then collect",
+        command: TORTURE,
+        only: &["kills::"],
+        count: 50,
+        chunk: 10,
+    },
+    Campaign {
+        name: "signals",
+        help: "SIGTERM, Ctrl-C and SIGHUP at the same instants, without a collection",
+        command: TORTURE,
+        only: &["signals::"],
         count: 50,
         chunk: 10,
     },
@@ -219,6 +244,7 @@ fn chunks(
             .env("SEE_CAMPAIGN_COUNT", rounds.to_string())
             .env("SEE_CAMPAIGN_SEED", seed.to_string())
             .args(campaign.command)
+            .args(campaign.only)
             .args(["--", "--nocapture"]);
         let finished = command::finish(&mut cargo, DEADLINE)?;
         // The program itself must have run: one that is not there is no failed round.
