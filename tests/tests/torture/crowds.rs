@@ -1,10 +1,12 @@
 //! Many environments at once, in one process and in many.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use see_tests::{Home, Lab, Live, assert_nothing_remains};
-use serde_json::json;
+use see_tests::{Home, Lab, Live, assert_nothing_remains, finish, spawn};
+use serde_json::{Value, json};
+use tokio::sync::Barrier;
 
 use crate::arena::{Arena, Kind, PATIENCE};
 use crate::volley::identifier_of;
@@ -12,49 +14,65 @@ use crate::volley::identifier_of;
 const IN_ONE_PROCESS: usize = 16;
 const PROCESSES: usize = 8;
 
+/// Set in the process that a test starts to be alone in it: libvirt's embedded driver, once it is open, keeps a
+/// process from its daemon.
+const INSIDE: &str = "SEE_TEST_INSIDE_A_PROCESS";
+
 #[test]
-fn sixteen_environments_at_once_in_one_process_do_not_clash_and_leave_nothing() {
+fn sixteen_embedded_environments_at_once_in_one_process_do_not_clash_and_leave_nothing() {
+    let context = json!({ "memory": "32MiB" });
+    crowd(
+        "crowds::sixteen_embedded_environments_at_once_in_one_process_do_not_clash_and_leave_nothing",
+        &context,
+    );
+}
+
+#[test]
+fn sixteen_environments_of_a_daemon_at_once_in_one_process_do_not_clash_and_leave_nothing() {
+    // They take their networks from one range.
+    let context = json!({
+        "memory": "32MiB",
+        "hypervisor": "qemu:///system",
+        "network": {
+            "dynamic_address": { "ipv4": "10.214.0.0", "prefix": 16, "subnet_prefix": 24 },
+        },
+    });
+    crowd(
+        "crowds::sixteen_environments_of_a_daemon_at_once_in_one_process_do_not_clash_and_leave_nothing",
+        &context,
+    );
+}
+
+/// Makes sixteen environments with this context section at once, in a process of its own.
+fn crowd(test: &str, context: &Value) {
+    if std::env::var_os(INSIDE).is_some() {
+        return sixteen(context);
+    }
     // For its lock: it is no good to crowd a machine that is crowded.
-    let _arena = Arena::new(Kind::Embedded);
+    let arena = Arena::new(Kind::Embedded);
+    let mut inside = Command::new(std::env::current_exe().expect("a test has a path"));
+    inside
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "1");
+    arena.home().furnish(&mut inside);
+    let outcome = finish(spawn(&mut inside), PATIENCE);
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    assert!(outcome.stdout.contains("1 passed"), "{outcome:#?}");
+}
+
+fn sixteen(context: &Value) {
     let home = Home::passable();
     home.write("small.img", vec![1; 1 << 20]);
-    let files: Vec<_> = (0..IN_ONE_PROCESS)
-        .map(|number| {
-            let mut context = json!({
-                "memory": "32MiB",
-                "disk": { "image": home.path("small.img") },
-            });
-            // Half of them share a daemon, and take networks from one range.
-            if number % 2 == 1 {
-                context["hypervisor"] = json!("qemu:///system");
-                context["network"] = json!({
-                    "dynamic_address": { "ipv4": "10.214.0.0", "prefix": 16, "subnet_prefix": 24 },
-                });
-            }
-            let run = json!({ "version": 1, "context": context, "hooks": { "hooks": [] } });
-            home.write(&format!("run-{number}.json"), run.to_string())
-        })
-        .collect();
+    let mut context = context.clone();
+    context["disk"] = json!({ "image": home.path("small.img") });
+    let run = json!({ "version": 1, "context": context, "hooks": { "hooks": [] } });
+    let file = home.write("run.json", run.to_string());
     let runtime = tokio::runtime::Runtime::new().expect("there are threads");
     let identifiers = runtime.block_on(async {
         let lab = Arc::new(Lab::new(&home));
-        let gate = Arc::new(tokio::sync::Barrier::new(IN_ONE_PROCESS));
-        let lives: Vec<_> = files
-            .into_iter()
-            .map(|file| {
-                let (lab, gate) = (Arc::clone(&lab), Arc::clone(&gate));
-                tokio::spawn(async move {
-                    let mut watched = lab.allocate(&file).await.expect("a whole environment");
-                    let mut turn = watched.environment.turn().await.expect("it is not stopped");
-                    turn.poweron().await.expect("it starts");
-                    drop(turn);
-                    // All of them run before the first one ends.
-                    gate.wait().await;
-                    let identifier = watched.identifier();
-                    watched.end().await;
-                    identifier
-                })
-            })
+        let gate = Arc::new(Barrier::new(IN_ONE_PROCESS));
+        let lives: Vec<_> = (0..IN_ONE_PROCESS)
+            .map(|_| tokio::spawn(live(Arc::clone(&lab), file.clone(), Arc::clone(&gate))))
             .collect();
         let mut identifiers = Vec::new();
         for life in lives {
@@ -64,10 +82,24 @@ fn sixteen_environments_at_once_in_one_process_do_not_clash_and_leave_nothing() 
         lab.finish().await;
         identifiers
     });
+    assert_eq!(identifiers.len(), IN_ONE_PROCESS);
     for identifier in identifiers {
         assert_nothing_remains(&identifier);
     }
     assert_eq!(home.recorded(), Vec::<String>::new());
+}
+
+/// One environment, which runs while all others do.
+async fn live(lab: Arc<Lab>, file: PathBuf, gate: Arc<Barrier>) -> String {
+    let mut watched = lab.allocate(&file).await.expect("a whole environment");
+    let mut turn = watched.environment.turn().await.expect("it is not stopped");
+    turn.poweron().await.expect("it starts");
+    drop(turn);
+    let all = tokio::time::timeout(PATIENCE / 2, gate.wait()).await;
+    all.expect("the others run, too");
+    let identifier = watched.identifier();
+    watched.end().await;
+    identifier
 }
 
 #[test]
