@@ -42,7 +42,10 @@ impl Books {
             ledger,
             file: folder.path().join(file),
             kept,
-            runtime: Builder::new_current_thread().build().expect("a runtime"),
+            runtime: Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .expect("a runtime"),
             _folder: folder,
         }
     }
