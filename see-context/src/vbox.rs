@@ -232,7 +232,7 @@ impl VboxConfiguration {
 fn read(path: &ConfigPath) -> Result<DomainXml> {
     let located = |error| xml(error, path.path(), path.place());
     let bytes = read_xml(path, "a libvirt domain XML")?;
-    let domain = DomainXml::parse_bytes(&bytes).map_err(located)?;
+    let mut domain = DomainXml::parse_bytes(&bytes).map_err(located)?;
     let found = domain.hypervisor_type().unwrap_or_default();
     if found != VBOX {
         return Err(located(XmlError::Conflict {
@@ -244,6 +244,17 @@ fn read(path: &ConfigPath) -> Result<DomainXml> {
         })
         .advice("write <domain type='vbox'>"));
     }
+    if let Some(disk) = domain.further_disks().map_err(located)?.first() {
+        return Err(located(XmlError::Conflict {
+            position: disk.position,
+            problem: format!(
+                "the guest would write to {}: only the image's disk is one of the sandbox's own",
+                disk.file.display()
+            ),
+        })
+        .advice("make the disk <readonly/>"));
+    }
+    domain.protect_media(true);
     let probe = DiskSource {
         file: "/".into(),
         format: String::new(),

@@ -31,6 +31,12 @@ async fn what_virtualbox_cannot_serve_is_refused_before_anything_is_made() {
         "<domain type='vbox'><devices/></domain>",
     )
     .unwrap();
+    std::fs::write(
+        place.path("second.xml"),
+        "<domain type='vbox'><devices><disk/><disk><source file='/users.vdi'/></disk></devices></domain>",
+    )
+    .unwrap();
+    let second = json!({ "configuration": place.path("second.xml") });
     let foreign = json!({ "configuration": place.path("foreign.xml") });
     let diskless = json!({ "configuration": place.path("diskless.xml") });
     let cases = [
@@ -46,6 +52,7 @@ async fn what_virtualbox_cannot_serve_is_refused_before_anything_is_made() {
         ),
         ("domain", foreign, "the domain is of type `kvm`"),
         ("domain", diskless, "disk"),
+        ("domain", second, "the guest would write to /users.vdi"),
         ("network", json!({ "mode": "nat" }), "names of its own"),
         (
             "agent",
