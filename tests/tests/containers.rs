@@ -354,3 +354,24 @@ fn a_container_that_writes_much_to_its_console_goes_on_and_is_ended_at_the_limit
     assert!(begin.elapsed() < RUN, "{:?}", begin.elapsed());
     assert_clean(&home, &outcome);
 }
+
+#[test]
+fn a_container_of_too_many_processes_or_too_much_processor_time_ends_and_the_limit_is_named() {
+    let crowd = "i=0; while [ $i -lt 60 ]; do sleep 600 & i=$((i+1)); done; wait";
+    for (key, limit, command) in [
+        ("pids", json!(40), crowd),
+        ("cpu", json!("1s"), "while :; do :; done"),
+    ] {
+        let home = home();
+        let context = context(&json!({ "limits": { key: limit } }));
+        let file = run_file(&home, &context, &Value::Null);
+        let outcome = run(&home, &file, command);
+        assert_ne!(outcome.code, Some(0), "{outcome:#?}");
+        let failure = told(&outcome, "/failure").to_string();
+        assert!(
+            failure.contains(&format!("context.limits.{key}")),
+            "{failure}"
+        );
+        assert_clean(&home, &outcome);
+    }
+}
