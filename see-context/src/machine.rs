@@ -6,14 +6,18 @@ mod watch;
 use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use see_core::{
     Address, Console, Error, ErrorKind, GuestChannel, Identifier, Isolation, Meter, Picture,
     Result, Sandbox, SandboxChange, SandboxState, Screenshot,
 };
-use see_libvirt::{AddressSource, Connection, Domain, DomainState, ShutdownMode, StartOptions};
-use tokio::sync::{Mutex, mpsc};
+use see_libvirt::{
+    AddressSource, CALL_LIMIT, Connection, Domain, DomainState, DomainStatus, ShutdownMode,
+    StartOptions,
+};
+use tokio::sync::{Mutex, MutexGuard, mpsc};
 
 use self::usage::Gauge;
 pub(crate) use self::watch::Source;
@@ -23,6 +27,13 @@ use crate::error::libvirt;
 
 /// The largest picture that is taken of a screen.
 const LARGEST_PICTURE: usize = 64 << 20;
+
+/// How long a command waits for earlier ones: longer than libvirt's answer may take.
+const COMMAND: Duration = CALL_LIMIT.saturating_mul(2);
+
+/// How long a cut of the power waits for them. It helps against a hypervisor that hangs, whose process libvirt
+/// kills while another call still waits for it.
+const OVERTAKES: Duration = Duration::from_secs(5);
 
 /// What one of libvirt's drivers can do, and how.
 #[derive(Debug)]
@@ -105,9 +116,23 @@ impl Machine {
         F: FnOnce(Domain) -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), see_libvirt::Error>> + Send,
     {
+        self.command_after(operation, COMMAND, command).await
+    }
+
+    /// The same, but behind earlier commands for `patience` only.
+    async fn command_after<F, Fut>(
+        &self,
+        operation: &'static str,
+        patience: Duration,
+        command: F,
+    ) -> Result<()>
+    where
+        F: FnOnce(Domain) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), see_libvirt::Error>> + Send,
+    {
         let (commands, domain) = (Arc::clone(&self.commands), self.native.domain.clone());
         let work = tokio::spawn(async move {
-            let _turn = commands.lock().await;
+            let _turn = turn(&commands, patience).await;
             command(domain).await
         });
         let work = work.await;
@@ -140,6 +165,15 @@ impl Machine {
     }
 }
 
+/// The right to change the machine's power, or none where an earlier command still holds it after `patience`.
+async fn turn(commands: &Mutex<()>, patience: Duration) -> Option<MutexGuard<'_, ()>> {
+    let turn = tokio::time::timeout(patience, commands.lock()).await;
+    if turn.is_err() {
+        tracing::warn!("an earlier command hangs, and is overtaken after {patience:.1?}");
+    }
+    turn.ok()
+}
+
 /// Ends a domain and removes its definition; one that is gone is no error.
 pub(crate) async fn remove_domain(domain: &Domain) -> Result<()> {
     match domain.destroy().await {
@@ -166,7 +200,7 @@ impl Sandbox for Machine {
 
     async fn state(&self) -> Result<SandboxState> {
         let status = self.native.domain.status().await.map_err(libvirt)?;
-        Ok(state_of(status.state))
+        Ok(state_of(status))
     }
 
     async fn start(&self) -> Result<()> {
@@ -179,7 +213,7 @@ impl Sandbox for Machine {
     }
 
     async fn destroy(&self) -> Result<()> {
-        self.command("destroy", |domain| async move {
+        self.command_after("destroy", OVERTAKES, |domain| async move {
             match domain.destroy().await {
                 Err(error) if error.is_invalid_state() => Ok(()),
                 // Not every driver tells by its error that there was nothing to end.
@@ -260,8 +294,8 @@ impl Sandbox for Machine {
 
     async fn release(&self) -> Result<()> {
         let mut holdings = self.holdings.lock().await;
-        // A command under way ends first; no later one finds a domain.
-        let _turn = self.commands.lock().await;
+        // A command under way ends first, unless it hangs; no later one finds a domain.
+        let _turn = turn(&self.commands, OVERTAKES).await;
         let removed = holdings.remove().await;
         if !holdings.rest_on_each_other() {
             // The domain is gone.
@@ -312,8 +346,9 @@ impl Screenshot for Machine {
 }
 
 /// libvirt's state in the framework's words.
-pub(crate) fn state_of(state: DomainState) -> SandboxState {
-    match state {
+fn state_of(status: DomainStatus) -> SandboxState {
+    match status.state {
+        _ if status.hypervisor_crashed() => SandboxState::Crashed,
         DomainState::Running | DomainState::Blocked => SandboxState::Running,
         DomainState::Paused => SandboxState::Paused,
         DomainState::Shutdown => SandboxState::ShuttingDown,

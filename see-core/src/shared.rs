@@ -189,6 +189,14 @@ impl Shared {
         })
     }
 
+    /// The machine's state, for a change of its power.
+    pub(crate) async fn state(&self) -> Result<SandboxState> {
+        let limit = self.limits.power;
+        tokio::time::timeout(limit, self.sandbox.state())
+            .await
+            .unwrap_or_else(|_| Err(Error::timeout("the hypervisor to tell the state", limit)))
+    }
+
     /// Handles posted events whenever nobody holds the turn.
     pub(crate) async fn pump(self: Arc<Self>) {
         while !self.is_closed() {

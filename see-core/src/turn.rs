@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::bus::{Cached, Handler, List, Subscription, lock};
 use crate::event::{Text, Value};
 use crate::shared::Shared;
-use crate::{Error, ErrorKind, Event, Result, Sandbox, SandboxState, StopToken, Transition};
+use crate::{Error, ErrorKind, Event, Result, Sandbox, StopToken, Transition};
 
 /// What only the holder of the turn may touch.
 #[derive(Debug)]
@@ -305,7 +305,7 @@ impl Turn {
         }
         let attributes: Vec<_> = attributes.into_iter().collect();
         let (before, after) = transition.events();
-        transition.check(self.shared.sandbox.state().await?)?;
+        transition.check(self.shared.state().await?)?;
         self.trigger(power_event(before, &attributes)).await?;
         self.shared.act(transition).await?;
         self.trigger(power_event(after, &attributes)).await
@@ -313,7 +313,8 @@ impl Turn {
 
     /// Asks the guest to shut down, and cuts the power at the deadline if it did not.
     ///
-    /// `post_shutdown` carries `forced`: whether the power had to be cut. A machine that is off already
+    /// `post_shutdown` carries `forced`: whether the power had to be cut, and then a `message` that says for
+    /// what it waited, and how long. A machine that is off already
     /// is left alone and counts as not forced.
     ///
     /// # Errors
@@ -329,7 +330,7 @@ impl Turn {
     ) -> Result<Shutdown> {
         let attributes: Vec<_> = attributes.into_iter().collect();
         let (before, after) = Transition::Shutdown.events();
-        Transition::Shutdown.check(self.shared.sandbox.state().await?)?;
+        Transition::Shutdown.check(self.shared.state().await?)?;
         self.trigger(power_event(before, &attributes)).await?;
         let deadline = Instant::now() + timeout;
         self.shared.act(Transition::Shutdown).await?;
@@ -338,8 +339,12 @@ impl Turn {
             tracing::warn!("the guest did not shut down within {timeout:.1?}: its power is cut");
             self.shared.act(Transition::Poweroff).await?;
         }
-        self.trigger(power_event(after, &attributes).with("forced", forced))
-            .await?;
+        let mut told = power_event(after, &attributes).with("forced", forced);
+        if forced {
+            let waited = format!("waited {timeout:.1?} for the guest to switch itself off");
+            told = told.with("message", waited);
+        }
+        self.trigger(told).await?;
         Ok(Shutdown { forced })
     }
 
@@ -348,8 +353,14 @@ impl Turn {
         // Backends without events of their own are asked now and then.
         let mut poll = tokio::time::interval(Duration::from_millis(250));
         loop {
-            if self.shared.sandbox.state().await? == SandboxState::Shutoff {
-                return Ok(true);
+            match tokio::time::timeout_at(deadline, self.shared.sandbox.state()).await {
+                Ok(state) => {
+                    if state?.is_off() {
+                        return Ok(true);
+                    }
+                }
+                // A hypervisor that does not say is asked to cut the power, as for a guest that stays.
+                Err(_) => return Ok(false),
             }
             let shared = Arc::clone(&self.shared);
             tokio::select! {

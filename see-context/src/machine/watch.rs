@@ -199,7 +199,7 @@ async fn ask(domain: &Domain, told: &Mutex<Watchers>, changed: &Notify) {
         }
         match domain.status().await {
             Ok(status) => {
-                let state = state_of(status.state);
+                let state = state_of(status);
                 if known.replace(state) != Some(state) {
                     tell(told, SandboxChange::State(state));
                 }

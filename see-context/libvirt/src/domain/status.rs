@@ -75,6 +75,13 @@ pub struct DomainStatus {
 }
 
 impl DomainStatus {
+    /// Whether the domain is off because its hypervisor's process ended without a shutdown.
+    #[must_use]
+    pub fn hypervisor_crashed(&self) -> bool {
+        self.state == DomainState::Shutoff
+            && u32::try_from(self.reason) == Ok(sys::VIR_DOMAIN_SHUTOFF_CRASHED)
+    }
+
     /// The reason in words; `unknown` for numbers without a known meaning.
     #[must_use]
     pub fn reason_text(&self) -> &'static str {
