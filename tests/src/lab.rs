@@ -60,13 +60,28 @@ impl Lab {
     /// # Errors
     /// What the host reports.
     pub async fn allocate_as(&self, run_file: &Path, identifier: Identifier) -> Result<Watched> {
+        self.allocate_with(
+            run_file,
+            AllocateOptions {
+                identifier: Some(identifier),
+                ..AllocateOptions::default()
+            },
+        )
+        .await
+    }
+
+    /// The same with other limits, say.
+    ///
+    /// # Errors
+    /// What the host reports.
+    pub async fn allocate_with(
+        &self,
+        run_file: &Path,
+        options: AllocateOptions,
+    ) -> Result<Watched> {
         let run = RunFile::read(&Configuration::from_file(run_file)?)?;
         let host = self.host.as_ref().expect("it is not finished");
         let prepared = host.prepare(&run.context, &run.hooks).await?;
-        let options = AllocateOptions {
-            identifier: Some(identifier),
-            ..AllocateOptions::default()
-        };
         let mut environment = host.allocate(prepared, options, Stop::new()).await?;
         let events = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&events);

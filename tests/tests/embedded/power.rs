@@ -1,113 +1,29 @@
 //! Changes of power, by the host and by the guest.
 
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use see_context::Native;
 use see_core::{ErrorKind, Event, SandboxState, Value};
-use see_tests::{Home, Lab, assert_nothing_remains, guest};
+use see_tests::{Home, Lab, Watched, assert_nothing_remains, emulator, guest};
+use serde_json::json;
 
 use crate::support::*;
 
-#[test]
-fn a_suspended_guest_stands_still_and_goes_on_where_it_stood() {
+/// Plays a test on a machine with this context that has just been started, and ends it.
+fn on_a_started_machine(
+    context: impl FnOnce(&Home) -> serde_json::Value,
+    play: impl AsyncFnOnce(&mut Watched),
+) {
     runtime().block_on(async {
         let home = Home::new();
         let lab = Lab::new(&home);
-        let mut watched = lab
-            .allocate(&home.run_file(Home::embedded()))
-            .await
-            .expect("a sandbox");
+        let run_file = home.run_file(context(&home));
+        let mut watched = lab.allocate(&run_file).await.expect("a sandbox");
         let mut turn = watched.environment.turn().await.expect("the turn");
         turn.poweron().await.expect("it starts");
         drop(turn);
-        watched.event("ready", 0, BOOT).await;
-        let (code, _) = watched.command("echo here >/tmp/mark", CALL).await;
-        assert_eq!(code, Some(0));
-
-        let mut turn = watched.environment.turn().await.expect("the turn");
-        turn.pause().await.expect("it is suspended");
-        let sandbox = turn.sandbox().clone();
-        assert_eq!(
-            sandbox.state().await.expect("a state"),
-            SandboxState::Paused
-        );
-        let refused = turn.pause().await.expect_err("it stands already");
-        assert_eq!(refused.kind(), ErrorKind::IllegalTransition);
-        let first = picture(&sandbox).await;
-        let second = picture(&sandbox).await;
-        assert!(first == second, "a suspended screen changed");
-        turn.resume().await.expect("it goes on");
-        assert_eq!(
-            sandbox.state().await.expect("a state"),
-            SandboxState::Running
-        );
-        drop(turn);
-
-        let (code, output) = watched.command("cat /tmp/mark", CALL).await;
-        assert_eq!((code, output.trim()), (Some(0), "here"));
-        let mut turn = watched.environment.turn().await.expect("the turn");
-        turn.poweroff().await.expect("its power is cut");
-        drop(turn);
-        assert_eq!(
-            sandbox.state().await.expect("a state"),
-            SandboxState::Shutoff
-        );
-        let power: Vec<String> = watched
-            .names()
-            .into_iter()
-            .filter(|name| name.starts_with("pre_") || name.starts_with("post_"))
-            .collect();
-        assert_eq!(
-            power,
-            [
-                "pre_poweron",
-                "post_poweron",
-                "pre_pause",
-                "post_pause",
-                "pre_resume",
-                "post_resume",
-                "pre_poweroff",
-                "post_poweroff"
-            ]
-        );
-        assert_eq!(watched.all("guest_poweroff").len(), 0);
-        drop(sandbox);
-        watched.end().await;
-        lab.finish().await;
-    });
-}
-
-async fn picture(sandbox: &std::sync::Arc<dyn see_core::Sandbox>) -> Vec<u8> {
-    let screen = sandbox.screenshot().expect("it has a screen");
-    screen.take().await.expect("a picture").bytes
-}
-
-#[test]
-fn a_guest_that_switches_itself_off_is_told() {
-    runtime().block_on(async {
-        let home = Home::new();
-        let lab = Lab::new(&home);
-        let mut watched = lab
-            .allocate(&home.run_file(Home::embedded()))
-            .await
-            .expect("a sandbox");
-        let mut turn = watched.environment.turn().await.expect("the turn");
-        turn.poweron().await.expect("it starts");
-        drop(turn);
-        watched.event("ready", 0, BOOT).await;
-        watched
-            .trigger(Event::new("run_command").with("command", "poweroff"))
-            .await;
-        watched.event("guest_poweroff", 0, BOOT).await;
-        let state = watched
-            .environment
-            .sandbox()
-            .state()
-            .await
-            .expect("a state");
-        assert_eq!(state, SandboxState::Shutoff);
-        // A machine that is off can be started again.
-        let mut turn = watched.environment.turn().await.expect("the turn");
-        turn.poweron().await.expect("it starts again");
-        drop(turn);
-        watched.event("ready", 1, BOOT).await;
+        play(&mut watched).await;
         let identifier = watched.identifier();
         watched.end().await;
         lab.finish().await;
@@ -115,19 +31,176 @@ fn a_guest_that_switches_itself_off_is_told() {
     });
 }
 
+/// The same once the guest has booted.
+fn on_a_ready_guest(play: impl AsyncFnOnce(&mut Watched)) {
+    on_a_started_machine(
+        |_| Home::embedded(),
+        async |watched| {
+            watched.event("ready", 0, BOOT).await;
+            play(watched).await;
+        },
+    );
+}
+
+async fn state(watched: &Watched) -> SandboxState {
+    let state = watched.environment.sandbox().state().await;
+    state.expect("a state")
+}
+
+async fn picture(watched: &Watched) -> Vec<u8> {
+    let screen = watched.environment.sandbox().screenshot();
+    let picture = screen.expect("it has a screen").take().await;
+    picture.expect("a picture").bytes
+}
+
+/// Sends a signal to the emulator.
+fn signal(watched: &Watched, signal: Signal) {
+    let pid = emulator(&watched.identifier()).expect("it runs");
+    let pid = Pid::from_raw(pid.try_into().expect("a pid")).expect("a pid");
+    kill_process(pid, signal).expect("it is ours");
+}
+
+#[test]
+fn a_suspended_guest_stands_still_and_goes_on_where_it_stood() {
+    on_a_ready_guest(async |watched| {
+        let (code, _) = watched.command("echo here >/tmp/mark", CALL).await;
+        assert_eq!(code, Some(0));
+
+        let mut turn = watched.environment.turn().await.expect("the turn");
+        turn.pause().await.expect("it is suspended");
+        let refused = turn.pause().await.expect_err("it stands already");
+        assert_eq!(refused.kind(), ErrorKind::IllegalTransition);
+        drop(turn);
+        assert_eq!(state(watched).await, SandboxState::Paused);
+        let first = picture(watched).await;
+        let second = picture(watched).await;
+        assert!(first == second, "a suspended screen changed");
+        let mut turn = watched.environment.turn().await.expect("the turn");
+        turn.resume().await.expect("it goes on");
+        drop(turn);
+        assert_eq!(state(watched).await, SandboxState::Running);
+
+        let (code, output) = watched.command("cat /tmp/mark", CALL).await;
+        assert_eq!((code, output.trim()), (Some(0), "here"));
+        let mut turn = watched.environment.turn().await.expect("the turn");
+        turn.poweroff().await.expect("its power is cut");
+        drop(turn);
+        assert_eq!(state(watched).await, SandboxState::Shutoff);
+        let power: Vec<String> = watched
+            .names()
+            .into_iter()
+            .filter(|name| name.starts_with("pre_") || name.starts_with("post_"))
+            .collect();
+        let expected = ["poweron", "pause", "resume", "poweroff"]
+            .map(|name| [format!("pre_{name}"), format!("post_{name}")])
+            .concat();
+        assert_eq!(power, expected);
+        assert_eq!(watched.all("guest_poweroff").len(), 0);
+    });
+}
+
+#[test]
+fn a_paused_machine_can_be_switched_off_and_one_whose_emulator_is_killed_has_crashed() {
+    on_a_started_machine(
+        |_| Home::embedded(),
+        async |watched| {
+            let mut turn = watched.environment.turn().await.expect("the turn");
+            turn.pause().await.expect("it is suspended");
+            turn.poweroff().await.expect("its power is cut");
+            turn.poweron().await.expect("it starts again");
+            drop(turn);
+            assert_eq!(watched.all("guest_crash").len(), 0);
+
+            signal(watched, Signal::KILL);
+            watched.event("guest_crash", 0, AT_ONCE).await;
+            assert_eq!(state(watched).await, SandboxState::Crashed);
+            assert_eq!(watched.all("guest_poweroff").len(), 0);
+            // What crashed can be started again.
+            let mut turn = watched.environment.turn().await.expect("the turn");
+            turn.poweron().await.expect("it starts again");
+            drop(turn);
+            assert_eq!(state(watched).await, SandboxState::Running);
+        },
+    );
+}
+
+#[test]
+fn an_emulator_that_hangs_is_switched_off_past_the_command_that_hangs_on_it() {
+    on_a_started_machine(
+        |_| Home::embedded(),
+        async |watched| {
+            signal(watched, Signal::STOP);
+            let sandbox = watched.environment.sandbox().clone();
+            let hanging = tokio::spawn(async move { sandbox.suspend().await });
+            // It is in libvirt once the emulator's monitor owes an answer: nothing tells, so it gets a turn.
+            tokio::task::yield_now().await;
+            let begin = Instant::now();
+            let mut turn = watched.environment.turn().await.expect("the turn");
+            turn.poweroff().await.expect("its power is cut");
+            drop(turn);
+            assert!(begin.elapsed() < HANGS, "{:?}", begin.elapsed());
+            assert_eq!(state(watched).await, SandboxState::Shutoff);
+            let hung = tokio::time::timeout(HANGS, hanging).await;
+            let error = hung.expect("it ends with its emulator").expect("no panic");
+            let error = error.expect_err("nobody answered it");
+            assert_eq!(error.operation(), Some("suspend"), "{error}");
+        },
+    );
+}
+
+#[test]
+fn a_guest_that_switches_itself_off_is_told() {
+    on_a_ready_guest(async |watched| {
+        watched
+            .trigger(Event::new("run_command").with("command", "poweroff"))
+            .await;
+        watched.event("guest_poweroff", 0, BOOT).await;
+        assert_eq!(state(watched).await, SandboxState::Shutoff);
+        // A machine that is off can be started again.
+        let mut turn = watched.environment.turn().await.expect("the turn");
+        turn.poweron().await.expect("it starts again");
+        drop(turn);
+        watched.event("ready", 1, BOOT).await;
+    });
+}
+
+/// A domain whose machine stands after a panic, with the device by which a kernel tells of it.
+const PANICS: &str = "<domain type='qemu'><name>panics</name><memory unit='MiB'>160</memory><vcpu>1</vcpu>\
+    <os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>\
+    <on_crash>preserve</on_crash><devices>\
+    <disk type='file' device='disk'><target dev='vda' bus='virtio'/></disk>\
+    <controller type='usb' model='none'/><panic model='isa'/></devices></domain>";
+
+#[test]
+fn a_machine_whose_panic_device_is_written_to_has_crashed_and_can_be_switched_off() {
+    on_a_started_machine(
+        |home| {
+            home.write("domain.xml", PANICS);
+            json!({
+                "domain": { "configuration": "domain.xml" },
+                "disk": { "image": guest("guest.qcow2") },
+            })
+        },
+        async |watched| {
+            let sandbox = watched.environment.sandbox().clone();
+            let native = sandbox.native().and_then(|native| native.downcast_ref());
+            let native: &Native = native.expect("a libvirt domain");
+            // What a kernel's driver for the device does when it panics: it writes 1 to its port.
+            let told = native.domain.human_monitor("o /b 0x505 1").await;
+            told.expect("the monitor answers");
+            watched.event("guest_crash", 0, AT_ONCE).await;
+            assert_eq!(state(watched).await, SandboxState::Crashed);
+            let mut turn = watched.environment.turn().await.expect("the turn");
+            turn.poweroff().await.expect("its power is cut");
+            drop(turn);
+            assert_eq!(state(watched).await, SandboxState::Shutoff);
+        },
+    );
+}
+
 #[test]
 fn a_guest_that_is_restarted_becomes_ready_again() {
-    runtime().block_on(async {
-        let home = Home::new();
-        let lab = Lab::new(&home);
-        let mut watched = lab
-            .allocate(&home.run_file(Home::embedded()))
-            .await
-            .expect("a sandbox");
-        let mut turn = watched.environment.turn().await.expect("the turn");
-        turn.poweron().await.expect("it starts");
-        drop(turn);
-        watched.event("ready", 0, BOOT).await;
+    on_a_ready_guest(async |watched| {
         // What is in memory goes with the restart.
         let (code, _) = watched.command("echo here >/tmp/mark", CALL).await;
         assert_eq!(code, Some(0));
@@ -144,24 +217,12 @@ fn a_guest_that_is_restarted_becomes_ready_again() {
             0,
             "it was the host's wish"
         );
-        watched.end().await;
-        lab.finish().await;
     });
 }
 
 #[test]
 fn a_guest_that_restarts_by_itself_is_told() {
-    runtime().block_on(async {
-        let home = Home::new();
-        let lab = Lab::new(&home);
-        let mut watched = lab
-            .allocate(&home.run_file(Home::embedded()))
-            .await
-            .expect("a sandbox");
-        let mut turn = watched.environment.turn().await.expect("the turn");
-        turn.poweron().await.expect("it starts");
-        drop(turn);
-        watched.event("ready", 0, BOOT).await;
+    on_a_ready_guest(async |watched| {
         watched
             .trigger(Event::new("run_command").with("command", "reboot -f"))
             .await;
@@ -173,33 +234,38 @@ fn a_guest_that_restarts_by_itself_is_told() {
             Some(true),
             "{finished:?}"
         );
-        watched.end().await;
-        lab.finish().await;
     });
 }
 
 #[test]
-fn a_guest_without_an_agent_is_told_from_one_that_does_not_boot() {
-    runtime().block_on(async {
-        let home = Home::new();
-        let lab = Lab::new(&home);
-        let context = serde_json::json!({ "disk": { "image": guest("guest-mute.qcow2") } });
-        let mut watched = lab
-            .allocate(&home.run_file(context))
-            .await
-            .expect("a sandbox");
-        let mut turn = watched.environment.turn().await.expect("the turn");
-        turn.poweron().await.expect("it starts");
-        drop(turn);
-        let mut causes = Vec::new();
-        for seen in 0..2 {
-            let event = watched.event("waiting_for_guest", seen, BOOT).await;
-            let cause = event.get("cause").and_then(Value::as_str);
-            causes.push(cause.unwrap_or_default().to_owned());
-        }
-        assert_eq!(causes, ["no_boot_output", "no_agent"]);
-        assert_eq!(watched.all("ready").len(), 0);
-        watched.end().await;
-        lab.finish().await;
-    });
+fn a_guest_without_an_agent_is_told_from_one_that_does_not_boot_and_its_shutdown_says_for_what_it_waited()
+ {
+    on_a_started_machine(
+        |_| json!({ "disk": { "image": guest("guest-mute.qcow2") } }),
+        async |watched| {
+            // Its firmware does not look at the power button.
+            let mut turn = watched.environment.turn().await.expect("the turn");
+            let short = Duration::from_millis(300);
+            let shutdown = turn.shutdown(short).await.expect("its power is cut");
+            assert!(shutdown.forced);
+            turn.poweron().await.expect("it starts again");
+            drop(turn);
+            let told = watched.event("post_shutdown", 0, CALL).await;
+            assert_eq!(
+                told.get("message").and_then(Value::as_str),
+                Some("waited 300.0ms for the guest to switch itself off")
+            );
+            let mut causes = Vec::new();
+            for seen in 0.. {
+                let event = watched.event("waiting_for_guest", seen, BOOT).await;
+                let cause = event.get("cause").and_then(Value::as_str);
+                causes.push(cause.unwrap_or_default().to_owned());
+                if causes.last().is_some_and(|last| last == "no_agent") {
+                    break;
+                }
+            }
+            assert!(causes.contains(&"no_boot_output".to_owned()), "{causes:?}");
+            assert_eq!(watched.all("ready").len(), 0);
+        },
+    );
 }

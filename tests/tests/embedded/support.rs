@@ -12,6 +12,11 @@ pub(crate) const RUN: Duration = Duration::from_secs(180);
 pub(crate) const BOOT: Duration = Duration::from_secs(60);
 /// The longest that a small command may take in the guest.
 pub(crate) const CALL: Duration = Duration::from_secs(30);
+/// The longest that an event may take which libvirt tells at once, on a busy host.
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(5);
+/// The longest that cutting the power may take past a hypervisor that hangs, on a busy host. Without overtaking,
+/// it would wait for the call that hangs: a minute.
+pub(crate) const HANGS: Duration = Duration::from_secs(25);
 /// The documented exit code for a sample that failed.
 pub(crate) const SAMPLE_FAILED: i32 = 1;
 /// The documented exit code for a sandbox that failed.

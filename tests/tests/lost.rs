@@ -1,0 +1,201 @@
+//! A libvirtd that hangs, or is killed and comes back, in the middle of what a run does.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use see_core::{AllocateOptions, EndLimits, ErrorKind, SandboxState};
+use see_tests::{Home, Lab, PrivateDaemon, Watched, emulator, until};
+use serde_json::json;
+
+/// The longest wait for anything, on a busy host.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// What a change of power and a release get here.
+const SHORT: Duration = Duration::from_secs(2);
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("there are threads")
+}
+
+/// A machine of this daemon's with an agent's channel; nobody waits for it to boot.
+fn run_file(home: &Home, daemon: &PrivateDaemon) -> PathBuf {
+    home.run_file(json!({
+        "hypervisor": daemon.uri(),
+        "memory": "64MiB",
+        "disk": { "image": home.guest("guest.qcow2") },
+    }))
+}
+
+async fn poweron(watched: &mut Watched) {
+    let mut turn = watched.environment.turn().await.expect("the turn");
+    turn.poweron().await.expect("it starts");
+}
+
+/// Fails unless nothing of the environment is left in the daemon, the ledger and the host.
+fn assert_gone(home: &Home, daemon: &PrivateDaemon, identifier: &str) {
+    until("the daemon to have let go of it", PATIENCE, || {
+        daemon.objects(identifier).is_empty()
+    });
+    assert_eq!(home.recorded(), Vec::<String>::new());
+    assert_eq!(emulator(identifier), None);
+    for folder in ["/tmp", "/var/tmp"] {
+        let name = format!("{folder}/see-{identifier}");
+        assert!(!std::path::Path::new(&name).exists(), "{name} is left");
+    }
+}
+
+#[test]
+fn a_hung_libvirtd_holds_nobody_longer_than_the_deadline_and_what_it_leaves_is_collected() {
+    runtime().block_on(async {
+        let mut daemon = PrivateDaemon::start();
+        let home = Home::passable();
+        let lab = Lab::new(&home);
+        let options = AllocateOptions {
+            end: EndLimits {
+                power: SHORT,
+                release: SHORT,
+                ..EndLimits::default()
+            },
+            ..AllocateOptions::default()
+        };
+        let run_file = run_file(&home, &daemon);
+        let allocated = lab.allocate_with(&run_file, options).await;
+        let mut watched = allocated.expect("a sandbox");
+        let identifier = watched.identifier();
+        // Not by the turn: a start may take longer than that on a busy host.
+        let sandbox = watched.environment.sandbox().clone();
+        sandbox.start().await.expect("it starts");
+
+        daemon.pause();
+        let begin = Instant::now();
+        let mut turn = watched.environment.turn().await.expect("the turn");
+        let paused = turn.pause().await.expect_err("nobody answers");
+        assert_eq!(paused.kind(), ErrorKind::Timeout, "{paused}");
+        assert!(
+            paused.message().contains("for the hypervisor"),
+            "it does not say for what it waited: {paused}"
+        );
+        drop(turn);
+        let teardown = watched.environment.deallocate().await;
+        assert!(!teardown.is_clean(), "nobody could remove it");
+        assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+        assert_eq!(home.recorded(), std::slice::from_ref(&identifier));
+
+        daemon.cont();
+        // What was asked of the daemon meanwhile still happens; the rest is for the collection.
+        lab.finish().await;
+        let collected = home.run(["gc"], PATIENCE);
+        assert_eq!(collected.code, Some(0), "{collected:#?}");
+        assert_gone(&home, &daemon, &identifier);
+    });
+}
+
+#[test]
+fn a_guest_that_ends_while_its_libvirtd_is_away_is_told_once_the_daemon_is_back() {
+    runtime().block_on(async {
+        let mut daemon = PrivateDaemon::start();
+        let home = Home::passable();
+        let lab = Lab::new(&home);
+        let run_file = run_file(&home, &daemon);
+        let mut watched = lab.allocate(&run_file).await.expect("a sandbox");
+        let identifier = watched.identifier();
+        poweron(&mut watched).await;
+
+        // A daemon that was away for a moment finds the machine, and the machine its daemon.
+        daemon.kill();
+        daemon.restart();
+        let sandbox = watched.environment.sandbox().clone();
+        let state = sandbox.state().await.expect("it is connected again");
+        assert_eq!(state, SandboxState::Running);
+        let mut turn = watched.environment.turn().await.expect("the turn");
+        turn.pause().await.expect("it is suspended");
+        turn.resume().await.expect("it goes on");
+        drop(turn);
+
+        daemon.kill();
+        let pid = emulator(&identifier).expect("it outlives its daemon");
+        let pid = Pid::from_raw(pid.try_into().expect("a pid")).expect("a pid");
+        kill_process(pid, Signal::KILL).expect("it is ours");
+        until("the emulator's end", PATIENCE, || {
+            emulator(&identifier).is_none()
+        });
+        daemon.restart();
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let names = watched.names();
+            if names.iter().any(|name| name.starts_with("guest_")) {
+                break;
+            }
+            assert!(Instant::now() < end, "its end was not told: {names:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(sandbox.state().await.expect("a state").is_off());
+        watched.end().await;
+        lab.finish().await;
+        assert_gone(&home, &daemon, &identifier);
+    });
+}
+
+#[test]
+fn a_libvirtd_that_is_killed_and_restarted_in_any_phase_ends_the_run_cleanly_or_leaves_it_to_collection()
+ {
+    runtime().block_on(async {
+        let mut daemon = PrivateDaemon::start();
+        let home = Home::passable();
+        let lab = Lab::new(&home);
+        let run_file = run_file(&home, &daemon);
+        for phase in ["allocate", "poweron", "teardown"] {
+            let identifier = see_core::Identifier::random();
+            let name = identifier.to_string();
+            let begin = Instant::now();
+            let kill = async |daemon: &mut PrivateDaemon| {
+                // Somewhere in the midst of it: each phase takes some tens of milliseconds and more.
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                daemon.kill();
+                daemon.restart();
+            };
+            let allocating = lab.allocate_as(&run_file, identifier);
+            let allocated = if phase == "allocate" {
+                tokio::join!(allocating, kill(&mut daemon)).0
+            } else {
+                allocating.await
+            };
+            if let Ok(mut watched) = allocated {
+                let starting = async {
+                    let mut turn = watched.environment.turn().await.expect("the turn");
+                    turn.poweron().await
+                };
+                let started = if phase == "poweron" {
+                    tokio::join!(starting, kill(&mut daemon)).0
+                } else {
+                    starting.await
+                };
+                assert!(started.is_ok() || phase == "poweron", "{started:?}");
+                let ending = watched.environment.deallocate();
+                let ended = if phase == "teardown" {
+                    tokio::join!(ending, kill(&mut daemon)).0
+                } else {
+                    ending.await
+                };
+                assert!(
+                    ended.is_clean() || home.recorded().contains(&name),
+                    "{phase}: what is left is not written down: {:?}",
+                    ended.errors
+                );
+            } else {
+                assert_eq!(phase, "allocate", "{allocated:?}");
+            }
+            assert!(begin.elapsed() < PATIENCE, "{phase}: {:?}", begin.elapsed());
+            if home.recorded().contains(&name) {
+                let collected = home.run(["gc"], PATIENCE);
+                assert_eq!(collected.code, Some(0), "{phase}: {collected:#?}");
+            }
+            assert_gone(&home, &daemon, &name);
+        }
+        lab.finish().await;
+    });
+}
