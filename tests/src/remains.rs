@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Everything on this host that carries an identifier: processes, sockets, files in the folders for temporary
-/// and runtime files, network devices, and the system daemon's domains, networks and pools.
+/// and runtime files, network devices, firewall tables, and the system daemon's domains, networks and pools.
 pub fn remains(identifier: &str) -> Vec<String> {
     let marks = Marks::of(identifier);
     let mut found = Vec::new();
     processes(&marks, &mut found);
     sockets(&marks, &mut found);
+    tables(&marks, &mut found);
     let temporary = std::env::temp_dir();
     // Deeper in the temporary folders are the tests' own homes, with the results that are to stay.
     for (folder, depth) in [
@@ -162,6 +163,18 @@ fn sockets(marks: &Marks, found: &mut Vec<String>) {
             .lines()
             .filter(|line| marks.are_in(line))
             .map(|line| format!("socket: {line}")),
+    );
+}
+
+/// None are seen without root's rights, who alone can have made them.
+fn tables(marks: &Marks, found: &mut Vec<String>) {
+    let listed = Command::new("nft").args(["list", "tables"]).output();
+    let listed = listed.map_or_else(|_| Vec::new(), |listed| listed.stdout);
+    found.extend(
+        String::from_utf8_lossy(&listed)
+            .lines()
+            .filter(|line| marks.are_in(line))
+            .map(|line| format!("firewall: {line}")),
     );
 }
 

@@ -37,6 +37,7 @@ impl Look {
     pub(crate) fn now() -> Self {
         let mut things = BTreeSet::new();
         daemon_objects(&mut things);
+        tables(&mut things);
         let lines = processes(&mut things);
         folders(&mut things);
         interfaces_and_leases(&mut things);
@@ -106,6 +107,14 @@ fn daemon_objects(into: &mut BTreeSet<String>) {
             into.insert(format!("{kind} {}", name.trim()));
         }
     }
+}
+
+/// Firewall tables of ours, as root sees them.
+fn tables(into: &mut BTreeSet<String>) {
+    let mut nft = Command::new("nft");
+    let listed = command::output(nft.args(["list", "tables"]), DEADLINE).unwrap_or_default();
+    let ours = listed.lines().filter(|line| line.contains(" see-"));
+    into.extend(ours.map(|line| format!("firewall {}", line.trim())));
 }
 
 fn processes(into: &mut BTreeSet<String>) -> BTreeMap<String, String> {
