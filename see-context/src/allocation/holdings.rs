@@ -96,3 +96,91 @@ fn note(first: &mut Option<Error>, error: Error) {
         Some(_) => tracing::warn!(%error, "something else could not be removed either"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use see_core::ledger::{Ledger, Resource};
+    use see_core::{ErrorKind, Identifier};
+
+    use super::*;
+
+    type Removed = Arc<Mutex<Vec<&'static str>>>;
+
+    #[derive(Debug)]
+    struct Thing {
+        name: &'static str,
+        fails: bool,
+        rests: bool,
+        removed: Removed,
+    }
+
+    #[async_trait]
+    impl Holding for Thing {
+        async fn remove(&mut self) -> Result<()> {
+            if std::mem::take(&mut self.fails) {
+                return Err(Error::new(ErrorKind::Hypervisor, self.name));
+            }
+            self.removed.lock().unwrap().push(self.name);
+            Ok(())
+        }
+
+        fn rests_on_others(&self) -> bool {
+            self.rests
+        }
+    }
+
+    /// A pool, a network and a domain, of which these two fail once.
+    async fn made(
+        failing: [bool; 2],
+        folder: &std::path::Path,
+    ) -> (Holdings, see_core::ledger::Record, Removed) {
+        let ledger = Ledger::open_blocking(folder.join("state")).unwrap();
+        let record = ledger.begin(Identifier::random(), "test").await.unwrap();
+        let removed = Removed::default();
+        let mut holdings = Holdings::default();
+        let things = [
+            ("pool", false),
+            ("network", failing[0]),
+            ("domain", failing[1]),
+        ];
+        for (name, fails) in things {
+            let resource = Resource::new("test.thing", name, "here");
+            let thing = Thing {
+                name,
+                fails,
+                rests: name == "domain",
+                removed: Arc::clone(&removed),
+            };
+            let entry = record.intend_one(resource).await.unwrap();
+            holdings.push(entry, Some(Box::new(thing)));
+        }
+        (holdings, record, removed)
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_removed_stays_and_another_release_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut holdings, record, removed) = made([true, false], folder.path()).await;
+        let error = holdings.remove().await.unwrap_err();
+        assert_eq!(error.message(), "network");
+        assert_eq!(*removed.lock().unwrap(), ["domain", "pool"]);
+        assert_eq!(record.holdings().len(), 1);
+        holdings.remove().await.unwrap();
+        assert_eq!(*removed.lock().unwrap(), ["domain", "pool", "network"]);
+        assert_eq!(record.holdings().len(), 0);
+        holdings.remove().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_standing_machine_uses_stays_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut holdings, _record, removed) = made([false, true], folder.path()).await;
+        holdings.remove().await.unwrap_err();
+        assert!(removed.lock().unwrap().is_empty());
+        assert!(holdings.rest_on_each_other());
+        holdings.remove().await.unwrap();
+        assert_eq!(*removed.lock().unwrap(), ["domain", "network", "pool"]);
+    }
+}
