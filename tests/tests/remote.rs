@@ -274,9 +274,17 @@ fn what_cannot_be_had_on_another_host_is_refused_before_anything_is_made() {
             "relative path `disks`",
         ),
     ];
-    for (key, value, expected) in mistakes {
+    let container = json!({
+        "hypervisor": "lxc+tcp://127.0.0.1:1/",
+        "domain": { "configuration": "container.xml" },
+    });
+    let contexts = mistakes.map(|(key, value, expected)| {
         let mut context = base.clone();
         context[key] = value;
+        (key, context, expected)
+    });
+    let container = ("lxc", container, "on another host");
+    for (key, context, expected) in contexts.into_iter().chain([container]) {
         let run_file = home.run_file(context);
         let mut seectl = run_command(&home, &run_file, "/bin/true", "true");
         let outcome = finish(spawn(&mut seectl), PATIENCE);
