@@ -93,7 +93,7 @@ fn guests_on_the_shared_network_reach_neither_each_other_nor_the_host_nor_the_wo
     let outcome = first.finish(RUN);
     assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{outcome:#?}");
     assert_eq!(told(&outcome, "/isolation/verdict"), json!("broken"));
-    let found = told(&outcome, "/isolation/found");
+    let found = told(&outcome, "/isolation/why");
     assert!(found.to_string().contains("firewall rules"), "{found}");
     assert_eq!(told(&outcome, "/teardown_errors"), json!([]));
     // The last one took the network with it.
