@@ -5,6 +5,7 @@
 mod claims;
 mod crashes;
 mod isolated;
+mod proof;
 mod rights;
 mod shared;
 mod support;
