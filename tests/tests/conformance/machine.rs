@@ -9,11 +9,18 @@ use rustix::process::{Pid, Signal, kill_process};
 use see_core::ledger::Resource;
 use see_core::testing::conformance::{Candidate, GuestAct, Report, Stranger, Verdict};
 use see_core::{Error, ErrorKind, Identifier, Registries, Result, Sandbox};
-use see_tests::{Home, emulator, remains};
-use serde_json::Value;
+use see_tests::{Home, emulator, guest, remains};
+use serde_json::{Value, json};
 
 /// How long the kernel and the daemon may take to let go of what has ended.
 const LETS_GO: Duration = Duration::from_secs(10);
+
+/// libvirt's driver for containers.
+const CONTAINERS: &str = "lxc:///system";
+/// A container as a user writes it.
+const CONTAINER: &str = "<domain type='lxc'><memory unit='MiB'>64</memory>\
+    <os><type>exe</type><init>/etc/container</init></os><devices>\
+    <filesystem type='mount'><source dir='ROOT'/><target dir='/'/></filesystem></devices></domain>";
 
 /// A backend with an empty disk, in a home of its own.
 #[derive(Debug)]
@@ -54,6 +61,33 @@ impl Machine {
         section[key] = value;
         self.malformed.push(section);
         self
+    }
+
+    /// A container whose first process does what the small one's does.
+    pub(crate) fn container() -> Self {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "the tests of containers need root: run `sudo -E cargo xtask test`"
+        );
+        let root = guest("container");
+        let domain = CONTAINER.replace("ROOT", &root.to_string_lossy());
+        let home = Home::passable();
+        let domain = home.write("container.xml", domain);
+        Self {
+            context: json!({
+                "hypervisor": CONTAINERS,
+                "backend": "lxc",
+                "domain": { "configuration": domain },
+                "agent": { "transport": "none" },
+            }),
+            malformed: Vec::new(),
+            daemon: Some(CONTAINERS),
+            home,
+        }
+    }
+
+    fn is_container(&self) -> bool {
+        self.daemon == Some(CONTAINERS)
     }
 
     fn virsh(&self, arguments: &[&str]) -> Option<Result<String>> {
@@ -99,12 +133,16 @@ impl Candidate for Machine {
     }
 
     async fn provoke(&self, sandbox: &dyn Sandbox, act: GuestAct) -> Option<Result<()>> {
-        let monitor = match act {
-            GuestAct::Poweroff => "quit",
-            GuestAct::Reboot => "system_reset",
-            GuestAct::Crash => return None,
-        };
         let name = sandbox.identifier().to_string();
+        let monitor = match act {
+            GuestAct::Poweroff if self.is_container() => {
+                let asked = self.virsh(&["send-process-signal", &name, "1", "term"])?;
+                return Some(asked.map(drop));
+            }
+            GuestAct::Poweroff => "quit",
+            GuestAct::Reboot if !self.is_container() => "system_reset",
+            _ => return None,
+        };
         let told = self.virsh(&["qemu-monitor-command", &name, "--hmp", monitor])?;
         // The monitor may be gone before it could answer that it goes.
         Some(told.map(drop).or_else(|error| match act {
@@ -114,7 +152,12 @@ impl Candidate for Machine {
     }
 
     async fn kill(&self, sandbox: &dyn Sandbox) -> Option<Result<()>> {
-        let pid = emulator(&sandbox.identifier().to_string())?;
+        let name = sandbox.identifier().to_string();
+        if self.is_container() {
+            let killed = self.virsh(&["send-process-signal", &name, "1", "kill"])?;
+            return Some(killed.map(drop));
+        }
+        let pid = emulator(&name)?;
         let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
         let killed = kill_process(pid, Signal::KILL);
         Some(killed.map_err(|error| Error::io("the emulator cannot be killed", error.into())))
@@ -122,12 +165,17 @@ impl Candidate for Machine {
 
     async fn plant(&self, resource: &Resource) -> Option<Result<Box<dyn Stranger>>> {
         let (kind, define, xml) = match &*resource.kind {
-            "domain" => {
+            "libvirt.domain" if self.is_container() => {
+                let xml = "<domain type='lxc'><name>NAME</name><memory>65536</memory>\
+                    <os><type>exe</type><init>/sbin/init</init></os></domain>";
+                (Kind::Domain, "define", xml)
+            }
+            "libvirt.domain" => {
                 let xml = "<domain type='qemu'><name>NAME</name><memory>65536</memory>\
                     <os><type arch='x86_64'>hvm</type></os></domain>";
                 (Kind::Domain, "define", xml)
             }
-            "network" => {
+            "libvirt.network" => {
                 let xml = "<network><name>NAME</name></network>";
                 (Kind::Network, "net-define", xml)
             }

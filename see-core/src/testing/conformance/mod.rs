@@ -32,8 +32,9 @@
 //! ```
 //!
 //! The suite knows no backend. It makes core itself fail: at each write of the ledger, and at each look at
-//! the stop, until an allocation passes without reaching the fault. After each of them, what the host would
-//! do is done, and then nothing may be left: by the ledger's account, and by the candidate's.
+//! the stop (of many in a row at the first, and at ever rarer ones), until an allocation passes without
+//! reaching the fault. After each of them, what the host would do is done, and then nothing may be left: by
+//! the ledger's account, and by the candidate's.
 
 mod abilities;
 mod allocation;
