@@ -1,11 +1,12 @@
 //! The fake backend passes the suite.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use see_core::testing::conformance::{self, Candidate, GuestAct, Verdict};
 use see_core::testing::{FakeBackend, FakeControl};
-use see_core::{Identifier, Picture, Registries, Result, Sandbox, SandboxState};
+use see_core::{Identifier, Picture, Registries, Result, Sandbox, SandboxState, Usage};
 use serde_json::{Value, json};
 
 /// The fake, in a folder of its own.
@@ -70,12 +71,16 @@ pub(crate) fn remains(folder: PathBuf, identifier: Identifier) -> Vec<String> {
         .collect()
 }
 
-/// Gives the fake a picture to show, and somebody who answers.
+/// Gives the fake a picture to show, something that it takes, and somebody who answers.
 pub(crate) fn furnish(sandbox: &dyn Sandbox) {
     let control = FakeControl::of(sandbox).expect("it is a fake");
     control.show(Picture {
         mime_type: "image/png".to_owned(),
         bytes: b"\x89PNG".to_vec(),
+    });
+    control.takes(Usage {
+        cpu: Some(Duration::from_secs(1)),
+        ..Usage::default()
     });
     control.answer(|| Box::new(tokio::io::duplex(64).0));
 }

@@ -102,7 +102,8 @@ async fn shown(name: &str, sandbox: &dyn Sandbox) -> Outcome<()> {
             };
             let before = meter.usage().await?;
             let after = meter.usage().await?;
-            let told = before.cpu.is_some() || before.memory.is_some() || before.pids.is_some();
+            let (cpu, memory) = (before.cpu.is_some(), before.memory.is_some());
+            let told = cpu || memory || before.pids.is_some() || before.disk.is_some();
             ensure(
                 told && before.halted.is_none() && after.cpu >= before.cpu,
                 || format!("{before:?}, and then {after:?}"),

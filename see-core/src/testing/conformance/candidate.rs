@@ -46,7 +46,7 @@ pub trait Candidate: std::fmt::Debug + Send + Sync {
         false
     }
 
-    /// Brings a running machine to where its abilities can be shown, and waits for it; by default, that is
+    /// Brings a running machine to where its abilities can be shown and it would obey, and waits for it; by default, that is
     /// at once.
     ///
     /// # Errors

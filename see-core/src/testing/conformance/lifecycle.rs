@@ -137,11 +137,19 @@ pub(super) async fn change(
     environment: &mut Environment,
     transition: Transition,
 ) -> crate::Result<()> {
+    let obeys = bench.candidate.obeys_shutdown();
+    let sandbox = Arc::clone(environment.sandbox());
+    if transition == Transition::Shutdown
+        && obeys
+        && sandbox.state().await? == SandboxState::Running
+    {
+        // A guest that is not up yet cannot obey.
+        bench.candidate.settle(&*sandbox).await?;
+    }
     let mut turn = environment.turn().await?;
     if transition != Transition::Shutdown {
         return turn.change(transition, []).await;
     }
-    let obeys = bench.candidate.obeys_shutdown();
     let patience = if obeys {
         bench.candidate.patience() / 2
     } else {
