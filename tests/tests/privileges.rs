@@ -115,6 +115,12 @@ fn a_member_of_the_group_runs_samples_on_the_systems_daemon_and_others_are_told_
     );
     assert!(denied.stderr.contains("`embedded`"), "{denied:#?}");
 
+    // The walls of a closed network are root's to put up, and the mode never becomes a weaker one.
+    context["network"] = json!({ "mode": "isolated" });
+    let walls = user.run(&context, Some(GROUP));
+    assert_eq!(walls.code, MISSING_RIGHTS, "{walls:#?}");
+    assert!(walls.stderr.contains("firewall rules"), "{walls:#?}");
+
     // With a network of libvirt's, which takes no rights of the user's own.
     context["network"] =
         json!({ "dynamic_address": { "ipv4": "10.78.0.0", "prefix": 16, "subnet_prefix": 24 } });
