@@ -101,22 +101,22 @@ impl Process {
         }
     }
 
-    /// Makes every process of the machine stand still. Looks until none runs, since one that still does may
-    /// have made another meanwhile.
+    /// Makes every process of the machine stand still. Looks until none runs, twice in a row: one that was
+    /// about to stop may have made another after the first look.
     pub(crate) fn stop_all(&self) -> Result<()> {
         let deadline = Instant::now() + STILL;
+        let mut calm = 0;
         loop {
             self.signal(Signal::STOP)?;
             let others = self.others();
-            let mut running = u32::from(runs(self.pid));
-            for (pid, handle) in &others {
-                if runs(*pid) {
-                    running += 1;
-                    // It may end at any moment.
-                    let _ = pidfd_send_signal(handle, Signal::STOP);
-                }
+            for (_, handle) in &others {
+                // It may end at any moment.
+                let _ = pidfd_send_signal(handle, Signal::STOP);
             }
-            if running == 0 {
+            let all = others.iter().map(|(pid, _)| *pid).chain([self.pid]);
+            let running = all.filter(|pid| runs(*pid)).count();
+            calm = if running == 0 { calm + 1 } else { 0 };
+            if calm == 2 {
                 return Ok(());
             }
             if Instant::now() >= deadline {
@@ -184,14 +184,15 @@ fn child_numbers(parent: Pid) -> Vec<Pid> {
         .collect()
 }
 
-/// Whether a process neither stands still nor has ended.
+/// Whether a process that was sent a stop goes on nevertheless. One that waits without being interruptible,
+/// say for the program of a child that stands still itself, stops before it does anything else.
 fn runs(pid: Pid) -> bool {
     let stat = read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
     // Its name, in parentheses, may hold anything.
     let state = stat
         .rsplit_once(") ")
         .and_then(|(_, rest)| rest.chars().next());
-    state.is_some_and(|state| !matches!(state, 'T' | 't' | 'Z' | 'X'))
+    state.is_some_and(|state| !matches!(state, 'D' | 'T' | 't' | 'X' | 'Z'))
 }
 
 /// The end of a console log, for an error: escaped, since it may come from the guest.
