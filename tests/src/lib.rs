@@ -3,6 +3,7 @@
 //!
 //! `cargo xtask test` builds the program and the guest first; a test that finds them missing says how.
 
+mod candidate;
 mod daemon;
 mod footprint;
 mod home;
@@ -13,6 +14,7 @@ mod picture;
 mod remains;
 mod watch;
 
+pub use candidate::{Machine, assert_shown};
 pub use daemon::{DaemonOptions, PrivateDaemon};
 pub use footprint::Footprint;
 pub use home::{Home, Outcome, finish, spawn};

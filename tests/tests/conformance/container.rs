@@ -1,8 +1,7 @@
 //! LXC on the system daemon.
 
 use see_core::testing::conformance;
-
-use crate::machine::{Machine, assert_shown};
+use see_tests::{Machine, assert_shown};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn containers_pass_the_conformance_suite() {

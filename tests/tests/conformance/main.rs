@@ -1,7 +1,8 @@
-//! The conformance suite over every backend that comes with SEE and runs real machines; that for VirtualBox, over
-//! libvirt's test driver, lies in see-context. No guest is booted: a machine without an operating system has power as well.
+//! The conformance suite over the backends of the system daemon. No guest is booted: a machine without an operating
+//! system has power as well.
+//!
+//! Embedded QEMU passes it in the tests of that: libvirt opens no daemon from a process that has opened its embedded
+//! driver. VirtualBox does, over libvirt's test driver, in see-context.
 
 mod container;
-mod embedded;
-mod machine;
 mod system;

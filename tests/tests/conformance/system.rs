@@ -1,9 +1,8 @@
 //! QEMU on the system daemon.
 
 use see_core::testing::conformance;
+use see_tests::{Machine, assert_shown};
 use serde_json::json;
-
-use crate::machine::{Machine, assert_shown};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn qemu_on_the_system_daemon_passes_the_conformance_suite() {

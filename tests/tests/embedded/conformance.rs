@@ -1,9 +1,8 @@
 //! QEMU inside this very process, without a daemon.
 
 use see_core::testing::conformance;
+use see_tests::{Machine, assert_shown};
 use serde_json::json;
-
-use crate::machine::{Machine, assert_shown};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn embedded_qemu_passes_the_conformance_suite() {

@@ -1,6 +1,6 @@
-//! What the suite has to know of machines of libvirt.
+//! Machines of libvirt as the conformance suite meets them.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use see_core::ledger::Resource;
 use see_core::testing::conformance::{Candidate, GuestAct, Report, Stranger, Verdict};
 use see_core::{Error, ErrorKind, Identifier, Registries, Result, Sandbox};
-use see_tests::{Home, emulator, guest, remains};
 use serde_json::{Value, json};
+
+use crate::{Home, emulator, guest, remains};
 
 /// How long the kernel and the daemon may take to let go of what has ended.
 const LETS_GO: Duration = Duration::from_secs(10);
@@ -24,7 +25,7 @@ const CONTAINER: &str = "<domain type='lxc'><memory unit='MiB'>64</memory>\
 
 /// A backend with an empty disk, in a home of its own.
 #[derive(Debug)]
-pub(crate) struct Machine {
+pub struct Machine {
     home: Home,
     context: Value,
     malformed: Vec<Value>,
@@ -34,10 +35,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// The context is made of the path of an empty disk.
-    pub(crate) fn new(
-        daemon: Option<&'static str>,
-        context: impl FnOnce(&PathBuf) -> Value,
-    ) -> Self {
+    pub fn new(daemon: Option<&'static str>, context: impl FnOnce(&Path) -> Value) -> Self {
         let home = Home::passable();
         let image = home.path("base.qcow2");
         let made = Command::new("qemu-img")
@@ -56,7 +54,7 @@ impl Machine {
     }
 
     /// The same with a section that is malformed in a way of its own: `key` has this value.
-    pub(crate) fn malformed(mut self, key: &str, value: Value) -> Self {
+    pub fn malformed(mut self, key: &str, value: Value) -> Self {
         let mut section = self.context.clone();
         section[key] = value;
         self.malformed.push(section);
@@ -64,7 +62,7 @@ impl Machine {
     }
 
     /// A container whose first process does what the small one's does.
-    pub(crate) fn container() -> Self {
+    pub fn container() -> Self {
         assert!(
             rustix::process::geteuid().is_root(),
             "the tests of containers need root: run `sudo -E cargo xtask test`"
@@ -251,7 +249,7 @@ impl Stranger for Defined {
 }
 
 /// Fails unless the suite passed, and these checks were really tried.
-pub(crate) fn assert_shown(report: &Report, checks: &[&str]) {
+pub fn assert_shown(report: &Report, checks: &[&str]) {
     report.assert_passed();
     for check in checks {
         let verdict = report.verdict(check);
