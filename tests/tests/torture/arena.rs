@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use see_tests::{Home, Live, Outcome, PrivateDaemon, bears, remains};
+use see_tests::{Home, Live, Outcome, PrivateDaemon, bears, guest, remains};
 use serde_json::{Value, json};
 
 use crate::instants::{At, Follower, Phase, steps};
@@ -18,6 +18,11 @@ const COLLECTION: Duration = Duration::from_secs(90);
 /// How long the kernel and the daemon may take to let go of what has ended.
 const LETTING_GO: Duration = Duration::from_secs(15);
 
+/// A container's XML, as a user writes it.
+const CONTAINER: &str = "<domain type='lxc'><memory unit='MiB'>64</memory><os><type>exe</type>\
+    <init>/etc/container</init></os><devices><filesystem type='mount'><source dir='ROOT'/><target dir='/'/>\
+    </filesystem></devices></domain>";
+
 /// Which hypervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -25,17 +30,23 @@ pub(crate) enum Kind {
     Embedded,
     /// QEMU of a libvirtd.
     System,
+    /// Containers of a libvirtd.
+    Lxc,
 }
 
 impl Kind {
     /// The phases of a life there.
     pub(crate) fn phases(self) -> &'static [Phase] {
-        &[
-            Phase::Allocate,
-            Phase::PowerOn,
-            Phase::FullClone,
-            Phase::Teardown,
-        ]
+        match self {
+            // A container's root is always a copy.
+            Self::Lxc => &[Phase::Allocate, Phase::PowerOn, Phase::Teardown],
+            Self::Embedded | Self::System => &[
+                Phase::Allocate,
+                Phase::PowerOn,
+                Phase::FullClone,
+                Phase::Teardown,
+            ],
+        }
     }
 }
 
@@ -68,7 +79,8 @@ impl Arena {
     pub(crate) fn new(kind: Kind) -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let daemon = (kind != Kind::Embedded).then(PrivateDaemon::start);
+        // Containers are the host's daemon's: in namespaces of its own a daemon does not end them.
+        let daemon = (kind == Kind::System).then(PrivateDaemon::start);
         let arena = Self {
             kind,
             home: Home::passable(),
@@ -81,6 +93,11 @@ impl Arena {
         let block: Vec<u8> = (0..1_u32 << 20).map(|byte| (byte % 251) as u8).collect();
         arena.home.write("small.img", &block);
         arena.home.write("large.img", block.repeat(192));
+        if kind == Kind::Lxc {
+            let root = guest("container");
+            let xml = CONTAINER.replace("ROOT", &root.to_string_lossy());
+            arena.home.write("container.xml", xml);
+        }
         arena.write("run.json", "small.img", true, &[]);
         arena.write("copy.json", "large.img", false, &[]);
         let wait = json!({ "step": "wait", "for": "never", "timeout": "20m" });
@@ -89,19 +106,31 @@ impl Arena {
     }
 
     fn write(&self, name: &str, image: &str, copy_on_write: bool, more: &[Value]) {
-        let mut context = json!({
+        let machine = json!({
             "memory": "64MiB",
             "disk": {
                 "image": self.home.path(image),
                 "clone": { "copy_on_write": copy_on_write, "storage_pool_path": "pool" },
             },
         });
-        if let Some(daemon) = &self.daemon {
-            context["hypervisor"] = json!(daemon.uri());
-            context["network"] = json!({
-                "dynamic_address": { "ipv4": "10.213.0.0", "prefix": 16, "subnet_prefix": 24 },
-            });
-        }
+        let context = match (&self.daemon, self.kind) {
+            (_, Kind::Lxc) => json!({
+                "hypervisor": "lxc:///",
+                "domain": {
+                    "configuration": "container.xml",
+                    "filesystem": { "source_path": "pool", "target_path": "/mnt/shared" },
+                },
+            }),
+            (Some(daemon), _) => {
+                let mut context = machine;
+                context["hypervisor"] = json!(daemon.uri());
+                context["network"] = json!({
+                    "dynamic_address": { "ipv4": "10.213.0.0", "prefix": 16, "subnet_prefix": 24 },
+                });
+                context
+            }
+            (None, _) => machine,
+        };
         let mut protocol = vec![json!({ "step": "poweron" })];
         protocol.extend_from_slice(more);
         let run = json!({
@@ -142,10 +171,11 @@ impl Arena {
         match &self.daemon {
             Some(daemon) => daemon.beside(command),
             // What embedded runs keep in the folder for temporary files, they keep in the home.
-            None => {
+            None if self.kind == Kind::Embedded => {
                 command.env("TMPDIR", self.home.runtime());
                 command
             }
+            None => command,
         }
     }
 
@@ -167,7 +197,15 @@ impl Arena {
         assert_eq!(alone.code, Some(0), "{alone:#?}");
 
         let mut seconds = BTreeMap::new();
-        for file in ["run.json", "copy.json"] {
+        let mut files: Vec<&str> = self
+            .kind
+            .phases()
+            .iter()
+            .map(|phase| phase.file())
+            .collect();
+        files.sort_unstable();
+        files.dedup();
+        for file in files {
             let cut = Cut {
                 file,
                 at: At::Never,

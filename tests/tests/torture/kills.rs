@@ -2,7 +2,7 @@
 //! nothing else.
 
 use rustix::process::Signal;
-use see_tests::{Live, emulator, until};
+use see_tests::{Live, emulator};
 
 use crate::arena::{Arena, Kind, PATIENCE, Usual};
 use crate::decoys::Decoys;
@@ -23,6 +23,11 @@ fn runs_of_a_daemon_that_are_killed_are_collected_and_nothing_else_is_touched() 
     torture(Kind::System, "kills of a daemon's runs");
 }
 
+#[test]
+fn containers_that_are_killed_are_collected_and_nothing_else_is_touched() {
+    torture(Kind::Lxc, "kills of containers");
+}
+
 fn torture(kind: Kind, name: &str) {
     let mut dice = Dice::of(name);
     let arena = Arena::new(kind);
@@ -30,9 +35,10 @@ fn torture(kind: Kind, name: &str) {
     // A neighbour of the same home, which nobody may disturb.
     let mut neighbour = Live::start(&mut arena.run("long.json"));
     let own = identifier_of(&mut neighbour);
-    until("the neighbour's machine", PATIENCE, || {
-        emulator(&own).is_some() || !neighbour.runs()
+    let runs = neighbour.wait_for("machine that runs", PATIENCE, |line| {
+        line["event"] == "step_finished" && line["attributes"]["step"] == "poweron"
     });
+    assert!(runs.is_some(), "{neighbour:#?}");
     let machine = emulator(&own);
 
     let mut leaks = steps_of_the_ledger(&arena, &usual);

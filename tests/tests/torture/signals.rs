@@ -27,6 +27,11 @@ fn runs_of_a_daemon_that_are_interrupted_leave_nothing_to_collect() {
     torture(Kind::System, "signals to a daemon's runs");
 }
 
+#[test]
+fn containers_that_are_interrupted_leave_nothing_to_collect() {
+    torture(Kind::Lxc, "signals to containers");
+}
+
 fn torture(kind: Kind, name: &str) {
     let mut dice = Dice::of(name);
     let arena = Arena::new(kind);
