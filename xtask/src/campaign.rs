@@ -41,7 +41,16 @@ struct Campaign {
 }
 
 /// The program that cuts runs off.
-const TORTURE: &[&str] = &["test", "--locked", "-p", "see-tests", "--test", "torture"];
+const TORTURE: &[&str] = &[
+    "test",
+    "--locked",
+    "-p",
+    "see-tests",
+    "--features",
+    "see-tests/campaign",
+    "--test",
+    "torture",
+];
 
 /// Every campaign, in alphabetic order.
 const CAMPAIGNS: &[Campaign] = &[

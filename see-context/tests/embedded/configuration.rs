@@ -36,11 +36,6 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "storage_pool_path: expected",
     ),
     (
-        r#"{"disk": {"image": "base.qcow2"}, "hypervisor": "qemu+ssh://there/system"}"#,
-        DOMAIN,
-        "on another host",
-    ),
-    (
         r#"{"backend": "qemu", "disk": {"image": "base.qcow2"}, "hypervisor": "lxc:///"}"#,
         DOMAIN,
         "cannot use the hypervisor `lxc:///`",
@@ -147,7 +142,7 @@ async fn a_context_without_a_backend_is_recognised_by_uri_or_domain_type() {
         let prepared = lab.prepare(json).await.expect(json);
         assert_eq!(prepared.backend.name(), "qemu");
     }
-    let foreign = "<domain type='vbox'><devices/></domain>";
+    let foreign = "<domain type='xen'><devices/></domain>";
     std::fs::write(lab.folder.path().join("domain.xml"), foreign).unwrap();
     let json = r#"{"disk": {"image": "base.qcow2"}, "domain": {"configuration": "domain.xml"}}"#;
     let error = lab.prepare(json).await.unwrap_err();

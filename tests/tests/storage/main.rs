@@ -6,5 +6,5 @@
 mod disks;
 mod firmware;
 mod full;
-mod pools;
+mod names;
 mod support;

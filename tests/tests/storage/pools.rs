@@ -5,10 +5,8 @@ use std::process::Command;
 
 use see_core::config::Configuration;
 use see_core::{ErrorKind, Identifier, Image, Registries, Stop};
-use see_tests::{Footprint, Home, Lab, assert_nothing_remains};
+use see_tests::{Footprint, Home};
 use serde_json::json;
-
-use crate::support::*;
 
 fn virsh(arguments: &[&str]) -> String {
     let output = Command::new("virsh")
@@ -53,7 +51,11 @@ fn image(volume: &str, pool: serde_json::Value) -> see_core::Result<Image> {
     });
     let section = Configuration::from_str("run.json", &section.to_string())?;
     let source = registries.images.prepare(&section)?;
-    runtime().block_on(source.image(&Stop::new().token()))
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(source.image(&Stop::new().token()))
 }
 
 #[test]
@@ -99,30 +101,4 @@ fn an_image_added_to_an_existing_pool_is_found_and_the_pool_stays_as_it_is() {
     assert_eq!(after, std::slice::from_ref(&name));
     let gone = image("late.img", json!({ "storage_pool": name })).expect_err("it is gone");
     assert_eq!(gone.kind(), ErrorKind::NotFound, "{gone}");
-}
-
-#[test]
-fn a_folder_that_has_the_name_of_a_sandbox_is_refused_and_what_lies_in_it_stays() {
-    runtime().block_on(async {
-        let home = Home::new();
-        let identifier = Identifier::random();
-        let folder = home.path(&format!("pool/{identifier}"));
-        std::fs::create_dir_all(&folder).expect("the home is writable");
-        std::fs::write(folder.join("0.qcow2"), "somebody's").expect("the home is writable");
-        let mut context = Home::embedded();
-        context["disk"]["clone"] = json!({ "storage_pool_path": "pool" });
-        write_run(&home, &context, None);
-        let before = Footprint::of(&home.path("pool"));
-        let lab = Lab::new(&home);
-        let run = home.path("run.json");
-        let error = lab
-            .allocate_as(&run, identifier)
-            .await
-            .expect_err("it is not ours");
-        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
-        lab.finish().await;
-        before.assert_unchanged(&home.path("pool"));
-        std::fs::remove_dir_all(&folder).expect("the test's own folder");
-        assert_nothing_remains(&identifier.to_string());
-    });
 }

@@ -7,6 +7,7 @@
 
 mod arena;
 mod crowds;
+#[cfg(feature = "campaign")]
 mod daemons;
 mod decoys;
 mod dice;
