@@ -155,6 +155,7 @@ impl Arena {
         self.daemon.as_ref()
     }
 
+    #[cfg(feature = "campaign")]
     /// The daemon, to be killed.
     pub(crate) fn daemon_mut(&mut self) -> &mut PrivateDaemon {
         self.daemon.as_mut().expect("this hypervisor has a daemon")
