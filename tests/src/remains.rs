@@ -81,20 +81,31 @@ pub fn daemon_objects(name: &str) -> Vec<String> {
         ("qemu:///system", "net-list"),
         ("qemu:///system", "pool-list"),
     ] {
-        let output = Command::new("virsh")
-            .args(["-q", "-c", daemon, kind, "--all", "--name"])
-            .output()
-            .expect("virsh is installed");
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "virsh -c {daemon} {kind}: {complaint}"
-        );
-        let names = String::from_utf8_lossy(&output.stdout).into_owned();
+        let names = listed(daemon, kind);
         let ours = names.lines().filter(|line| line.contains(name));
         found.extend(ours.map(|line| format!("virsh -c {daemon} {kind}: {line}")));
     }
     found
+}
+
+/// What virsh lists, once the daemon answers: one that crashed is started again by those who watch over it.
+fn listed(daemon: &str, kind: &str) -> String {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let output = Command::new("virsh")
+            .args(["-q", "-c", daemon, kind, "--all", "--name"])
+            .output()
+            .expect("virsh is installed");
+        if output.status.success() {
+            return String::from_utf8_lossy(&output.stdout).into_owned();
+        }
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            Instant::now() < end,
+            "virsh -c {daemon} {kind}: {complaint}"
+        );
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 /// The texts by which something is known to belong to an environment.

@@ -28,9 +28,14 @@ const LIBVIRTD_CONFIGURATION: &str = "/etc/libvirt/libvirtd.conf";
 const OWN_CONFIGURATION: &str = "unix_sock_ro_perms = \"0770\"\nunix_sock_rw_perms = \"0770\"\n";
 /// A mount that makes libvirt's LXC driver fail where cgroups are hybrid.
 const HYBRID_CGROUPS: &str = "/sys/fs/cgroup/unified";
+/// What the parent, the daemon and its log daemon print.
+const LOGS: [&str; 3] = ["parent.log", "libvirtd.log", "virtlogd.log"];
 /// The first start probes every emulator of the host.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
+/// How often a daemon that crashed is started again. libvirt 9 reads freed memory where a client dies while its
+/// subscription to events is on its way; systemd would start the daemon again, too.
+const MOST_CRASHES: u32 = 5;
 
 /// Whether [`start`] had to start the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +161,6 @@ pub(crate) fn parent(words: &[String]) -> Result<(), Failure> {
         .doing("cannot become the reaper of orphans")?;
 
     open_run_folder()?;
-    let mut processes = Vec::new();
     // Without systemd nothing starts the log daemon on demand, and the QEMU
     // driver writes its consoles through it.
     let mut log_daemon = None;
@@ -170,6 +174,30 @@ pub(crate) fn parent(words: &[String]) -> Result<(), Failure> {
             return Err(Failure::new("virtlogd does not answer"));
         }
     }
+    let mut pid = libvirtd(folder, log_daemon.as_ref())?;
+    // `wait` returns for any child, adopted orphans included, and fails only
+    // when no child is left.
+    let mut crashes = 0;
+    while let Ok(Some((ended, status))) = rustix::process::wait(WaitOptions::empty()) {
+        if ended.as_raw_nonzero().get() != pid {
+            continue;
+        }
+        let crash = status.terminating_signal().filter(is_crash);
+        if let Some(signal) = crash
+            && crashes < MOST_CRASHES
+        {
+            crashes += 1;
+            eprintln!("libvirtd crashed with signal {signal}, and is started again");
+            pid = libvirtd(folder, log_daemon.as_ref())?;
+        } else if let Some(log_daemon) = &log_daemon {
+            log_daemon.signal(Signal::TERM);
+        }
+    }
+    Ok(())
+}
+
+/// Starts libvirtd, writes down what [`stop`] has to end, and gives its pid.
+fn libvirtd(folder: &Path, log_daemon: Option<&Process>) -> Result<i32, Failure> {
     let program =
         workspace::program("libvirtd").ok_or_else(|| Failure::new("there is no libvirtd"))?;
     let mut libvirtd = if Path::new(HYBRID_CGROUPS).join("cgroup.procs").exists() {
@@ -188,23 +216,26 @@ pub(crate) fn parent(words: &[String]) -> Result<(), Failure> {
         libvirtd.arg("-f").arg(own);
     }
     let pid = spawn(&mut libvirtd, &folder.join("libvirtd.log"))?;
+    let mut processes = Vec::new();
     processes.extend(Process::of("libvirtd", pid));
-    processes.extend(log_daemon.clone());
+    processes.extend(log_daemon.cloned());
     write_state(&State {
         unit: None,
         processes,
     })?;
+    Ok(pid)
+}
 
-    // `wait` returns for any child, adopted orphans included, and fails only
-    // when no child is left.
-    while let Ok(Some((ended, _))) = rustix::process::wait(WaitOptions::empty()) {
-        if ended.as_raw_nonzero().get() == pid
-            && let Some(log_daemon) = &log_daemon
-        {
-            log_daemon.signal(Signal::TERM);
-        }
-    }
-    Ok(())
+/// Whether a process that ended by this signal was broken, not ended by somebody.
+fn is_crash(signal: &i32) -> bool {
+    let signals = [
+        Signal::SEGV,
+        Signal::ABORT,
+        Signal::BUS,
+        Signal::ILL,
+        Signal::FPE,
+    ];
+    signals.iter().any(|crash| crash.as_raw() == *signal)
 }
 
 /// Whether the daemon answers a question, not only a connection.
@@ -242,6 +273,10 @@ fn start_by_hand() -> Result<Started, Failure> {
     super::account::open_kvm()?;
     let folder = folder();
     fs::create_dir_all(&folder).doing(format_args!("cannot make {}", folder.display()))?;
+    for log in LOGS.map(|name| folder.join(name)) {
+        // What an earlier start wrote would be taken for this one's.
+        File::create(&log).doing(format_args!("cannot write {}", log.display()))?;
+    }
     let program = std::env::current_exe().doing("cannot find this program")?;
     let log = folder.join("parent.log");
     let mut parent = Command::new(program);
@@ -257,7 +292,7 @@ fn start_by_hand() -> Result<Started, Failure> {
     if answered && !ended {
         return Ok(Started::Yes);
     }
-    let said = ["parent.log", "libvirtd.log", "virtlogd.log"]
+    let said = LOGS
         .iter()
         .filter_map(|name| fs::read_to_string(folder.join(name)).ok())
         .collect::<String>();
@@ -284,7 +319,11 @@ fn spawn(command: &mut Command, log: &Path) -> Result<i32, Failure> {
 }
 
 fn logged<'a>(command: &'a mut Command, log: &Path) -> Result<&'a mut Command, Failure> {
-    let file = File::create(log).doing(format_args!("cannot write {}", log.display()))?;
+    let file = File::options()
+        .create(true)
+        .append(true)
+        .open(log)
+        .doing(format_args!("cannot write {}", log.display()))?;
     let again = file.try_clone().doing("cannot share a log file")?;
     Ok(command
         .stdin(Stdio::null())
