@@ -145,6 +145,11 @@ pub(super) fn stop() -> Result<bool, Failure> {
         }
     }
     fs::remove_file(&file).doing(format_args!("cannot remove {}", file.display()))?;
+    // The parent tells of crashes only, and whoever ran tests meanwhile wants to know.
+    let told = fs::read_to_string(folder().join(LOGS[0])).unwrap_or_default();
+    for line in told.lines() {
+        println!("       {line}");
+    }
     Ok(stopped)
 }
 

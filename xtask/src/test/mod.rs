@@ -1,0 +1,180 @@
+//! `test`: every fact once, and nothing left behind.
+
+mod programs;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::command;
+use crate::demos;
+use crate::failure::{Failure, While, exit_code};
+use crate::fuzz;
+use crate::guest;
+use crate::leftovers::Look;
+use crate::setup::{self, Purpose, Started};
+use crate::stage::stage;
+use crate::tidy;
+use crate::workspace;
+
+use programs::{Count, Program};
+
+/// How many of the slowest programs are shown: where to look when the whole takes too long.
+const SLOWEST: usize = 10;
+/// What the whole workspace may take to compile and to test.
+const DEADLINE: Duration = Duration::from_secs(1800);
+
+pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
+    if !words.is_empty() {
+        return Err(Failure::usage("usage: cargo xtask test"));
+    }
+    let started = Instant::now();
+    stage("setup", || setup::install(Purpose::Everything))?;
+    let daemon = stage("libvirtd", setup::start_daemon)?;
+    let before = Look::now();
+    let mut count = Count::default();
+    let mut failures = checks(&mut count);
+    // Looked at while the daemon still answers, or its objects would be hidden.
+    let left = stage("nothing left behind", || {
+        let left = before.left_since();
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::with(
+            exit_code::LEFT_BEHIND,
+            format!("left behind:\n  {}", left.join("\n  ")),
+        ))
+    });
+    if let Err(failure) = left {
+        failures.push(failure);
+    }
+    if daemon == Started::Yes
+        && let Err(failure) = stage("stop libvirtd", || setup::stop_daemon().map(drop))
+    {
+        failures.push(failure);
+    }
+    for failure in &failures {
+        println!("\n{failure}");
+    }
+    println!("\ntook {:.0} s", started.elapsed().as_secs_f64());
+    println!("{} passed, {} failed", count.passed, count.failed);
+    let Some(first) = failures.first() else {
+        return Ok(());
+    };
+    Err(Failure::with(
+        first.exit,
+        format!("{} of the stages failed", failures.len()),
+    ))
+}
+
+/// Runs every stage, also after one has failed: a person wants to see all.
+fn checks(count: &mut Count) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    if let Err(failure) = stage("guest", || guest::build().map(drop)) {
+        // Without the guest every test of a real machine would fail, too.
+        return vec![failure];
+    }
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get());
+    let threads = threads.clamp(2, 4);
+    let everything = ["--workspace", "--locked"];
+    let targets = ["--lib", "--bins", "--tests", "--examples"];
+    let mut outcomes = vec![
+        stage("format", || {
+            quiet(cargo(&["fmt", "--all"]).args(["--", "--check"]))
+        }),
+        stage("lints", || {
+            let mut clippy = cargo(&["clippy", "--quiet", "--workspace", "--all-targets"]);
+            quiet(clippy.args(["--locked", "--", "-D", "warnings"]))
+        }),
+        stage("tidy", || tidy::check().map(drop)),
+        stage("build", || {
+            quiet(&mut cargo(&["build", "--quiet", "--workspace", "--locked"]))
+        }),
+    ];
+    outcomes.push(stage("fuzzer", || {
+        fuzz::build(fuzz::Speed::QuickToBuild).map(drop)
+    }));
+    outcomes.push(stage("demo, twice", demos::twice));
+    outcomes.push(stage("demo of an ordinary user", demos::elsewhere));
+    let built = stage("build of tests", || {
+        let mut tests = cargo(&["test"]);
+        programs::build(tests.args(everything).args(targets), DEADLINE)
+    });
+    match built {
+        Ok(programs) => outcomes.push(stage("tests", || tests(programs, threads, count))),
+        Err(failure) => outcomes.push(Err(failure)),
+    }
+    outcomes.push(stage("documentation tests", || {
+        let mut tests = cargo(&["test", "--doc"]);
+        documentation(tests.args(everything), count)
+    }));
+    failures.extend(outcomes.into_iter().filter_map(Result::err));
+    failures
+}
+
+fn cargo(words: &[&str]) -> Command {
+    let mut cargo = Command::new(workspace::cargo());
+    cargo
+        .current_dir(workspace::root())
+        .env("CARGO_TARGET_DIR", workspace::target())
+        .args(words);
+    cargo
+}
+
+fn quiet(command: &mut Command) -> Result<(), Failure> {
+    command::output(command, DEADLINE).map(drop)
+}
+
+/// Runs the test programs, keeps what they print in files, and shows what failed.
+fn tests(programs: Vec<Program>, threads: usize, count: &mut Count) -> Result<(), Failure> {
+    let mut all = programs::run(programs, threads, DEADLINE, &logs()?)?;
+    all.sort_by(|one, other| other.seconds.total_cmp(&one.seconds));
+    for ran in all.iter().take(SLOWEST) {
+        println!("       {:>6.1} s  {}", ran.seconds, ran.name());
+    }
+    let mut shown = Vec::new();
+    for ran in &all {
+        let mut own = ran.count();
+        if own.failed > 0 {
+            if let Some(names) = ran.again(DEADLINE)? {
+                println!("       passed only at the second try: {}", names.join(", "));
+                own.passed += std::mem::take(&mut own.failed);
+            } else {
+                let log = ran.log.display();
+                shown.push(format!("{}\nthe whole output is in {log}", ran.failing()));
+            }
+        }
+        *count += own;
+    }
+    if shown.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(shown.join("\n\n")))
+}
+
+/// Runs the examples of the documentation, each crate's in a program that rustdoc makes and runs.
+fn documentation(tests: &mut Command, count: &mut Count) -> Result<(), Failure> {
+    let finished = command::finish(tests.arg("--no-fail-fast"), DEADLINE)?;
+    let log = logs()?.join("documentation.log");
+    fs::write(&log, format!("{}{}", finished.stdout, finished.stderr))
+        .doing(format_args!("cannot write {}", log.display()))?;
+    for summary in finished.stdout.lines() {
+        *count += Count::of(summary);
+    }
+    if finished.status.success() {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "{}\nthe whole output is in {}",
+        programs::failing(&finished.stdout),
+        log.display()
+    )))
+}
+
+/// The folder of what tests print, which is there.
+fn logs() -> Result<PathBuf, Failure> {
+    let folder = workspace::target().join("test");
+    fs::create_dir_all(&folder).doing(format_args!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}

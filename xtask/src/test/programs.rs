@@ -1,0 +1,314 @@
+//! The workspace's test programs: built together, run side by side.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use crate::command::{self, Finished};
+use crate::failure::{Failure, While};
+
+/// The crate whose tests run real machines.
+const MACHINES: &str = "see-tests";
+
+/// One test program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Program {
+    /// Its crate, and its name in it.
+    name: String,
+    executable: PathBuf,
+    /// The crate's folder, which is the one it is run in.
+    folder: PathBuf,
+    /// Whether it runs real machines.
+    machines: bool,
+}
+
+/// A line that cargo tells of a build.
+#[derive(Deserialize)]
+struct Message {
+    package_id: Option<String>,
+    manifest_path: Option<PathBuf>,
+    target: Option<Target>,
+    profile: Option<Profile>,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    test: bool,
+}
+
+/// Builds the test programs of `cargo test` with these words, and lists them.
+pub(super) fn build(cargo: &mut Command, deadline: Duration) -> Result<Vec<Program>, Failure> {
+    let words = [
+        "--no-run",
+        "--quiet",
+        "--message-format=json-render-diagnostics",
+    ];
+    let told = command::output(cargo.args(words), deadline)?;
+    let programs: Vec<Program> = told.lines().filter_map(Program::of).collect();
+    if programs.is_empty() {
+        return Err(Failure::new("cargo told of no test program"));
+    }
+    Ok(programs)
+}
+
+impl Program {
+    /// The program that a line of cargo's tells of.
+    fn of(line: &str) -> Option<Self> {
+        let message: Message = serde_json::from_str(line).ok()?;
+        if !message.profile?.test {
+            return None;
+        }
+        let folder = message.manifest_path?.parent()?.to_owned();
+        let executable = message.executable?;
+        let package_id = message.package_id?;
+        let package = package(&package_id)?;
+        Some(Self {
+            name: format!("{package} {}", message.target?.name),
+            machines: package == MACHINES,
+            executable,
+            folder,
+        })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.executable);
+        command
+            .current_dir(&self.folder)
+            .env("CARGO_MANIFEST_DIR", &self.folder);
+        command
+    }
+
+    fn run(self, threads: usize, deadline: Duration, logs: &Path) -> Result<Ran, Failure> {
+        let started = Instant::now();
+        let mut command = self.command();
+        command.arg(format!("--test-threads={threads}"));
+        let finished = command::finish(&mut command, deadline)?;
+        let log = logs.join(format!("{}.log", self.name.replace(' ', "-")));
+        fs::write(&log, format!("{}{}", finished.stdout, finished.stderr))
+            .doing(format_args!("cannot write {}", log.display()))?;
+        Ok(Ran {
+            program: self,
+            finished,
+            seconds: started.elapsed().as_secs_f64(),
+            log,
+        })
+    }
+}
+
+/// The name in a package's identifier: `path+file:///folder#name@version`, or `path+file:///name#version`.
+fn package(identifier: &str) -> Option<&str> {
+    let (path, rest) = identifier.rsplit_once('#')?;
+    match rest.split_once('@') {
+        Some((name, _)) => Some(name),
+        None => path.rsplit('/').next(),
+    }
+}
+
+/// A test program that was run.
+#[derive(Debug)]
+pub(super) struct Ran {
+    program: Program,
+    finished: Finished,
+    pub(super) seconds: f64,
+    pub(super) log: PathBuf,
+}
+
+/// Runs programs: those of real machines one after the other, since each has several at once, and all the others
+/// beside them, since a machine's test waits most of the time.
+pub(super) fn run(
+    programs: Vec<Program>,
+    threads: usize,
+    deadline: Duration,
+    logs: &Path,
+) -> Result<Vec<Ran>, Failure> {
+    let (machines, others): (Vec<_>, Vec<_>) = programs.into_iter().partition(|it| it.machines);
+    let lane = |programs: Vec<Program>| -> Result<Vec<Ran>, Failure> {
+        let run = |program: Program| program.run(threads, deadline, logs);
+        programs.into_iter().map(run).collect()
+    };
+    thread::scope(|scope| {
+        let beside = scope.spawn(|| lane(others));
+        let mut all = lane(machines)?;
+        let beside = beside.join();
+        all.extend(beside.map_err(|_| Failure::new("a thread of the tests panicked"))??);
+        Ok(all)
+    })
+}
+
+impl Ran {
+    pub(super) fn name(&self) -> &str {
+        &self.program.name
+    }
+
+    /// How many passed and failed.
+    pub(super) fn count(&self) -> Count {
+        let mut count = Count::of(&self.finished.stdout);
+        // One that dies leaves no summary; it must not go uncounted.
+        if !self.finished.status.success() && count.failed == 0 {
+            count.failed = 1;
+        }
+        count
+    }
+
+    /// The parts of the output that belong to failures.
+    pub(super) fn failing(&self) -> String {
+        format!("{}\n{}", self.name(), failing(&self.finished.stdout))
+    }
+
+    /// Tests of real machines that failed once, on a host that others use as well, get a second try, one at a
+    /// time: the names of those that passed, when that is all of them. What fails without a machine has a cause
+    /// of ours, which a second try would only hide.
+    pub(super) fn again(&self, deadline: Duration) -> Result<Option<Vec<String>>, Failure> {
+        let failed = failed(&self.finished.stdout);
+        if !self.program.machines || failed.is_empty() || failed.len() as u64 != self.count().failed
+        {
+            return Ok(None);
+        }
+        let mut command = self.program.command();
+        command.args(["--test-threads=1", "--exact"]).args(&failed);
+        let finished = command::finish(&mut command, deadline)?;
+        let all = Count {
+            passed: failed.len() as u64,
+            failed: 0,
+        };
+        let passed = finished.status.success() && Count::of(&finished.stdout) == all;
+        Ok(passed.then_some(failed))
+    }
+}
+
+/// How many tests passed and failed.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Count {
+    pub(super) passed: u64,
+    pub(super) failed: u64,
+}
+
+impl Count {
+    /// Reads the summary that a test program ends with: the last one, since a test that runs its own program
+    /// again prints that one's, too.
+    pub(super) fn of(output: &str) -> Self {
+        let mut summaries = output
+            .lines()
+            .filter_map(|line| line.strip_prefix("test result: "));
+        let Some(summary) = summaries.next_back() else {
+            return Self::default();
+        };
+        let number = |what: &str| -> u64 {
+            summary
+                .split([';', '.'])
+                .filter_map(|part| part.trim().strip_suffix(what))
+                .find_map(|number| number.trim().parse().ok())
+                .unwrap_or(0)
+        };
+        Self {
+            passed: number("passed"),
+            failed: number("failed"),
+        }
+    }
+}
+
+impl std::ops::AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+/// The names of the tests that failed: the last list of the output.
+fn failed(stdout: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut listing = false;
+    for line in stdout.lines() {
+        match line {
+            "failures:" => {
+                listing = true;
+                names.clear();
+            }
+            // The names stand indented; what failed tests printed stands before them, under headings.
+            _ if !line.starts_with("    ") => listing &= line.is_empty(),
+            name if listing => names.push(name.trim().to_owned()),
+            _ => {}
+        }
+    }
+    names
+}
+
+/// The parts of an output that belong to failures.
+pub(super) fn failing(stdout: &str) -> String {
+    let mut shown = Vec::new();
+    let mut inside = false;
+    for line in stdout.lines() {
+        if line == "failures:" {
+            inside = true;
+        } else if line.starts_with("test result:") {
+            inside = false;
+        }
+        if inside {
+            shown.push(line);
+        }
+    }
+    shown.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_summary_is_the_programs_own() {
+        let output = "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 11 filtered out; finished in \
+                      0.10s\nother\ntest result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered \
+                      out; finished in 1.00s\n";
+        let count = Count {
+            passed: 3,
+            failed: 2,
+        };
+        assert_eq!(Count::of(output), count);
+    }
+
+    #[test]
+    fn the_names_of_failures_are_found_for_a_second_try() {
+        let stdout = "failures:\n\n---- a::b stdout ----\n    at ./x.rs\nboom\n\nfailures:\n    a::b\n    \
+                      c\n\ntest result: FAILED. 3 passed; 2 failed\n";
+        assert_eq!(failed(stdout), ["a::b", "c"]);
+    }
+
+    #[test]
+    fn only_what_failed_is_shown() {
+        let output =
+            "test a ... ok\nfailures:\n---- b ----\nboom\ntest result: FAILED. x\ntest c\n";
+        assert_eq!(failing(output), "failures:\n---- b ----\nboom");
+    }
+
+    #[test]
+    fn only_what_cargo_built_to_be_tested_is_run() {
+        let line = |test: bool| {
+            serde_json::json!({
+                "reason": "compiler-artifact", "manifest_path": "/a/xtask/Cargo.toml",
+                "package_id": "path+file:///a/xtask#0.1.0",
+                "target": {"name": "x", "kind": ["bin"]}, "profile": {"test": test},
+                "executable": "/target/x-1",
+            })
+            .to_string()
+        };
+        let program = Program::of(&line(true)).expect("a test program");
+        assert_eq!(program.name, "xtask x");
+        assert_eq!(
+            package("path+file:///a/tests#see-tests@0.1.0"),
+            Some(MACHINES)
+        );
+        assert!(!program.machines);
+        assert_eq!(Program::of(&line(false)), None);
+        assert_eq!(Program::of("{\"reason\": \"build-finished\"}"), None);
+    }
+}
