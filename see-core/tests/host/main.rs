@@ -5,4 +5,6 @@ mod common;
 mod ending;
 mod environment;
 mod isolation;
+mod power;
+mod protocol;
 mod quota;
