@@ -129,7 +129,7 @@ impl Backend for Qemu {
 
     async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
         allocation.stop.check("allocate")?;
-        let image = self.image.image(&allocation.stop).await?;
+        let image = self.image.image(&allocation.image_request()).await?;
         let mut parts: Vec<Box<dyn Part>> = Vec::new();
         match &self.storage {
             DiskPlan::Here(storage) => {

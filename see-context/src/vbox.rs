@@ -141,7 +141,7 @@ impl Backend for Vbox {
 
     async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
         allocation.stop.check("allocate")?;
-        let image = self.image.image(&allocation.stop).await?;
+        let image = self.image.image(&allocation.image_request()).await?;
         let parts: Vec<Box<dyn Part>> = vec![
             Box::new(SandboxDisk::new(self.storage.clone(), image)?),
             Box::new(self.network.clone()),

@@ -13,8 +13,8 @@ use see_core::config::{Configuration, HooksSection, Located};
 use see_core::ledger::{Entry, Ledger, Resource};
 use see_core::{
     Address, AllocateOptions, Allocation, Backend, Context, Error, ErrorKind, Event, Hook, Host,
-    Identifier, Image, ImageProvider, ImageSource, Preparation, Protocol, Registries, Result,
-    RunLimits, RunReport, Sandbox, SandboxChange, SandboxState, Stop, StopToken,
+    Identifier, Image, ImageProvider, ImageRequest, ImageSource, Preparation, Protocol, Registries,
+    Result, RunLimits, RunReport, Sandbox, SandboxChange, SandboxState, Stop,
 };
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -51,7 +51,7 @@ impl Backend for Processes {
     }
 
     async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
-        let image = self.program.image(&allocation.stop).await?;
+        let image = self.program.image(&allocation.image_request()).await?;
         // Written down before it is made: if we die from here on, the ledger knows what to look for.
         let entry = allocation
             .record
@@ -213,7 +213,7 @@ impl ImageProvider for OnPath {
         Ok(Self(name.into_inner()))
     }
 
-    async fn image(&self, _stop: &StopToken) -> Result<Image> {
+    async fn image(&self, _request: &ImageRequest<'_>) -> Result<Image> {
         let folders = std::env::var_os("PATH").unwrap_or_default();
         std::env::split_paths(&folders)
             .map(|folder| folder.join(&self.0))

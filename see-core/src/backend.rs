@@ -1,16 +1,17 @@
 //! Hypervisors: what makes sandboxes.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 
+use crate::bus::lock;
 use crate::config::{Configuration, Place};
 use crate::image::ImageSource;
 use crate::ledger::Record;
 use crate::registry::ImageRegistry;
-use crate::{Identifier, Result, Sandbox, StopToken};
+use crate::{Identifier, ImageProgress, ImageRequest, Result, Sandbox, StopToken};
 
 /// A kind of hypervisor that can be named in a configuration.
 ///
@@ -59,6 +60,8 @@ pub struct Preparation<'a> {
     pub images: &'a ImageRegistry,
     /// Where the `context` section stands.
     pub place: Place,
+    /// The images that were asked for.
+    pub(crate) asked: Mutex<Vec<ImageSource>>,
 }
 
 impl Preparation<'_> {
@@ -68,7 +71,9 @@ impl Preparation<'_> {
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) where the section, the provider's name
     /// or its configuration is wrong.
     pub fn image(&self, section: &Configuration) -> Result<ImageSource> {
-        self.images.prepare(section)
+        let source = self.images.prepare(section)?;
+        lock(&self.asked).push(source.clone());
+        Ok(source)
     }
 }
 
@@ -81,6 +86,15 @@ pub struct Allocation {
     pub record: Record,
     /// Looked at between long steps.
     pub stop: StopToken,
+    /// Where it is told how far the fetch of images is.
+    pub progress: ImageProgress,
+}
+
+impl Allocation {
+    /// What an image is asked for with, on behalf of the environment.
+    pub fn image_request(&self) -> ImageRequest<'_> {
+        ImageRequest::new(&self.record, &self.stop).with_progress(self.progress.clone())
+    }
 }
 
 /// A backend that is prepared, whatever its type.

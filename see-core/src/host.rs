@@ -16,8 +16,8 @@ use crate::ledger::{Collectors, Ledger, Record};
 use crate::settings::{AgentSettings, Limits};
 use crate::shared::{Parts, Shared, died};
 use crate::{
-    Allocation, Context, Environment, Error, ErrorKind, EventBus, Identifier, PreparedBackend,
-    Registries, Result, Stop,
+    Allocation, Context, Environment, Error, ErrorKind, EventBus, Identifier, ImageProgress,
+    PreparedBackend, Registries, Result, Stop,
 };
 
 /// How long environments may take to end when their owner panics.
@@ -90,6 +90,8 @@ pub struct AllocateOptions {
     pub bus: BusLimits,
     /// The teardown's deadlines.
     pub end: EndLimits,
+    /// Where it is told how far the fetch of images is.
+    pub progress: ImageProgress,
 }
 
 impl Registries {
@@ -315,6 +317,7 @@ impl Work {
             identifier,
             record,
             stop: token.clone(),
+            progress: options.progress,
         };
         let (backend, lent) = (prepared.backend, allocation.clone());
         // In a task of its own, so that a panic is an error like any other.

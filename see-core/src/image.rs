@@ -1,5 +1,8 @@
 //! Where the disk images of sandboxes come from.
 
+mod progress;
+mod request;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +11,10 @@ use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 
 use crate::config::{ConfigPath, Located};
-use crate::{Error, Result, StopToken};
+use crate::{Error, Result};
+
+pub use progress::{ImagePhase, ImageProgress, ImageReport};
+pub use request::ImageRequest;
 
 /// A disk image that is there: absolute, local, complete, verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +28,7 @@ pub struct Image {
 /// ```
 /// use async_trait::async_trait;
 /// use see_core::config::Located;
-/// use see_core::{Image, ImageProvider, Result, StopToken};
+/// use see_core::{Image, ImageProvider, ImageRequest, Result};
 ///
 /// /// Images that lie in one folder.
 /// struct Shelf(std::path::PathBuf);
@@ -43,7 +49,7 @@ pub struct Image {
 ///         Ok(Self(configuration.path))
 ///     }
 ///
-///     async fn image(&self, _stop: &StopToken) -> Result<Image> {
+///     async fn image(&self, _request: &ImageRequest<'_>) -> Result<Image> {
 ///         Ok(Image { path: self.0.clone() })
 ///     }
 /// }
@@ -64,11 +70,23 @@ pub trait ImageProvider: Send + Sync + Sized + 'static {
     /// configuration cannot work. Nothing is fetched yet.
     fn prepare(configuration: Self::Configuration, name: Option<Located<String>>) -> Result<Self>;
 
+    /// What is to be had, for people: an address, a path. Never a secret, which may well stand in a
+    /// configuration's address. The provider's name where it says nothing else.
+    fn describe(&self) -> String {
+        Self::NAME.to_owned()
+    }
+
     /// The image, fetched if need be.
     ///
+    /// It is there until the sandbox of `request`'s environment is gone: a provider that removes images by
+    /// itself holds it with a [lease](ImageRequest::lease). Several may ask for one image at the same time,
+    /// in this process and in others.
+    ///
     /// # Errors
-    /// When it is not to be had. A long fetch looks at `stop`.
-    async fn image(&self, stop: &StopToken) -> Result<Image>;
+    /// When it is not to be had: [`ErrorKind::NotFound`](crate::ErrorKind::NotFound), with advice, where the
+    /// source has no such image. A long fetch looks at the request's stop, and leaves nothing broken behind
+    /// whenever it ends.
+    async fn image(&self, request: &ImageRequest<'_>) -> Result<Image>;
 }
 
 /// An image provider that is prepared, whatever its type.
@@ -80,13 +98,18 @@ pub struct ImageSource {
 
 #[async_trait]
 trait Fetch: Send + Sync {
-    async fn fetch(&self, stop: &StopToken) -> Result<Image>;
+    fn described(&self) -> String;
+    async fn fetch(&self, request: &ImageRequest<'_>) -> Result<Image>;
 }
 
 #[async_trait]
 impl<T: ImageProvider> Fetch for T {
-    async fn fetch(&self, stop: &StopToken) -> Result<Image> {
-        self.image(stop).await
+    fn described(&self) -> String {
+        self.describe()
+    }
+
+    async fn fetch(&self, request: &ImageRequest<'_>) -> Result<Image> {
+        self.image(request).await
     }
 }
 
@@ -133,13 +156,19 @@ impl ImageSource {
         self.name
     }
 
-    /// The image, fetched if need be.
+    /// What is to be had there, for people, as [`ImageProvider::describe`].
+    pub fn describe(&self) -> String {
+        self.provider.described()
+    }
+
+    /// The image, fetched if need be, as [`ImageProvider::image`].
     ///
     /// # Errors
     /// What the provider reports, with its name.
-    pub async fn image(&self, stop: &StopToken) -> Result<Image> {
+    pub async fn image(&self, request: &ImageRequest<'_>) -> Result<Image> {
+        request.reporter().begin(self.name);
         self.provider
-            .fetch(stop)
+            .fetch(request)
             .await
             .map_err(|error| error.during(format!("image provider {}", self.name)))
     }
@@ -149,7 +178,11 @@ struct LocalFile(PathBuf);
 
 #[async_trait]
 impl Fetch for LocalFile {
-    async fn fetch(&self, _stop: &StopToken) -> Result<Image> {
+    fn described(&self) -> String {
+        self.0.display().to_string()
+    }
+
+    async fn fetch(&self, _request: &ImageRequest<'_>) -> Result<Image> {
         Ok(Image {
             path: self.0.clone(),
         })

@@ -47,7 +47,9 @@ pub use event::{Event, Text, Value};
 pub use hook::{Hook, PreparedHook};
 pub use host::{AllocateOptions, Host, Prepared};
 pub use identifier::Identifier;
-pub use image::{Image, ImageProvider, ImageSource};
+pub use image::{
+    Image, ImagePhase, ImageProgress, ImageProvider, ImageReport, ImageRequest, ImageSource,
+};
 pub use isolation::{ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, ISOLATION_PROVEN, IsolationVerdict};
 pub use mishap::{Mishap, MishapKind};
 pub use protocol::{Action, Protocol, RunReport, SAMPLE_FINISHED, Step, StepReport};

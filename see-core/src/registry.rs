@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Mutex;
 
 use serde::Deserialize;
 
 use crate::backend::{Backend, Preparation, PreparedBackend};
+use crate::bus::lock;
 use crate::config::{Configuration, HookSection, HooksSection, Located, fields_of, nearest};
 use crate::hook::{Hook, PreparedHook};
 use crate::image::{ImageProvider, ImageSource};
@@ -225,15 +227,44 @@ impl BackendRegistry {
         context: &Configuration,
         images: &ImageRegistry,
     ) -> Result<PreparedBackend> {
+        let preparation = preparation(context, images);
+        self.prepare_with(context, &preparation).await
+    }
+
+    /// The images that a `context` section asks for, in the order in which its backend does: what can be
+    /// fetched before the first run.
+    ///
+    /// A backend that cannot work on this host, since its hypervisor does not run say, still tells which
+    /// images it would have used.
+    ///
+    /// # Errors
+    /// As [`BackendRegistry::prepare`]; where the host is what fails, only if no image was asked for before.
+    pub async fn images(
+        &self,
+        context: &Configuration,
+        images: &ImageRegistry,
+    ) -> Result<Vec<ImageSource>> {
+        let preparation = preparation(context, images);
+        let prepared = self.prepare_with(context, &preparation).await;
+        let asked = std::mem::take(&mut *lock(&preparation.asked));
+        match prepared {
+            Err(error) if error.kind() == ErrorKind::Configuration || asked.is_empty() => {
+                Err(error)
+            }
+            _ => Ok(asked),
+        }
+    }
+
+    async fn prepare_with(
+        &self,
+        context: &Configuration,
+        preparation: &Preparation<'_>,
+    ) -> Result<PreparedBackend> {
         let entry = self.select(context)?;
-        let preparation = Preparation {
-            images,
-            place: context.place(),
-        };
         let rest = BACKEND_KEYS
             .iter()
             .fold(context.clone(), |rest, key| rest.without(key));
-        (entry.prepare)(rest, &preparation).await
+        (entry.prepare)(rest, preparation).await
     }
 
     /// No backend recognises the context: its hypervisor is what tells, where it has one.
@@ -290,6 +321,14 @@ impl BackendRegistry {
                 .advice("name one with the key `backend`"))
             }
         }
+    }
+}
+
+fn preparation<'a>(context: &Configuration, images: &'a ImageRegistry) -> Preparation<'a> {
+    Preparation {
+        images,
+        place: context.place(),
+        asked: Mutex::default(),
     }
 }
 

@@ -57,6 +57,7 @@ pub(crate) async fn tear_down(shared: Arc<Shared>, mut rest: Rest, fate: Fate) -
     };
     if !kept {
         errors.extend(release(&shared, limits.release).await);
+        errors.extend(shared.record.end_leases().await.err());
     }
     for task in rest.tasks {
         task.abort();

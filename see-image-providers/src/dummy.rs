@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use see_core::config::{ConfigPath, Located};
-use see_core::{Error, ErrorKind, Image, ImageProvider, Result, StopToken};
+use see_core::{Error, ErrorKind, Image, ImageProvider, ImageRequest, Result};
 use serde::Deserialize;
 
 /// The provider `dummy`: a file of this host, named in one of three ways.
@@ -62,7 +62,11 @@ impl ImageProvider for Dummy {
         Ok(Self { image })
     }
 
-    async fn image(&self, _stop: &StopToken) -> Result<Image> {
+    fn describe(&self) -> String {
+        self.image.display().to_string()
+    }
+
+    async fn image(&self, _request: &ImageRequest<'_>) -> Result<Image> {
         // It was there when the configuration was checked; whoever opens it finds out if not.
         Ok(Image {
             path: self.image.clone(),
@@ -73,7 +77,8 @@ impl ImageProvider for Dummy {
 #[cfg(test)]
 mod tests {
     use see_core::config::Configuration;
-    use see_core::{Registries, Stop};
+    use see_core::ledger::Ledger;
+    use see_core::{Identifier, Registries, Stop};
 
     use super::*;
 
@@ -82,7 +87,12 @@ mod tests {
         crate::register(&mut registries)?;
         let section = Configuration::from_str(folder.join("run.json"), json)?;
         let source = registries.images.prepare(&section)?;
-        source.image(&Stop::new().token()).await
+        let ledger = Ledger::open(folder.join("state")).await?;
+        let record = ledger.begin(Identifier::random(), "").await?;
+        let stop = Stop::new();
+        source
+            .image(&ImageRequest::new(&record, &stop.token()))
+            .await
     }
 
     #[tokio::test]

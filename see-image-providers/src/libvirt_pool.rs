@@ -1,15 +1,17 @@
 //! An image that is a volume of a storage pool of this host's libvirt.
 
+mod own;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use see_core::config::{ConfigPath, Located};
-use see_core::{Error, ErrorKind, Image, ImageProvider, Result, StopToken};
-use see_libvirt::xml::{Document, Element};
+use see_core::{Error, ErrorKind, Image, ImageProvider, ImageRequest, Result};
 use see_libvirt::{Connection, StoragePool};
 use serde::Deserialize;
-use uuid::Uuid;
+
+use self::own::{CREATION, Own, name_of};
 
 /// The hypervisor where none is said, as python-see had it.
 const SYSTEM: &str = "qemu:///system";
@@ -20,8 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The longest time that making a pool is tried again: others' over the same folder stand in its way for
 /// moments only.
 const CONFLICT: Duration = Duration::from_secs(10);
-/// Making a pool, as an error names it.
-const CREATION: &str = "create the storage pool";
 /// How often it is tried again meanwhile.
 const AGAIN: Duration = Duration::from_millis(50);
 /// How many volumes an error lists.
@@ -37,8 +37,8 @@ const LISTED: usize = 8;
 /// ```
 ///
 /// The pool is refreshed first, so that a volume is found however it came there. Over a folder without a pool
-/// one is made for the moment: transient, never started with the host, and taken away by the last who looks
-/// into it. The folder itself stays as it is.
+/// one is made for the moment: transient, never started with the host, written into the ledger before, and
+/// taken away by the last who looks into it. The folder itself stays as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LibvirtPool {
     hypervisor: String,
@@ -118,31 +118,61 @@ impl ImageProvider for LibvirtPool {
         })
     }
 
-    async fn image(&self, stop: &StopToken) -> Result<Image> {
+    fn describe(&self) -> String {
+        let pool = match &self.pool {
+            Pool::At(folder) => folder.display().to_string(),
+            Pool::Named(name) => format!("pool {name}"),
+        };
+        format!("{} in {pool}", self.volume)
+    }
+
+    async fn image(&self, request: &ImageRequest<'_>) -> Result<Image> {
         let connecting = Connection::open(&self.hypervisor, CONNECT_LIMIT);
-        let connection = stop
+        let connection = request
+            .stop()
             .or("open the hypervisor", connecting)
             .await?
             .map_err(libvirt)?;
+        let mut own = None;
+        let found = self.search(&connection, request, &mut own).await;
+        if let Some(own) = own {
+            own.end().await?;
+        }
+        local(found?).await
+    }
+}
+
+impl LibvirtPool {
+    /// The volume's path, looked for until others are out of the way.
+    async fn search(
+        &self,
+        connection: &Connection,
+        request: &ImageRequest<'_>,
+        own: &mut Option<Own>,
+    ) -> Result<PathBuf> {
         let begin = Instant::now();
         loop {
             let in_the_way = |error: &Error| error.operation() == Some(CREATION);
-            match self.look(&connection).await {
-                Ok(Some(path)) => return local(path).await,
+            match self.look(connection, request, own).await {
+                Ok(Some(path)) => return Ok(path),
                 Ok(None) if begin.elapsed() < PATIENCE => {}
                 Ok(None) => return Err(Error::timeout("the storage pool", PATIENCE)),
                 Err(error) if in_the_way(&error) && begin.elapsed() < CONFLICT => {}
                 Err(error) => return Err(error),
             }
             let pause = tokio::time::sleep(AGAIN);
+            let stop = request.stop();
             stop.or("wait for the storage pool", pause).await?;
         }
     }
-}
 
-impl LibvirtPool {
     /// The volume's path; `None` where somebody else made or took away the pool meanwhile.
-    async fn look(&self, connection: &Connection) -> Result<Option<PathBuf>> {
+    async fn look(
+        &self,
+        connection: &Connection,
+        request: &ImageRequest<'_>,
+        own: &mut Option<Own>,
+    ) -> Result<Option<PathBuf>> {
         let pool = match &self.pool {
             Pool::Named(name) => connection.storage_pool(name).await.map_err(|error| {
                 if error.is_no_storage_pool() {
@@ -152,19 +182,50 @@ impl LibvirtPool {
                 }
                 libvirt(error)
             })?,
-            Pool::At(folder) => match at(connection, folder).await? {
+            Pool::At(folder) => match self.at(connection, folder, request, own).await? {
                 Some(pool) => pool,
                 None => return Ok(None),
             },
         };
         let found = self.volume_of(&pool).await;
-        if is_ours(&pool).await
-            && let Err(error) = pool.destroy().await
-            && !is_gone(&error)
-        {
-            tracing::warn!(%error, "a storage pool is left until somebody looks into it again");
+        match own {
+            Some(own) if own.is(&pool) => own.remove(&pool).await,
+            // Another's of the same kind, who may be dead: the ledger of its maker knows it.
+            _ if is_ours(&pool).await => {
+                if let Err(error) = pool.destroy().await
+                    && !is_gone(&error)
+                {
+                    tracing::warn!(%error, "somebody's storage pool is left");
+                }
+            }
+            _ => {}
         }
         found
+    }
+
+    /// The pool over a folder: the one that is there, or one that is made; `None` where another one was made
+    /// meanwhile.
+    async fn at(
+        &self,
+        connection: &Connection,
+        folder: &Path,
+        request: &ImageRequest<'_>,
+        own: &mut Option<Own>,
+    ) -> Result<Option<StoragePool>> {
+        let path = folder.to_str().ok_or_else(|| {
+            Error::new(ErrorKind::Configuration, "the pool's path is not UTF-8")
+                .subject(folder.display())
+        })?;
+        match connection.storage_pool_at(path).await {
+            Ok(pool) => return Ok(Some(pool)),
+            Err(error) if error.is_no_storage_pool() => {}
+            Err(error) => return Err(libvirt(error)),
+        }
+        let own = match own {
+            Some(own) => own,
+            None => own.insert(Own::plan(&self.hypervisor, path, request).await?),
+        };
+        own.make(connection, path).await
     }
 
     async fn volume_of(&self, pool: &StoragePool) -> Result<Option<PathBuf>> {
@@ -220,42 +281,6 @@ impl LibvirtPool {
             (false, more) => error.advice(format!("it has {} and {more} more", names.join(", "))),
         }
     }
-}
-
-/// The pool over a folder: the one that is there, or one that is made; `None` where another one was made
-/// meanwhile.
-async fn at(connection: &Connection, folder: &Path) -> Result<Option<StoragePool>> {
-    let path = folder.to_str().ok_or_else(|| {
-        Error::new(ErrorKind::Configuration, "the pool's path is not UTF-8")
-            .subject(folder.display())
-    })?;
-    match connection.storage_pool_at(path).await {
-        Ok(pool) => return Ok(Some(pool)),
-        Err(error) if error.is_no_storage_pool() => {}
-        Err(error) => return Err(libvirt(error)),
-    }
-    let uuid = Uuid::new_v4().to_string();
-    let xml = Element::new("pool")
-        .with("type", "dir")
-        .with_child(Element::new("name").with_text(name_of(&uuid)))
-        .with_child(Element::new("uuid").with_text(&uuid))
-        .with_child(Element::new("target").with_child(Element::new("path").with_text(path)));
-    match connection
-        .create_storage_pool(&Document::of(xml).to_string())
-        .await
-    {
-        Ok(pool) => Ok(Some(pool)),
-        // libvirt refuses a second pool over one folder.
-        Err(error) => match connection.storage_pool_at(path).await {
-            Ok(_) => Ok(None),
-            Err(_) => Err(libvirt(error).during(CREATION)),
-        },
-    }
-}
-
-/// The name of a pool that was made here says its own UUID.
-fn name_of(uuid: &str) -> String {
-    format!("see-images-{uuid}")
 }
 
 fn is_ours_by_name(pool: &StoragePool) -> bool {

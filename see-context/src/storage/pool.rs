@@ -17,6 +17,10 @@ pub(crate) const POOL: &str = "libvirt.pool";
 /// The detail that says which folder it shows.
 pub(super) const PATH: &str = "path";
 
+/// The detail that says which UUID it was to get, where that is not the environment's identifier: image
+/// providers plan pools of their own.
+const UUID: &str = "uuid";
+
 /// A transient pool of one sandbox's folder: it goes when it is stopped, and the folder stays.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -124,7 +128,7 @@ pub(super) enum Found {
     Not(Collected),
 }
 
-/// Finds the environment's pool: pools have no metadata, so UUID and folder must agree.
+/// Finds the pool that was written down: pools have no metadata, so UUID and folder must agree.
 pub(super) async fn find(request: &CollectRequest, connection: &Connection) -> Result<Found> {
     let gone = Ok(Found::Not(Collected::AlreadyGone));
     let pool = match connection.storage_pool(&request.resource.name).await {
@@ -145,9 +149,12 @@ pub(super) async fn find(request: &CollectRequest, connection: &Connection) -> R
         .details
         .get(PATH)
         .and_then(|path| path.as_str());
-    if pool.uuid().to_string() != request.identifier.to_string() || folder.as_deref() != recorded {
+    let planned = request.resource.details.get(UUID);
+    let uuid = planned.and_then(|uuid| uuid.as_str().map(str::to_owned));
+    let uuid = uuid.unwrap_or_else(|| request.identifier.to_string());
+    if pool.uuid().to_string() != uuid || folder.as_deref() != recorded {
         return Ok(Found::Not(Collected::Refused(
-            "it has another UUID or folder than the environment's".to_owned(),
+            "it has another UUID or folder than the one in the ledger".to_owned(),
         )));
     }
     Ok(Found::Own(pool))

@@ -100,11 +100,12 @@ pub enum Collected {
 pub struct Collectors(Arc<BTreeMap<String, Arc<dyn Collector>>>);
 
 impl Collectors {
-    /// The core's own: files, folders and processes.
+    /// The core's own: files, folders, leases and processes.
     pub fn core() -> Self {
-        let own: [Arc<dyn Collector>; 3] = [
+        let own: [Arc<dyn Collector>; 4] = [
             Arc::new(PathCollector::files()),
             Arc::new(PathCollector::folders()),
+            Arc::new(PathCollector::leases()),
             Arc::new(ProcessCollector),
         ];
         let by_kind = own

@@ -102,7 +102,7 @@ impl Entry {
     /// was made then stays for collection.
     pub fn create_folder_blocking(&self) -> Result<PathBuf> {
         let failed = |error| unreachable_path(&self.resource, error);
-        let (spot, path) = self.spot(Resource::FOLDER)?;
+        let (spot, path) = self.spot(&[Resource::FOLDER])?;
         rustix::fs::mkdirat(&spot.parent, spot.name, Mode::RWXU).map_err(failed)?;
         self.identify_blocking()?;
         Ok(path)
@@ -117,14 +117,14 @@ impl Entry {
         blocking(move || entry.create_folder_blocking()).await
     }
 
-    /// Makes the file, empty and with mode 0600, records its identity, and returns it open for
+    /// Makes the file or lease, empty and with mode 0600, records its identity, and returns it open for
     /// reading and writing.
     ///
     /// # Errors
     /// As [`Entry::create_folder_blocking`].
     pub fn create_file_blocking(&self) -> Result<File> {
         let failed = |error| unreachable_path(&self.resource, error);
-        let (spot, _) = self.spot(Resource::FILE)?;
+        let (spot, _) = self.spot(&[Resource::FILE, Resource::LEASE])?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mode = Mode::RUSR | Mode::WUSR;
         let file = rustix::fs::openat(&spot.parent, spot.name, flags | OFlags::CLOEXEC, mode)
@@ -205,9 +205,9 @@ impl Entry {
         self.path().ok_or_else(|| self.wrong_kind("file or folder"))
     }
 
-    fn spot(&self, kind: &str) -> Result<(Spot<'_>, PathBuf)> {
-        if self.resource.kind != kind {
-            return Err(self.wrong_kind(kind));
+    fn spot(&self, kinds: &[&str]) -> Result<(Spot<'_>, PathBuf)> {
+        if !kinds.contains(&&*self.resource.kind) {
+            return Err(self.wrong_kind(&kinds.join(" or ")));
         }
         let path = self.path_kind()?;
         let spot = Spot::open(&self.resource)?.ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! The collector of files and folders.
+//! The collector of files, leases and folders.
 
 use std::ffi::CString;
 
@@ -13,7 +13,7 @@ use super::resource::Resource;
 use super::{blocking, tree};
 use crate::{Error, ErrorKind, Result};
 
-/// Removes files, or folders, by the rules of the [module](super).
+/// Removes files, leases or folders, by the rules of the [module](super).
 #[derive(Debug)]
 pub(super) struct PathCollector {
     kind: &'static str,
@@ -23,6 +23,12 @@ impl PathCollector {
     pub(super) fn files() -> Self {
         Self {
             kind: Resource::FILE,
+        }
+    }
+
+    pub(super) fn leases() -> Self {
+        Self {
+            kind: Resource::LEASE,
         }
     }
 

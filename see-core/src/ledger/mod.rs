@@ -30,6 +30,7 @@ mod entry;
 mod files;
 mod folder;
 mod journal;
+mod lease;
 mod list;
 mod path;
 mod process;

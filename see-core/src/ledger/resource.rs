@@ -14,7 +14,8 @@ pub type Details = Map<String, Value>;
 /// A thing on the host that outlives a crash of its maker unless somebody removes it.
 ///
 /// `kind` chooses the [`Collector`](super::Collector) that can remove it. The core's own kinds are
-/// [`Resource::FILE`], [`Resource::FOLDER`] and [`Resource::PROCESS`]; backends and hooks add theirs.
+/// [`Resource::FILE`], [`Resource::FOLDER`], [`Resource::LEASE`] and [`Resource::PROCESS`]; backends and hooks
+/// add theirs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resource {
@@ -34,6 +35,9 @@ impl Resource {
     pub const FILE: &'static str = "file";
     /// The kind of a folder, with all that it will hold.
     pub const FOLDER: &'static str = "folder";
+    /// The kind of a file that says that an environment uses something, so that nobody removes that. It is
+    /// removed by the environment's end when all else is gone.
+    pub const LEASE: &'static str = "lease";
     /// The kind of a process.
     pub const PROCESS: &'static str = "process";
 
@@ -69,6 +73,14 @@ impl Resource {
         Self::path_of(Self::FOLDER, root.as_ref(), name.as_ref())
     }
 
+    /// A lease: an empty file at `name` beneath the folder `root`, which exists.
+    ///
+    /// # Errors
+    /// As [`Resource::file`].
+    pub fn lease(root: impl AsRef<Path>, name: impl AsRef<Path>) -> Result<Self> {
+        Self::path_of(Self::LEASE, root.as_ref(), name.as_ref())
+    }
+
     /// A process; `name` is for people. Start it with [`Entry::mark`](super::Entry::mark) in its
     /// environment, so that it can be recognised.
     pub fn process(name: impl Into<String>) -> Self {
@@ -82,14 +94,14 @@ impl Resource {
         self
     }
 
-    /// The path of a file or folder; `None` for other kinds.
+    /// The path of a file, folder or lease; `None` for other kinds.
     pub fn path(&self) -> Option<PathBuf> {
         self.is_path()
             .then(|| Path::new(&self.location).join(&self.name))
     }
 
     pub(super) fn is_path(&self) -> bool {
-        self.kind == Self::FILE || self.kind == Self::FOLDER
+        [Self::FILE, Self::FOLDER, Self::LEASE].contains(&&*self.kind)
     }
 
     fn path_of(kind: &'static str, root: &Path, name: &Path) -> Result<Self> {

@@ -13,12 +13,12 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::bus::lock;
-use crate::config::DurationValue;
+use crate::config::{Configuration, DurationValue};
 use crate::ledger::{Collectors, Entry, Resource};
 use crate::{
     Address, Allocation, Backend, ChannelStream, Closed, Error, ErrorKind, GuestChannel,
-    Identifier, Isolation, Meter, Picture, Preparation, Result, Sandbox, SandboxChange,
-    SandboxState, Screenshot, StopToken, Usage,
+    Identifier, ImageSource, Isolation, Meter, Picture, Preparation, Result, Sandbox,
+    SandboxChange, SandboxState, Screenshot, StopToken, Usage,
 };
 
 /// What goes wrong at a step.
@@ -99,6 +99,9 @@ pub struct FakeConfiguration {
     /// Whether there are walls around that network.
     #[serde(default)]
     pub walls: bool,
+    /// An image section: the image is asked for by each allocation, as by a real backend, and nothing is
+    /// done with it.
+    pub image: Option<Configuration>,
 }
 
 impl FakeConfiguration {
@@ -111,6 +114,7 @@ impl FakeConfiguration {
             deaf: false,
             network: false,
             walls: false,
+            image: None,
         }
     }
 
@@ -124,12 +128,18 @@ impl FakeConfiguration {
 
 /// A backend without a hypervisor; its name in configurations is `fake`.
 #[derive(Debug)]
-pub struct FakeBackend(FakeConfiguration);
+pub struct FakeBackend {
+    configuration: FakeConfiguration,
+    image: Option<ImageSource>,
+}
 
 impl FakeBackend {
-    /// A backend that behaves like this.
+    /// A backend that behaves like this. It asks for no image: only one that is prepared knows where from.
     pub fn new(configuration: FakeConfiguration) -> Self {
-        Self(configuration)
+        Self {
+            configuration,
+            image: None,
+        }
     }
 }
 
@@ -140,17 +150,27 @@ impl Backend for FakeBackend {
 
     async fn prepare(
         configuration: FakeConfiguration,
-        _preparation: &Preparation<'_>,
+        preparation: &Preparation<'_>,
     ) -> Result<Self> {
-        Ok(Self(configuration))
+        let image = configuration.image.as_ref();
+        let image = image
+            .map(|section| preparation.image(section))
+            .transpose()?;
+        Ok(Self {
+            configuration,
+            image,
+        })
     }
 
     async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+        if let Some(image) = &self.image {
+            image.image(&allocation.image_request()).await?;
+        }
         let control = FakeControl(Arc::new(Inner {
-            configuration: self.0.clone(),
+            configuration: self.configuration.clone(),
             world: Mutex::new(World {
                 state: SandboxState::Shutoff,
-                faults: self.0.faults.clone(),
+                faults: self.configuration.faults.clone(),
                 calls: Vec::new(),
                 watchers: Vec::new(),
                 picture: None,

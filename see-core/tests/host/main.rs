@@ -4,6 +4,7 @@ mod bus;
 mod common;
 mod ending;
 mod environment;
+mod image;
 mod isolation;
 mod power;
 mod protocol;

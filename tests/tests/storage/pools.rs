@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use see_core::config::Configuration;
-use see_core::{ErrorKind, Identifier, Image, Registries, Stop};
+use see_core::ledger::Ledger;
+use see_core::{ErrorKind, Identifier, Image, ImageRequest, Registries, Stop};
 use see_tests::{Footprint, Home};
 use serde_json::json;
 
@@ -41,7 +42,7 @@ fn pools_over(folder: &Path) -> Vec<String> {
 }
 
 /// What the provider gives for a volume of this pool.
-fn image(volume: &str, pool: serde_json::Value) -> see_core::Result<Image> {
+fn image(home: &Home, volume: &str, pool: serde_json::Value) -> see_core::Result<Image> {
     let mut registries = Registries::new();
     see_image_providers::register(&mut registries)?;
     let section = json!({
@@ -55,7 +56,17 @@ fn image(volume: &str, pool: serde_json::Value) -> see_core::Result<Image> {
         .enable_all()
         .build()
         .expect("a runtime");
-    runtime.block_on(source.image(&Stop::new().token()))
+    runtime.block_on(async {
+        let ledger = Ledger::open(home.path("state")).await?;
+        let record = ledger.begin(Identifier::random(), "a test").await?;
+        let stop = Stop::new();
+        let found = source
+            .image(&ImageRequest::new(&record, &stop.token()))
+            .await;
+        let left = record.close().await?;
+        assert!(left.is_empty(), "the ledger still names {left:?}");
+        found
+    })
 }
 
 #[test]
@@ -68,7 +79,9 @@ fn eight_first_uses_of_a_folder_as_a_pool_at_once_all_find_the_image_and_leave_n
     let before = Footprint::of(&folder);
     std::thread::scope(|scope| {
         let uses: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| image("guest.img", json!({ "storage_pool_path": folder }))))
+            .map(|_| {
+                scope.spawn(|| image(&home, "guest.img", json!({ "storage_pool_path": folder })))
+            })
             .collect();
         for one in uses {
             let found = one.join().expect("no thread panics");
@@ -88,9 +101,9 @@ fn an_image_added_to_an_existing_pool_is_found_and_the_pool_stays_as_it_is() {
     let path = folder.to_str().expect("a test's paths are UTF-8");
     virsh(&["pool-create-as", &name, "dir", "--target", path]);
     let late = home.write("images/late.img", vec![0; 4096]);
-    let by_path = image("late.img", json!({ "storage_pool_path": folder }));
-    let by_name = image("late.img", json!({ "storage_pool": name }));
-    let missing = image("never.img", json!({ "storage_pool": name }));
+    let by_path = image(&home, "late.img", json!({ "storage_pool_path": folder }));
+    let by_name = image(&home, "late.img", json!({ "storage_pool": name }));
+    let missing = image(&home, "never.img", json!({ "storage_pool": name }));
     let after = pools_over(&folder);
     virsh(&["pool-destroy", &name]);
     assert_eq!(by_path.expect("it is found").path, late);
@@ -99,6 +112,6 @@ fn an_image_added_to_an_existing_pool_is_found_and_the_pool_stays_as_it_is() {
     assert_eq!(missing.kind(), ErrorKind::NotFound, "{missing}");
     assert!(missing.to_string().contains("it has late.img"), "{missing}");
     assert_eq!(after, std::slice::from_ref(&name));
-    let gone = image("late.img", json!({ "storage_pool": name })).expect_err("it is gone");
+    let gone = image(&home, "late.img", json!({ "storage_pool": name })).expect_err("it is gone");
     assert_eq!(gone.kind(), ErrorKind::NotFound, "{gone}");
 }

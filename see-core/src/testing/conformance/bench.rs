@@ -12,8 +12,8 @@ use crate::ledger::{Collectors, Ledger, Record, Resource};
 use crate::shared::died;
 use crate::testing::{Faults, Injected};
 use crate::{
-    AllocateOptions, Allocation, Environment, Error, Host, Identifier, Prepared, PreparedBackend,
-    Registries, Result, Sandbox, SandboxState, Stop,
+    AllocateOptions, Allocation, Environment, Error, Host, Identifier, ImageProgress, Prepared,
+    PreparedBackend, Registries, Result, Sandbox, SandboxState, Stop,
 };
 
 /// How often something is looked at that is waited for.
@@ -149,6 +149,7 @@ impl Bench {
             identifier,
             record: record.clone(),
             stop: stop.with_faults(faults.clone()).token(),
+            progress: ImageProgress::new(),
         };
         let work = tokio::spawn(async move { backend.allocate(&allocation).await });
         let outcome = match self.within("allocate", work).await? {
