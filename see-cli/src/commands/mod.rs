@@ -2,6 +2,7 @@
 
 mod gc;
 mod ls;
+mod progress;
 mod run;
 
 pub(crate) use gc::gc;

@@ -38,6 +38,7 @@ impl<W: Write + Send> Renderer for Json<W> {
                 json!({ "step": step.step, "seconds": step.seconds, "error": step.error }),
             )),
             Update::Event(event) => self.line(event),
+            Update::Image(report) => self.line(&own("image_progress", json!(report))),
             Update::Note(note) => self.line(&json!({ "note": note })),
             Update::Finished(result) => self.line(&json!({ "result": result })),
             Update::Failed(error) => self.line(&json!({ "error": error })),

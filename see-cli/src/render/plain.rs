@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use see_core::ImageReport;
+
 use super::text::{Mark, Surface};
 
 /// Writes each line at once.
@@ -20,6 +22,10 @@ impl<W: Write + Send> Surface for Plain<W> {
     }
 
     fn busy(&mut self, _step: Option<&str>) {}
+
+    fn bar(&mut self, _report: &ImageReport) -> bool {
+        false
+    }
 
     fn mark(&self, mark: Mark) -> &'static str {
         match mark {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use indicatif::MultiProgress;
-use see_core::{Error, Event, Result};
+use see_core::{Error, Event, ImageReport, Result};
 use tokio::sync::mpsc;
 
 use super::json::Json;
@@ -30,6 +30,8 @@ pub(crate) enum Update {
     Ended(StepResult),
     /// An event of the environment.
     Event(Event),
+    /// How far the fetch of an image is.
+    Image(ImageReport),
     /// A word about the run itself.
     Note(String),
     /// The run ended.

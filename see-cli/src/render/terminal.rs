@@ -4,10 +4,12 @@ use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use see_core::{ImagePhase, ImageReport};
 
 use super::device::Device;
 use super::escape;
 use super::text::{Mark, Surface};
+use super::words;
 
 /// Makes the cursor visible, ends colours, and clears what is left of the spinner's line.
 const RESTORE: &[u8] = b"\r\x1b[0m\x1b[?25h\x1b[K";
@@ -15,10 +17,17 @@ const RESTORE: &[u8] = b"\r\x1b[0m\x1b[?25h\x1b[K";
 /// How often the spinner is drawn at most, in a second: as indicatif does by itself.
 const RATE: u8 = 20;
 
+/// How far an image is: bytes, rate, time left.
+const WITH_TOTAL: &str =
+    "  {msg} [{bar:24}] {binary_bytes}/{binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+const WITHOUT_TOTAL: &str = "  {spinner} {msg} {binary_bytes}, {binary_bytes_per_sec}";
+
 /// Shows lines, and what is under way in the last one.
 pub(super) struct Terminal {
     progress: MultiProgress,
     spinner: Option<ProgressBar>,
+    /// How far an image is, beneath the spinner.
+    bar: Option<(ImagePhase, ProgressBar)>,
     has_colour: bool,
 }
 
@@ -35,6 +44,7 @@ impl Terminal {
         Self {
             progress,
             spinner: None,
+            bar: None,
             has_colour: !refused && !dumb,
         }
     }
@@ -50,9 +60,10 @@ impl Surface for Terminal {
     }
 
     fn busy(&mut self, step: Option<&str>) {
-        if let Some(spinner) = self.spinner.take() {
-            spinner.finish_and_clear();
-            self.progress.remove(&spinner);
+        let bar = self.bar.take().map(|(_, bar)| bar);
+        for shown in self.spinner.take().into_iter().chain(bar) {
+            shown.finish_and_clear();
+            self.progress.remove(&shown);
         }
         let Some(step) = step else { return };
         let spinner = self.progress.add(ProgressBar::new_spinner());
@@ -62,6 +73,37 @@ impl Surface for Terminal {
         spinner.set_message(escape::line(step));
         spinner.enable_steady_tick(Duration::from_millis(120));
         self.spinner = Some(spinner);
+    }
+
+    fn bar(&mut self, report: &ImageReport) -> bool {
+        let bar = match self.bar.take() {
+            // One that counts from the start again has a rate of its own.
+            Some((phase, bar)) if phase == report.phase && bar.position() <= report.done => bar,
+            old => {
+                if let Some((_, old)) = old {
+                    old.finish_and_clear();
+                    self.progress.remove(&old);
+                }
+                let bar = self.progress.add(ProgressBar::no_length());
+                bar.set_message(words::of_phase(report));
+                bar
+            }
+        };
+        if bar.length() != report.total || bar.position() == 0 {
+            let template = match report.total {
+                Some(_) => WITH_TOTAL,
+                None => WITHOUT_TOTAL,
+            };
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            if let Some(total) = report.total {
+                bar.set_length(total);
+            }
+        }
+        bar.set_position(report.done);
+        self.bar = Some((report.phase, bar));
+        true
     }
 
     fn mark(&self, mark: Mark) -> &'static str {

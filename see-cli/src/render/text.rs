@@ -2,9 +2,9 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
-use see_core::{Event, Value};
+use see_core::{Event, ImagePhase, ImageReport, Value};
 
 use super::escape;
 use super::quantity::seconds;
@@ -19,6 +19,8 @@ pub(super) trait Surface: Send {
     fn line(&mut self, line: &str) -> io::Result<()>;
     /// Shows that a step is under way, or that none is.
     fn busy(&mut self, step: Option<&str>);
+    /// Shows how far an image is, in the last line; `false` where there is no line that changes.
+    fn bar(&mut self, report: &ImageReport) -> bool;
     /// The sign before a line.
     fn mark(&self, mark: Mark) -> &'static str;
     /// The text so that it stands out.
@@ -40,7 +42,12 @@ pub(super) struct Text<S> {
     started: f64,
     /// Where its results lie: paths beneath it are shown without it.
     results: PathBuf,
+    /// The phase of the last line about an image, and its time.
+    told: Option<(ImagePhase, Instant)>,
 }
+
+/// How often a line tells how far an image is, where no line can change.
+const TELL: Duration = Duration::from_secs(10);
 
 impl<S: Surface> Text<S> {
     pub(super) fn new(surface: S) -> Self {
@@ -48,6 +55,7 @@ impl<S: Surface> Text<S> {
             surface,
             started: 0.0,
             results: PathBuf::new(),
+            told: None,
         }
     }
 
@@ -104,6 +112,21 @@ impl<S: Surface> Text<S> {
         }
     }
 
+    fn image(&mut self, report: &ImageReport) -> io::Result<()> {
+        if self.surface.bar(report) {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let due = self
+            .told
+            .is_none_or(|(phase, told)| phase != report.phase || now - told >= TELL);
+        if !due {
+            return Ok(());
+        }
+        self.told = Some((report.phase, now));
+        self.said(unix(SystemTime::now()), &words::of_image(report))
+    }
+
     fn step(&mut self, at: f64, step: &str, took: f64, error: Option<&str>) -> io::Result<()> {
         self.surface.busy(None);
         let at = self.since(at);
@@ -149,6 +172,7 @@ impl<S: Surface> Renderer for Text<S> {
                 self.step(at, &step.step, step.seconds, step.error.as_deref())
             }
             Update::Event(event) => self.event(event),
+            Update::Image(report) => self.image(report),
             Update::Note(note) => self.said(unix(SystemTime::now()), note),
             Update::Finished(result) => {
                 self.surface.busy(None);

@@ -3,8 +3,9 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use see_core::{Event, SAMPLE_FINISHED, Value};
+use see_core::{Event, ImageReport, SAMPLE_FINISHED, Value};
 
+use super::quantity::size;
 use crate::outcome::SampleResult;
 
 /// What is shown of one value; a guest may have chosen it.
@@ -34,6 +35,27 @@ pub(super) fn of(event: &Event, results: &Path) -> String {
         push(&mut words, format_args!(" {name}={shown}"));
     }
     words
+}
+
+/// What a provider is busy with: `fetching the image (http)`.
+pub(super) fn of_phase(report: &ImageReport) -> String {
+    let phase = report.phase.words();
+    match report.provider {
+        "" => format!("{phase} the image"),
+        provider => format!("{phase} the image ({provider})"),
+    }
+}
+
+/// How far it is: `fetching the image (http): 1.0 MiB of 4.0 MiB, 25 %`.
+pub(super) fn of_image(report: &ImageReport) -> String {
+    let (phase, done) = (of_phase(report), size(report.done));
+    match report.total {
+        Some(total) if total > 0 => {
+            let percent = report.done.min(total) as f64 / total as f64 * 100.0;
+            format!("{phase}: {done} of {}, {percent:.0} %", size(total))
+        }
+        _ => format!("{phase}: {done}"),
+    }
 }
 
 fn within<'a>(text: &'a str, results: &Path) -> &'a str {

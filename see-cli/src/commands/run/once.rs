@@ -4,13 +4,14 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use see_core::{
-    AllocateOptions, Context, Environment, Error, Event, Host, IsolationVerdict, Prepared, Result,
-    RunLimits, RunReport, SAMPLE_FINISHED, Stop,
+    AllocateOptions, Context, Environment, Error, Event, Host, ImageProgress, IsolationVerdict,
+    Prepared, Result, RunLimits, RunReport, SAMPLE_FINISHED, Stop,
 };
 use tokio::task::JoinHandle;
 
 use super::plan::{Plan, Settled};
 use super::{artifacts, folder};
+use crate::commands::progress::Forwarder;
 use crate::outcome::{Header, RunResult, SampleResult, StepResult, Verdict};
 use crate::render::{Feed, Update};
 use crate::signals::Signals;
@@ -139,8 +140,10 @@ impl Once<'_> {
         let options = AllocateOptions {
             identifier: Some(settled.identifier),
             note: note(settled),
+            progress: ImageProgress::new(),
             ..AllocateOptions::default()
         };
+        let progress = Forwarder::start(&options.progress, self.feed.clone());
         // One of its own: an environment's end stops what it was given, and other runs may follow.
         let (stop, asked) = (Stop::new(), self.signals.stop().token());
         let stopping = stop.clone();
@@ -149,6 +152,11 @@ impl Once<'_> {
             stopping.stop();
         }));
         let allocating = self.host.allocate(checked, options, stop);
+        let allocating = async {
+            let allocated = allocating.await;
+            progress.finish().await;
+            allocated
+        };
         let allocated = self.step("allocate", gathered, allocating).await;
         let mut environment = match allocated {
             Ok(environment) => environment,
