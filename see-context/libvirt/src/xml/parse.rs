@@ -95,6 +95,10 @@ impl<'a> Parser<'a> {
     }
 
     fn document(mut self) -> Result<Document, XmlError> {
+        // The reader takes one mark away without counting it, so that none of its places would be true.
+        if self.text[self.mark..].starts_with('\u{feff}') {
+            return Err(self.syntax(self.mark, "a second byte order mark"));
+        }
         loop {
             let start = self.offset(self.reader.buffer_position());
             let event = match self.reader.read_event() {

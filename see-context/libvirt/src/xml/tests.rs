@@ -207,9 +207,24 @@ fn size_depth_and_attributes_are_bounded() {
 }
 
 #[test]
+fn a_second_byte_order_mark_is_refused() {
+    let error = Document::parse("\u{feff}\u{feff}\r\t").unwrap_err();
+    assert!(
+        error.to_string().contains("second byte order mark"),
+        "{error}"
+    );
+    assert!(Document::parse("\u{feff}<a/>").is_ok());
+}
+
+#[test]
 fn an_encoding_other_than_utf8_is_named() {
     let error = Document::parse("<?xml version='1.0' encoding='ISO-8859-1'?><a/>").unwrap_err();
     assert!(error.to_string().contains("ISO-8859-1"), "{error}");
+    let error = Document::parse("\u{feff}\u{feff}\r\t").unwrap_err();
+    assert!(
+        error.to_string().contains("second byte order mark"),
+        "{error}"
+    );
     let error = Document::parse_bytes(b"<a>\n\xff</a>").unwrap_err();
     assert_eq!(error.position(), Some(Position { line: 2, column: 1 }));
 }

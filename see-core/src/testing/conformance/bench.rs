@@ -24,7 +24,17 @@ pub(super) struct Bench {
     pub(super) ledger: Ledger,
     pub(super) collectors: Collectors,
     pub(super) host: Host,
-    folder: PathBuf,
+    _folder: Folder,
+}
+
+/// A folder for the ledger, which goes also where a check failed or left a task behind.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What cannot be removed is left to whoever cleans the folder for temporary files.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// One allocation without a host.
@@ -40,29 +50,27 @@ impl Bench {
     pub(super) fn new(candidate: Arc<dyn Candidate>) -> Outcome<Self> {
         let folder = std::env::temp_dir().join(format!("see-conformance-{}", Identifier::random()));
         let ledger = Ledger::open_blocking(&folder)?;
+        let folder = Folder(folder);
         let registries = candidate.registries()?;
         Ok(Self {
             collectors: registries.collectors.clone(),
             host: Host::new(registries, ledger.clone())?,
             candidate,
             ledger,
-            folder,
+            _folder: folder,
         })
     }
 
-    /// Waits for the environments that a check dropped, and removes the ledger, which must be empty.
+    /// Waits for the environments that a check dropped; then the ledger must be empty.
     pub(super) async fn finish(self: Arc<Self>) -> Outcome<()> {
         let Some(bench) = Arc::into_inner(self) else {
             return Err(Stumble::Failed("a task of the check still runs".to_owned()));
         };
         bench.host.finish(bench.candidate.patience()).await?;
         let left = bench.ledger.list().await?;
-        let removed = std::fs::remove_dir_all(&bench.folder);
         ensure(left.is_empty(), || {
             format!("{} records are left in the ledger", left.len())
-        })?;
-        removed.map_err(|error| Error::io("the ledger's folder cannot be removed", error))?;
-        Ok(())
+        })
     }
 
     pub(super) fn registries(&self) -> &Registries {
