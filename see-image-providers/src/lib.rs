@@ -7,6 +7,8 @@
 //!
 //! A front end adds them all with [`register`].
 
+pub mod cache;
+pub mod client;
 mod dummy;
 #[cfg(feature = "libvirt-pool")]
 mod libvirt_pool;

@@ -1,0 +1,102 @@
+//! The HTTP client of all providers: TLS as the configuration says, credentials for one host alone.
+
+mod failure;
+mod redirect;
+mod tls;
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{Method, Request, Response, Url};
+use see_core::{Error, ErrorKind, Result};
+
+pub use self::failure::{retry_after, shown};
+pub use self::tls::TlsConfiguration;
+
+/// The longest wait for a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(15);
+/// The longest wait for the head of an answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// What an idle connection is kept for.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// Sends requests so that what authorises them reaches their own host only.
+///
+/// A redirect to the same scheme, host and port keeps all headers. One to anywhere else loses every header
+/// but those that describe the transfer, is made without the client certificate, and never leads from https
+/// to http. At most ten are followed.
+#[derive(Debug, Clone)]
+pub struct Client {
+    own: reqwest::Client,
+    /// Presents no client certificate.
+    elsewhere: reqwest::Client,
+}
+
+impl Client {
+    /// A client with these settings. Reads the files that they name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] with the place, where a certificate or key cannot be read.
+    pub fn new(tls: &TlsConfiguration) -> Result<Self> {
+        let build = |settings| {
+            reqwest::Client::builder()
+                .tls_backend_preconfigured(settings)
+                .redirect(reqwest::redirect::Policy::none())
+                .referer(false)
+                .connect_timeout(CONNECT_LIMIT)
+                .pool_idle_timeout(IDLE)
+                .user_agent(concat!("see/", env!("CARGO_PKG_VERSION")))
+                .build()
+                .map_err(|error| {
+                    Error::new(ErrorKind::Internal, "the HTTP client cannot be made")
+                        .caused_by(error)
+                })
+        };
+        let elsewhere = build(tls.without_identity()?)?;
+        let own = match tls.with_identity()? {
+            Some(settings) => build(settings)?,
+            None => elsewhere.clone(),
+        };
+        Ok(Self { own, elsewhere })
+    }
+
+    /// A request, to be completed and built by the caller and sent with [`send`](Self::send).
+    pub fn request(&self, method: Method, url: Url) -> reqwest::RequestBuilder {
+        self.own.request(method, url)
+    }
+
+    /// Sends the request and follows redirects; whatever status comes in the end is an answer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] where no answer comes, with what to do about it; [`ErrorKind::Timeout`]
+    /// where it takes longer than a minute; [`ErrorKind::Unsupported`] for a redirect that is not followed.
+    pub async fn send(&self, request: Request) -> Result<Response> {
+        redirect::follow(self, request).await
+    }
+
+    /// The body of an answer that should be small, such as a listing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Exhausted`] where it has more than `limit` bytes, and as [`send`](Self::send).
+    pub async fn body(&self, mut response: Response, limit: usize) -> Result<Bytes> {
+        let url = shown(response.url());
+        let mut body = BytesMut::new();
+        loop {
+            let waited = tokio::time::timeout(ANSWER_LIMIT, response.chunk()).await;
+            let chunk = waited
+                .map_err(|_| Error::timeout("the server's answer", ANSWER_LIMIT).subject(&url))?
+                .map_err(|error| failure::of_transport(error, &url))?;
+            let Some(chunk) = chunk else {
+                return Ok(body.freeze());
+            };
+            if body.len() + chunk.len() > limit {
+                return Err(Error::new(
+                    ErrorKind::Exhausted,
+                    format!("the server's answer has more than {limit} bytes"),
+                )
+                .subject(url));
+            }
+            body.extend_from_slice(&chunk);
+        }
+    }
+}
