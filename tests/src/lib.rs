@@ -12,6 +12,7 @@ mod live;
 mod parts;
 mod picture;
 mod remains;
+pub mod services;
 mod watch;
 
 pub use candidate::{Machine, assert_shown};

@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::command;
+use crate::workspace;
 
 /// How long something that is just ending may take to be gone.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -23,6 +24,8 @@ const PROGRAMS: [&str; 6] = [
     "see-agent",
     "seectl",
 ];
+/// The folder in the target folder that the servers of tests work in.
+const SERVICES: &str = "services";
 
 /// One look at the host.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -119,6 +122,7 @@ fn tables(into: &mut BTreeSet<String>) {
 
 fn processes(into: &mut BTreeSet<String>) -> BTreeMap<String, String> {
     let mut lines = BTreeMap::new();
+    let services = workspace::target().join(SERVICES);
     for pid in names("/proc") {
         if !pid.bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
@@ -128,7 +132,10 @@ fn processes(into: &mut BTreeSet<String>) -> BTreeMap<String, String> {
         let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
         let program = String::from_utf8_lossy(program);
         let name = program.rsplit('/').next().unwrap_or_default();
-        if PROGRAMS.iter().any(|known| name.starts_with(known)) {
+        let serves = || {
+            fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&services))
+        };
+        if PROGRAMS.iter().any(|known| name.starts_with(known)) || serves() {
             let thing = format!("process {pid} ({name})");
             lines.insert(thing.clone(), String::from_utf8_lossy(&line).into_owned());
             into.insert(thing);

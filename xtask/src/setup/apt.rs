@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use super::idle;
 use super::needs::{Need, OTHER_SYSTEMS};
 use crate::command;
 use crate::failure::{Failure, exit_code};
@@ -16,9 +17,7 @@ pub(super) fn install(missing: &[&Need]) -> Result<(), Failure> {
     if workspace::program("apt-get").is_none() {
         return Err(by_hand(missing));
     }
-    let mut names: Vec<String> = missing.iter().map(|need| need.apt.to_owned()).collect();
-    names.sort_unstable();
-    names.dedup();
+    let names = packages(missing);
     let Some(prefix) = rights() else {
         let line = install_command(&["sudo"], &pinned(&names, &candidate));
         return Err(Failure::with(
@@ -36,20 +35,38 @@ pub(super) fn install(missing: &[&Need]) -> Result<(), Failure> {
         command::output(&mut update_command(prefix), DEADLINE)?;
         updated = true;
     }
-    let first = command::output(
-        &mut install_command(prefix, &pinned(&names, &candidate)),
-        DEADLINE,
-    );
-    if first.is_ok() || updated {
+    let (servers, others): (Vec<&Need>, Vec<&Need>) =
+        missing.iter().partition(|need| need.brings_servers());
+    if !others.is_empty() {
+        install_packages(prefix, &packages(&others), &mut updated)?;
+    }
+    if servers.is_empty() {
+        return Ok(());
+    }
+    idle::keep(prefix, || {
+        install_packages(prefix, &packages(&servers), &mut updated)
+    })
+}
+
+/// The names of the packages, each once.
+fn packages(needs: &[&Need]) -> Vec<String> {
+    let mut names: Vec<String> = needs.iter().map(|need| need.apt.to_owned()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn install_packages(prefix: &[&str], names: &[String], updated: &mut bool) -> Result<(), Failure> {
+    let mut install = install_command(prefix, &pinned(names, &candidate));
+    let first = command::output(&mut install, DEADLINE);
+    if first.is_ok() || *updated {
         return first.map(drop);
     }
     // Old lists name packages that the servers no longer have.
     command::output(&mut update_command(prefix), DEADLINE)?;
-    command::output(
-        &mut install_command(prefix, &pinned(&names, &candidate)),
-        DEADLINE,
-    )
-    .map(drop)
+    *updated = true;
+    let mut install = install_command(prefix, &pinned(names, &candidate));
+    command::output(&mut install, DEADLINE).map(drop)
 }
 
 /// How to become root: not at all, with sudo that asks nothing, or none.
@@ -132,7 +149,8 @@ fn install_command(prefix: &[&str], names: &[String]) -> Command {
     command
 }
 
-fn prefixed(prefix: &[&str], words: &[&str]) -> Command {
+/// A command with the words that make it root's before it.
+pub(super) fn prefixed(prefix: &[&str], words: &[&str]) -> Command {
     let mut all = prefix.iter().chain(words);
     let mut command = Command::new(all.next().copied().unwrap_or("apt-get"));
     command.args(all);

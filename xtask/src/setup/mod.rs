@@ -3,6 +3,7 @@
 mod account;
 mod apt;
 mod daemon;
+mod idle;
 mod needs;
 
 use std::time::Instant;

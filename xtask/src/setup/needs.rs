@@ -30,6 +30,10 @@ enum Sign {
     Firmware,
     /// Python's venv with a pip to put into it.
     PythonVenv,
+    /// A package of the distribution's Python, such as `glance`.
+    PythonPackage(&'static str),
+    /// A program that its package would start with the host, which nobody asked for.
+    Server(&'static str),
 }
 
 /// One thing needed, and the packages that bring it.
@@ -84,6 +88,17 @@ const NEEDS: &[Need] = &[
     need(Purpose::Everything, Sign::Program("ping"), ["iputils-ping", "iputils", "iputils", "iputils", "iputils"]),
     need(Purpose::Everything, Sign::Program("mkfs.xfs"), ["xfsprogs", "xfsprogs", "xfsprogs", "xfsprogs", "xfsprogs"]),
     need(Purpose::Everything, Sign::Firmware, ["ovmf", "edk2-ovmf", "edk2-ovmf", "qemu-ovmf-x86_64", "ovmf"]),
+    need(Purpose::Everything, Sign::Program("curl"), ["curl", "curl", "curl", "curl", "curl"]),
+    need(Purpose::Everything, Sign::Program("openssl"), ["openssl", "openssl", "openssl", "openssl", "openssl"]),
+    need(Purpose::Everything, Sign::Program("setpriv"), ["util-linux", "util-linux", "util-linux", "util-linux", "setpriv"]),
+    need(Purpose::Everything, Sign::Server("nginx"), ["nginx-light", "nginx-core", "nginx", "nginx", "nginx"]),
+    need(Purpose::Everything, Sign::PythonPackage("gunicorn"), ["gunicorn", "python3-gunicorn", "gunicorn", "python3-gunicorn", "py3-gunicorn"]),
+    need(Purpose::Everything, Sign::PythonPackage("keystone"), ["python3-keystone", "python3-keystone", "python-keystone", "python3-keystone", "py3-keystone"]),
+    need(Purpose::Everything, Sign::PythonPackage("glance"), ["python3-glance", "python3-glance", "python-glance", "python3-glance", "py3-glance"]),
+    need(Purpose::Everything, Sign::Server("swift-proxy-server"), ["swift-proxy", "openstack-swift-proxy", "python-swift", "openstack-swift-proxy", "py3-swift"]),
+    need(Purpose::Everything, Sign::Server("swift-account-server"), ["swift-account", "openstack-swift-account", "python-swift", "openstack-swift-account", "py3-swift"]),
+    need(Purpose::Everything, Sign::Server("swift-container-server"), ["swift-container", "openstack-swift-container", "python-swift", "openstack-swift-container", "py3-swift"]),
+    need(Purpose::Everything, Sign::Server("swift-object-server"), ["swift-object", "openstack-swift-object", "python-swift", "openstack-swift-object", "py3-swift"]),
     need(Purpose::Bench, Sign::PythonVenv, ["python3-venv", "python3", "python", "python3", "python3"]),
 ];
 
@@ -106,12 +121,20 @@ impl Need {
             _ => None,
         }
     }
+
+    /// Whether its package, or one that comes with it, would start servers with the host.
+    pub(crate) fn brings_servers(&self) -> bool {
+        matches!(self.sign, Sign::Server(_) | Sign::PythonPackage(_))
+    }
 }
 
 impl Sign {
     fn is_seen(&self) -> bool {
         match self {
-            Sign::Program(name) => workspace::program(name).is_some(),
+            Sign::Program(name) | Sign::Server(name) => workspace::program(name).is_some(),
+            Sign::PythonPackage(name) => python_folders()
+                .iter()
+                .any(|folder| folder.join(name).join("__init__.py").is_file()),
             Sign::Driver(name) => library_folders().into_iter().any(|folder| {
                 folder
                     .join("libvirt/connection-driver")
@@ -162,7 +185,8 @@ pub(crate) fn described(missing: &[&Need]) -> String {
     let words: Vec<String> = missing
         .iter()
         .map(|need| match &need.sign {
-            Sign::Program(name) => (*name).to_owned(),
+            Sign::Program(name) | Sign::Server(name) => (*name).to_owned(),
+            Sign::PythonPackage(name) => format!("Python's {name}"),
             Sign::Driver(name) => format!("libvirt's {name} driver"),
             Sign::Library(name) => format!("the development files of {name}"),
             Sign::Firmware => "firmware for UEFI".to_owned(),
@@ -187,6 +211,20 @@ fn library_folders() -> Vec<PathBuf> {
     );
     folders.push("/usr/lib".into());
     folders
+}
+
+/// Where distributions keep the packages of their Python.
+fn python_folders() -> Vec<PathBuf> {
+    let versions = ["/usr/lib", "/usr/lib64"]
+        .into_iter()
+        .flat_map(|folder| subfolders(Path::new(folder)))
+        .filter(|folder| {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("python3")
+        });
+    versions
+        .flat_map(|folder| [folder.join("dist-packages"), folder.join("site-packages")])
+        .collect()
 }
 
 fn subfolders(folder: &Path) -> Vec<PathBuf> {

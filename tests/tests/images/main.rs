@@ -1,0 +1,3 @@
+//! Images from real servers on loopback: complete, verified, resumed, shared; and the servers themselves.
+
+mod servers;
