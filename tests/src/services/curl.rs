@@ -162,8 +162,6 @@ impl Curl {
 
     fn upload(&mut self, file: &str) {
         self.option("upload-file", file);
-        // Servers that do not know the question would be waited for.
-        self.option("header", "Expect:");
     }
 }
 
