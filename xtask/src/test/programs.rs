@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use crate::failure::{Failure, While};
 
 /// The crate whose tests run real machines.
 const MACHINES: &str = "see-tests";
+/// How many programs run side by side, each with as many tests at once as there are cores.
+const AT_ONCE: usize = 2;
 
 /// One test program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,24 +126,28 @@ pub(super) struct Ran {
     pub(super) log: PathBuf,
 }
 
-/// Runs programs: those of real machines one after the other, since each has several at once, and all the others
-/// beside them, since a machine's test waits most of the time.
+/// Runs programs, so many at once, since one of real machines waits most of the time. Those go first: the short
+/// ones then fill what is left.
 pub(super) fn run(
-    programs: Vec<Program>,
+    mut programs: Vec<Program>,
     threads: usize,
     deadline: Duration,
     logs: &Path,
 ) -> Result<Vec<Ran>, Failure> {
-    let (machines, others): (Vec<_>, Vec<_>) = programs.into_iter().partition(|it| it.machines);
-    let lane = |programs: Vec<Program>| -> Result<Vec<Ran>, Failure> {
+    programs.sort_by_key(|program| !program.machines);
+    let queue = Mutex::new(programs.into_iter());
+    let next = || queue.lock().ok()?.next();
+    let worker = || -> Result<Vec<Ran>, Failure> {
         let run = |program: Program| program.run(threads, deadline, logs);
-        programs.into_iter().map(run).collect()
+        std::iter::from_fn(next).map(run).collect()
     };
     thread::scope(|scope| {
-        let beside = scope.spawn(|| lane(others));
-        let mut all = lane(machines)?;
-        let beside = beside.join();
-        all.extend(beside.map_err(|_| Failure::new("a thread of the tests panicked"))??);
+        let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(worker)).collect();
+        let mut all = Vec::new();
+        for worker in workers {
+            let ran = worker.join();
+            all.extend(ran.map_err(|_| Failure::new("a thread of the tests panicked"))??);
+        }
         Ok(all)
     })
 }
