@@ -4,12 +4,13 @@
 //! environment it plays `seectl` itself, with registries of its own, and each test starts it that way.
 
 mod ending;
+mod interrupts;
+mod results;
 mod support;
 
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
-use rustix::process::Signal;
 use serde_json::json;
 
 use support::{PLAY, Place, Running, play};
@@ -34,40 +35,49 @@ fn main() -> ExitCode {
             "a_teardown_that_fails_is_a_failed_sandbox_and_names_what_is_left",
             a_failed_teardown,
         ),
-        ("what_a_guest_prints_is_harmless", harmless_output),
+        ("what_a_guest_prints_is_harmless", results::harmless_output),
         (
             "json_has_a_line_for_each_event_and_then_the_result",
-            json_lines,
+            results::json_lines,
         ),
         (
             "an_interrupt_at_a_stalled_allocation_undoes_it",
-            an_interrupted_allocation,
+            interrupts::an_interrupted_allocation,
         ),
         (
             "an_interrupt_during_a_run_ends_it_in_order",
-            an_interrupted_run,
+            interrupts::an_interrupted_run,
         ),
         (
             "termination_and_hang_up_have_codes_of_their_own",
-            other_signals,
+            interrupts::other_signals,
         ),
         (
             "a_second_interrupt_leaves_at_once_and_gc_collects",
-            a_second_interrupt,
+            interrupts::a_second_interrupt,
         ),
         (
             "each_sample_of_a_folder_has_a_run_and_the_gravest_counts",
-            a_folder_of_samples,
+            results::a_folder_of_samples,
         ),
         (
             "results_go_where_they_are_wanted_and_are_private",
-            results_folder,
+            results::results_folder,
         ),
         ("a_mistake_is_one_message_and_makes_nothing", mistakes),
-        ("overrides_and_substitutions_reach_the_run", overrides),
-        ("a_sample_that_nothing_uses_is_a_mistake", unused_sample),
+        (
+            "overrides_and_substitutions_reach_the_run",
+            results::overrides,
+        ),
+        (
+            "a_sample_that_nothing_uses_is_a_mistake",
+            results::unused_sample,
+        ),
         ("ls_and_gc_tell_the_living_from_the_dead", ls_and_gc),
-        ("a_reader_that_goes_away_stops_no_run", a_closed_pipe),
+        (
+            "a_reader_that_goes_away_stops_no_run",
+            interrupts::a_closed_pipe,
+        ),
         ("a_kept_machine_stays_until_it_is_asked_for", ending::kept),
         (
             "an_interrupted_run_keeps_nothing",
@@ -263,238 +273,6 @@ fn a_failed_teardown() {
     assert_eq!(place.made(), 0);
 }
 
-fn harmless_output() {
-    let place = Place::new();
-    let prints = "plain\n\u{1b}]0;owned\u{7}\u{202e}gpj.exe\u{1b}[2J\n";
-    place.run_file(
-        json!({}),
-        json!({ "finishes": { "exit_code": 0 }, "prints": prints }),
-    );
-    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stdout.contains("  | plain\n"), "{}", ended.stdout);
-    let shown = "  | \\x1b]0;owned\\x07\\u{202e}gpj.exe\\x1b[2J\n";
-    assert!(ended.stdout.contains(shown), "{}", ended.stdout);
-    assert!(!ended.stdout.chars().any(|c| c != '\n' && c.is_control()));
-    assert!(
-        ended
-            .stdout
-            .contains(&format!("stdout ({} bytes)", prints.len())),
-        "{}",
-        ended.stdout
-    );
-}
-
-fn json_lines() {
-    let place = Place::new();
-    place.run_file(json!({}), exit(3));
-    let ended = place.output([
-        "run",
-        "run.json",
-        "--sample",
-        "sample.sh",
-        "--output",
-        "json",
-    ]);
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    let lines = ended.json();
-    assert!(lines[0]["run"]["identifier"].is_string(), "{}", lines[0]);
-    let events: Vec<&str> = lines
-        .iter()
-        .filter_map(|line| line["event"].as_str())
-        .collect();
-    let position = |name| {
-        events
-            .iter()
-            .position(|event| *event == name)
-            .unwrap_or_else(|| panic!("no {name}"))
-    };
-    assert!(position("pre_poweron") < position("post_poweron"));
-    assert!(position("post_poweron") < position("ready"));
-    assert!(position("ready") < position("run_sample"));
-    assert!(position("run_sample") < position("sample_finished"));
-    let result = &lines.last().unwrap()["result"];
-    assert_eq!(result["verdict"], "sample_failed");
-    assert_eq!(result["exit_code"], 1);
-    assert_eq!(result["events_not_shown"], 0);
-    let file = std::fs::read(place.results()[0].join("result.json")).unwrap();
-    assert_eq!(
-        *result,
-        serde_json::from_slice::<serde_json::Value>(&file).unwrap()
-    );
-}
-
-fn an_interrupted_allocation() {
-    let place = Place::new();
-    place.run_file(
-        json!({ "faults": { "domain": "stall" }, "stall": "60s" }),
-        exit(0),
-    );
-    let running = Running::start(place.seectl([
-        "run",
-        "run.json",
-        "--sample",
-        "sample.sh",
-        "--output",
-        "json",
-    ]));
-    running.wait_for("\"allocate\"");
-    running.signal(Signal::INT);
-    let ended = running.end();
-    assert_eq!(ended.code, Some(130), "{ended:?}");
-    assert_eq!(
-        ended.json().last().unwrap()["result"]["verdict"],
-        "interrupted"
-    );
-    assert_eq!(place.made(), 0);
-}
-
-fn an_interrupted_run() {
-    let place = Place::new();
-    place.run_file(json!({}), json!({}));
-    let running = Running::start(place.seectl([
-        "run",
-        "run.json",
-        "--sample",
-        "sample.sh",
-        "--output",
-        "json",
-    ]));
-    running.wait_for("\"wait for sample_finished\"");
-    running.signal(Signal::INT);
-    let ended = running.end();
-    assert_eq!(ended.code, Some(130), "{ended:?}");
-    let lines = ended.json();
-    assert!(lines.iter().any(|line| {
-        line["note"]
-            .as_str()
-            .is_some_and(|note| note.starts_with("SIGINT"))
-    }));
-    let result = &lines.last().unwrap()["result"];
-    assert_eq!(result["verdict"], "interrupted");
-    assert_eq!(result["left_behind"], json!([]));
-    assert_eq!(place.made(), 0);
-    let listed = place.output(["ls", "--output", "json"]);
-    assert_eq!((listed.code, listed.stdout.as_str()), (Some(0), ""));
-}
-
-fn other_signals() {
-    for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
-        let place = Place::new();
-        place.run_file(json!({}), json!({}));
-        let running = Running::start(place.seectl([
-            "run",
-            "run.json",
-            "--sample",
-            "sample.sh",
-            "--output",
-            "json",
-        ]));
-        running.wait_for("\"wait for sample_finished\"");
-        running.signal(signal);
-        let ended = running.end();
-        assert_eq!(ended.code, Some(code), "{ended:?}");
-        assert_eq!(place.made(), 0);
-    }
-}
-
-fn a_second_interrupt() {
-    let place = Place::new();
-    place.run_file(
-        json!({ "faults": { "release": "stall" }, "stall": "50s" }),
-        json!({}),
-    );
-    let running = Running::start(place.seectl([
-        "run",
-        "run.json",
-        "--sample",
-        "sample.sh",
-        "--output",
-        "json",
-    ]));
-    running.wait_for("\"wait for sample_finished\"");
-    running.signal(Signal::INT);
-    running.wait_for("\"teardown\"");
-    running.signal(Signal::INT);
-    let ended = running.end();
-    assert_eq!(ended.code, Some(130), "{ended:?}");
-    assert!(ended.stderr.contains("run `seectl gc`"), "{}", ended.stderr);
-    assert_eq!(place.made(), 3);
-    let ended = place.output(["gc", "--output", "json"]);
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert_eq!(ended.json()[0]["outcome"], "collected");
-    assert_eq!(place.made(), 0);
-}
-
-fn a_folder_of_samples() {
-    let place = Place::new();
-    place.run_file(json!({}), exit(3));
-    std::fs::create_dir(place.path().join("samples")).unwrap();
-    for name in ["b", "a"] {
-        std::fs::write(place.path().join("samples").join(name), name).unwrap();
-    }
-    let ended = place.output(["run", "run.json", "--sample", "samples", "--output", "json"]);
-    assert_eq!(ended.code, Some(1), "{ended:?}");
-    let lines = ended.json();
-    let summary = lines.last().unwrap()["summary"].as_array().unwrap();
-    let samples: Vec<_> = summary.iter().map(|run| run["sample"].clone()).collect();
-    assert_eq!(
-        samples,
-        ["a", "b"].map(|name| json!(place.path().join("samples").join(name)))
-    );
-    assert_eq!(place.results().len(), 2);
-    let ended = place.output(["run", "run.json", "--sample", "samples"]);
-    assert!(ended.stdout.contains("2 runs"), "{}", ended.stdout);
-}
-
-fn results_folder() {
-    use std::os::unix::fs::MetadataExt;
-    let place = Place::new();
-    place.run_file(
-        json!({}),
-        json!({ "finishes": { "exit_code": 0 }, "prints": "x" }),
-    );
-    let deep = place.path().join("deep/er");
-    let ended = place.output([
-        "run",
-        "run.json",
-        "--sample",
-        "sample.sh",
-        "--results",
-        "deep/er",
-    ]);
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    let run = std::fs::read_dir(&deep)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
-    assert_eq!(std::fs::read(run.join("stdout")).unwrap(), b"x");
-    for folder in [place.path().join("deep"), deep, run] {
-        assert_eq!(
-            std::fs::metadata(&folder).unwrap().mode() & 0o777,
-            0o700,
-            "{}",
-            folder.display()
-        );
-    }
-    let ended = place.output([
-        "run",
-        "run.json",
-        "--set",
-        "hooks.configuration.results_folder=there",
-    ]);
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert_eq!(
-        std::fs::read_dir(place.path().join("there"))
-            .unwrap()
-            .count(),
-        1
-    );
-    assert!(!place.path().join("results").exists());
-}
-
 fn mistakes() {
     let place = Place::new();
     let folder = place.path().join("made");
@@ -592,65 +370,6 @@ fn mistakes() {
     insta::assert_snapshot!("mistakes", shown);
 }
 
-fn overrides() {
-    let place = Place::new();
-    let path = place.run_file(json!({}), json!({}));
-    let mut run: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    run["protocol"] = json!([
-        { "step": "trigger", "event": "told", "attributes": {
-            "sample": "${sample}", "command": "${command}", "runtime": "${runtime}", "home": "${env:HOME}",
-        }},
-    ]);
-    std::fs::write(&path, run.to_string()).unwrap();
-    let ended = place.output([
-        "run",
-        "run.json",
-        "--sample",
-        "sample.sh",
-        "--command",
-        "sh %s",
-        "--runtime",
-        "90s",
-        "--set",
-        "context.network=true",
-        "--backend",
-        "fake",
-        "--output",
-        "json",
-    ]);
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    let told = ended
-        .json()
-        .into_iter()
-        .find(|line| line["event"] == "told")
-        .unwrap();
-    assert_eq!(
-        told["attributes"],
-        json!({
-            "sample": place.path().join("sample.sh"), "command": "sh %s", "runtime": "90s",
-            "home": place.path().join("home"),
-        })
-    );
-}
-
-fn unused_sample() {
-    let place = Place::new();
-    let path = place.run_file(json!({}), json!({}));
-    let mut run: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    run["protocol"] = json!([{ "step": "poweron" }]);
-    std::fs::write(&path, run.to_string()).unwrap();
-    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
-    assert_eq!(ended.code, Some(2), "{ended:?}");
-    assert!(
-        ended.stderr.contains("expected `${sample}` somewhere"),
-        "{}",
-        ended.stderr
-    );
-    assert_eq!(place.output(["run", "run.json"]).code, Some(0));
-}
-
 fn ls_and_gc() {
     let place = Place::new();
     place.run_file(json!({}), json!({}));
@@ -717,17 +436,4 @@ fn ls_and_gc() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(place.made(), 0);
     assert_eq!(place.output(["gc", identifier]).code, Some(4));
-}
-
-fn a_closed_pipe() {
-    let place = Place::new();
-    place.run_file(json!({}), exit(0));
-    let mut child = place
-        .seectl(["run", "run.json", "--sample", "sample.sh"])
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    assert_eq!(place.made(), 0);
-    assert!(place.results()[0].join("result.json").is_file());
 }
