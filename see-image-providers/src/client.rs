@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use reqwest::{Method, Request, Response, Url};
 use see_core::{Error, ErrorKind, Result};
 
+pub(crate) use self::failure::of_transport as broken;
 pub use self::failure::{retry_after, shown};
 pub use self::tls::TlsConfiguration;
 

@@ -12,6 +12,8 @@ pub mod client;
 mod dummy;
 #[cfg(feature = "libvirt-pool")]
 mod libvirt_pool;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 use see_core::{Registries, Result};
 

@@ -256,10 +256,16 @@ mod tests {
 
     #[test]
     fn what_is_no_digest_is_refused_with_what_was_found() {
-        for text in ["", "sha256:12", "crc32:00", "zz", "sha256:é"] {
+        for (text, found) in [
+            ("", "``"),
+            ("sha256:12", "`12`"),
+            ("crc32:00", "`crc32:00`"),
+            ("zz", "`zz`"),
+            ("sha256:é", "`é`"),
+        ] {
             let error = Digest::parse(text).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Configuration, "{text}");
-            assert!(error.message().contains(text), "{error}");
+            assert!(error.message().contains(found), "{error}");
         }
     }
 }

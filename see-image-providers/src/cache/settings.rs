@@ -35,13 +35,13 @@ pub struct CacheConfiguration {
 
 /// The same with its defaults in.
 #[derive(Debug, Clone)]
-#[expect(dead_code, reason = "the transfer reads them")]
 pub(crate) struct Settings {
     pub(crate) folder: PathBuf,
     pub(crate) limit: Option<u64>,
     pub(crate) offline: bool,
     pub(crate) stall: Duration,
     pub(crate) patience: Duration,
+    #[expect(dead_code, reason = "parallel ranges follow")]
     pub(crate) streams: usize,
 }
 

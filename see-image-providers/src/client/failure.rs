@@ -32,7 +32,7 @@ pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// A request that got no answer, or a body that broke off.
-pub(super) fn of_transport(error: reqwest::Error, url: &str) -> Error {
+pub(crate) fn of_transport(error: reqwest::Error, url: &str) -> Error {
     // The address has its own place, without its query.
     let error = error.without_url();
     let mut causes = String::new();

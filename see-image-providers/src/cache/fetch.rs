@@ -1,0 +1,317 @@
+//! From a question to a path: what is in the store, who downloads, and what is done with the result.
+
+mod download;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use see_core::{Error, ErrorKind, ImagePhase, ImageRequest, Result};
+
+use self::download::Downloaded;
+use super::digest::Digest;
+use super::folder::Lock;
+use super::origin::{Object, Origin};
+use super::place;
+use super::record::{OriginRecord, PartialRecord, key, now};
+use super::settings::{Delivery, Settings, Unpack};
+use super::store::{Store, StoredImage, record_name};
+use super::transfer::too_large;
+use super::{blocking, open, partial};
+
+/// How often the server may have another image, or take back what it said, before that is an error.
+const ROUNDS: usize = 4;
+/// The pauses before the server is asked again which image it has.
+const ASKED_AGAIN: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(1200)];
+/// How often a waiting process looks whether it is its turn.
+const LOOK: Duration = Duration::from_millis(100);
+const STEP: &str = "get the image";
+
+struct Fetch<'a> {
+    settings: &'a Settings,
+    store: Store,
+    origin: &'a dyn Origin,
+    delivery: &'a Delivery,
+    request: &'a ImageRequest<'a>,
+    identity: String,
+    key: String,
+}
+
+pub(super) async fn fetch(
+    settings: &Settings,
+    origin: &dyn Origin,
+    delivery: &Delivery,
+    request: &ImageRequest<'_>,
+) -> Result<PathBuf> {
+    let identity = origin.identity();
+    let fetch = Fetch {
+        settings,
+        store: open(settings.folder.clone()).await?,
+        origin,
+        delivery,
+        request,
+        key: key(&identity, delivery.unpack),
+        identity,
+    };
+    fetch.run().await
+}
+
+impl Fetch<'_> {
+    async fn run(&self) -> Result<PathBuf> {
+        let mut continues = true;
+        let mut changed = None;
+        for _ in 0..ROUNDS {
+            self.request.phase(ImagePhase::Asking, None);
+            let object = match self.resolve().await? {
+                Ok(object) => object,
+                Err(older) => return Ok(older),
+            };
+            let lock = match self.present_or_turn(&object).await? {
+                Ok(path) => return Ok(path),
+                Err(lock) => lock,
+            };
+            match self.download(&object, lock, continues).await? {
+                Downloaded::Image(image) => return self.deliver(&image, &object.name).await,
+                Downloaded::Changed(error) => {
+                    tracing::warn!(error = %error.chain(), "the image is looked for again");
+                    changed = Some(error);
+                    // What was got of it is not to be believed either.
+                    continues = false;
+                }
+            }
+        }
+        Err(match changed {
+            Some(error) if error.advice_text().is_some() => error,
+            Some(error) => error.advice("the server said so again and again"),
+            None => Error::new(
+                ErrorKind::Unavailable,
+                "the image left the store again and again",
+            ),
+        })
+    }
+
+    /// What the server has now, or an older image that serves while it cannot be asked.
+    async fn resolve(&self) -> Result<Result<Object, PathBuf>> {
+        let stop = self.request.stop();
+        let mut pauses = ASKED_AGAIN.into_iter();
+        loop {
+            let error = match self.origin.resolve(stop).await {
+                Ok(object) => return Ok(Ok(object)),
+                Err(error) => error,
+            };
+            if self.settings.offline
+                && self.origin.older_serves(&error)
+                && let Some(path) = self.older(&error).await?
+            {
+                return Ok(Err(path));
+            }
+            let passes = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout);
+            let Some(pause) = pauses.next().filter(|_| passes) else {
+                return Err(error);
+            };
+            stop.or(STEP, tokio::time::sleep(pause)).await?;
+        }
+    }
+
+    /// The image that the identity gave last.
+    async fn older(&self, error: &Error) -> Result<Option<PathBuf>> {
+        let Some((record, stored)) = self.known().await? else {
+            return Ok(None);
+        };
+        self.check_pins(&record.sent)?;
+        let path = self.use_stored(&stored, &record.name).await?;
+        if path.is_some() {
+            tracing::warn!(
+                image = self.identity,
+                version = record.version,
+                error = %error.chain(),
+                "an image that was got before serves, since the server cannot give it now"
+            );
+        }
+        Ok(path)
+    }
+
+    /// The image, where it is there already; else the right to download it, once others who do are done.
+    async fn present_or_turn(&self, object: &Object) -> Result<Result<PathBuf, Lock>> {
+        if let Some(path) = self.present(object).await? {
+            return Ok(Ok(path));
+        }
+        // Somebody who makes progress may take long; one who makes none has given up by himself by then.
+        let limit = self.settings.patience * 2 + self.settings.stall;
+        let mut grown = (0, Instant::now());
+        let mut waits = false;
+        loop {
+            let (store, key) = (self.store.clone(), self.key.clone());
+            let (lock, length, total) = blocking(move || {
+                let folder = &store.folders().partial;
+                let lock = folder.lock(&partial::lock_name(&key))?;
+                let record: Option<PartialRecord> = folder.record(&record_name(&key))?;
+                Ok((
+                    lock,
+                    folder.length(&key),
+                    record.and_then(|record| record.total),
+                ))
+            })
+            .await?;
+            if let Some(lock) = lock {
+                // Whoever had it may have been done with it.
+                return Ok(match self.present(object).await? {
+                    Some(path) => Ok(path),
+                    None => Err(lock),
+                });
+            }
+            if !waits {
+                waits = true;
+                self.request.phase(ImagePhase::Waiting, total);
+            }
+            self.request.progress(length, total.or(object.size));
+            if length != grown.0 {
+                grown = (length, Instant::now());
+            } else if grown.1.elapsed() > limit {
+                let what = "another process that downloads the image, and gets no further";
+                let lock = self.store.folders().partial.path();
+                return Err(Error::timeout(what, limit)
+                    .subject(lock.join(partial::lock_name(&self.key)).display())
+                    .advice("look what holds that file, and end it"));
+            }
+            self.request
+                .stop()
+                .or(STEP, tokio::time::sleep(LOOK))
+                .await?;
+        }
+    }
+
+    /// The image of this version, where it is complete in the store or at its path.
+    async fn present(&self, object: &Object) -> Result<Option<PathBuf>> {
+        let (store, key) = (self.store.clone(), self.key.clone());
+        let record = blocking(move || store.origin(&key)).await?;
+        if let Some(record) = record.filter(|record| record.version == object.version) {
+            if !self.check_pins(&record.sent)? {
+                return Ok(None);
+            }
+            if let Some(path) = self.present_copy(&record.image, &object.name).await? {
+                return Ok(Some(path));
+            }
+            if let Some(stored) = self.stored(&record.image).await? {
+                return self.use_stored(&stored, &object.name).await;
+            }
+            return Ok(None);
+        }
+        if self.delivery.unpack != Unpack::Never {
+            return Ok(None);
+        }
+        // Other bytes with this digest cannot be made, so it does not matter where they came from.
+        for digest in object.digests.iter().filter(|digest| digest.is_strong()) {
+            if self.check_pins(std::slice::from_ref(digest))?
+                && let Some(stored) = self.stored(digest).await?
+                && let Some(path) = self.use_stored(&stored, &object.name).await?
+            {
+                self.learn(object, digest.clone(), vec![digest.clone()], false)
+                    .await?;
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether what was computed covers what the configuration pins.
+    fn check_pins(&self, sent: &[Digest]) -> Result<bool> {
+        let mut covers = true;
+        for pinned in &self.delivery.digests {
+            let found = sent
+                .iter()
+                .find(|found| found.algorithm() == pinned.algorithm());
+            match found {
+                Some(found) if found != pinned => return Err(download::wrong(pinned, found)),
+                Some(_) => {}
+                None => covers = false,
+            }
+        }
+        Ok(covers)
+    }
+
+    async fn known(&self) -> Result<Option<(OriginRecord, StoredImage)>> {
+        let (store, key) = (self.store.clone(), self.key.clone());
+        blocking(move || store.known(&key)).await
+    }
+
+    async fn stored(&self, digest: &Digest) -> Result<Option<StoredImage>> {
+        let (store, digest) = (self.store.clone(), digest.clone());
+        blocking(move || store.stored(&digest)).await
+    }
+
+    /// A complete image as it is wanted; `None` where it was removed just now.
+    async fn use_stored(&self, stored: &StoredImage, name: &str) -> Result<Option<PathBuf>> {
+        if let Some(limit) = self.delivery.max_size.filter(|limit| stored.size > *limit) {
+            return Err(too_large(stored.size, limit));
+        }
+        if !self.lease(&stored.digest).await? || self.stored(&stored.digest).await?.is_none() {
+            return Ok(None);
+        }
+        self.deliver(&stored.digest, name).await.map(Some)
+    }
+
+    /// Says that the environment uses the image; `false` where it was removed just now.
+    async fn lease(&self, digest: &Digest) -> Result<bool> {
+        match self.request.lease(&self.store.leases(digest)).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            // Where nobody can write, nobody can remove an image.
+            Err(_) if self.store.is_read_only() => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A leased image's path, or that of the copy that is wanted of it.
+    async fn deliver(&self, image: &Digest, name: &str) -> Result<PathBuf> {
+        let (store, digest) = (self.store.clone(), image.clone());
+        let path = self.delivery.path.clone();
+        let (progress, stop) = (self.request.reporter(), self.request.stop().clone());
+        let name = name.to_owned();
+        blocking(move || {
+            store.touch(&digest);
+            let Some(path) = path else {
+                return Ok(store.path(&digest));
+            };
+            let target = place::target(&path, &name)?;
+            if !place::is_current(&store, &target, &digest) {
+                place::copy(&store, &digest, &target, &progress, &stop)?;
+            }
+            Ok(target)
+        })
+        .await
+    }
+
+    /// The copy at its path, where it is the one that was made of this image, whether that is stored or not.
+    async fn present_copy(&self, image: &Digest, name: &str) -> Result<Option<PathBuf>> {
+        let Some(path) = self.delivery.path.clone() else {
+            return Ok(None);
+        };
+        let (store, image, name) = (self.store.clone(), image.clone(), name.to_owned());
+        blocking(move || {
+            let target = place::target(&path, &name)?;
+            Ok(place::is_current(&store, &target, &image).then_some(target))
+        })
+        .await
+    }
+
+    /// Writes down which image the identity leads to.
+    async fn learn(
+        &self,
+        object: &Object,
+        image: Digest,
+        sent: Vec<Digest>,
+        unpacked: bool,
+    ) -> Result<()> {
+        let record = OriginRecord {
+            identity: self.identity.clone(),
+            version: object.version.clone(),
+            name: object.name.clone(),
+            image,
+            sent,
+            unpacked,
+            checked: now(),
+        };
+        let (store, key) = (self.store.clone(), self.key.clone());
+        blocking(move || store.learn(&key, &record)).await
+    }
+}

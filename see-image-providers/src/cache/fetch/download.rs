@@ -1,0 +1,257 @@
+//! One download from its lock to its place in the store.
+
+use see_core::config::Size;
+use see_core::{Error, ErrorKind, ImagePhase, Result};
+
+use super::Fetch;
+use crate::cache::digest::{Algorithm, Digest};
+use crate::cache::folder::Lock;
+use crate::cache::origin::Object;
+use crate::cache::partial::{Partial, Plan, Whole};
+use crate::cache::settings::Unpack;
+use crate::cache::store::{Store, StoredImage};
+use crate::cache::transfer::{Transfer, too_large};
+use crate::cache::{blocking, inspect};
+
+/// What is left free for others by an unpacked image whose size is not declared.
+const SPARED: u64 = 1 << 30;
+
+/// What became of a download.
+pub(super) enum Downloaded {
+    /// It is in the store, and leased.
+    Image(Digest),
+    /// The server has another image by now, or said something wrong about this one.
+    Changed(Error),
+}
+
+/// An image that is whole and looked at.
+struct Looked {
+    partial: Partial,
+    whole: Whole,
+    format: &'static str,
+}
+
+impl Fetch<'_> {
+    /// Downloads this version; `continues` what is there of it.
+    pub(super) async fn download(
+        &self,
+        object: &Object,
+        lock: Lock,
+        continues: bool,
+    ) -> Result<Downloaded> {
+        let expected: Vec<Digest> = object
+            .digests
+            .iter()
+            .chain(&self.delivery.digests)
+            .cloned()
+            .collect();
+        let partial = self.begin(object, &expected, lock, continues).await?;
+        let was_continued = partial.was_continued();
+        self.request.phase(ImagePhase::Fetching, object.size);
+        self.request.progress(partial.length(), object.size);
+        let transfer = Transfer {
+            origin: self.origin,
+            object,
+            settings: self.settings,
+            request: self.request,
+            limit: match self.delivery.unpack {
+                Unpack::Never => self.delivery.max_size,
+                Unpack::Always | Unpack::Auto => None,
+            },
+            total: object.size,
+            ranges: true,
+            was_renewed: false,
+        };
+        let (partial, ended) = transfer.run(partial).await?;
+        match ended {
+            Ok(None) => {}
+            Ok(Some(changed)) => return Ok(Downloaded::Changed(changed)),
+            Err(error) if is_hopeless(&error) => {
+                blocking(move || partial.discard()).await?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        }
+        let limit = self.delivery.max_size;
+        let looked = blocking(move || look(partial, &expected, limit)).await?;
+        match looked {
+            Ok(looked) => self.keep(object, looked).await.map(Downloaded::Image),
+            // What was there before may be what is wrong.
+            Err(error) if was_continued => Ok(Downloaded::Changed(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens the download; there is room for it.
+    async fn begin(
+        &self,
+        object: &Object,
+        expected: &[Digest],
+        lock: Lock,
+        continues: bool,
+    ) -> Result<Partial> {
+        let mut algorithms: Vec<Algorithm> = expected.iter().map(Digest::algorithm).collect();
+        if !algorithms.iter().any(|algorithm| algorithm.is_strong()) {
+            algorithms.push(Algorithm::Sha256);
+        }
+        algorithms.sort_unstable();
+        algorithms.dedup();
+        let store = self.store.clone();
+        let (progress, stop) = (self.request.reporter(), self.request.stop().clone());
+        let max_size = self.delivery.max_size;
+        let (total, version) = (object.size, object.version.clone());
+        let (key, identity, unpack) = (
+            self.key.clone(),
+            self.identity.clone(),
+            self.delivery.unpack,
+        );
+        blocking(move || {
+            let folder = &store.folders().partial;
+            let length = folder.length(&key);
+            let free = folder.free()?;
+            check_room(
+                &store,
+                total.map_or(0, |total| total.saturating_sub(length)),
+                free,
+            )?;
+            let limit = max_size.unwrap_or_else(|| free.saturating_sub(SPARED));
+            let plan = Plan {
+                key,
+                identity,
+                version,
+                algorithms,
+                unpack,
+                limit,
+                total,
+            };
+            if length > 0 {
+                progress.phase(ImagePhase::Verifying, Some(length));
+            }
+            Partial::open(store.clone(), plan, lock, continues, &mut |done| {
+                progress.report(done, Some(length));
+                !stop.is_stopped()
+            })
+        })
+        .await
+    }
+
+    /// Gives a whole image its place, and makes room by what is used the least.
+    async fn keep(&self, object: &Object, looked: Looked) -> Result<Digest> {
+        let Looked {
+            partial,
+            whole,
+            format,
+        } = looked;
+        let image = whole.digest.clone();
+        // The lease comes first, so that the image is never there for the taking.
+        let mut tries = 0;
+        loop {
+            let (store, digest) = (self.store.clone(), image.clone());
+            blocking(move || store.open_leases(&digest)).await?;
+            if self.lease(&image).await? {
+                break;
+            }
+            tries += 1;
+            if tries > 100 {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "the image's lease is removed again and again",
+                ));
+            }
+        }
+        let (store, limit) = (self.store.clone(), self.settings.limit);
+        let record = StoredImage::record(whole.digest.clone(), whole.size, format);
+        let name = whole.name;
+        blocking(move || store.publish(&name, &record)).await?;
+        self.learn(object, image.clone(), whole.sent, whole.unpacked)
+            .await?;
+        let (store, spared) = (self.store.clone(), image.clone());
+        blocking(move || {
+            partial.discard()?;
+            if limit.is_some() {
+                let collected = store.collect_now(limit, Some(&spared))?;
+                tracing::info!(?collected, "the image store was kept within its limit");
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(image)
+    }
+}
+
+/// Whether what was downloaded so far is of no use to a later try.
+fn is_hopeless(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::Guest => true,
+        // Too large, while a full disk has the system's own error beneath.
+        ErrorKind::Exhausted => std::error::Error::source(error).is_none(),
+        _ => false,
+    }
+}
+
+/// Compares the digests and looks at the header; what is wrong is discarded.
+fn look(
+    mut partial: Partial,
+    expected: &[Digest],
+    limit: Option<u64>,
+) -> Result<Result<Looked, Error>> {
+    let looked = partial.finish().and_then(|whole| {
+        for expected in expected {
+            let same = |found: &&Digest| found.algorithm() == expected.algorithm();
+            match whole.sent.iter().find(same) {
+                Some(found) if found == expected => {}
+                Some(found) => return Err(wrong(expected, found)),
+                None => {
+                    return Err(Error::new(
+                        ErrorKind::Internal,
+                        "a digest that is expected was not computed",
+                    ));
+                }
+            }
+        }
+        if let Some(limit) = limit.filter(|limit| whole.size > *limit) {
+            return Err(too_large(whole.size, limit));
+        }
+        let format = inspect::format_of(&partial.open_file(&whole.name)?)?;
+        Ok((whole, format))
+    });
+    match looked {
+        Ok((whole, format)) => Ok(Ok(Looked {
+            partial,
+            whole,
+            format,
+        })),
+        Err(error) if matches!(error.kind(), ErrorKind::Guest | ErrorKind::Exhausted) => {
+            partial.discard()?;
+            Ok(Err(error))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The bytes are not those that were promised.
+pub(super) fn wrong(expected: &Digest, found: &Digest) -> Error {
+    Error::new(
+        ErrorKind::Guest,
+        format!("the image is not the one that was promised: expected {expected}, found {found}"),
+    )
+    .advice(
+        "it was changed at its server or on its way: compare the digest with whoever publishes it",
+    )
+}
+
+fn check_room(store: &Store, needed: u64, free: u64) -> Result<()> {
+    if needed <= free {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Exhausted,
+        format!(
+            "the image needs {} more, and the disk of the image store has {} free",
+            Size(needed),
+            Size(free)
+        ),
+    )
+    .subject(store.folder().display())
+    .advice("make room, `seectl image gc` and `rm` help; or choose another `cache.folder`"))
+}

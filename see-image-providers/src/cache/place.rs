@@ -1,0 +1,200 @@
+//! python-see's `path`: a copy of the image where the user wants it, besides the one in the store.
+
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use see_core::{Error, ErrorKind, ImagePhase, ImageProgress, Result, StopToken};
+
+use super::digest::{Algorithm, Digest, Hasher};
+use super::folder::written_out;
+use super::record::CopyRecord;
+use super::store::{PIECE, Store, record_name};
+
+/// Where a `path` of the configuration wants an image with this name: in it, where it is a folder or is
+/// written as one, and at it otherwise.
+pub(crate) fn target(path: &Path, name: &str) -> Result<PathBuf> {
+    let is_folder = path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if !is_folder {
+        return Ok(path.to_owned());
+    }
+    let name = safe_name(name).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Configuration,
+            format!(
+                "the image's name, `{}`, is none for a file",
+                name.chars().take(80).collect::<String>().escape_debug()
+            ),
+        )
+        .advice("let `path` name a file instead of a folder")
+    })?;
+    Ok(path.join(name))
+}
+
+/// A name that stays in its folder: the last part of what a server calls the image, of characters that mean
+/// nothing to anyone.
+pub(crate) fn safe_name(name: &str) -> Option<String> {
+    const LONGEST: usize = 200;
+    let last = name.rsplit(['/', '\\']).find(|part| !part.is_empty())?;
+    let safe: String = last
+        .chars()
+        .map(|c| {
+            let is_plain = c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '+' | '@' | '=');
+            if is_plain { c } else { '_' }
+        })
+        .collect();
+    let safe = safe.trim_start_matches('.');
+    let mut end = safe.len().min(LONGEST);
+    while !safe.is_char_boundary(end) {
+        end -= 1;
+    }
+    (end > 0).then(|| safe[..end].to_owned())
+}
+
+/// Whether the copy at `target` is the one that was made of this image.
+pub(crate) fn is_current(store: &Store, target: &Path, image: &Digest) -> bool {
+    let name = record_name(&key(target));
+    let record = store.folders().copies.record::<CopyRecord>(&name);
+    let Ok(Some(record)) = record else {
+        return false;
+    };
+    let Ok(found) = std::fs::symlink_metadata(target) else {
+        return false;
+    };
+    found.is_file()
+        && record.image == *image
+        && record.path == target.to_string_lossy()
+        && (record.device, record.inode, record.size) == (found.dev(), found.ino(), found.len())
+        && record.changed == (found.ctime(), found.ctime_nsec())
+}
+
+/// Puts a copy of the image at `target`: whole, or not at all. Blocks between progress and stop.
+pub(crate) fn copy(
+    store: &Store,
+    image: &Digest,
+    target: &Path,
+    progress: &ImageProgress,
+    stop: &StopToken,
+) -> Result<()> {
+    let failed = |error| written_out("the image cannot be copied to its `path`", error, target);
+    let folder = target
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let folder = folder.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Configuration,
+            "the image's `path` lies in no folder",
+        )
+        .subject(target.display())
+    })?;
+    if std::fs::symlink_metadata(target).is_ok_and(|found| found.is_dir()) {
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            "found a folder where the image should be",
+        )
+        .subject(target.display()));
+    }
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let name = super::record::image_name(image);
+    let source = store.folders().images.read(&name)?;
+    let source = source.ok_or_else(|| {
+        Error::new(ErrorKind::NotFound, "the image left the store meanwhile").subject(image)
+    })?;
+    let total = source.metadata().map_err(failed)?.len();
+    progress.phase(ImagePhase::Copying, Some(total));
+    // Named by nobody, made anew, and with rights for its user alone until it is whole.
+    let mut copy = tempfile::Builder::new()
+        .prefix(".see-image-")
+        .tempfile_in(folder)
+        .map_err(failed)?;
+    // Without room of its own where the file system shares what is the same.
+    if rustix::fs::ioctl_ficlone(copy.as_file(), &source).is_err() {
+        pour(source, copy.as_file_mut(), total, progress, stop).map_err(|error| match error {
+            Poured::Stopped => Error::stopped("copy the image"),
+            Poured::Failed(error) => failed(error),
+        })?;
+    }
+    copy.as_file().sync_all().map_err(failed)?;
+    // As other files that programs of the user make.
+    let rights = std::fs::Permissions::from_mode(0o644);
+    copy.as_file().set_permissions(rights).map_err(failed)?;
+    let file = copy.persist(target).map_err(|error| failed(error.error))?;
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(failed)?;
+    let found = file.metadata().map_err(failed)?;
+    let record = CopyRecord {
+        path: target.to_string_lossy().into_owned(),
+        image: image.clone(),
+        device: found.dev(),
+        inode: found.ino(),
+        size: found.len(),
+        changed: (found.ctime(), found.ctime_nsec()),
+    };
+    store
+        .folders()
+        .copies
+        .put(&record_name(&key(target)), &record)
+}
+
+enum Poured {
+    Stopped,
+    Failed(std::io::Error),
+}
+
+fn pour(
+    source: File,
+    target: &mut File,
+    total: u64,
+    progress: &ImageProgress,
+    stop: &StopToken,
+) -> std::result::Result<(), Poured> {
+    use std::io::Read as _;
+    let mut done = 0;
+    while done < total {
+        if stop.is_stopped() {
+            return Err(Poured::Stopped);
+        }
+        // The kernel copies by itself, between two looks at the stop.
+        let mut piece = (&source).take(PIECE as u64 * 16);
+        let count = std::io::copy(&mut piece, target).map_err(Poured::Failed)?;
+        if count == 0 {
+            break;
+        }
+        done += count;
+        progress.report(done, Some(total));
+    }
+    Ok(())
+}
+
+fn key(target: &Path) -> String {
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    hasher.update(target.as_os_str().as_encoded_bytes());
+    hasher.finish().hex()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_name_never_leaves_its_folder() {
+        for (name, safe) in [
+            ("guest.qcow2", Some("guest.qcow2")),
+            ("../../etc/passwd", Some("passwd")),
+            ("a/..", None),
+            ("..", None),
+            ("", None),
+            ("///", None),
+            (".hidden", Some("hidden")),
+            ("a\\..\\b c", Some("b_c")),
+            ("x\0y\n", Some("x_y_")),
+        ] {
+            assert_eq!(safe_name(name).as_deref(), safe, "{name:?}");
+        }
+        assert_eq!(safe_name(&"é".repeat(300)).unwrap().len(), 200);
+        let folder = tempfile::tempdir().unwrap();
+        let target = target(folder.path(), "../../x").unwrap();
+        assert_eq!(target, folder.path().join("x"));
+    }
+}

@@ -1,0 +1,98 @@
+//! What the store writes down beside the bytes.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::{Algorithm, Digest, Hasher};
+use super::settings::Unpack;
+
+/// A complete image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ImageRecord {
+    /// Of the bytes in the store; also the image's name there.
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    /// QEMU's name of the format.
+    pub(crate) format: String,
+    /// When it was complete, in seconds since 1970.
+    pub(crate) completed: u64,
+    /// The identities under which it was asked for, the latest last.
+    pub(crate) origins: Vec<String>,
+}
+
+/// What an identity led to the last time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OriginRecord {
+    pub(crate) identity: String,
+    pub(crate) version: String,
+    /// The object's name then.
+    pub(crate) name: String,
+    /// The image in the store.
+    pub(crate) image: Digest,
+    /// Of the bytes as they were sent: those that were computed.
+    pub(crate) sent: Vec<Digest>,
+    /// Whether what was sent was unpacked.
+    pub(crate) unpacked: bool,
+    /// When the server was last asked, in seconds since 1970.
+    pub(crate) checked: u64,
+}
+
+/// A download that is not complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PartialRecord {
+    pub(crate) identity: String,
+    pub(crate) version: String,
+    pub(crate) total: Option<u64>,
+    /// How many of its bytes a loss of power cannot take.
+    pub(crate) synced: u64,
+    /// The boot of the host in which more than these are to be trusted.
+    pub(crate) boot: String,
+}
+
+/// A copy of an image at a path of the user's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CopyRecord {
+    pub(crate) path: String,
+    pub(crate) image: Digest,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) size: u64,
+    pub(crate) changed: (i64, i64),
+}
+
+/// The name by which the store knows an identity, whatever characters are in it.
+pub(crate) fn key(identity: &str, unpack: Unpack) -> String {
+    let mut hasher = Hasher::new(Algorithm::Sha256);
+    hasher.update(identity.as_bytes());
+    hasher.update(match unpack {
+        Unpack::Never => b"\0never",
+        Unpack::Always => b"\0always",
+        Unpack::Auto => b"\0auto",
+    });
+    hasher.finish().hex()
+}
+
+/// The name of an image in the store.
+pub(crate) fn image_name(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm().name(), digest.hex())
+}
+
+/// The digest that a name in the store says; `None` for other files.
+pub(crate) fn digest_of(name: &str) -> Option<Digest> {
+    let (algorithm, hex) = name.split_once('-')?;
+    let digest = Digest::of_hex(Algorithm::of_name(algorithm)?, hex).ok()?;
+    (image_name(&digest) == name).then_some(digest)
+}
+
+/// Now, in seconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or(Duration::ZERO).as_secs()
+}
+
+/// What names this boot of the host.
+pub(crate) fn boot() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    id.map(|id| id.trim().to_owned()).unwrap_or_default()
+}

@@ -1,0 +1,409 @@
+//! Getting the bytes: one request after the other until all are there, or no hope is left.
+
+use std::time::{Duration, Instant};
+
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE,
+};
+use reqwest::{Request, Response, StatusCode};
+use see_core::config::{DurationValue, Size};
+use see_core::{Error, ErrorKind, ImageRequest, Result};
+
+use super::origin::{ByteRange, Object, Origin, Validator};
+use super::partial::{Feed, Partial};
+use super::settings::Settings;
+use crate::client::{retry_after, shown};
+
+/// The first pause before another try; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// How much of an answer that is no image is read for its error.
+const QUOTED: usize = 160;
+const STEP: &str = "download the image";
+
+/// One version of an image on its way.
+pub(crate) struct Transfer<'a> {
+    pub(crate) origin: &'a dyn Origin,
+    pub(crate) object: &'a Object,
+    pub(crate) settings: &'a Settings,
+    pub(crate) request: &'a ImageRequest<'a>,
+    /// The most bytes that may be sent.
+    pub(crate) limit: Option<u64>,
+    /// How many bytes there are, once that is known.
+    pub(crate) total: Option<u64>,
+    /// Whether the server can continue.
+    pub(crate) ranges: bool,
+    pub(crate) was_renewed: bool,
+}
+
+/// What one request led to.
+pub(super) enum Step {
+    Complete,
+    /// Broken off, for a reason that may pass; the server may have said when.
+    Again(Error, Option<Duration>),
+    /// What is there cannot be continued.
+    Restart,
+    Changed(Error),
+}
+
+impl Transfer<'_> {
+    /// Gets all that is missing of `partial`, and gives it back with what became of it: all is there, or the
+    /// server has another image by now and is to be asked again, or an error that no patience helps against.
+    pub(crate) async fn run(
+        mut self,
+        partial: Partial,
+    ) -> Result<(Partial, Result<Option<Error>>)> {
+        let mut feed = Feed::new(partial);
+        let driven = self.drive(&mut feed).await;
+        // Whatever happened, the writing ends before the lock is given back.
+        let (partial, written) = feed.end().await?;
+        Ok((partial, written.and(driven)))
+    }
+
+    async fn drive(&mut self, feed: &mut Feed) -> Result<Option<Error>> {
+        let mut furthest = feed.length();
+        let mut since = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            self.request.stop().check(STEP)?;
+            if self
+                .total
+                .is_some_and(|total| total > 0 && total == feed.length())
+            {
+                return Ok(None);
+            }
+            let step = self.attempt(feed).await?;
+            if feed.length() > furthest {
+                furthest = feed.length();
+                since = Instant::now();
+                pause = FIRST_PAUSE;
+            }
+            match step {
+                Step::Complete => return Ok(None),
+                Step::Changed(error) => return Ok(Some(error)),
+                Step::Restart => feed.restart().await?,
+                Step::Again(error, asked) => {
+                    let wait = asked.unwrap_or(pause).max(FIRST_PAUSE);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    let patience = self.settings.patience;
+                    if since.elapsed() + wait > patience {
+                        return Err(gave_up(error, asked, patience));
+                    }
+                    tracing::info!(error = %error.chain(), ?wait, "the download is tried again");
+                    self.request
+                        .stop()
+                        .or(STEP, tokio::time::sleep(wait))
+                        .await?;
+                }
+            }
+        }
+    }
+
+    /// One request, and the bytes that it brings.
+    async fn attempt(&mut self, feed: &mut Feed) -> Result<Step> {
+        let start = feed.length();
+        if start > 0 && !self.ranges {
+            return Ok(Step::Restart);
+        }
+        let range = (start > 0).then_some(ByteRange { start, end: None });
+        let response = match self.ask(range).await? {
+            Ok(response) => response,
+            Err(step) => return Ok(step),
+        };
+        if let Some(step) = self.begins(&response, range) {
+            return Ok(step);
+        }
+        if response.status() == StatusCode::OK && start > 0 {
+            // All of it comes again.
+            self.ranges = false;
+            feed.restart().await?;
+        }
+        if let (Some(limit), Some(total)) = (self.limit, self.total)
+            && total > limit
+        {
+            return Err(too_large(total, limit));
+        }
+        self.take(response, feed).await
+    }
+
+    /// Sends one request; what is no answer with bytes is a step already.
+    pub(super) async fn ask(&mut self, range: Option<ByteRange>) -> Result<Result<Response, Step>> {
+        let stop = self.request.stop();
+        let made = stop
+            .or(STEP, self.origin.request(self.object, range))
+            .await?;
+        let request = match made {
+            Ok(request) => self.completed(request, range)?,
+            Err(error) if is_passing(&error) => return Ok(Err(Step::Again(error, None))),
+            Err(error) => return Err(error),
+        };
+        let sent = stop.or(STEP, self.origin.client().send(request)).await?;
+        let response = match sent {
+            Ok(response) => response,
+            Err(error) if is_passing(&error) => return Ok(Err(Step::Again(error, None))),
+            Err(error) => return Err(error),
+        };
+        let status = response.status();
+        if matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
+            return Ok(Ok(response));
+        }
+        self.refused(response, range).await.map(Err)
+    }
+
+    fn completed(&self, mut request: Request, range: Option<ByteRange>) -> Result<Request> {
+        let headers = request.headers_mut();
+        // What is hashed and counted is what the server has, not a form packed for the way.
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(range) = range {
+            let end = range.end.map_or(String::new(), |end| (end - 1).to_string());
+            let text = format!("bytes={}-{end}", range.start);
+            headers.insert(RANGE, header(&text)?);
+            let validator = self.object.validator.as_ref();
+            if let Some(text) = validator.and_then(Validator::if_range) {
+                headers.insert(IF_RANGE, header(text)?);
+            }
+        }
+        Ok(request)
+    }
+
+    async fn refused(&mut self, response: Response, range: Option<ByteRange>) -> Result<Step> {
+        let status = response.status();
+        let url = shown(response.url());
+        let asked = retry_after(response.headers());
+        let said = quoted(response).await;
+        let told = |kind, what: &str| {
+            Error::new(kind, format!("{what}: the server answers {status}{said}")).subject(&url)
+        };
+        let unavailable = |what| told(ErrorKind::Unavailable, what);
+        match status.as_u16() {
+            204 | 205 => Err(unavailable("there are no bytes of the image")
+                .advice("it may not be uploaded yet: look at it at its server")),
+            401 | 403 => {
+                // Once a transfer: a right that was withdrawn does not come back by asking.
+                if !self.was_renewed && self.origin.renew().await? {
+                    self.was_renewed = true;
+                    return Ok(Step::Again(unavailable("the login ran out"), None));
+                }
+                Err(
+                    told(ErrorKind::PermissionDenied, "the image is refused to us")
+                        .advice("check the credentials, and what they may read"),
+                )
+            }
+            404 | 410 => Ok(Step::Changed(
+                told(ErrorKind::NotFound, "the image is not there any more")
+                    .advice("look whether it was removed or renamed at its server"),
+            )),
+            412 => Ok(Step::Changed(unavailable(
+                "the image was replaced meanwhile",
+            ))),
+            416 if range.is_some() => Ok(Step::Changed(
+                unavailable("the download cannot be continued where it broke off")
+                    .advice("the image may have been replaced by a smaller one"),
+            )),
+            408 | 425 | 429 | 500 | 502 | 503 | 504 => Ok(Step::Again(
+                unavailable("the image is not to be had now"),
+                asked,
+            )),
+            _ => Err(unavailable("the image is not to be had")),
+        }
+    }
+
+    /// Compares the head of an answer with what is known; `None` where the bytes are the right ones.
+    pub(super) fn begins(&mut self, response: &Response, range: Option<ByteRange>) -> Option<Step> {
+        let headers = response.headers();
+        let url = shown(response.url());
+        if let Some(now) = replaced(self.object.validator.as_ref(), headers) {
+            return Some(Step::Changed(
+                Error::new(
+                    ErrorKind::Unavailable,
+                    format!(
+                        "the image was replaced while it was downloaded: its mark is now {now}"
+                    ),
+                )
+                .subject(url),
+            ));
+        }
+        let start = range.map_or(0, |range| range.start);
+        let total = if response.status() == StatusCode::PARTIAL_CONTENT {
+            let Some((first, total)) = content_range(headers).filter(|found| found.0 == start)
+            else {
+                let found = headers.get(CONTENT_RANGE).map(|text| format!("{text:?}"));
+                tracing::warn!(
+                    ?found,
+                    start,
+                    url,
+                    "the server sends another range than was asked for"
+                );
+                self.ranges = false;
+                return Some(Step::Restart);
+            };
+            debug_assert_eq!(first, start);
+            total
+        } else {
+            content_length(headers)
+        };
+        match (self.total, total) {
+            (Some(known), Some(said)) if known != said => Some(Step::Changed(
+                Error::new(
+                    ErrorKind::Unavailable,
+                    format!("the image should have {known} bytes, and the server announces {said}"),
+                )
+                .subject(url)
+                .advice("it was replaced, or the server is wrong about its length"),
+            )),
+            (None, Some(said)) => {
+                self.total = Some(said);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    async fn take(&mut self, mut response: Response, feed: &mut Feed) -> Result<Step> {
+        let url = shown(response.url());
+        let stall = self.settings.stall;
+        loop {
+            let waited = tokio::time::timeout(stall, response.chunk());
+            let piece = match self.request.stop().or(STEP, waited).await? {
+                Err(_) => {
+                    let error = Error::timeout("a byte of the image", stall).subject(url);
+                    return Ok(Step::Again(error, None));
+                }
+                Ok(Err(error)) => {
+                    return Ok(Step::Again(crate::client::broken(error, &url), None));
+                }
+                Ok(Ok(piece)) => piece,
+            };
+            let Some(piece) = piece else {
+                let length = feed.length();
+                return Ok(match self.total {
+                    Some(total) if length < total => Step::Again(
+                        Error::new(
+                            ErrorKind::Unavailable,
+                            format!("the server ended the image after {length} of {total} bytes"),
+                        )
+                        .subject(url),
+                        None,
+                    ),
+                    _ => Step::Complete,
+                });
+            };
+            let length = feed.length() + piece.len() as u64;
+            if let Some(limit) = self.limit.filter(|limit| length > *limit) {
+                return Err(too_large(length, limit));
+            }
+            if let Some(total) = self.total.filter(|total| length > *total) {
+                return Ok(Step::Changed(
+                    Error::new(
+                        ErrorKind::Unavailable,
+                        format!("the image should have {total} bytes, and the server sends more"),
+                    )
+                    .subject(url),
+                ));
+            }
+            if feed.push(piece).await.is_err() {
+                // The writing side knows why, and is asked next.
+                return Ok(Step::Complete);
+            }
+            self.request.progress(length, self.total);
+            if self.total == Some(length) {
+                return Ok(Step::Complete);
+            }
+        }
+    }
+}
+
+/// Whether a failure may pass by itself.
+fn is_passing(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
+}
+
+fn gave_up(error: Error, asked: Option<Duration>, patience: Duration) -> Error {
+    let kept = "what was downloaded is kept, and the next run continues it";
+    let why = match asked {
+        Some(asked) => format!(
+            "the server asks to come back in {}, and `cache.patience` is {}; {kept}",
+            DurationValue(asked),
+            DurationValue(patience)
+        ),
+        None => format!(
+            "tried again without progress for {}; {kept}",
+            DurationValue(patience)
+        ),
+    };
+    let mut failure = Error::new(error.kind(), error.message().to_owned()).advice(why);
+    if let Some(subject) = error.subject_text() {
+        failure = failure.subject(subject);
+    }
+    failure.caused_by(error)
+}
+
+pub(super) fn too_large(size: u64, limit: u64) -> Error {
+    Error::new(
+        ErrorKind::Exhausted,
+        format!(
+            "the image has {} or more, at most {} are allowed",
+            Size(size),
+            Size(limit)
+        ),
+    )
+    .advice("`max_size` says how large it may be")
+}
+
+/// The mark that the server gives now, where it is another than the one that is known.
+fn replaced(known: Option<&Validator>, headers: &HeaderMap) -> Option<String> {
+    let (known, name) = match known? {
+        Validator::EntityTag(tag) => (tag, ETAG),
+        Validator::LastModified(date) => (date, LAST_MODIFIED),
+    };
+    let now = headers.get(name)?.to_str().ok()?;
+    // A proxy that packs may weaken a tag, which names the same bytes still.
+    let plain = |tag: &str| tag.trim_start_matches("W/").to_owned();
+    (plain(now) != plain(known)).then(|| now.escape_debug().to_string())
+}
+
+/// The first byte and the length of the whole, as `Content-Range` says.
+fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
+    let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
+    let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
+    let total = match total {
+        "*" => None,
+        total => Some(total.parse().ok()?),
+    };
+    let fits = first <= last && total.is_none_or(|total: u64| last < total);
+    fits.then_some((first, total))
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    let text = headers
+        .get(reqwest::header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?;
+    text.parse().ok()
+}
+
+/// The beginning of an answer that is no image, made harmless.
+async fn quoted(mut response: Response) -> String {
+    const LIMIT: Duration = Duration::from_secs(5);
+    let first = tokio::time::timeout(LIMIT, response.chunk()).await;
+    let Ok(Ok(Some(bytes))) = first else {
+        return String::new();
+    };
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(QUOTED)]);
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if text.is_empty() {
+        return String::new();
+    }
+    format!(", and says `{}`", text.escape_debug())
+}
+
+fn header(text: &str) -> Result<HeaderValue> {
+    HeaderValue::from_str(text).map_err(|_| {
+        Error::new(
+            ErrorKind::Unavailable,
+            "the server's mark of the image fits no header",
+        )
+    })
+}

@@ -1,0 +1,4 @@
+//! The engine against a server that breaks, lies and changes.
+
+mod download;
+mod support;
