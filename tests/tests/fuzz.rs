@@ -12,7 +12,7 @@ use std::time::Duration;
 use see_tests::{finish, spawn, target_folder};
 
 /// How long a target is tried where nobody says how often: a minute for all.
-const SECONDS: u64 = 6;
+const SECONDS: u64 = 9;
 /// The longest that a chunk of a campaign takes.
 const CHUNK: Duration = Duration::from_secs(3500);
 /// The fewest inputs of which one can say that something was tried, also on a host that is busy.
