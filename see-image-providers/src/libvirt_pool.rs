@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use see_core::config::{ConfigPath, Located};
-use see_core::{Error, ErrorKind, Image, ImageProvider, ImageRequest, Result};
+use see_core::{Error, ErrorKind, Image, ImageProvider, ImageRequest, Result, StopToken};
 use see_libvirt::{Connection, StoragePool};
 use serde::Deserialize;
 
@@ -174,14 +174,7 @@ impl LibvirtPool {
         own: &mut Option<Own>,
     ) -> Result<Option<PathBuf>> {
         let pool = match &self.pool {
-            Pool::Named(name) => connection.storage_pool(name).await.map_err(|error| {
-                if error.is_no_storage_pool() {
-                    return Error::new(ErrorKind::NotFound, "there is no such storage pool")
-                        .subject(name.escape_debug())
-                        .advice("`virsh pool-list --all` lists them");
-                }
-                libvirt(error)
-            })?,
+            Pool::Named(name) => named(connection, name).await?,
             Pool::At(folder) => match self.at(connection, folder, request, own).await? {
                 Some(pool) => pool,
                 None => return Ok(None),
@@ -281,6 +274,28 @@ impl LibvirtPool {
             (false, more) => error.advice(format!("it has {} and {more} more", names.join(", "))),
         }
     }
+}
+
+/// Lets libvirt look into the folder of a pool again.
+///
+/// # Errors
+/// Where there is no such pool, or it does not run, or libvirt does not answer.
+pub(crate) async fn refresh(hypervisor: Option<&str>, name: &str, stop: &StopToken) -> Result<()> {
+    let connecting = Connection::open(hypervisor.unwrap_or(SYSTEM), CONNECT_LIMIT);
+    let connection = stop.or("open the hypervisor", connecting).await?;
+    let pool = named(&connection.map_err(libvirt)?, name).await?;
+    pool.refresh().await.map_err(libvirt)
+}
+
+async fn named(connection: &Connection, name: &str) -> Result<StoragePool> {
+    connection.storage_pool(name).await.map_err(|error| {
+        if error.is_no_storage_pool() {
+            return Error::new(ErrorKind::NotFound, "there is no such storage pool")
+                .subject(name.escape_debug())
+                .advice("`virsh pool-list --all` lists them");
+        }
+        libvirt(error)
+    })
 }
 
 fn is_ours_by_name(pool: &StoragePool) -> bool {

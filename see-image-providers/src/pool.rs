@@ -1,0 +1,72 @@
+//! A storage pool that is told when a provider put an image into its folder.
+
+use see_core::config::Located;
+use see_core::{Error, ErrorKind, Result, StopToken};
+use serde::Deserialize;
+
+/// What stands under a provider's `libvirt_pool`: the pool in whose folder `path` is, which libvirt looks into
+/// again once the image is there.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolConfiguration {
+    /// The libvirt that has the pool. `qemu:///system`.
+    pub hypervisor: Option<Located<String>>,
+    /// The pool's name.
+    pub name: Located<String>,
+}
+
+/// A pool that is refreshed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pool {
+    hypervisor: Option<String>,
+    name: String,
+}
+
+impl Pool {
+    /// Checks what a configuration says; `path` is where it wants the image.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] where the image is put nowhere that a pool could see, and
+    /// [`ErrorKind::Unsupported`] where this build knows no libvirt.
+    pub(crate) fn new(configuration: PoolConfiguration, has_path: bool) -> Result<Self> {
+        let place = configuration.name.place().clone();
+        if !has_path {
+            return Err(Error::configuration(
+                place,
+                "found a `libvirt_pool`, but no `path` for the image",
+            )
+            .advice("give the pool's folder as `path`"));
+        }
+        if !cfg!(feature = "libvirt-pool") {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "this build knows no libvirt, so no pool can be refreshed",
+            )
+            .at(place)
+            .advice("leave `libvirt_pool` out, or build with the feature `libvirt-pool`"));
+        }
+        Ok(Self {
+            hypervisor: configuration.hypervisor.map(Located::into_inner),
+            name: configuration.name.into_inner(),
+        })
+    }
+
+    /// Lets libvirt look into the pool's folder again.
+    ///
+    /// # Errors
+    /// Where there is no such pool, or libvirt does not answer.
+    #[cfg(feature = "libvirt-pool")]
+    pub(crate) async fn refresh(&self, stop: &StopToken) -> Result<()> {
+        crate::libvirt_pool::refresh(self.hypervisor.as_deref(), &self.name, stop).await
+    }
+
+    /// Lets libvirt look into the pool's folder again.
+    ///
+    /// # Errors
+    /// Always: this build knows no libvirt.
+    #[cfg(not(feature = "libvirt-pool"))]
+    pub(crate) async fn refresh(&self, stop: &StopToken) -> Result<()> {
+        stop.check("refresh the storage pool")?;
+        Err(Error::unsupported("a storage pool without libvirt"))
+    }
+}

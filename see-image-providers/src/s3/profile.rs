@@ -1,0 +1,222 @@
+//! What the AWS environment says besides credentials: profiles, regions, endpoints.
+
+use std::path::{Path, PathBuf};
+
+use ini::Ini;
+use reqsign_core::Env;
+use see_core::{Error, ErrorKind, Result};
+
+/// As long as a file of the AWS configuration may be.
+pub(super) const LONGEST: u64 = 1024 * 1024;
+/// The profile where none is named.
+const DEFAULT: &str = "default";
+
+/// What a profile, or the environment in its place, says of the server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Profile {
+    /// Its name.
+    pub(super) name: String,
+    /// The region that requests are signed for.
+    pub(super) region: Option<String>,
+    /// The S3 server.
+    pub(super) endpoint: Option<String>,
+}
+
+impl Profile {
+    /// Reads the profile of this name, or the one that the environment selects.
+    ///
+    /// The environment's own words win over the profile's, as they do in Amazon's tools.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] where a file cannot be read, or no file has the profile that was named.
+    pub(super) fn read(named: Option<&str>, environment: &dyn Env) -> Result<Self> {
+        let set = |name: &str| environment.var(name).filter(|value| !value.is_empty());
+        let chosen = named
+            .map(str::to_owned)
+            .or_else(|| set("AWS_PROFILE"))
+            .or_else(|| set("AWS_DEFAULT_PROFILE"));
+        let name = chosen.clone().unwrap_or_else(|| DEFAULT.to_owned());
+        let config = Self::file(environment, "AWS_CONFIG_FILE", "config")?;
+        let credentials = Self::file(environment, "AWS_SHARED_CREDENTIALS_FILE", "credentials")?;
+        let section = match name.as_str() {
+            DEFAULT => DEFAULT.to_owned(),
+            _ => format!("profile {name}"),
+        };
+        let settings = config
+            .as_ref()
+            .and_then(|(_, ini)| ini.section(Some(&section)));
+        let keys = credentials
+            .as_ref()
+            .and_then(|(_, ini)| ini.section(Some(&name)));
+        if chosen.is_some() && settings.is_none() && keys.is_none() {
+            let message = format!("there is no AWS profile `{}`", name.escape_debug());
+            let known = known(config.as_ref(), credentials.as_ref());
+            return Err(Error::new(ErrorKind::Configuration, message).advice(known));
+        }
+        let of_profile = |key: &str| {
+            let value = settings.and_then(|section| section.get(key))?;
+            (!value.is_empty()).then(|| value.to_owned())
+        };
+        let ignores_endpoints = set("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let endpoint = if ignores_endpoints {
+            None
+        } else {
+            set("AWS_ENDPOINT_URL_S3")
+                .or_else(|| set("AWS_ENDPOINT_URL"))
+                .or_else(|| of_profile("endpoint_url"))
+        };
+        Ok(Self {
+            region: set("AWS_REGION")
+                .or_else(|| set("AWS_DEFAULT_REGION"))
+                .or_else(|| of_profile("region")),
+            endpoint,
+            name,
+        })
+    }
+
+    /// The file that a variable names, or the usual one where it is there.
+    fn file(environment: &dyn Env, variable: &str, usual: &str) -> Result<Option<(PathBuf, Ini)>> {
+        let home = environment.home_dir();
+        let named = environment.var(variable).filter(|path| !path.is_empty());
+        let path = match (named, &home) {
+            (Some(path), Some(home)) => match path.strip_prefix("~/") {
+                Some(rest) => home.join(rest),
+                None => PathBuf::from(path),
+            },
+            (Some(path), None) => PathBuf::from(path),
+            (None, Some(home)) => home.join(".aws").join(usual),
+            (None, None) => return Ok(None),
+        };
+        let refused = |message: &'static str| {
+            Error::new(ErrorKind::Configuration, message).subject(path.display())
+        };
+        let text = match read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(refused("the AWS configuration cannot be read").caused_by(error));
+            }
+        };
+        // The reason is not shown: it quotes the line, and a key may stand in it.
+        match Ini::load_from_str(&text) {
+            Ok(ini) => Ok(Some((path, ini))),
+            Err(error) => Err(refused("the AWS configuration has a line that is none")
+                .advice(format!("see its line {}", error.line))),
+        }
+    }
+}
+
+/// A file of the AWS configuration, if it is as long as one may be.
+pub(super) fn read(path: &Path) -> std::io::Result<String> {
+    use std::io::Read as _;
+
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    file.take(LONGEST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST {
+        let message = format!("it has more than {LONGEST} bytes");
+        return Err(std::io::Error::other(message));
+    }
+    Ok(text)
+}
+
+fn known(config: Option<&(PathBuf, Ini)>, credentials: Option<&(PathBuf, Ini)>) -> String {
+    let mut names: Vec<String> = [config, credentials]
+        .into_iter()
+        .flatten()
+        .flat_map(|(_, ini)| ini.sections().flatten())
+        .map(|name| name.strip_prefix("profile ").unwrap_or(name).to_owned())
+        .collect();
+    names.sort();
+    names.dedup();
+    names.truncate(8);
+    let files: Vec<String> = [config, credentials]
+        .into_iter()
+        .flatten()
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+    match (files.is_empty(), names.is_empty()) {
+        (true, _) => "there is neither `~/.aws/config` nor `~/.aws/credentials`".to_owned(),
+        (false, true) => format!("{} names none", files.join(" and ")),
+        (false, false) => format!("{} names {}", files.join(" and "), names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use reqsign_core::StaticEnv;
+
+    use super::*;
+
+    fn environment(home: &Path, variables: &[(&str, &str)]) -> StaticEnv {
+        StaticEnv {
+            home_dir: Some(home.to_owned()),
+            envs: variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect::<HashMap<_, _>>(),
+        }
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_profile_and_a_named_profile_has_to_be_there() {
+        let home = tempfile::tempdir().unwrap();
+        let aws = home.path().join(".aws");
+        std::fs::create_dir(&aws).unwrap();
+        std::fs::write(
+            aws.join("config"),
+            "[default]\nregion = eu-west-1\n[profile lab]\nregion=eu-north-1\nendpoint_url = http://127.0.0.1:1\n",
+        )
+        .unwrap();
+        std::fs::write(aws.join("credentials"), "[keys]\naws_access_key_id = a\n").unwrap();
+        let read = |named, variables: &[(&str, &str)]| {
+            let profile = Profile::read(named, &environment(home.path(), variables))?;
+            Ok::<_, Error>((profile.region, profile.endpoint))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(read(None, &[]).unwrap(), (some("eu-west-1"), None));
+        let lab = (some("eu-north-1"), some("http://127.0.0.1:1"));
+        assert_eq!(read(Some("lab"), &[]).unwrap(), lab);
+        assert_eq!(read(None, &[("AWS_PROFILE", "lab")]).unwrap(), lab);
+        assert_eq!(read(Some("keys"), &[]).unwrap(), (None, None));
+        let all = [
+            ("AWS_PROFILE", "lab"),
+            ("AWS_DEFAULT_REGION", "us-west-1"),
+            ("AWS_ENDPOINT_URL", "http://127.0.0.1:2"),
+            ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:3"),
+        ];
+        assert_eq!(
+            read(None, &all).unwrap(),
+            (some("us-west-1"), some("http://127.0.0.1:3"))
+        );
+        assert_eq!(read(None, &all[..3]).unwrap().1, some("http://127.0.0.1:2"));
+        let ignoring = [all[3], ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")];
+        assert_eq!(read(None, &ignoring).unwrap().1, None);
+        let error = read(Some("lba"), &[]).unwrap_err();
+        assert!(
+            error.to_string().contains("names default, keys, lab"),
+            "{error}"
+        );
+        let nobody = home.path().join("nobody");
+        let error = Profile::read(Some("lab"), &environment(&nobody, &[])).unwrap_err();
+        assert!(error.to_string().contains("neither"), "{error}");
+        let none = Profile::read(None, &environment(&nobody, &[])).unwrap();
+        assert_eq!((none.region, none.endpoint), (None, None));
+    }
+
+    #[test]
+    fn a_broken_file_is_told_without_what_stands_in_it() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("broken");
+        std::fs::write(&path, "[default]\naws_secret_access_key hunter2\n[x\n").unwrap();
+        let path = path.to_str().unwrap();
+        let environment = environment(home.path(), &[("AWS_SHARED_CREDENTIALS_FILE", path)]);
+        let error = Profile::read(None, &environment).unwrap_err();
+        let line = error.chain();
+        assert!(line.contains("broken"), "{line}");
+        assert!(!line.contains("hunter2"), "{line}");
+    }
+}
