@@ -3,6 +3,7 @@
 //! | name | what it gives | details |
 //! |---|---|---|
 //! | `dummy` | a file of this host | [`Dummy`] |
+//! | `glance` | an image of OpenStack's image service | [`Glance`] |
 //! | `http` | a file on a web server | [`Http`] |
 //! | `libvirt-pool` | a volume of a storage pool of this host's libvirt; feature `libvirt-pool` | `LibvirtPool` |
 //! | `s3` | an object in a bucket of S3 | [`S3`] |
@@ -12,6 +13,7 @@
 pub mod cache;
 pub mod client;
 mod dummy;
+mod glance;
 mod http;
 #[cfg(feature = "libvirt-pool")]
 mod libvirt_pool;
@@ -24,6 +26,7 @@ pub mod testing;
 use see_core::{Registries, Result};
 
 pub use dummy::{Dummy, DummyConfiguration};
+pub use glance::{EndpointInterface, Glance, GlanceConfiguration, OpenStackLogin};
 pub use http::{Http, HttpAuth, HttpConfiguration};
 #[cfg(feature = "libvirt-pool")]
 pub use libvirt_pool::{LibvirtPool, LibvirtPoolConfiguration};
@@ -36,6 +39,7 @@ pub use s3::{AddressingStyle, S3, S3Auth, S3Configuration};
 /// [`ErrorKind::AlreadyExists`](see_core::ErrorKind::AlreadyExists) where a name is taken.
 pub fn register(registries: &mut Registries) -> Result<()> {
     registries.images.add::<Dummy>()?;
+    registries.images.add::<Glance>()?;
     registries.images.add::<Http>()?;
     #[cfg(feature = "libvirt-pool")]
     registries.images.add::<LibvirtPool>()?;
