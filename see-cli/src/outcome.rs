@@ -82,7 +82,7 @@ impl Verdict {
     /// Of a protocol that ran to its end.
     pub(crate) fn of_report(report: &RunReport, sample: Option<&SampleResult>) -> Self {
         // Whatever the sample seemed to do, it may not have been alone.
-        if matches!(report.isolation, IsolationVerdict::Broken(_)) {
+        if matches!(report.isolation, IsolationVerdict::Broken { .. }) {
             return Self::SandboxFailed;
         }
         if let Some((step, error)) = &report.failure {
@@ -346,7 +346,10 @@ mod tests {
             Verdict::of_report(report, Some(&sample(&[("exit_code", Value::Integer(0))])))
         };
         assert_eq!(judge(&report), Verdict::SampleUnfinished);
-        report.isolation = IsolationVerdict::Broken("the rules are gone".to_owned());
+        report.isolation = IsolationVerdict::Broken {
+            why: "the rules are gone".to_owned(),
+            holes: Vec::new(),
+        };
         assert_eq!(judge(&report), Verdict::SandboxFailed);
     }
 

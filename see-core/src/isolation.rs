@@ -12,8 +12,9 @@ use crate::{Error, ErrorKind, Event, Isolation, Result, Sandbox};
 
 /// The event of whoever let the guest try the walls, and saw that nothing answered it.
 pub const ISOLATION_PROVEN: &str = "isolation_proven";
-/// The event of whoever found a hole in the walls. Its attribute `message` names the hole. It ends the
-/// run: the guest's power is cut, and the results are marked.
+/// The event of whoever found a hole in the walls. Its attribute `message` says what was found; `holes`, where
+/// it is there, is a list of texts that names each hole. It ends the run: the guest's power is cut, and the
+/// results are marked.
 pub const ISOLATION_BROKEN: &str = "isolation_broken";
 
 /// The event of whoever was to let the guest try the walls, and could not. Its attribute `message` says why.
@@ -28,21 +29,38 @@ const BLIND: u32 = 3;
 
 /// What is known of the walls around a run's guest.
 ///
-/// As JSON it is an object: `verdict`, and `why` where they were not checked or are broken.
+/// As JSON it is an object: `verdict`; `why` where they were not checked or are broken; and `holes`, a list of
+/// texts, where it is known what got through them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-#[serde(tag = "verdict", content = "why", rename_all = "snake_case")]
+#[serde(tag = "verdict", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum IsolationVerdict {
     /// The guest has no network, or one that promises no walls.
     #[default]
     NoWalls,
-    /// The walls stood whenever they were looked at, but no guest tried them: why not.
-    NotChecked(String),
+    /// The walls stood whenever they were looked at, but no guest tried them.
+    NotChecked {
+        /// Why not.
+        why: String,
+    },
     /// The walls stood, and the guest itself found everything behind them closed.
     Proven,
     /// Something behind the walls answered the guest, or they did not stand as they were built: what the
-    /// run found is not to be trusted. The text says what was seen.
-    Broken(String),
+    /// run found is not to be trusted.
+    Broken {
+        /// What was seen.
+        why: String,
+        /// Everything that answered the guest, where it tried the walls.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        holes: Vec<String>,
+    },
+}
+
+/// A hole, or walls that changed.
+#[derive(Debug)]
+struct Breach {
+    why: String,
+    holes: Vec<String>,
 }
 
 /// The walls of one run.
@@ -52,7 +70,7 @@ pub(crate) struct Walls {
     proven: LastHeard,
     not_checked: LastHeard,
     hole: Listener,
-    broken: Option<String>,
+    broken: Option<Breach>,
     /// Looks in a row that failed.
     blind: u32,
     looks: tokio::time::Interval,
@@ -115,10 +133,15 @@ impl Walls {
     /// What is known in the end.
     pub(crate) fn verdict(&self) -> IsolationVerdict {
         match &self.broken {
-            Some(found) => IsolationVerdict::Broken(found.clone()),
+            Some(found) => IsolationVerdict::Broken {
+                why: found.why.clone(),
+                holes: found.holes.clone(),
+            },
             None if self.proven.was_heard() => IsolationVerdict::Proven,
             None => match self.sandbox.isolation() {
-                Some(isolation) => IsolationVerdict::NotChecked(self.why_not(isolation)),
+                Some(isolation) => IsolationVerdict::NotChecked {
+                    why: self.why_not(isolation),
+                },
                 None => IsolationVerdict::NoWalls,
             },
         }
@@ -167,11 +190,22 @@ impl Walls {
     fn hole_of(&mut self, event: &Event) -> Error {
         let message = event.get("message").and_then(Value::as_str);
         let message = message.unwrap_or("the guest got through").to_owned();
-        self.found(Error::new(ErrorKind::Isolation, message))
+        let holes = match event.get("holes") {
+            Some(Value::Json(holes)) => holes.as_array().into_iter().flatten().collect(),
+            _ => Vec::new(),
+        };
+        let holes = holes.into_iter().filter_map(|hole| hole.as_str());
+        let holes = holes.map(str::to_owned).collect();
+        self.breach(Error::new(ErrorKind::Isolation, message), holes)
     }
 
     fn found(&mut self, error: Error) -> Error {
-        self.broken = Some(error.chain());
+        self.breach(error, Vec::new())
+    }
+
+    fn breach(&mut self, error: Error, holes: Vec<String>) -> Error {
+        let why = error.chain();
+        self.broken = Some(Breach { why, holes });
         error
     }
 }

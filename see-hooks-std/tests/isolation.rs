@@ -97,7 +97,7 @@ async fn a_hole_ends_the_run_before_anything_runs_and_is_named() {
     let (step, error) = report.failure.expect("the run failed");
     assert_eq!(step, "wait for ready");
     assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
-    let IsolationVerdict::Broken(found) = report.isolation else {
+    let IsolationVerdict::Broken { why: found, holes } = report.isolation else {
         panic!("{:?}", report.isolation);
     };
     for part in [
@@ -109,6 +109,11 @@ async fn a_hole_ends_the_run_before_anything_runs_and_is_named() {
         assert!(found.contains(part), "no {part} in {found}");
     }
     assert!(!found.contains("a deaf service"), "{found}");
+    assert_eq!(holes.len(), 1, "{holes:?}");
+    assert!(
+        holes[0].starts_with("the host's secrets (TCP "),
+        "{holes:?}"
+    );
     assert_eq!(
         world.all("ready").len() + world.all("command_started").len(),
         0
@@ -157,7 +162,7 @@ async fn without_an_agent_the_walls_count_as_not_checked_and_the_reason_is_told(
     let steps = r#"[{ "step": "poweron" }, { "step": "wait", "for": "ready", "timeout": "30s" }]"#;
     let report = run(&mut world, steps).await;
     assert!(report.failure.is_none(), "{:?}", report.failure);
-    let IsolationVerdict::NotChecked(why) = report.isolation else {
+    let IsolationVerdict::NotChecked { why } = report.isolation else {
         panic!("{:?}", report.isolation);
     };
     assert!(why.contains("no agent in the guest"), "{why}");

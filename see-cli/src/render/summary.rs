@@ -63,11 +63,11 @@ pub(super) fn of_run(surface: &mut impl Surface, result: &RunResult) -> io::Resu
 fn isolation(surface: &mut impl Surface, verdict: &IsolationVerdict) -> io::Result<()> {
     let (mark, words) = match verdict {
         IsolationVerdict::Proven => (Mark::Good, "the network was closed: proven from inside"),
-        IsolationVerdict::NotChecked(_) => (
+        IsolationVerdict::NotChecked { .. } => (
             Mark::Good,
             "the network's walls stood; no guest tried them from inside",
         ),
-        IsolationVerdict::Broken(_) => (
+        IsolationVerdict::Broken { .. } => (
             Mark::Bad,
             "the network was not closed: do not trust these results",
         ),
@@ -76,7 +76,7 @@ fn isolation(surface: &mut impl Surface, verdict: &IsolationVerdict) -> io::Resu
     let mark = surface.mark(mark);
     surface.line(&format!("{mark} {words}"))?;
     match verdict {
-        IsolationVerdict::Broken(why) | IsolationVerdict::NotChecked(why) => {
+        IsolationVerdict::Broken { why, .. } | IsolationVerdict::NotChecked { why } => {
             surface.line(&format!("  {}", escape::line(why)))
         }
         _ => Ok(()),

@@ -9,6 +9,8 @@ use see_core::{
     IsolationVerdict, Protocol, RunLimits, RunReport, SandboxState, Stop,
 };
 
+use serde_json::json;
+
 use crate::common::{self, TestHost, prepared};
 
 /// Longer than any of these runs takes unless it hangs.
@@ -51,7 +53,9 @@ async fn walls_that_fall_in_mid_run_cut_the_guests_power_and_mark_the_results() 
     let (_, error) = report.failure.unwrap();
     assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
     match report.isolation {
-        IsolationVerdict::Broken(found) => assert!(found.contains("injected at Walls"), "{found}"),
+        IsolationVerdict::Broken { why: found, .. } => {
+            assert!(found.contains("injected at Walls"), "{found}")
+        }
         other => panic!("{other:?}"),
     }
     assert_eq!(report.steps.len(), 3, "{:?}", report.steps);
@@ -74,7 +78,7 @@ async fn walls_that_fall_in_the_last_step_are_found_after_it() {
     .await;
     let (_, error) = report.failure.unwrap();
     assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
-    assert!(matches!(report.isolation, IsolationVerdict::Broken(_)));
+    assert!(matches!(report.isolation, IsolationVerdict::Broken { .. }));
     let state = environment.sandbox().state().await.unwrap();
     assert_eq!(state, SandboxState::Shutoff);
     environment.deallocate().await;
@@ -86,11 +90,16 @@ async fn a_hole_that_somebody_finds_ends_the_run_and_is_named() {
     let prober = environment.context("prober");
     let inside = prober.clone();
     prober.subscribe("post_poweron", move |_| {
-        let hole = Event::new(ISOLATION_BROKEN).with("message", "169.254.169.254 answered");
+        let hole = Event::new(ISOLATION_BROKEN)
+            .with("message", "something answered")
+            .with("holes", json!(["169.254.169.254", "the gateway"]));
         inside.post(hole).unwrap();
     });
     let report = run(&mut environment, HANGING).await;
-    let found = IsolationVerdict::Broken("169.254.169.254 answered".to_owned());
+    let found = IsolationVerdict::Broken {
+        why: "something answered".to_owned(),
+        holes: ["169.254.169.254", "the gateway"].map(str::to_owned).into(),
+    };
     assert_eq!(report.isolation, found);
     let (_, error) = report.failure.unwrap();
     assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
@@ -103,7 +112,7 @@ async fn walls_that_stand_are_proven_only_where_the_guest_tried_them() {
     let (_host, mut environment) = walled().await;
     let report = run(&mut environment, steps).await;
     assert!(report.failure.is_none(), "{:?}", report.failure);
-    let IsolationVerdict::NotChecked(why) = report.isolation else {
+    let IsolationVerdict::NotChecked { why } = report.isolation else {
         panic!("{:?}", report.isolation);
     };
     assert!(why.contains("`verify`"), "{why}");
@@ -123,13 +132,20 @@ async fn walls_that_stand_are_proven_only_where_the_guest_tried_them() {
 
 #[test]
 fn a_verdict_is_an_object_that_says_what_was_found() {
-    let json = |verdict: IsolationVerdict| serde_json::to_string(&verdict).unwrap();
+    let shown = |verdict: IsolationVerdict| serde_json::to_string(&verdict).unwrap();
     assert_eq!(
-        json(IsolationVerdict::NotChecked("no agent".to_owned())),
+        shown(IsolationVerdict::NotChecked {
+            why: "no agent".to_owned()
+        }),
         r#"{"verdict":"not_checked","why":"no agent"}"#
     );
+    let broken = |holes: &[&str]| IsolationVerdict::Broken {
+        why: "a hole".to_owned(),
+        holes: holes.iter().map(|&hole| hole.to_owned()).collect(),
+    };
+    assert_eq!(shown(broken(&[])), r#"{"verdict":"broken","why":"a hole"}"#);
     assert_eq!(
-        json(IsolationVerdict::Broken("a hole".to_owned())),
-        r#"{"verdict":"broken","why":"a hole"}"#
+        shown(broken(&["DNS"])),
+        r#"{"verdict":"broken","why":"a hole","holes":["DNS"]}"#
     );
 }

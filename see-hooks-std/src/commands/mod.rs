@@ -8,8 +8,8 @@
 //!   has one. On a network the latter waits for the address;
 //! - where the machine's network promises walls and a proof of them is wanted, before `ready`, after the
 //!   guest has its address: `isolation_proven` (`tried`), when the guest tried everything that is to be
-//!   closed to it and nothing answered; `isolation_broken` (`message`), when something did, after which
-//!   the guest is not ready; `isolation_not_checked` (`message`), when it could not try. Tried once, at the
+//!   closed to it and nothing answered; `isolation_broken` (`message`, and `holes`, a list of everything
+//!   that answered), when something did, after which the guest is not ready; `isolation_not_checked` (`message`), when it could not try. Tried once, at the
 //!   first boot, since no guest is believed after a sample;
 //! - or `not_ready` (`cause`, `message`, `seconds`) when it gives up, or `not_ip_address` when the
 //!   agent answers and no address comes; a wait for the event without `not_` ends with it.

@@ -228,9 +228,12 @@ impl Search<'_> {
                 Ok(())
             }
             Proof::Open(holes) => {
-                let event = Event::new(ISOLATION_BROKEN).with("message", holes.clone());
+                let message = isolation::open(&holes);
+                let event = Event::new(ISOLATION_BROKEN)
+                    .with("message", message.clone())
+                    .with("holes", serde_json::Value::from(holes));
                 guest.post_surely(event).await;
-                Err(NotReady::new(Cause::Isolation, holes))
+                Err(NotReady::new(Cause::Isolation, message))
             }
         }
     }
