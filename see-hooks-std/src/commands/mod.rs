@@ -11,8 +11,8 @@
 //!   closed to it and nothing answered; `isolation_broken` (`message`, and `holes`, a list of everything
 //!   that answered), when something did, after which the guest is not ready; `isolation_not_checked` (`message`), when it could not try. Tried once, at the
 //!   first boot, since no guest is believed after a sample;
-//! - or `not_ready` (`cause`, `message`, `seconds`) when it gives up, or `not_ip_address` when the
-//!   agent answers and no address comes; a wait for the event without `not_` ends with it.
+//! - or `not_ready` and `not_ip_address` (`cause`, `message`, `seconds`) when it gives up, or only the latter
+//!   when the agent answers and no address comes; a wait for the event without `not_` ends with it.
 //!
 //! Causes: `no_power` (the machine is off), `no_channel` (the host's end of the guest channel
 //! cannot be opened), `no_boot_output` (the guest's console is still empty), `no_lease` (the guest

@@ -128,13 +128,10 @@ pub(super) async fn look(guest: &Guest) {
             );
             let event = why.event("not_ready", search.since);
             let no_address = why.event("not_ip_address", search.since);
-            let is_open = why.cause == Cause::Isolation;
             guest.never_is_ready(why);
             guest.post_surely(event).await;
-            if is_open {
-                // It may have one, and nobody should use it.
-                guest.post_surely(no_address).await;
-            }
+            // It may have one, but nobody looks for it any more.
+            guest.post_surely(no_address).await;
         }
     }
 }
