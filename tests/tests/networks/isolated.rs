@@ -5,7 +5,10 @@ use std::time::Duration;
 use see_tests::until;
 use serde_json::json;
 
-use crate::support::{RUN, Site, answered, is_event, probe, sampling, stdout, token, told};
+use crate::neighbour::{Neighbour, serve};
+use crate::support::{
+    OWN_QUESTIONS, RUN, Site, allocated, answered, is_event, probe, sampling, stdout, token, told,
+};
 
 /// The port on which the small guest's agent listens.
 const AGENT_PORT: u16 = 8020;
@@ -31,6 +34,23 @@ fn an_isolated_guest_answers_its_agents_host_and_reaches_nothing() {
          awk -F. '{{ print $1\".\"$2\".\"$3\".\"$4-1 }}')\n{own}"
     );
     let mut run = site.start(&run_file, &command);
+    allocated(&mut run);
+    // Only the walls are in the way to the host and to whoever else may be on the bridge, in IPv6, too.
+    let links = site.daemon.told("ip", &["-o", "link"]);
+    let mut names = links.lines().filter_map(|line| line.split(": ").nth(1));
+    let bridge = names.find(|name| name.starts_with("virbr"));
+    let bridge = bridge.expect("the network has a bridge");
+    let neighbour = Neighbour::new(
+        &site,
+        "other0",
+        &format!(
+            "echo 0 >/proc/sys/net/ipv6/conf/{bridge}/disable_ipv6
+             ip -6 addr add fd99::1/64 dev {bridge} nodad; ip link set other0 master {bridge} up"
+        ),
+        "ip addr add 198.51.100.9/24 dev eth0; ip -6 addr add fd99::3/64 dev eth0 nodad
+         ip link set eth0 up",
+    );
+    serve(neighbour.namespace(), &["[::]:7000"], &[]);
     run.wait_for("the sample", RUN, is_event("run_sample"))
         .unwrap_or_else(|| panic!("it ended: {run:#?}"));
     let outcome = run.finish(RUN);
@@ -41,7 +61,11 @@ fn an_isolated_guest_answers_its_agents_host_and_reaches_nothing() {
         Vec::<String>::new(),
         "{printed}"
     );
-    assert_eq!(answered(&printed, "closed").len(), 14, "{printed}");
+    assert_eq!(
+        answered(&printed, "closed").len(),
+        OWN_QUESTIONS,
+        "{printed}"
+    );
     assert_eq!(told(&outcome, "/isolation/verdict"), json!("not_checked"));
     assert_eq!(told(&outcome, "/left_behind"), json!([]));
     until("the end of the network", Duration::from_secs(10), || {

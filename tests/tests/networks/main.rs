@@ -4,7 +4,9 @@
 
 mod claims;
 mod crashes;
+mod holes;
 mod isolated;
+mod neighbour;
 mod proof;
 mod rights;
 mod shared;

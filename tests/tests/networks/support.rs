@@ -1,15 +1,13 @@
 //! A daemon beside which `seectl` runs, with something to reach in its network.
 
-use std::io::{Read, Write};
-use std::net::{Ipv6Addr, TcpListener};
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::thread::LinkNameSpaceType;
 use see_tests::{Home, Live, Outcome, PrivateDaemon, finish, guest, spawn};
 use serde_json::{Value, json};
+
+use crate::neighbour::serve;
 
 /// The longest that a run of a small guest may take on a busy host.
 pub(crate) const RUN: Duration = Duration::from_secs(300);
@@ -45,31 +43,11 @@ impl Site {
              ip -6 addr add 2001:db8::1/64 dev world nodad"
         );
         self.daemon.told("sh", &["-c", &shell]);
-        let file = self.namespace();
-        let (ready, started) = std::sync::mpsc::channel();
-        // The threads end with the test's process.
-        std::thread::spawn(move || {
-            let namespace = std::fs::File::open(file).expect("the daemon runs");
-            rustix::thread::move_into_link_name_space(
-                namespace.as_fd(),
-                Some(LinkNameSpaceType::Network),
-            )
-            .expect("root may");
-            let all = (Ipv6Addr::UNSPECIFIED, SERVICE);
-            let tcp = TcpListener::bind(all).expect("the port is free");
-            ready.send(()).expect("the test waits");
-            for mut stream in tcp.incoming().flatten() {
-                let _ = stream.write_all(b"here\n");
-                let _ = stream.read(&mut [0; 64]);
-            }
-        });
-        started
-            .recv_timeout(Duration::from_secs(10))
-            .expect("the service starts");
+        serve(self.namespace(), &[&format!("[::]:{SERVICE}")], &[]);
     }
 
     /// The file of the daemon's network namespace.
-    fn namespace(&self) -> PathBuf {
+    pub(crate) fn namespace(&self) -> PathBuf {
         let (pid, _) = self.daemon.processes().into_iter().next().expect("it runs");
         format!("/proc/{pid}/ns/net").into()
     }
@@ -91,7 +69,8 @@ impl Site {
         let run = json!({
             "version": 1,
             "context": context,
-            "hooks": { "hooks": [{ "name": "commands" }] },
+            // Three guests at once boot slowly on a busy host.
+            "hooks": { "hooks": [{ "name": "commands", "configuration": { "ready_timeout": "160s" } }] },
             "protocol": steps,
         });
         self.home.write(name, run.to_string())
@@ -204,9 +183,11 @@ pub(crate) fn token() -> String {
 
 /// Asks everything a guest can be asked for at once, and says of each whether anything answered: a line
 /// `NAME open` or `NAME closed`. A refusal is an answer, too. It is given: the gateway, another guest, and the
-/// addresses of both in IPv6.
+/// addresses of both in IPv6, in which the gateway's ends with 1.
 pub(crate) const PROBE: &str = r#"
-gateway=$1 other=$2 gateway6=$3 other6=$4 service=8080 world=198.51.100.1
+gateway=$1 other=$2 gateway6=$3 other6=$4 own6=${3%1}2 service=8080 world=198.51.100.1
+# Its addresses in IPv6 are good at once: nobody else is asked for them.
+echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad
 say() { if [ "$2" = 0 ]; then echo "$1 open"; else echo "$1 closed"; fi; }
 ping4() { ping -c 2 -W 1 "$2" >/dev/null 2>&1; say "$1" $?; }
 six() { ping6 -c 2 -W 1 -I eth0 "$2" >/dev/null 2>&1; say "$1" $?; }
@@ -235,7 +216,7 @@ everything() {
   wait
 }
 own=$(ip -4 -o addr show eth0 | sed 's/.*inet \([0-9./]*\).*/\1/')
-ip -6 addr add fd99::2/64 dev eth0
+ip -6 addr add "$own6/64" dev eth0
 ip route replace default via "$gateway"
 everything own
 # As the other guest: tell everybody, then ask.
@@ -249,13 +230,18 @@ ip addr del "$other/32" dev eth0
 ip link set eth0 down
 ip link set eth0 address 52:54:00:aa:bb:cc
 ip link set eth0 up
-ip -6 addr add fd99::2/64 dev eth0
+ip -6 addr add "$own6/64" dev eth0
 ip addr add "$own" dev eth0
 ip route replace default via "$gateway"
 neighbour second-gateway-arp "$gateway" &
 (udhcpc -n -q -f -t 2 -T 3 -i eth0 -s /bin/true >/dev/null 2>&1; say second-dhcp $?) &
 everything second
 "#;
+
+/// The questions of [`PROBE`] before it does as if it were another guest.
+pub(crate) const OWN_QUESTIONS: usize = 14;
+/// All of its questions.
+pub(crate) const QUESTIONS: usize = 32;
 
 /// The command that runs [`PROBE`].
 pub(crate) fn probe(arguments: [&str; 4]) -> String {
