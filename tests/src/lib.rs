@@ -5,6 +5,7 @@
 
 mod candidate;
 mod daemon;
+mod dice;
 mod footprint;
 mod home;
 mod lab;
@@ -17,6 +18,7 @@ mod watch;
 
 pub use candidate::{Machine, assert_shown};
 pub use daemon::{DaemonOptions, PrivateDaemon};
+pub use dice::{Dice, rounds};
 pub use footprint::Footprint;
 pub use home::{Home, Outcome, finish, spawn};
 pub use lab::{Lab, Watched};

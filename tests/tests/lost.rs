@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use see_core::{AllocateOptions, EndLimits, ErrorKind, SandboxState};
-use see_tests::{Home, Lab, PrivateDaemon, Watched, emulator, until};
+use see_tests::{Dice, Home, Lab, PrivateDaemon, Watched, emulator, rounds, until};
 use serde_json::json;
 
 /// The longest wait for anything, on a busy host.
@@ -140,62 +140,117 @@ fn a_guest_that_ends_while_its_libvirtd_is_away_is_told_once_the_daemon_is_back(
     });
 }
 
+/// A part of a run in which its daemon dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Allocate,
+    PowerOn,
+    Teardown,
+}
+
+const PHASES: [Phase; 3] = [Phase::Allocate, Phase::PowerOn, Phase::Teardown];
+
+/// A daemon, and runs on it.
+struct Stage {
+    daemon: PrivateDaemon,
+    home: Home,
+    lab: Lab,
+    run_file: PathBuf,
+    /// In which phase the daemon dies, and how long after its beginning.
+    death: Option<(Phase, Duration)>,
+    /// How long each phase took.
+    lengths: [Duration; PHASES.len()],
+}
+
+impl Stage {
+    /// Waits for a phase; where it is the one, the daemon is killed meanwhile, and started again.
+    async fn phase<T>(
+        daemon: &mut PrivateDaemon,
+        death: Option<(Phase, Duration)>,
+        phase: Phase,
+        work: impl Future<Output = T>,
+    ) -> (T, Duration) {
+        let begin = Instant::now();
+        let done = match death {
+            Some((when, delay)) if when == phase => {
+                let dies = async {
+                    tokio::time::sleep(delay).await;
+                    daemon.kill();
+                    daemon.restart();
+                };
+                tokio::join!(work, dies).0
+            }
+            _ => work.await,
+        };
+        (done, begin.elapsed())
+    }
+
+    /// A run from its allocation to its end, clean or by a collection.
+    async fn run(&mut self) {
+        let identifier = see_core::Identifier::random();
+        let name = identifier.to_string();
+        let (begin, death, daemon) = (Instant::now(), self.death, &mut self.daemon);
+        let dies_in = |phase| death.is_some_and(|(when, _)| when == phase);
+        let allocating = self.lab.allocate_as(&self.run_file, identifier);
+        let (allocated, length) = Self::phase(daemon, death, Phase::Allocate, allocating).await;
+        self.lengths[0] = length;
+        if let Ok(mut watched) = allocated {
+            let starting = async {
+                let mut turn = watched.environment.turn().await.expect("the turn");
+                turn.poweron().await
+            };
+            let (started, length) = Self::phase(daemon, death, Phase::PowerOn, starting).await;
+            self.lengths[1] = length;
+            assert!(started.is_ok() || dies_in(Phase::PowerOn), "{started:?}");
+            let ending = watched.environment.deallocate();
+            let (ended, length) = Self::phase(daemon, death, Phase::Teardown, ending).await;
+            self.lengths[2] = length;
+            assert!(ended.is_clean() || death.is_some(), "{:?}", ended.errors);
+            assert!(
+                ended.is_clean() || self.home.recorded().contains(&name),
+                "{death:?}: what is left is not written down: {:?}",
+                ended.errors
+            );
+        } else {
+            assert!(dies_in(Phase::Allocate), "{allocated:?}");
+        }
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "{death:?}: {:?}",
+            begin.elapsed()
+        );
+        if self.home.recorded().contains(&name) {
+            let collected = self.home.run(["gc"], PATIENCE);
+            assert_eq!(collected.code, Some(0), "{death:?}: {collected:#?}");
+        }
+        assert_gone(&self.home, &self.daemon, &name);
+    }
+}
+
 #[test]
 fn a_libvirtd_that_is_killed_and_restarted_in_any_phase_ends_the_run_cleanly_or_leaves_it_to_collection()
  {
+    let mut dice = Dice::of("a daemon that dies");
     runtime().block_on(async {
-        let mut daemon = PrivateDaemon::start();
+        let daemon = PrivateDaemon::start();
         let home = Home::passable();
-        let lab = Lab::new(&home);
-        let run_file = run_file(&home, &daemon);
-        for phase in ["allocate", "poweron", "teardown"] {
-            let identifier = see_core::Identifier::random();
-            let name = identifier.to_string();
-            let begin = Instant::now();
-            let kill = async |daemon: &mut PrivateDaemon| {
-                // Somewhere in the midst of it: each phase takes some tens of milliseconds and more.
-                tokio::time::sleep(Duration::from_millis(30)).await;
-                daemon.kill();
-                daemon.restart();
-            };
-            let allocating = lab.allocate_as(&run_file, identifier);
-            let allocated = if phase == "allocate" {
-                tokio::join!(allocating, kill(&mut daemon)).0
-            } else {
-                allocating.await
-            };
-            if let Ok(mut watched) = allocated {
-                let starting = async {
-                    let mut turn = watched.environment.turn().await.expect("the turn");
-                    turn.poweron().await
-                };
-                let started = if phase == "poweron" {
-                    tokio::join!(starting, kill(&mut daemon)).0
-                } else {
-                    starting.await
-                };
-                assert!(started.is_ok() || phase == "poweron", "{started:?}");
-                let ending = watched.environment.deallocate();
-                let ended = if phase == "teardown" {
-                    tokio::join!(ending, kill(&mut daemon)).0
-                } else {
-                    ending.await
-                };
-                assert!(
-                    ended.is_clean() || home.recorded().contains(&name),
-                    "{phase}: what is left is not written down: {:?}",
-                    ended.errors
-                );
-            } else {
-                assert_eq!(phase, "allocate", "{allocated:?}");
+        let mut stage = Stage {
+            run_file: run_file(&home, &daemon),
+            lab: Lab::new(&home),
+            home,
+            daemon,
+            death: None,
+            lengths: [Duration::ZERO; PHASES.len()],
+        };
+        // Undisturbed, to know how long the phases are.
+        stage.run().await;
+        let lengths = stage.lengths;
+        for (phase, length) in PHASES.into_iter().zip(lengths) {
+            for fraction in dice.spread(rounds(1)) {
+                stage.death = Some((phase, length.mul_f64(fraction)));
+                stage.run().await;
             }
-            assert!(begin.elapsed() < PATIENCE, "{phase}: {:?}", begin.elapsed());
-            if home.recorded().contains(&name) {
-                let collected = home.run(["gc"], PATIENCE);
-                assert_eq!(collected.code, Some(0), "{phase}: {collected:#?}");
-            }
-            assert_gone(&home, &daemon, &name);
         }
-        lab.finish().await;
+        stage.lab.finish().await;
     });
 }

@@ -3,10 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use see_tests::{Live, until};
+use see_tests::{Dice, Live, rounds, until};
 
 use crate::arena::{Arena, Kind, PATIENCE};
-use crate::dice::{Dice, rounds};
 use crate::instants::{At, Phase};
 use crate::volley::identifier_of;
 

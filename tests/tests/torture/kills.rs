@@ -2,11 +2,10 @@
 //! nothing else.
 
 use rustix::process::Signal;
-use see_tests::{Live, emulator};
+use see_tests::{Dice, Live, emulator, rounds};
 
 use crate::arena::{Arena, Kind, PATIENCE, Usual};
 use crate::decoys::Decoys;
-use crate::dice::{Dice, rounds};
 use crate::instants::At;
 use crate::volley::{Cut, Victim, fire, identifier_of};
 

@@ -10,7 +10,6 @@ mod crowds;
 #[cfg(feature = "campaign")]
 mod daemons;
 mod decoys;
-mod dice;
 mod instants;
 mod kills;
 mod sampling;

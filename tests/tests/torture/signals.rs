@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use see_tests::{Live, emulator, until};
+use see_tests::{Dice, Live, emulator, rounds, until};
 
 use crate::arena::{Arena, Kind, PATIENCE};
-use crate::dice::{Dice, rounds};
 use crate::instants::At;
 use crate::kills::{AT_ONCE, tell};
 use crate::volley::{Cut, Victim, fire, identifier_of};

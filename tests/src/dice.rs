@@ -3,11 +3,16 @@
 use std::time::SystemTime;
 
 /// Numbers that a seed repeats.
-pub(crate) struct Dice(u64);
+#[derive(Debug)]
+pub struct Dice(u64);
 
 impl Dice {
     /// From the campaign's seed, else from the clock; it is printed, to be repeated.
-    pub(crate) fn of(test: &str) -> Self {
+    ///
+    /// # Panics
+    /// When the variable for the seed is no number.
+    #[expect(clippy::print_stdout, reason = "a failed test is repeated by its seed")]
+    pub fn of(test: &str) -> Self {
         let seed = number(&["SEE_CAMPAIGN_SEED", "SEE_SEED"]).unwrap_or_else(now);
         println!("\n{test}: SEE_SEED={seed}");
         // Tests of one seed differ.
@@ -18,7 +23,7 @@ impl Dice {
     }
 
     /// The next one, from 0 to 1.
-    pub(crate) fn roll(&mut self) -> f64 {
+    pub fn roll(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -28,7 +33,7 @@ impl Dice {
     }
 
     /// This many numbers from 0 to 1, one in each part of the way, so that no part is missed.
-    pub(crate) fn spread(&mut self, count: usize) -> Vec<f64> {
+    pub fn spread(&mut self, count: usize) -> Vec<f64> {
         (0..count)
             .map(|part| (part as f64 + self.roll()) / count as f64)
             .collect()
@@ -36,7 +41,10 @@ impl Dice {
 }
 
 /// How many rounds a campaign wants; `usual` without one.
-pub(crate) fn rounds(usual: usize) -> usize {
+///
+/// # Panics
+/// When the campaign's variable is no number.
+pub fn rounds(usual: usize) -> usize {
     number(&["SEE_CAMPAIGN_COUNT"]).map_or(usual, |count| {
         usize::try_from(count).expect("a count of rounds")
     })
