@@ -128,9 +128,17 @@ async fn on_a_network_the_address_comes_with_its_event() {
 
 #[tokio::test]
 async fn a_sample_runs_and_everything_about_it_is_told() {
-    let (mut world, _guest) = ready().await;
-    let run = sample(&world, "echo out; sleep 0.2; echo err >&2; exit 3");
+    let (mut world, guest) = ready().await;
+    // Its errors come once its output has been shown.
+    let shown = guest.folder.path().join("shown");
+    let script = format!(
+        "echo out; until [ -e '{}' ]; do sleep 0.01; done; echo err >&2; exit 3",
+        shown.display()
+    );
+    let run = sample(&world, &script);
     world.trigger(run).await;
+    world.event("sample_output").await;
+    std::fs::write(&shown, "").expect("the guest's folder is writable");
     let finished = world.event("sample_finished").await;
     assert_eq!(number(&finished, "exit_code"), Some(3), "{finished:?}");
     assert!(finished.get("signal").is_some_and(|value| value.is_null()));

@@ -8,6 +8,7 @@ use crate::common::{TestHost, environment, until};
 use crate::environment::allocate;
 use see_core::testing::{FakeConfiguration, FakeControl};
 use see_core::{ErrorKind, SandboxState, Transition};
+use tokio::sync::Notify;
 
 #[tokio::test]
 async fn power_changes_fire_events_before_and_after_and_carry_attributes() {
@@ -178,13 +179,18 @@ async fn our_own_power_changes_are_not_taken_for_the_guests() {
 async fn a_stop_ends_a_wait_and_cancels_the_handler_that_runs() {
     let (host, mut environment) = environment().await;
     let context = environment.context("test");
+    let runs = Arc::new(Notify::new());
+    let begun = Arc::clone(&runs);
     context.subscribe_serial(
         "stuck",
-        crate::common::serial(|_, _| Box::pin(std::future::pending())),
+        crate::common::serial(move |_, _| {
+            begun.notify_one();
+            Box::pin(std::future::pending())
+        }),
     );
     let stopper = environment.stopper();
     let stopping = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        runs.notified().await;
         stopper.stop();
     });
     let mut turn = environment.turn().await.unwrap();

@@ -67,9 +67,18 @@ fn exit_codes_and_signals_are_told_apart() {
 
 #[test]
 fn the_two_outputs_are_apart_and_come_in_the_order_of_writing() {
-    let (mut host, _folder) = agent("order");
-    let script = "for n in 1 2 3; do printf o$n; sleep 0.15; printf e$n >&2; sleep 0.15; done";
-    let ran = host.run(shell(script));
+    let (mut host, folder) = agent("order");
+    // Nothing else is written before what was has been heard.
+    let script = "k=0; heard() { k=$((k + 1)); until [ -e \"$0-$k\" ]; do sleep 0.01; done; }; \
+                  for n in 1 2 3; do printf o$n; heard; printf e$n >&2; heard; done";
+    let mut run = shell(script);
+    let mark = folder.0.join("heard").display().to_string();
+    run.program.arguments.push(mark.clone().into_bytes());
+    let number = host.send(Request::Run(run));
+    assert!(matches!(host.answer(number), Reply::Started { .. }));
+    let ran = host.collect_with(number, |pieces| {
+        std::fs::write(format!("{mark}-{pieces}"), "").expect("the test's folder is writable");
+    });
     assert_eq!(
         (&ran.stdout[..], &ran.stderr[..]),
         (&b"o1o2o3"[..], &b"e1e2e3"[..])

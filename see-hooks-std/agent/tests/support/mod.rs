@@ -137,6 +137,11 @@ impl<S: Read + Write> Host<S> {
 
     /// Collects what a started program does.
     pub(crate) fn collect(&mut self, number: u32) -> Ran {
+        self.collect_with(number, |_| {})
+    }
+
+    /// The same, and tells how many pieces of output have come, at each.
+    pub(crate) fn collect_with(&mut self, number: u32, mut heard: impl FnMut(usize)) -> Ran {
         let mut pieces = Vec::new();
         let outcome = loop {
             match self.answer(number) {
@@ -144,6 +149,7 @@ impl<S: Read + Write> Host<S> {
                     let cost = Request::stream_cost(bytes.len()) as u32;
                     self.send_as(number, Request::Credit(cost));
                     pieces.push((stream, bytes));
+                    heard(pieces.len());
                 }
                 Reply::Credit(_) => {}
                 Reply::Exited(outcome) => break outcome,
