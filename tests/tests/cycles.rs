@@ -1,17 +1,20 @@
 //! Environments in a row in one process: nothing piles up.
 //!
 //! `SEE_CAMPAIGN_COUNT` says how many. Most of them start a machine and end it at once; each twentieth boots, runs
-//! a sample, takes pictures, and shuts down.
+//! a sample, takes pictures, and shuts down. What libvirt itself keeps of a machine that came and went is measured
+//! in the same process, by its bare calls.
 
 #![expect(clippy::print_stdout, reason = "a campaign reads the counts")]
 
 use std::path::Path;
 use std::time::Duration;
 
+use see_context::Native;
 use see_core::config::{Configuration, RunFile};
 use see_core::ledger::Ledger;
 use see_core::{AllocateOptions, Environment, Host, Protocol, Registries, RunLimits, Stop};
-use see_tests::{Home, assert_nothing_remains};
+use see_libvirt::{Alive, StartOptions};
+use see_tests::{Home, assert_nothing_remains, until};
 use serde_json::{Value, json};
 
 /// The longest run of one environment.
@@ -28,6 +31,11 @@ const SLACK: u64 = 16 << 20;
 /// What may come in the second half, in bytes for each cycle and once: a plateau, but for pages that the allocator
 /// takes late.
 const LATE: (u64, u64) = (8 << 10, 2 << 20);
+/// What a cycle may leave beyond what bare calls of libvirt do, in bytes. They start the same domain and end it,
+/// but boot no guest and write no record.
+const OURS: u64 = 2 << 10;
+/// The longest until libvirt's objects are given back, which happens beside what goes on.
+const GIVEN_BACK: Duration = Duration::from_secs(20);
 /// Threads that wait for blocking work come and go with the load.
 const IDLE: usize = 4;
 
@@ -37,6 +45,7 @@ struct Usage {
     files: usize,
     threads: usize,
     memory: u64,
+    libvirt: Alive,
 }
 
 #[test]
@@ -66,14 +75,21 @@ fn environments_in_a_row_leave_nothing_in_the_process_or_on_the_host() {
             tear_down(environment).await;
         }
         println!("\nunstarted: {:?}", usage());
-        let mut warm = None;
+        let mut warm: Option<Usage> = None;
         let mut middle: Option<(u64, Usage)> = None;
         for cycle in 1..=cycles {
             // The first of all boots, so that what comes with it is warm.
             one(&host, &home, &file, cycle, cycle % BOOT == 1).await;
+            if let Some(warm) = &warm {
+                until("libvirt's objects to be given back", GIVEN_BACK, || {
+                    usage().libvirt == warm.libvirt
+                });
+            }
             let usage = usage();
             println!("cycle {cycle}: {usage:?}");
             if cycle == WARM {
+                // The connection, its callbacks, and nothing of an environment.
+                assert_eq!((usage.libvirt.references, usage.libvirt.watches), (1, 0));
                 warm = Some(usage);
             }
             if let Some(warm) = warm {
@@ -98,15 +114,57 @@ fn environments_in_a_row_leave_nothing_in_the_process_or_on_the_host() {
                 );
             }
         }
+        let (since, middle) = middle.expect("halfway");
+        let own = usage().memory.saturating_sub(middle.memory);
+        let bare = bare(&host, &home, &file, cycles - since).await;
+        assert!(
+            own <= bare + OURS * (cycles - since) + LATE.1,
+            "{own} bytes in {} cycles, bare calls of libvirt {bare}",
+            cycles - since
+        );
         host.finish(LIMIT).await.expect("nothing is left");
-        let (first, half) = (warm.expect("warm"), middle.expect("halfway").1);
         println!(
-            "\ncycles: {cycles}, memory when warm {}, halfway {}, at the end {} KiB",
-            first.memory >> 10,
-            half.memory >> 10,
-            usage().memory >> 10
+            "\ncycles: {cycles}, memory when warm {}, halfway {}, since then {} KiB, of which as many machines by \
+             bare calls leave {}",
+            warm.expect("warm").memory >> 10,
+            middle.memory >> 10,
+            own >> 10,
+            bare >> 10
         );
     });
+}
+
+/// Starts and ends so many machines of libvirt by bare calls; by how much this process grew.
+async fn bare(host: &Host, home: &Home, file: &Path, count: u64) -> u64 {
+    // It holds the root of the driver, and the files that the domain names.
+    let environment = allocate(host, home, file, "bare").await;
+    let sandbox = environment.sandbox().clone();
+    let native = sandbox.native().and_then(|native| native.downcast_ref());
+    let native: &Native = native.expect("a libvirt domain");
+    let xml = native.domain.xml().await.expect("it is defined");
+    let own = environment.identifier().to_string();
+    let before = usage().memory;
+    for _ in 0..count {
+        let other = see_core::Identifier::random().to_string();
+        let mut xml = xml.clone();
+        for tag in ["name", "uuid"] {
+            let (begin, end) = (format!("<{tag}>"), format!("</{tag}>"));
+            let from = xml.find(&begin).expect("it has one") + begin.len();
+            let to = from + xml[from..].find(&end).expect("it ends");
+            let text = xml[from..to].replace(&own, &other);
+            xml.replace_range(from..to, &text);
+        }
+        let domain = native.connection.define_domain(&xml).await;
+        let domain = domain.expect("the same as the environment's");
+        let started = domain.start(StartOptions::default()).await;
+        started.expect("it starts");
+        domain.destroy().await.expect("it ends");
+        domain.undefine().await.expect("it is defined");
+    }
+    let grown = usage().memory.saturating_sub(before);
+    drop(sandbox);
+    tear_down(environment).await;
+    grown
 }
 
 /// An environment with results of its own, which are no matter here.
@@ -116,6 +174,8 @@ async fn allocate(host: &Host, home: &Home, file: &Path, results: &str) -> Envir
     let mut json: Value = whole.to_json();
     let results = home.path("results").join(results);
     json["hooks"]["configuration"]["results_folder"] = json!(results);
+    // As long as the step that waits for it: a busy host boots slowly.
+    json["hooks"]["configuration"]["ready_timeout"] = json!("120s");
     let whole = Configuration::from_str(file, &json.to_string()).expect("it is JSON");
     let run = RunFile::read(&whole).expect("a run file");
     let prepared = host.prepare(&run.context, &run.hooks).await;
@@ -177,5 +237,6 @@ fn usage() -> Usage {
         files: count("/proc/self/fd"),
         threads: count("/proc/self/task"),
         memory: resident << 10,
+        libvirt: see_libvirt::alive(),
     }
 }

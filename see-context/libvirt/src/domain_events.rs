@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::alive::{Counted, WATCHES};
 use crate::connection::{Connection, Link, RECONNECT_LIMIT, Session, wait_closed};
 use crate::driver::Ability;
 use crate::error::Error;
@@ -49,6 +50,7 @@ impl Connection {
                 uuid,
                 receiver,
                 missed,
+                _counted: Counted::new(&WATCHES),
                 session: Arc::clone(session),
                 link,
             })
@@ -62,6 +64,7 @@ pub struct DomainEvents {
     uuid: Uuid,
     receiver: mpsc::Receiver<DomainEvent>,
     missed: Arc<AtomicU64>,
+    _counted: Counted,
     link: Arc<Link>,
     /// The session that the events come from.
     session: Arc<Session>,

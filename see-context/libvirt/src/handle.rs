@@ -6,6 +6,7 @@ use std::os::raw::c_int;
 
 use virt_sys as sys;
 
+use crate::alive::{Counted, REFERENCES};
 use crate::error::Cause;
 
 /// An object of the `virt` crate whose reference can be given back.
@@ -22,19 +23,27 @@ pub(crate) trait Release {
 
 /// Owns one reference. The `virt` crate's own `Drop` panics when libvirt reports an error, which
 /// it may after a connection is lost; this one notes it in the log.
-pub(crate) struct Handle<T: Release>(ManuallyDrop<T>);
+pub(crate) struct Handle<T: Release> {
+    object: ManuallyDrop<T>,
+    counted: Counted,
+}
 
 impl<T: Release> Handle<T> {
     pub(crate) fn new(object: T) -> Self {
-        Self(ManuallyDrop::new(object))
+        Self {
+            object: ManuallyDrop::new(object),
+            counted: Counted::new(&REFERENCES),
+        }
     }
 
     /// Gives the reference back and returns libvirt's answer.
     pub(crate) fn give_back(self) -> c_int {
         let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is never dropped or used again, so its count is moved out once.
+        drop(unsafe { std::ptr::read(&raw const this.counted) });
         // SAFETY: `self` is consumed and its `Drop` suppressed, so this is the only release and
         // nothing can use the object afterwards.
-        unsafe { this.0.release() }
+        unsafe { this.object.release() }
     }
 }
 
@@ -42,14 +51,14 @@ impl<T: Release> Deref for Handle<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0
+        &self.object
     }
 }
 
 impl<T: Release> Drop for Handle<T> {
     fn drop(&mut self) {
         // SAFETY: a value is dropped once, and `give_back` suppresses this drop.
-        if unsafe { self.0.release() } < 0 {
+        if unsafe { self.object.release() } < 0 {
             tracing::debug!(kind = T::KIND, cause = %Cause::last(), "libvirt kept a reference");
         }
     }

@@ -19,6 +19,7 @@
 //! # tokio::runtime::Runtime::new().unwrap().block_on(example()).unwrap();
 //! ```
 
+mod alive;
 mod call;
 mod connection;
 mod domain;
@@ -36,6 +37,8 @@ mod storage;
 mod text;
 pub mod xml;
 
+#[cfg(feature = "testing")]
+pub use alive::{Alive, alive};
 pub use connection::{CALL_LIMIT, CloseReason, Connection, RECONNECT_LIMIT, Version};
 pub use domain::{
     AddressSource, CHANNEL_BACKLOG, ChannelStream, Domain, DomainInfo, DomainState, DomainStatus,

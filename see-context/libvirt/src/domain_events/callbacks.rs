@@ -12,8 +12,15 @@ use virt_sys as sys;
 
 use super::event::{DomainEvent, IoErrorAction, WatchdogAction};
 use super::hub::Sinks;
+use crate::alive::{CALLBACKS, Counted};
 use crate::error::Cause;
 use crate::text;
+
+/// What libvirt hands to the callbacks.
+struct Opaque {
+    sinks: Arc<Sinks>,
+    _counted: Counted,
+}
 
 type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
 
@@ -79,7 +86,10 @@ pub(super) fn register(
     kind: &Kind,
     sinks: Arc<Sinks>,
 ) -> Result<c_int, Cause> {
-    let opaque = Box::into_raw(Box::new(sinks));
+    let opaque = Box::into_raw(Box::new(Opaque {
+        sinks,
+        _counted: Counted::new(&CALLBACKS),
+    }));
     // SAFETY: the connection is valid; the callback has the type that belongs to the identifier;
     // `opaque` is what it and `free_sinks` expect, and lives until libvirt calls the latter, once.
     let id = unsafe {
@@ -121,7 +131,7 @@ unsafe fn deliver(
     // to tell.
     let _ = catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: libvirt passes the value from `register`, which lives until `free_sinks`.
-        let sinks = unsafe { &*opaque.cast::<Arc<Sinks>>() };
+        let Opaque { sinks, .. } = unsafe { &*opaque.cast::<Opaque>() };
         let mut uuid: [c_uchar; 16] = [0; 16];
         // SAFETY: libvirt keeps the domain valid during the callback, and the buffer has the 16
         // bytes that the function writes.
@@ -209,5 +219,5 @@ unsafe extern "C" fn on_agent(
 
 unsafe extern "C" fn free_sinks(opaque: *mut c_void) {
     // SAFETY: libvirt calls this once, with the pointer made by `Box::into_raw` in `register`.
-    drop(unsafe { Box::from_raw(opaque.cast::<Arc<Sinks>>()) });
+    drop(unsafe { Box::from_raw(opaque.cast::<Opaque>()) });
 }
