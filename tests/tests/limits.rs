@@ -1,4 +1,4 @@
-//! A guest that fills its disk or its console ends its run, named, and leaves nothing.
+//! A sandbox that takes more than it may of anything ends its run, named, and leaves nothing.
 
 use std::time::Duration;
 
@@ -86,4 +86,15 @@ fn a_sandbox_of_too_many_threads_ends_its_run_and_the_limit_is_named() {
     let mut context = Home::embedded();
     context["limits"] = json!({ "pids": 1 });
     run_to_the_end("pids", "1", context, "sleep 600");
+}
+
+#[test]
+fn a_sample_whose_output_fills_the_results_ends_its_run_and_the_limit_is_named() {
+    run_to_the_limit("results", "256KiB", "exec yes flood");
+}
+
+#[test]
+fn pictures_that_take_more_than_captures_may_end_the_run_and_the_limit_is_named() {
+    // The first is taken once the guest is ready.
+    run_to_the_limit("captures", "1KiB", "sleep 600");
 }
