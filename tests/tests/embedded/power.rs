@@ -148,22 +148,6 @@ fn an_emulator_that_hangs_is_switched_off_past_the_command_that_hangs_on_it() {
     );
 }
 
-#[test]
-fn a_guest_that_switches_itself_off_is_told() {
-    on_a_ready_guest(async |watched| {
-        watched
-            .trigger(Event::new("run_command").with("command", "poweroff"))
-            .await;
-        watched.event("guest_poweroff", 0, BOOT).await;
-        assert_eq!(state(watched).await, SandboxState::Shutoff);
-        // A machine that is off can be started again.
-        let mut turn = watched.environment.turn().await.expect("the turn");
-        turn.poweron().await.expect("it starts again");
-        drop(turn);
-        watched.event("ready", 1, BOOT).await;
-    });
-}
-
 /// A domain whose machine stands after a panic, with the device by which a kernel tells of it.
 const PANICS: &str = "<domain type='qemu'><name>panics</name><memory unit='MiB'>160</memory><vcpu>1</vcpu>\
     <os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>\
@@ -199,41 +183,44 @@ fn a_machine_whose_panic_device_is_written_to_has_crashed_and_can_be_switched_of
 }
 
 #[test]
-fn a_guest_that_is_restarted_becomes_ready_again() {
+fn a_guest_that_switches_itself_off_or_restarts_is_told_and_one_that_is_started_again_becomes_ready()
+ {
     on_a_ready_guest(async |watched| {
-        // What is in memory goes with the restart.
+        watched
+            .trigger(Event::new("run_command").with("command", "poweroff"))
+            .await;
+        watched.event("guest_poweroff", 0, BOOT).await;
+        watched.event("command_finished", 0, BOOT).await;
+        assert_eq!(state(watched).await, SandboxState::Shutoff);
+        // A machine that is off can be started again.
+        let mut turn = watched.environment.turn().await.expect("the turn");
+        turn.poweron().await.expect("it starts again");
+        drop(turn);
+        watched.event("ready", 1, BOOT).await;
+
+        // What is in memory goes with a restart.
         let (code, _) = watched.command("echo here >/tmp/mark", CALL).await;
         assert_eq!(code, Some(0));
         let mut turn = watched.environment.turn().await.expect("the turn");
         turn.restart().await.expect("it is asked");
         drop(turn);
-        watched.event("ready", 1, BOOT).await;
+        watched.event("ready", 2, BOOT).await;
         let (code, output) = watched
             .command("test -e /tmp/mark && echo same || echo fresh", CALL)
             .await;
         assert_eq!((code, output.trim()), (Some(0), "fresh"));
-        assert_eq!(
-            watched.all("guest_reboot").len(),
-            0,
-            "it was the host's wish"
-        );
-    });
-}
+        let reboots = watched.all("guest_reboot");
+        assert!(reboots.is_empty(), "it was the host's wish: {reboots:?}");
 
-#[test]
-fn a_guest_that_restarts_by_itself_is_told() {
-    on_a_ready_guest(async |watched| {
+        let seen = watched.all("command_finished").len();
         watched
             .trigger(Event::new("run_command").with("command", "reboot -f"))
             .await;
         watched.event("guest_reboot", 0, BOOT).await;
-        assert_eq!(watched.all("guest_poweroff").len(), 0);
-        let finished = watched.event("command_finished", 0, BOOT).await;
-        assert_eq!(
-            finished.get("agent_lost").and_then(Value::as_bool),
-            Some(true),
-            "{finished:?}"
-        );
+        assert_eq!(watched.all("guest_poweroff").len(), 1);
+        let finished = watched.event("command_finished", seen, BOOT).await;
+        let lost = finished.get("agent_lost").and_then(Value::as_bool);
+        assert_eq!(lost, Some(true), "{finished:?}");
     });
 }
 
