@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use see_core::config::Configuration;
 use see_core::ledger::Ledger;
 use see_core::{ErrorKind, Identifier, Image, ImageRequest, Registries, Stop};
-use see_tests::{Footprint, Home};
+use see_tests::{Footprint, Home, spawn, until};
 use serde_json::json;
 
 fn virsh(arguments: &[&str]) -> String {
@@ -114,4 +116,59 @@ fn an_image_added_to_an_existing_pool_is_found_and_the_pool_stays_as_it_is() {
     assert_eq!(after, std::slice::from_ref(&name));
     let gone = image(&home, "late.img", json!({ "storage_pool": name })).expect_err("it is gone");
     assert_eq!(gone.kind(), ErrorKind::NotFound, "{gone}");
+}
+
+/// Files enough that libvirt looks at them for long after the pool was made.
+const MANY: usize = 4000;
+
+#[test]
+fn the_pool_of_a_run_that_was_killed_is_in_the_ledger_and_goes_with_gc() {
+    let home = Home::passable();
+    let folder = home.path("images");
+    std::fs::create_dir(&folder).expect("the home is writable");
+    for number in 0..MANY {
+        home.write(&format!("images/{number}.img"), b"x");
+    }
+    let image = json!({
+        "provider": "libvirt-pool", "name": "0.img",
+        "provider_configuration": { "storage_pool_path": folder },
+    });
+    let context = json!({ "hypervisor": "qemu:///system", "disk": { "image": image } });
+    let run_file = home.run_file(context);
+    let mut run = spawn(home.seectl().args(["run", "--no-gc"]).arg(run_file));
+    let pid = Pid::from_child(&run);
+    let line = |pointer: &str| {
+        let recorded = home.recorded();
+        let identifier = recorded.first()?;
+        home.record(identifier)
+            .iter()
+            .find_map(|line| line.pointer(pointer).cloned())
+    };
+    until(
+        "a storage pool that was made",
+        Duration::from_secs(30),
+        || {
+            assert!(
+                run.try_wait().expect("a child can be waited for").is_none(),
+                "the run ended before"
+            );
+            line("/created/entry").is_some()
+        },
+    );
+    kill_process(pid, Signal::KILL).expect("it runs");
+    run.wait().expect("a child can be waited for");
+    let intended = line("/intend").expect("it was written down before");
+    assert_eq!(intended["resource"]["kind"], "libvirt.pool", "{intended}");
+    let left = pools_over(&folder);
+    let name = intended["resource"]["name"].as_str();
+    assert_eq!(
+        left.iter().map(String::as_str).collect::<Vec<_>>(),
+        name.as_slice()
+    );
+    let gc = home.run(["gc"], Duration::from_secs(60));
+    assert_eq!(gc.code, Some(0), "{gc:#?}");
+    assert_eq!(pools_over(&folder), Vec::<String>::new());
+    assert!(home.recorded().is_empty());
+    let images = std::fs::read_dir(&folder).expect("the folder stays");
+    assert_eq!(images.count(), MANY);
 }
