@@ -1,9 +1,10 @@
-//! For tests: the suite that every backend passes, and a backend without a hypervisor that fails or stalls
-//! wherever it is told to.
+//! For tests: the suites that every backend and every image provider pass, and a backend without a
+//! hypervisor that fails or stalls wherever it is told to.
 
 pub mod conformance;
 mod fake;
 mod faults;
+pub mod providers;
 
 pub(crate) use faults::{Act, Faults, Injected, pass_on};
 

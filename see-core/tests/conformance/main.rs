@@ -3,3 +3,4 @@
 mod fake;
 mod flawed;
 mod flaws;
+mod providers;

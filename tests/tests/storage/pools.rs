@@ -119,7 +119,7 @@ fn an_image_added_to_an_existing_pool_is_found_and_the_pool_stays_as_it_is() {
 }
 
 /// Files enough that libvirt looks at them for long after the pool was made.
-const MANY: usize = 4000;
+const MANY: usize = 1500;
 
 #[test]
 fn the_pool_of_a_run_that_was_killed_is_in_the_ledger_and_goes_with_gc() {

@@ -45,7 +45,7 @@ mod dirty;
 mod faults;
 mod lifecycle;
 mod release;
-mod report;
+pub(super) mod report;
 mod watch;
 
 use std::future::Future;

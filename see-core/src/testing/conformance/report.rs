@@ -5,18 +5,18 @@ use std::fmt;
 use crate::Error;
 
 /// What a check found, in words; nothing where there is nothing to add.
-pub(super) type Outcome<T = String> = Result<T, Stumble>;
+pub(in crate::testing) type Outcome<T = String> = Result<T, Stumble>;
 
 /// Why a check did not pass.
 #[derive(Debug)]
-pub(super) enum Stumble {
+pub(in crate::testing) enum Stumble {
     Failed(String),
     NotApplicable(String),
 }
 
 impl Stumble {
     /// The same, told with what was being done.
-    pub(super) fn during(self, what: impl fmt::Display) -> Self {
+    pub(in crate::testing) fn during(self, what: impl fmt::Display) -> Self {
         match self {
             Self::Failed(why) => Self::Failed(format!("{what}: {why}")),
             other => other,
@@ -31,7 +31,7 @@ impl From<Error> for Stumble {
 }
 
 /// Goes on where the fact holds, and otherwise fails the check.
-pub(super) fn ensure(fact: bool, otherwise: impl FnOnce() -> String) -> Outcome<()> {
+pub(in crate::testing) fn ensure(fact: bool, otherwise: impl FnOnce() -> String) -> Outcome<()> {
     if fact {
         return Ok(());
     }
@@ -67,7 +67,12 @@ pub enum Verdict {
 }
 
 impl Report {
-    pub(super) fn add(&mut self, name: &'static str, fact: &'static str, verdict: Verdict) {
+    pub(in crate::testing) fn add(
+        &mut self,
+        name: &'static str,
+        fact: &'static str,
+        verdict: Verdict,
+    ) {
         self.findings.push(Finding {
             name,
             fact,
@@ -102,7 +107,7 @@ impl Report {
     pub fn assert_passed(&self) {
         assert!(
             !self.findings.is_empty() && self.failed().next().is_none(),
-            "the backend does not conform:\n{self}"
+            "it does not conform:\n{self}"
         );
     }
 }
