@@ -1,5 +1,7 @@
 //! The command line.
 
+mod image;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +9,10 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use see_core::Identifier;
 use see_core::config::DurationValue;
 
+pub(crate) use self::image::{
+    ImageArguments, ImageCommand, ImageGcArguments, PullArguments, RmArguments, StoreArguments,
+    VerifyArguments,
+};
 use crate::exit_code;
 
 /// Runs programs in throw-away machines, and shows what they did.
@@ -31,6 +37,9 @@ pub(crate) enum Command {
     Ls(LsArguments),
     /// Remove what environments left whose owner is dead.
     Gc(GcArguments),
+    /// Fetch, list, check and remove disk images.
+    #[command(after_help = exit_code::HELP)]
+    Image(ImageArguments),
 }
 
 /// How results are shown.
@@ -149,5 +158,15 @@ mod tests {
         assert!(parse("seectl gc --older-than 1h").is_ok());
         assert!(parse("seectl gc --older-than 1").is_ok());
         assert!(parse("seectl gc ../../etc").is_err());
+        assert!(parse("seectl image pull run.json").is_ok());
+        assert!(
+            parse("seectl image pull --provider http --uri http://a/b --set checksums=true")
+                .is_ok()
+        );
+        assert!(parse("seectl image pull").is_err());
+        assert!(parse("seectl image pull run.json --provider http").is_err());
+        assert!(parse("seectl image gc --max-size 50GiB").is_ok());
+        assert!(parse("seectl image gc --max-size much").is_err());
+        assert!(parse("seectl image rm").is_err());
     }
 }

@@ -16,6 +16,8 @@ pub const SANDBOX_FAILED: u8 = 4;
 pub const MISSING_RIGHTS: u8 = 5;
 /// Something that a dead owner left could not be removed (`seectl gc`).
 pub const LEFT_BEHIND: u8 = 6;
+/// An image is not to be had, not as it should be, or in use (`seectl image`).
+pub const IMAGE_FAILED: u8 = 7;
 /// Ended by SIGHUP.
 pub const HUNG_UP: u8 = 129;
 /// Ended by SIGINT: Ctrl-C.
@@ -33,6 +35,7 @@ Exit codes:
     4  the sandbox failed: not made, a step failed, or its end was not clean
     5  rights are missing on this host
     6  `seectl gc` could not remove everything
+    7  `seectl image`: an image is not to be had, changed on disk, or in use
   129  ended by SIGHUP
   130  ended by SIGINT (Ctrl-C)
   143  ended by SIGTERM
@@ -56,6 +59,7 @@ mod tests {
             SANDBOX_FAILED,
             MISSING_RIGHTS,
             LEFT_BEHIND,
+            IMAGE_FAILED,
             HUNG_UP,
             INTERRUPTED,
             TERMINATED,

@@ -48,6 +48,7 @@ fn dispatch(
             Command::Run(run) => commands::run(run, registries, progress).await,
             Command::Ls(ls) => commands::ls(ls).await,
             Command::Gc(gc) => commands::gc(gc, &registries).await,
+            Command::Image(image) => commands::image(image, &registries, progress).await,
         }
     });
     // Work that outlived its deadline must not hold the process.

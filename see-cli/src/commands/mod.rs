@@ -1,11 +1,13 @@
 //! One file a command.
 
 mod gc;
+mod image;
 mod ls;
 mod progress;
 mod run;
 
 pub(crate) use gc::gc;
+pub(crate) use image::image;
 pub(crate) use ls::ls;
 pub(crate) use run::run;
 

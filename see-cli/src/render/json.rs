@@ -2,7 +2,8 @@
 //!
 //! `{"run": …}` when a run begins; one object for each event, with the keys `event`, `source`,
 //! `timestamp` and `attributes`; `{"result": …}` when the run ended; `{"note": …}` in between;
-//! `{"error": …}` where there was no run; `{"summary": …}` after several.
+//! `{"error": …}` where there was no run; `{"summary": …}` after several. Commands that are no runs write
+//! objects of their own in between.
 
 use std::io::{self, Write};
 use std::time::SystemTime;
@@ -39,6 +40,9 @@ impl<W: Write + Send> Renderer for Json<W> {
             )),
             Update::Event(event) => self.line(event),
             Update::Image(report) => self.line(&own("image_progress", json!(report))),
+            Update::Working(step) => self.line(&own("step_started", json!({ "step": step }))),
+            Update::Told { json, .. } => self.line(json),
+            Update::Result(result) => self.line(&json!({ "result": result })),
             Update::Note(note) => self.line(&json!({ "note": note })),
             Update::Finished(result) => self.line(&json!({ "result": result })),
             Update::Failed(error) => self.line(&json!({ "error": error })),

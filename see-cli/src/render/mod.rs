@@ -18,6 +18,6 @@ mod words;
 
 pub(crate) use escape::line as escape_line;
 pub(crate) use failure::failure;
-pub(crate) use quantity::age;
+pub(crate) use quantity::{age, seconds, size};
 pub(crate) use screen::{Feed, Screen, Update};
 pub(crate) use terminal::{restore_terminal, restore_terminal_on_panic};

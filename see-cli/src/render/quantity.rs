@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// `4 ms`, `0.21 s`, `75.3 s`, `12m 05s`.
-pub(super) fn seconds(seconds: f64) -> String {
+pub(crate) fn seconds(seconds: f64) -> String {
     if seconds < 0.001 {
         return String::from("<1 ms");
     }
@@ -40,7 +40,7 @@ pub(crate) fn age(age: Duration) -> String {
 }
 
 /// `17 bytes`, `1.5 KiB`, `2.0 GiB`.
-pub(super) fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if bytes < 1024 {
         return format!("{bytes} byte{}", if bytes == 1 { "" } else { "s" });

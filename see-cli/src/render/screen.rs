@@ -32,6 +32,19 @@ pub(crate) enum Update {
     Event(Event),
     /// How far the fetch of an image is.
     Image(ImageReport),
+    /// Something begins that is no step of a run.
+    Working(String),
+    /// One thing that was done outside a run, in words and for programs.
+    Told {
+        /// Whether it went well.
+        is_good: bool,
+        /// A line for people.
+        words: String,
+        /// The object for programs.
+        json: serde_json::Value,
+    },
+    /// The sum of a command that is no run: for programs alone.
+    Result(serde_json::Value),
     /// A word about the run itself.
     Note(String),
     /// The run ended.

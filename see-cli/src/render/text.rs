@@ -148,9 +148,13 @@ impl<S: Surface> Text<S> {
 
     fn said(&mut self, at: f64, what: &str) -> io::Result<()> {
         let mark = self.surface.mark(Mark::Note);
+        let what = escape::line(what);
+        if self.started == 0.0 {
+            // There is no run whose time it could be.
+            return self.surface.line(&format!("{mark} {what}"));
+        }
         let at = self.since(at);
-        self.surface
-            .line(&format!("{at} {mark} {}", escape::line(what)))
+        self.surface.line(&format!("{at} {mark} {what}"))
     }
 
     /// A time as the seconds since the run began.
@@ -173,6 +177,21 @@ impl<S: Surface> Renderer for Text<S> {
             }
             Update::Event(event) => self.event(event),
             Update::Image(report) => self.image(report),
+            Update::Working(step) => {
+                self.told = None;
+                self.surface.busy(Some(step));
+                Ok(())
+            }
+            Update::Told { is_good, words, .. } => {
+                self.surface.busy(None);
+                let mark = match is_good {
+                    true => self.surface.mark(Mark::Good),
+                    false => self.surface.mark(Mark::Bad),
+                };
+                self.surface
+                    .line(&format!("{mark} {}", escape::line(words)))
+            }
+            Update::Result(_) => Ok(()),
             Update::Note(note) => self.said(unix(SystemTime::now()), note),
             Update::Finished(result) => {
                 self.surface.busy(None);

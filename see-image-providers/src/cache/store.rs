@@ -193,6 +193,29 @@ impl Store {
         .advice("`seectl ls` lists environments, kept ones too"))
     }
 
+    /// Removes an image, also one that environments use: their leases go first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] where the store has no such image, and where the store cannot be written.
+    pub fn remove_in_use(&self, digest: &Digest) -> Result<()> {
+        let _lock = self.lock()?;
+        if self.0.images.stat(&image_name(digest))?.is_none() {
+            return Err(missing(digest));
+        }
+        let leases = self.0.leases.folder(&image_name(digest))?;
+        for lease in leases.names()? {
+            leases.remove(&lease)?;
+        }
+        match self.remove_locked(digest)? {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::Exhausted,
+                "an environment began to use the image just now",
+            )
+            .subject(digest)),
+        }
+    }
+
     /// Removes an image unless it is used; the store's lock is held.
     pub(crate) fn remove_locked(&self, digest: &Digest) -> Result<bool> {
         let name = image_name(digest);
