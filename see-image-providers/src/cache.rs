@@ -7,6 +7,7 @@
 //! for, and looked at before anyone opens it. What a server sends is hostile until it is verified, and is
 //! never in anyone's way: a download is a file of its own until it is complete and on disk.
 
+mod answer;
 mod digest;
 mod evict;
 mod fetch;
@@ -15,6 +16,7 @@ mod inspect;
 mod origin;
 mod partial;
 mod place;
+mod ranges;
 mod record;
 mod settings;
 mod store;

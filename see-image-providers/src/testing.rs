@@ -55,6 +55,8 @@ pub struct Resource {
     entity_tag: Option<String>,
     last_modified: Option<String>,
     ranges: bool,
+    announced: Option<u64>,
+    posts: Option<Fault>,
     once: VecDeque<Fault>,
     always: Option<Fault>,
 }
@@ -67,6 +69,8 @@ impl Resource {
             entity_tag: None,
             last_modified: None,
             ranges: true,
+            announced: None,
+            posts: None,
             once: VecDeque::new(),
             always: None,
         }
@@ -90,6 +94,20 @@ impl Resource {
     #[must_use]
     pub fn without_ranges(mut self) -> Self {
         self.ranges = false;
+        self
+    }
+
+    /// The same, whose `HEAD` announces another length.
+    #[must_use]
+    pub fn announcing(mut self, length: u64) -> Self {
+        self.announced = Some(length);
+        self
+    }
+
+    /// The same, which answers a `POST` with this status and these headers.
+    #[must_use]
+    pub fn for_posts(mut self, status: u16, headers: Vec<(String, String)>) -> Self {
+        self.posts = Some(Fault::Status(status, headers, Bytes::new()));
         self
     }
 
@@ -145,6 +163,8 @@ struct State {
     resources: HashMap<String, Resource>,
     seen: Vec<Seen>,
     sent: u64,
+    at_once: usize,
+    most_at_once: usize,
 }
 
 impl Shared {
@@ -221,6 +241,11 @@ impl FaultServer {
     /// Every request so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.shared.state().seen.clone()
+    }
+
+    /// The most bodies that were sent at the same time.
+    pub fn most_at_once(&self) -> usize {
+        self.shared.state().most_at_once
     }
 
     /// How many bytes of bodies were sent.

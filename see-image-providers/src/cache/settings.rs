@@ -41,7 +41,6 @@ pub(crate) struct Settings {
     pub(crate) offline: bool,
     pub(crate) stall: Duration,
     pub(crate) patience: Duration,
-    #[expect(dead_code, reason = "parallel ranges follow")]
     pub(crate) streams: usize,
 }
 

@@ -1,25 +1,24 @@
 //! Getting the bytes: one request after the other until all are there, or no hope is left.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use reqwest::header::{
-    ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LAST_MODIFIED, RANGE,
-};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, HeaderValue, IF_RANGE, RANGE};
 use reqwest::{Request, Response, StatusCode};
 use see_core::config::{DurationValue, Size};
 use see_core::{Error, ErrorKind, ImageRequest, Result};
 
+use super::answer::{content_length, content_range, quoted, replaced};
 use super::origin::{ByteRange, Object, Origin, Validator};
 use super::partial::{Feed, Partial};
+use super::ranges::{Pace, is_worth_trying};
 use super::settings::Settings;
 use crate::client::{retry_after, shown};
 
 /// The first pause before another try; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// How much of an answer that is no image is read for its error.
-const QUOTED: usize = 160;
-const STEP: &str = "download the image";
+pub(super) const STEP: &str = "download the image";
 
 /// One version of an image on its way.
 pub(crate) struct Transfer<'a> {
@@ -33,7 +32,9 @@ pub(crate) struct Transfer<'a> {
     pub(crate) total: Option<u64>,
     /// Whether the server can continue.
     pub(crate) ranges: bool,
-    pub(crate) was_renewed: bool,
+    pub(crate) was_renewed: AtomicBool,
+    /// Whether several streams may bring more than one.
+    pub(crate) widens: bool,
 }
 
 /// What one request led to.
@@ -44,6 +45,10 @@ pub(super) enum Step {
     /// What is there cannot be continued.
     Restart,
     Changed(Error),
+    /// One stream brings so many bytes a second, of so many that there are: several may bring more.
+    Widen(u64, f64),
+    /// Several streams bring no more than one.
+    Narrow,
 }
 
 impl Transfer<'_> {
@@ -72,7 +77,10 @@ impl Transfer<'_> {
             {
                 return Ok(None);
             }
-            let step = self.attempt(feed).await?;
+            let mut step = self.attempt(feed).await?;
+            if let Step::Widen(total, single) = step {
+                step = self.widen(feed, total, single).await?;
+            }
             if feed.length() > furthest {
                 furthest = feed.length();
                 since = Instant::now();
@@ -82,6 +90,7 @@ impl Transfer<'_> {
                 Step::Complete => return Ok(None),
                 Step::Changed(error) => return Ok(Some(error)),
                 Step::Restart => feed.restart().await?,
+                Step::Widen(..) | Step::Narrow => self.widens = false,
                 Step::Again(error, asked) => {
                     let wait = asked.unwrap_or(pause).max(FIRST_PAUSE);
                     pause = (pause * 2).min(LONGEST_PAUSE);
@@ -127,7 +136,7 @@ impl Transfer<'_> {
     }
 
     /// Sends one request; what is no answer with bytes is a step already.
-    pub(super) async fn ask(&mut self, range: Option<ByteRange>) -> Result<Result<Response, Step>> {
+    pub(super) async fn ask(&self, range: Option<ByteRange>) -> Result<Result<Response, Step>> {
         let stop = self.request.stop();
         let made = stop
             .or(STEP, self.origin.request(self.object, range))
@@ -166,7 +175,7 @@ impl Transfer<'_> {
         Ok(request)
     }
 
-    async fn refused(&mut self, response: Response, range: Option<ByteRange>) -> Result<Step> {
+    async fn refused(&self, response: Response, range: Option<ByteRange>) -> Result<Step> {
         let status = response.status();
         let url = shown(response.url());
         let asked = retry_after(response.headers());
@@ -180,8 +189,7 @@ impl Transfer<'_> {
                 .advice("it may not be uploaded yet: look at it at its server")),
             401 | 403 => {
                 // Once a transfer: a right that was withdrawn does not come back by asking.
-                if !self.was_renewed && self.origin.renew().await? {
-                    self.was_renewed = true;
+                if !self.was_renewed.swap(true, Ordering::Relaxed) && self.origin.renew().await? {
                     return Ok(Step::Again(unavailable("the login ran out"), None));
                 }
                 Err(
@@ -262,6 +270,7 @@ impl Transfer<'_> {
     async fn take(&mut self, mut response: Response, feed: &mut Feed) -> Result<Step> {
         let url = shown(response.url());
         let stall = self.settings.stall;
+        let pace = Pace::new(feed.length());
         loop {
             let waited = tokio::time::timeout(stall, response.chunk());
             let piece = match self.request.stop().or(STEP, waited).await? {
@@ -309,6 +318,15 @@ impl Transfer<'_> {
             if self.total == Some(length) {
                 return Ok(Step::Complete);
             }
+            if self.widens
+                && let (Some(total), Some(rate)) = (self.total, pace.rate(length))
+            {
+                if is_worth_trying(total - length, rate) {
+                    return Ok(Step::Widen(total, rate));
+                }
+                // One measurement a stream is enough.
+                self.widens = false;
+            }
         }
     }
 }
@@ -348,55 +366,6 @@ pub(super) fn too_large(size: u64, limit: u64) -> Error {
         ),
     )
     .advice("`max_size` says how large it may be")
-}
-
-/// The mark that the server gives now, where it is another than the one that is known.
-fn replaced(known: Option<&Validator>, headers: &HeaderMap) -> Option<String> {
-    let (known, name) = match known? {
-        Validator::EntityTag(tag) => (tag, ETAG),
-        Validator::LastModified(date) => (date, LAST_MODIFIED),
-    };
-    let now = headers.get(name)?.to_str().ok()?;
-    // A proxy that packs may weaken a tag, which names the same bytes still.
-    let plain = |tag: &str| tag.trim_start_matches("W/").to_owned();
-    (plain(now) != plain(known)).then(|| now.escape_debug().to_string())
-}
-
-/// The first byte and the length of the whole, as `Content-Range` says.
-fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
-    let text = headers.get(CONTENT_RANGE)?.to_str().ok()?;
-    let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
-    let (first, last) = range.split_once('-')?;
-    let (first, last): (u64, u64) = (first.parse().ok()?, last.parse().ok()?);
-    let total = match total {
-        "*" => None,
-        total => Some(total.parse().ok()?),
-    };
-    let fits = first <= last && total.is_none_or(|total: u64| last < total);
-    fits.then_some((first, total))
-}
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    let text = headers
-        .get(reqwest::header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?;
-    text.parse().ok()
-}
-
-/// The beginning of an answer that is no image, made harmless.
-async fn quoted(mut response: Response) -> String {
-    const LIMIT: Duration = Duration::from_secs(5);
-    let first = tokio::time::timeout(LIMIT, response.chunk()).await;
-    let Ok(Ok(Some(bytes))) = first else {
-        return String::new();
-    };
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(QUOTED)]);
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    if text.is_empty() {
-        return String::new();
-    }
-    format!(", and says `{}`", text.escape_debug())
 }
 
 fn header(text: &str) -> Result<HeaderValue> {

@@ -56,7 +56,8 @@ pub(crate) struct Unpacker {
 enum Decoder {
     Gzip(flate2::write::MultiGzDecoder<Output>),
     Xz(liblzma::write::XzDecoder<Output>),
-    Zstandard(zstd::stream::write::Decoder<'static, Output>),
+    /// The plain writer, since the decoder over it takes a frame that is cut off for a whole one.
+    Zstandard(zstd::stream::zio::Writer<Output, zstd::stream::raw::Decoder<'static>>),
 }
 
 impl Unpacker {
@@ -73,9 +74,12 @@ impl Unpacker {
                 Decoder::Xz(liblzma::write::XzDecoder::new_stream(output, stream))
             }
             Packing::Zstandard => {
-                let mut decoder = zstd::stream::write::Decoder::new(output).map_err(failed)?;
-                decoder.window_log_max(WINDOW).map_err(failed)?;
-                Decoder::Zstandard(decoder)
+                use zstd::stream::raw::DParameter::WindowLogMax;
+                let mut decoder = zstd::stream::raw::Decoder::new().map_err(failed)?;
+                decoder
+                    .set_parameter(WindowLogMax(WINDOW))
+                    .map_err(failed)?;
+                Decoder::Zstandard(zstd::stream::zio::Writer::new(output, decoder))
             }
         };
         Ok(Self { packing, decoder })
@@ -96,13 +100,13 @@ impl Unpacker {
         let done = match &mut self.decoder {
             Decoder::Gzip(decoder) => decoder.try_finish(),
             Decoder::Xz(decoder) => decoder.try_finish(),
-            Decoder::Zstandard(decoder) => decoder.flush(),
+            Decoder::Zstandard(decoder) => decoder.finish(),
         };
         done.map_err(|error| self.failed(error))?;
         let output = match self.decoder {
             Decoder::Gzip(decoder) => decoder.finish(),
             Decoder::Xz(decoder) => decoder.finish(),
-            Decoder::Zstandard(decoder) => Ok(decoder.into_inner()),
+            Decoder::Zstandard(decoder) => Ok(decoder.into_inner().0),
         };
         let packing = self.packing;
         output
@@ -114,7 +118,7 @@ impl Unpacker {
         let output = match &self.decoder {
             Decoder::Gzip(decoder) => decoder.get_ref(),
             Decoder::Xz(decoder) => decoder.get_ref(),
-            Decoder::Zstandard(decoder) => decoder.get_ref(),
+            Decoder::Zstandard(decoder) => decoder.writer(),
         };
         failed(self.packing, Some(output), error)
     }

@@ -68,6 +68,8 @@ async fn answer(
             Some(resource) => {
                 let fault = is_get.then(|| resource.once.pop_front()).flatten();
                 let fault = fault.or_else(|| resource.always.clone().filter(|_| is_get));
+                let is_post = seen.method == "POST";
+                let fault = fault.or_else(|| resource.posts.clone().filter(|_| is_post));
                 (Some(resource.clone()), fault)
             }
             None => (None, None),
@@ -157,6 +159,7 @@ async fn body(
     let announced = match &fault {
         Some(Fault::ContentLength(length)) => Some(*length),
         Some(Fault::NoLength) => None,
+        _ if seen.method == "HEAD" => Some(resource.announced.unwrap_or(whole)),
         _ => Some(end - first),
     };
     match announced {
@@ -170,6 +173,7 @@ async fn body(
         writing.flush().await?;
         return Ok(true);
     }
+    let _sending = Sending::begin(shared);
     let (piece, pause) = match &fault {
         Some(Fault::Trickle(piece, pause)) => (*piece, Some(*pause)),
         _ => (PIECE, None),
@@ -202,6 +206,24 @@ async fn body(
         }
         Some(Fault::CutAfter(_) | Fault::ContentLength(_) | Fault::NoLength) => Ok(false),
         _ => Ok(true),
+    }
+}
+
+/// A body on its way, counted until it ends in whatever way.
+struct Sending<'a>(&'a Shared);
+
+impl<'a> Sending<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        let mut state = shared.state();
+        state.at_once += 1;
+        state.most_at_once = state.most_at_once.max(state.at_once);
+        Self(shared)
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.0.state().at_once -= 1;
     }
 }
 

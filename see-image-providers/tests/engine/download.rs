@@ -287,3 +287,34 @@ async fn nothing_at_all_is_told_as_that() {
         .unwrap_err();
     assert!(error.to_string().contains("is empty"), "{error}");
 }
+
+#[tokio::test]
+async fn a_slow_connection_gets_others_beside_it() {
+    let server = FaultServer::start().await;
+    let body = noise(5 << 20);
+    let slow = Fault::Trickle(16 << 10, Duration::from_millis(20));
+    let resource = Resource::new(body.clone()).entity_tag("one").always(slow);
+    server.put("/image", resource);
+    let sum = digest(Algorithm::Sha256, &body);
+    let shelf = Shelf::new();
+    let origin = Web::new(server.url("/image")).promising(sum);
+    shelf.get(&origin).await.unwrap();
+    assert!(server.most_at_once() > 1, "{}", server.most_at_once());
+    // No byte but those under way in the first connection came twice.
+    assert!(
+        server.sent() < (body.len() + (1 << 20)) as u64,
+        "{}",
+        server.sent()
+    );
+}
+
+#[tokio::test]
+async fn one_connection_stays_alone_where_that_is_said() {
+    let server = FaultServer::start().await;
+    let slow = Fault::Trickle(64 << 10, Duration::from_millis(20));
+    server.put("/image", Resource::new(noise(4 << 20)).always(slow));
+    let mut shelf = Shelf::new();
+    shelf.configuration.streams = Some(1);
+    shelf.get(&Web::new(server.url("/image"))).await.unwrap();
+    assert_eq!(server.most_at_once(), 1);
+}

@@ -28,6 +28,8 @@ pub(crate) struct Web {
     pub(crate) digests: Vec<Digest>,
     /// Leaves the length out of what is known before.
     pub(crate) forgets_size: bool,
+    /// Is known by the address without what may be secret.
+    pub(crate) hides_address: bool,
     /// The headers that authorise.
     pub(crate) headers: Vec<(&'static str, String)>,
 }
@@ -39,6 +41,7 @@ impl Web {
             url: url.parse().unwrap(),
             digests: Vec::new(),
             forgets_size: false,
+            hides_address: false,
             headers: Vec::new(),
         }
     }
@@ -60,6 +63,9 @@ impl Web {
 #[async_trait]
 impl Origin for Web {
     fn identity(&self) -> String {
+        if self.hides_address {
+            return see_image_providers::client::shown(&self.url);
+        }
         self.url.to_string()
     }
 
@@ -115,8 +121,26 @@ pub(crate) struct Shelf {
 impl Shelf {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("store");
+        Self::of(folder, store)
+    }
+
+    /// With its store in that folder, and the rest elsewhere.
+    pub(crate) fn at(store: PathBuf) -> Self {
+        Self::of(tempfile::tempdir().unwrap(), store)
+    }
+
+    /// With these settings, the store's folder among them.
+    pub(crate) fn with(configuration: CacheConfiguration) -> Self {
+        Self {
+            configuration,
+            ..Self::new()
+        }
+    }
+
+    fn of(folder: tempfile::TempDir, store: PathBuf) -> Self {
         let configuration = CacheConfiguration {
-            folder: Some(path(&folder.path().join("store"))),
+            folder: Some(path(&store)),
             stall: Some(DurationValue(Duration::from_secs(2))),
             patience: Some(DurationValue(Duration::from_secs(5))),
             ..CacheConfiguration::default()
@@ -130,7 +154,8 @@ impl Shelf {
     }
 
     pub(crate) fn store_folder(&self) -> PathBuf {
-        self.folder.path().join("store")
+        let folder = self.configuration.folder.as_ref().unwrap();
+        folder.path().to_owned()
     }
 
     pub(crate) fn store(&self) -> Store {
@@ -163,6 +188,17 @@ impl Shelf {
         while longest() < bytes {
             assert!(Instant::now() < deadline, "no download came so far");
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// The environments that used this image are gone.
+    pub(crate) fn end_leases_of(&self, image: &Path) {
+        let leases = self
+            .store_folder()
+            .join("leases")
+            .join(image.file_name().unwrap());
+        for name in files(&leases) {
+            std::fs::remove_file(leases.join(name)).unwrap();
         }
     }
 

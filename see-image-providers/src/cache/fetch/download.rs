@@ -1,5 +1,7 @@
 //! One download from its lock to its place in the store.
 
+use std::sync::atomic::AtomicBool;
+
 use see_core::config::Size;
 use see_core::{Error, ErrorKind, ImagePhase, Result};
 
@@ -45,6 +47,12 @@ impl Fetch<'_> {
             .chain(&self.delivery.digests)
             .cloned()
             .collect();
+        if let (Unpack::Never, Some(limit), Some(size)) =
+            (self.delivery.unpack, self.delivery.max_size, object.size)
+            && size > limit
+        {
+            return Err(too_large(size, limit));
+        }
         let partial = self.begin(object, &expected, lock, continues).await?;
         let was_continued = partial.was_continued();
         self.request.phase(ImagePhase::Fetching, object.size);
@@ -60,7 +68,8 @@ impl Fetch<'_> {
             },
             total: object.size,
             ranges: true,
-            was_renewed: false,
+            was_renewed: AtomicBool::new(false),
+            widens: self.settings.streams > 1,
         };
         let (partial, ended) = transfer.run(partial).await?;
         match ended {
