@@ -20,6 +20,7 @@ mod ranges;
 mod record;
 mod settings;
 mod store;
+mod sync;
 mod transfer;
 mod unpack;
 

@@ -14,10 +14,11 @@ use super::inspect;
 use super::record::{PartialRecord, boot};
 use super::settings::Unpack;
 use super::store::{PIECE, Store, record_name};
+use super::sync::Syncing;
 use super::unpack::{Output, Packing, Unpacker};
 
 /// How many bytes come between two points up to which a loss of power takes nothing.
-const CHECKPOINT: u64 = 256 << 20;
+const CHECKPOINT: u64 = 64 << 20;
 /// How many pieces wait for the disk at most.
 const WAITING: usize = 8;
 
@@ -56,6 +57,9 @@ pub(crate) struct Partial {
     file: File,
     length: u64,
     synced: u64,
+    /// How far the disk was asked to come.
+    asked: u64,
+    syncing: Option<Syncing>,
     /// How much was there when it was opened.
     resumed: u64,
     hashers: Vec<Hasher>,
@@ -118,6 +122,8 @@ impl Partial {
             unpacker: None,
             length: 0,
             synced: 0,
+            asked: 0,
+            syncing: None,
             resumed: trusted,
             file,
             store,
@@ -148,6 +154,8 @@ impl Partial {
     fn restart_from(&mut self, length: u64) -> Result<()> {
         self.length = 0;
         self.synced = 0;
+        self.asked = 0;
+        self.syncing = None;
         self.hashers = self
             .plan
             .algorithms
@@ -192,12 +200,28 @@ impl Partial {
             .map_err(|error| self.failed("the image cannot be written", error))?;
         self.length += bytes.len() as u64;
         self.absorb(bytes)?;
-        if self.length - self.synced >= CHECKPOINT {
-            self.file
-                .sync_data()
+        if self.length - self.asked >= CHECKPOINT {
+            self.sync_so_far()
                 .map_err(|error| self.failed("the image cannot be written to disk", error))?;
-            self.synced = self.length;
-            self.write_record()?;
+        }
+        Ok(())
+    }
+
+    /// Lets the disk follow, and writes down how far it came.
+    fn sync_so_far(&mut self) -> std::io::Result<()> {
+        let syncing = match &self.syncing {
+            Some(syncing) => syncing,
+            None => self.syncing.insert(Syncing::begin(&self.file)?),
+        };
+        if syncing.ask(self.length) {
+            self.asked = self.length;
+        }
+        if let Some(length) = syncing.done()? {
+            self.synced = length;
+            // Without it the next run trusts less, and that is all.
+            if let Err(error) = self.write_record() {
+                tracing::debug!(%error, "the record of a download was not written");
+            }
         }
         Ok(())
     }
@@ -255,6 +279,7 @@ impl Partial {
     /// All bytes are there: puts them on disk, and says what they are.
     pub(crate) fn finish(&mut self) -> Result<Whole> {
         self.begin()?;
+        self.syncing = None;
         self.file
             .sync_all()
             .map_err(|error| self.failed("the image cannot be written to disk", error))?;

@@ -85,6 +85,8 @@ impl Transfer<'_> {
                 furthest = feed.length();
                 since = Instant::now();
                 pause = FIRST_PAUSE;
+                // A login that worked until now may run out once more.
+                self.was_renewed.store(false, Ordering::Relaxed);
             }
             match step {
                 Step::Complete => return Ok(None),
@@ -188,7 +190,7 @@ impl Transfer<'_> {
             204 | 205 => Err(unavailable("there are no bytes of the image")
                 .advice("it may not be uploaded yet: look at it at its server")),
             401 | 403 => {
-                // Once a transfer: a right that was withdrawn does not come back by asking.
+                // Once without progress: a right that was withdrawn does not come back by asking.
                 if !self.was_renewed.swap(true, Ordering::Relaxed) && self.origin.renew().await? {
                     return Ok(Step::Again(unavailable("the login ran out"), None));
                 }

@@ -1,9 +1,11 @@
 //! The engine against a server that breaks, lies and changes.
 
+mod again;
 mod disk;
 mod download;
 mod hosts;
 mod keep;
 mod support;
+mod tls;
 mod together;
 mod unpack;

@@ -1,0 +1,181 @@
+//! What a later run finds of an earlier one, and logins that run out.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use reqwest::Request;
+use see_core::{ErrorKind, Result, Stop, StopToken};
+use see_image_providers::cache::{ByteRange, Object, Origin};
+use see_image_providers::client::Client;
+use see_image_providers::testing::{Fault, FaultServer, Resource, noise};
+
+use crate::support::{Shelf, Web, files};
+
+const LENGTH: usize = 2 << 20;
+
+/// A download of the first version that was stopped in its middle.
+async fn broken_off(server: &FaultServer) -> (Shelf, Web) {
+    let resource = Resource::new(noise(LENGTH)).entity_tag("one");
+    server.put("/image", resource.fault(Fault::Stall(1_000_000)));
+    let mut shelf = Shelf::new();
+    let origin = Web::new(server.url("/image"));
+    let stopping = async {
+        shelf.until_partial_has(1_000_000).await;
+        shelf.stop.stop();
+    };
+    let (ended, ()) = tokio::join!(shelf.get(&origin), stopping);
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::Stopped);
+    shelf.stop = Stop::new();
+    (shelf, origin)
+}
+
+#[tokio::test]
+async fn a_left_over_part_of_another_version_is_in_nobodys_way() {
+    let server = FaultServer::start().await;
+    let (shelf, origin) = broken_off(&server).await;
+    let newer = noise(LENGTH + 11).slice(11..);
+    server.put("/image", Resource::new(newer.clone()).entity_tag("two"));
+    let image = shelf.get(&origin).await.unwrap();
+    assert!(std::fs::read(&image.path).unwrap() == newer);
+    assert_eq!(shelf.partials(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_left_over_part_without_a_record_is_in_nobodys_way() {
+    let server = FaultServer::start().await;
+    let (shelf, origin) = broken_off(&server).await;
+    let folder = shelf.store_folder().join("partial");
+    for name in shelf.partials() {
+        match name.ends_with(".json") {
+            true => std::fs::write(folder.join(name), "{").unwrap(),
+            false => std::fs::write(folder.join(name), "rubbish").unwrap(),
+        }
+    }
+    let image = shelf.get(&origin).await.unwrap();
+    assert!(std::fs::read(&image.path).unwrap() == noise(LENGTH));
+}
+
+#[tokio::test]
+async fn a_left_over_part_that_is_wrong_is_found_and_got_anew() {
+    let server = FaultServer::start().await;
+    let (shelf, mut origin) = broken_off(&server).await;
+    let folder = shelf.store_folder().join("partial");
+    let name = shelf
+        .partials()
+        .into_iter()
+        .find(|name| !name.contains('.'))
+        .unwrap();
+    let mut bytes = std::fs::read(folder.join(&name)).unwrap();
+    bytes[500_000] ^= 1;
+    std::fs::write(folder.join(&name), bytes).unwrap();
+    let sum = crate::support::digest(
+        see_image_providers::cache::Algorithm::Sha256,
+        &noise(LENGTH),
+    );
+    origin.digests.push(sum);
+    let image = shelf.get(&origin).await.unwrap();
+    assert!(std::fs::read(&image.path).unwrap() == noise(LENGTH));
+}
+
+#[tokio::test]
+async fn after_a_loss_of_power_only_what_was_on_disk_is_continued() {
+    let server = FaultServer::start().await;
+    let (shelf, origin) = broken_off(&server).await;
+    let folder = shelf.store_folder().join("partial");
+    let name = shelf
+        .partials()
+        .into_iter()
+        .find(|name| name.ends_with(".json"))
+        .unwrap();
+    let mut record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join(&name)).unwrap()).unwrap();
+    record["boot"] = "another".into();
+    record["synced"] = 4096.into();
+    std::fs::write(folder.join(&name), record.to_string()).unwrap();
+    let image = shelf.get(&origin).await.unwrap();
+    assert!(std::fs::read(&image.path).unwrap() == noise(LENGTH));
+    let ranges: Vec<_> = server
+        .seen()
+        .iter()
+        .filter_map(|seen| seen.header("range").map(str::to_owned))
+        .collect();
+    assert_eq!(ranges, ["bytes=4096-"]);
+}
+
+#[tokio::test]
+async fn an_image_that_was_cut_in_the_store_is_got_anew() {
+    let server = FaultServer::start().await;
+    server.put("/image", Resource::new(noise(LENGTH)).entity_tag("one"));
+    let shelf = Shelf::new();
+    let origin = Web::new(server.url("/image"));
+    let image = shelf.get(&origin).await.unwrap();
+    std::fs::remove_file(&image.path).unwrap();
+    std::fs::write(&image.path, "cut").unwrap();
+    let image = shelf.get(&origin).await.unwrap();
+    assert!(std::fs::read(&image.path).unwrap() == noise(LENGTH));
+    assert_eq!(files(&shelf.store_folder().join("images")).len(), 2);
+}
+
+/// An origin whose login runs out.
+struct Renewing {
+    web: Web,
+    renewed: AtomicUsize,
+}
+
+#[async_trait]
+impl Origin for Renewing {
+    fn identity(&self) -> String {
+        self.web.identity()
+    }
+
+    fn client(&self) -> &Client {
+        &self.web.client
+    }
+
+    async fn resolve(&self, stop: &StopToken) -> Result<Object> {
+        self.web.resolve(stop).await
+    }
+
+    async fn request(&self, object: &Object, range: Option<ByteRange>) -> Result<Request> {
+        self.web.request(object, range).await
+    }
+
+    async fn renew(&self) -> Result<bool> {
+        self.renewed.fetch_add(1, Ordering::Relaxed);
+        Ok(true)
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_runs_out_is_renewed_whenever_it_does_but_not_for_ever() {
+    let server = FaultServer::start().await;
+    let refused = Fault::Status(401, Vec::new(), "expired".into());
+    let resource = Resource::new(noise(LENGTH))
+        .entity_tag("one")
+        .fault(refused.clone())
+        .fault(Fault::CutAfter(1_000_000))
+        .fault(refused.clone());
+    server.put("/image", resource);
+    let origin = Renewing {
+        web: Web::new(server.url("/image")),
+        renewed: AtomicUsize::new(0),
+    };
+    let shelf = Shelf::new();
+    let image = shelf.get(&origin).await.unwrap();
+    assert!(std::fs::read(&image.path).unwrap() == noise(LENGTH));
+    assert_eq!(origin.renewed.load(Ordering::Relaxed), 2);
+    // A right that was withdrawn.
+    server.put(
+        "/image",
+        Resource::new(noise(LENGTH))
+            .entity_tag("two")
+            .always(refused),
+    );
+    let error = shelf.get(&origin).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert!(
+        error.to_string().contains("check the credentials"),
+        "{error}"
+    );
+    assert_eq!(origin.renewed.load(Ordering::Relaxed), 3);
+}

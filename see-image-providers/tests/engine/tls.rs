@@ -1,0 +1,229 @@
+//! Whom we believe to be the server, and who we are to it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use reqwest::{Method, Url};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use see_core::ErrorKind;
+use see_image_providers::client::{Client, TlsConfiguration};
+use see_image_providers::testing::{FaultServer, Resource};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::path;
+
+/// An authority of our own, with its files in a folder.
+struct Authority {
+    folder: tempfile::TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer =
+            CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap();
+        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { folder, issuer }
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a certificate for this name, and its key.
+    fn issue(&self, name: &str) {
+        let key = KeyPair::generate().unwrap();
+        let parameters = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
+        std::fs::write(self.file(&format!("{name}.pem")), certificate.pem()).unwrap();
+        std::fs::write(self.file(&format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+
+    /// Encrypts the way to a server, as one with this name; `asks` for a certificate of ours too.
+    async fn before(&self, server: &FaultServer, name: &str, asks: bool) -> Url {
+        self.issue(name);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = if asks {
+            let mut roots = RootCertStore::empty();
+            roots.add(certificate(&self.file("ca.pem"))).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            builder.with_no_client_auth()
+        };
+        let key = PrivateKeyDer::from_pem_file(self.file(&format!("{name}.key"))).unwrap();
+        let ours = certificate(&self.file(&format!("{name}.pem")));
+        let settings = builder.with_single_cert(vec![ours], key).unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(settings));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let plain = server.address();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let mut behind = TcpStream::connect(plain).await.unwrap();
+                    if let Ok(mut connection) = acceptor.accept(connection).await {
+                        let _ = tokio::io::copy_bidirectional(&mut connection, &mut behind).await;
+                    }
+                });
+            }
+        });
+        format!("https://localhost:{port}/image").parse().unwrap()
+    }
+}
+
+fn certificate(file: &Path) -> CertificateDer<'static> {
+    CertificateDer::from_pem_file(file).unwrap()
+}
+
+async fn ask(tls: &TlsConfiguration, url: &Url) -> see_core::Result<u16> {
+    let client = Client::new(tls)?;
+    let request = client.request(Method::GET, url.clone()).build().unwrap();
+    Ok(client.send(request).await?.status().as_u16())
+}
+
+async fn server() -> FaultServer {
+    let server = FaultServer::start().await;
+    server.put("/image", Resource::new("image"));
+    server
+}
+
+#[tokio::test]
+async fn a_server_is_believed_when_its_authority_is_and_not_otherwise() {
+    let server = server().await;
+    let (ours, other) = (Authority::new(), Authority::new());
+    let url = ours.before(&server, "localhost", false).await;
+    let by = |authority: &Authority| TlsConfiguration {
+        cacert: Some(path(&authority.file("ca.pem"))),
+        ..TlsConfiguration::default()
+    };
+    assert_eq!(ask(&by(&ours), &url).await.unwrap(), 200);
+    for tls in [by(&other), TlsConfiguration::default()] {
+        let error = ask(&tls, &url).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let text = error.to_string();
+        assert!(text.contains("`cacert` names the authority"), "{text}");
+    }
+    let insecure = TlsConfiguration {
+        insecure: Some(true),
+        ..by(&other)
+    };
+    assert_eq!(ask(&insecure, &url).await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_is_refused() {
+    let server = server().await;
+    let ours = Authority::new();
+    let url = ours.before(&server, "example.org", false).await;
+    let tls = TlsConfiguration {
+        cacert: Some(path(&ours.file("ca.pem"))),
+        ..TlsConfiguration::default()
+    };
+    let error = ask(&tls, &url).await.unwrap_err();
+    assert!(error.to_string().contains("not valid for name"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_asks_who_we_are_gets_our_certificate_and_another_host_does_not() {
+    let server = server().await;
+    let ours = Authority::new();
+    ours.issue("me");
+    let url = ours.before(&server, "localhost", true).await;
+    let with = TlsConfiguration {
+        cacert: Some(path(&ours.file("ca.pem"))),
+        cert: Some(path(&ours.file("me.pem"))),
+        key: Some(path(&ours.file("me.key"))),
+        ..TlsConfiguration::default()
+    };
+    let without = TlsConfiguration {
+        cert: None,
+        key: None,
+        ..with.clone()
+    };
+    assert_eq!(ask(&with, &url).await.unwrap(), 200);
+    assert_eq!(
+        ask(&without, &url).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    // Somebody who sends us there does not make us say who we are.
+    let elsewhere = FaultServer::start().await;
+    let to = see_image_providers::testing::Fault::Redirect(url.to_string());
+    elsewhere.put("/image", Resource::new("").always(to));
+    let from: Url = elsewhere.url("/image").parse().unwrap();
+    assert_eq!(
+        ask(&with, &from).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+}
+
+#[tokio::test]
+async fn files_that_are_no_certificates_are_told_with_their_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file.pem");
+    std::fs::write(&file, "no certificate").unwrap();
+    let some = || Some(path(&file));
+    for (tls, part) in [
+        (
+            TlsConfiguration {
+                cacert: some(),
+                ..TlsConfiguration::default()
+            },
+            "no certificate",
+        ),
+        (
+            TlsConfiguration {
+                cert: some(),
+                ..TlsConfiguration::default()
+            },
+            "no certificate",
+        ),
+        (
+            TlsConfiguration {
+                key: some(),
+                ..TlsConfiguration::default()
+            },
+            "without the certificate",
+        ),
+        (
+            TlsConfiguration {
+                cacert: Some(path(&folder.path().join("missing.pem"))),
+                ..TlsConfiguration::default()
+            },
+            "found nothing",
+        ),
+    ] {
+        let error = Client::new(&tls).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_from_https_to_http_is_refused() {
+    let server = server().await;
+    let ours = Authority::new();
+    let to = see_image_providers::testing::Fault::Redirect(server.url("/plain"));
+    server.put("/plain", Resource::new("plain"));
+    server.put("/image", Resource::new("").always(to));
+    let url = ours.before(&server, "localhost", false).await;
+    let tls = TlsConfiguration {
+        cacert: Some(path(&ours.file("ca.pem"))),
+        ..TlsConfiguration::default()
+    };
+    let error = ask(&tls, &url).await.unwrap_err();
+    assert!(error.to_string().contains("is not encrypted"), "{error}");
+    assert!(server.seen().iter().all(|seen| seen.target == "/image"));
+}
