@@ -4,6 +4,7 @@
 //! environment it plays `seectl` itself, with registries of its own, and each test starts it that way.
 
 mod ending;
+mod images;
 mod interrupts;
 mod results;
 mod support;
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
     if std::env::var_os(PLAY).is_some() {
         return play();
     }
-    let tests: [(&str, fn()); 25] = [
+    let tests: [(&str, fn()); 31] = [
         (
             "a_run_ends_well_and_leaves_nothing_but_its_results",
             a_run_ends_well,
@@ -98,6 +99,30 @@ fn main() -> ExitCode {
         (
             "a_run_that_loses_its_terminal_ends_in_order",
             ending::a_lost_terminal,
+        ),
+        (
+            "an_image_that_was_pulled_is_listed_used_offline_kept_while_in_use_and_removed",
+            images::pulled_used_and_removed,
+        ),
+        (
+            "an_image_that_changed_on_disk_is_told_by_verify_and_fetched_anew",
+            images::verified,
+        ),
+        (
+            "a_slow_image_shows_how_far_it_is_in_lines_and_events",
+            images::slow,
+        ),
+        (
+            "an_interrupted_pull_ends_in_order_and_is_in_nobodys_way",
+            images::stopped,
+        ),
+        (
+            "an_image_that_is_not_to_be_had_has_a_code_and_advice",
+            images::not_to_be_had,
+        ),
+        (
+            "no_secret_of_a_provider_is_in_a_log_an_error_json_or_a_process_list",
+            images::secrets,
         ),
     ];
     let trials = tests.map(|(name, test)| {

@@ -20,6 +20,7 @@ pub(crate) fn play() -> ExitCode {
         let mut registries = Registries::new();
         registries.backends.add::<FakeBackend>()?;
         registries.hooks.add::<Guest>()?;
+        see_image_providers::register(&mut registries)?;
         Ok(registries)
     })
 }
@@ -138,6 +139,8 @@ impl Place {
             .env_remove("XDG_STATE_HOME")
             .env_remove("SEE_STATE_DIR")
             .env_remove("SEE_LOG")
+            .env_remove("SEE_IMAGE_STORE")
+            .env_remove("XDG_CACHE_HOME")
             .current_dir(self.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -142,6 +142,7 @@ fn mask_secrets(characters: &mut [char]) {
                     let is_key =
                         characters[end..].iter().find(|c| !c.is_whitespace()) == Some(&':');
                     key_is_secret = is_key && SECRETS.iter().any(|secret| word.contains(secret));
+                    mask_login(&mut characters[at..end]);
                 }
                 at = end;
             }
@@ -158,9 +159,32 @@ fn mask_secrets(characters: &mut [char]) {
     }
 }
 
+/// Replaces user and password in an address.
+fn mask_login(string: &mut [char]) {
+    let Some(scheme) = string.windows(3).position(|three| three == [':', '/', '/']) else {
+        return;
+    };
+    let authority = &mut string[scheme + 3..];
+    let end = authority
+        .iter()
+        .position(|character| matches!(character, '/' | '?' | '#' | '"'));
+    let end = end.unwrap_or(authority.len());
+    let authority = &mut authority[..end];
+    if let Some(at) = authority.iter().rposition(|character| *character == '@') {
+        authority[..at].fill('*');
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Excerpt;
+
+    #[test]
+    fn user_and_password_in_an_address_are_hidden() {
+        let drawn = drawn(r#"{"uri": "http://me:hush@host/a@b", "x": 1}"#, 1, 37);
+        let expected = r#"{"uri": "http://*******@host/a@b", "x": 1}"#;
+        assert_eq!(drawn.lines().next(), Some(expected));
+    }
 
     fn drawn(text: &str, line: u32, column: u32) -> String {
         let excerpt = Excerpt::within(text, line, column).expect("the position is in the text");

@@ -8,7 +8,7 @@ use see_image_providers::cache::{Digest, Store, StoredImage, default_folder};
 use serde_json::{Value, json};
 
 use super::tell;
-use crate::args::{ImageGcArguments, RmArguments, StoreArguments, VerifyArguments};
+use crate::args::{ImageGcArguments, Output, RmArguments, StoreArguments, VerifyArguments};
 use crate::commands::progress::Forwarder;
 use crate::exit_code;
 use crate::render::{Feed, Update, age, size};
@@ -29,7 +29,7 @@ pub(super) async fn ls(arguments: &StoreArguments, feed: &Feed) -> Result<u8> {
         None => Vec::new(),
     };
     images.reverse();
-    if images.is_empty() {
+    if images.is_empty() && arguments.output == Output::Text {
         feed.send(Update::Note(String::from("no images"))).await;
     }
     for image in &images {
@@ -60,7 +60,9 @@ pub(super) async fn verify(
     feed: &Feed,
     signals: &Signals,
 ) -> Result<u8> {
-    let store = existing(&arguments.store).await?;
+    let Some(store) = open(&arguments.store).await? else {
+        return none(&arguments.images, feed).await;
+    };
     let images = named(&store, &arguments.images, true).await?;
     let mut changed = 0;
     for image in &images {
@@ -93,6 +95,16 @@ pub(super) async fn verify(
     })
 }
 
+/// There is no store yet, so nothing is wrong with its images.
+async fn none(wanted: &[String], feed: &Feed) -> Result<u8> {
+    if let Some(wanted) = wanted.first() {
+        return Err(missing(wanted));
+    }
+    let result = json!({ "verified": 0, "changed": 0 });
+    feed.send(Update::Result(result)).await;
+    Ok(exit_code::OK)
+}
+
 async fn read(
     store: &Store,
     image: &StoredImage,
@@ -115,7 +127,9 @@ async fn read(
 /// # Errors
 /// Where the store has no such image, an environment uses it, or the store cannot be written.
 pub(super) async fn rm(arguments: &RmArguments, feed: &Feed) -> Result<u8> {
-    let store = existing(&arguments.store).await?;
+    let first = arguments.images.first().map_or("", String::as_str);
+    let store = open(&arguments.store).await?;
+    let store = store.ok_or_else(|| missing(first))?;
     let images = named(&store, &arguments.images, false).await?;
     for image in images {
         let (lent, digest, force) = (store.clone(), image.digest.clone(), arguments.force);
@@ -187,11 +201,10 @@ async fn open(arguments: &StoreArguments) -> Result<Option<Store>> {
     .await
 }
 
-async fn existing(arguments: &StoreArguments) -> Result<Store> {
-    open(arguments).await?.ok_or_else(|| {
-        Error::new(ErrorKind::NotFound, "there is no image store yet")
-            .advice("`seectl image pull` fetches images into it")
-    })
+fn missing(wanted: &str) -> Error {
+    Error::new(ErrorKind::NotFound, "the store has no such image")
+        .subject(wanted.escape_debug())
+        .advice("`seectl image ls` lists what there is")
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf> {
@@ -215,25 +228,18 @@ async fn named(store: &Store, wanted: &[String], or_all: bool) -> Result<Vec<Sto
             };
             let digits = text.rsplit(':').next().unwrap_or_default().len();
             let mut found = images.iter().filter(begins);
-            let wrong = |kind, message: String| {
-                Err(Error::new(kind, message)
+            let wrong = |message: String| {
+                Err(Error::new(ErrorKind::Configuration, message)
                     .subject(text.escape_debug())
                     .advice("`seectl image ls` lists what there is"))
             };
             match (found.next(), found.next()) {
-                _ if digits < FEWEST => wrong(
-                    ErrorKind::Configuration,
-                    format!("expected at least {FEWEST} digits of a digest"),
-                ),
+                _ if digits < FEWEST => {
+                    wrong(format!("expected at least {FEWEST} digits of a digest"))
+                }
                 (Some(image), None) => Ok(image.clone()),
-                (Some(_), Some(_)) => wrong(
-                    ErrorKind::Configuration,
-                    String::from("several images begin like this"),
-                ),
-                (None, _) => wrong(
-                    ErrorKind::NotFound,
-                    String::from("the store has no such image"),
-                ),
+                (Some(_), Some(_)) => wrong(String::from("several images begin like this")),
+                (None, _) => Err(missing(text)),
             }
         })
         .collect()
