@@ -79,10 +79,10 @@ pub(crate) fn pulled_used_and_removed() {
     assert_eq!(std::fs::read(path).unwrap(), noise(SIZE));
     let told = named(&lines, "pulled");
     assert_eq!(told[0]["image"], json!(url), "{told:?}");
-    let progress = lines
+    let last = lines
         .iter()
-        .filter(|line| line["event"] == "image_progress");
-    let last = progress.last().expect("it tells how far it is");
+        .rfind(|line| line["event"] == "image_progress")
+        .expect("it tells how far it is");
     assert_eq!(last["attributes"]["done"], SIZE, "{last}");
 
     let listed = served.listed();
