@@ -39,8 +39,23 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Configuration`] with the place, where a certificate or key cannot be read.
     pub fn new(tls: &TlsConfiguration) -> Result<Self> {
+        Self::built(tls, |builder| builder)
+    }
+
+    /// A client that passes by the proxies of the environment, for services of this host itself.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(crate) fn direct(tls: &TlsConfiguration) -> Result<Self> {
+        Self::built(tls, reqwest::ClientBuilder::no_proxy)
+    }
+
+    fn built(
+        tls: &TlsConfiguration,
+        with: impl Fn(reqwest::ClientBuilder) -> reqwest::ClientBuilder,
+    ) -> Result<Self> {
         let build = |settings| {
-            reqwest::Client::builder()
+            with(reqwest::Client::builder())
                 .tls_backend_preconfigured(settings)
                 .redirect(reqwest::redirect::Policy::none())
                 .referer(false)

@@ -129,8 +129,13 @@ impl HttpOrigin {
                 "the server is not able to answer now",
                 "try again later",
             ),
+            400..=499 => (
+                ErrorKind::PermissionDenied,
+                "the server refuses the request",
+                "check the address in a browser; some servers want a certificate, which is `tls.cert`",
+            ),
             _ => (
-                ErrorKind::Unavailable,
+                ErrorKind::NotFound,
                 "the server gives no image",
                 "check the address in a browser",
             ),

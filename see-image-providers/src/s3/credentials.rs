@@ -19,7 +19,7 @@ use see_core::{Error, ErrorKind, Result};
 use tokio::sync::Mutex;
 
 use super::profile;
-use crate::client::Client;
+use crate::client::{Client, TlsConfiguration};
 
 /// The header with the digest of a request's body.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("x-amz-content-sha256");
@@ -64,7 +64,10 @@ impl Credentials {
             .with_env(environment)
             .with_file_read(Files)
             .with_command_execute(Programs)
-            .with_http_send(Services(Client::new(&Default::default())?));
+            .with_http_send(Services {
+                anywhere: Client::new(&TlsConfiguration::default())?,
+                here: Client::direct(&TlsConfiguration::default())?,
+            });
         Ok(Self {
             source,
             context,
@@ -278,7 +281,11 @@ impl CommandExecute for Programs {
 
 /// Asks the services that give out credentials.
 #[derive(Debug)]
-struct Services(Client);
+struct Services {
+    anywhere: Client,
+    /// Those of containers and instances are not encrypted: no proxy may see what they give out.
+    here: Client,
+}
 
 impl HttpSend for Services {
     async fn http_send(
@@ -294,13 +301,21 @@ impl HttpSend for Services {
         if !body.is_empty() {
             *request.body_mut() = Some(body.into());
         }
-        let response = self.0.send(request).await.map_err(|error| failed(&error))?;
+        let client = match request.url().scheme() {
+            "http" => &self.here,
+            _ => &self.anywhere,
+        };
+        let response = client.send(request).await;
+        let response = response.map_err(|error| failed(&error))?;
         let status = response.status();
         let headers = response.headers().clone();
-        let read = self.0.body(response, LONGEST_ANSWER).await;
+        let read = client.body(response, LONGEST_ANSWER).await;
         let mut answer = http::Response::new(read.map_err(|error| failed(&error))?);
         *answer.status_mut() = status;
         *answer.headers_mut() = headers;
         Ok(answer)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -187,7 +187,7 @@ impl Failure {
                 ),
             ),
             _ => (
-                ErrorKind::Unavailable,
+                ErrorKind::Unsupported,
                 format!("the server answered with status {}{}", self.status, self.word()),
                 Some("check that `auth.endpoint_url` is an S3 server".into()),
             ),
@@ -321,7 +321,7 @@ mod tests {
             (
                 418,
                 "teapot",
-                ErrorKind::Unavailable,
+                ErrorKind::Unsupported,
                 vec!["418", "S3 server"],
             ),
         ] {

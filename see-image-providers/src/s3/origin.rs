@@ -371,3 +371,91 @@ fn sha256(sum: &str) -> Option<Digest> {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     Digest::of_hex(Algorithm::Sha256, &hex).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MD5: &str = "900150983cd24fb0d6963f7d28e17f72";
+    /// Of `abc`, as S3 writes it.
+    const SHA256: &str = "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=";
+
+    fn read(headers: &[(&str, &str)], pinned: Option<&str>) -> Result<Object> {
+        let mut answer = http::Response::builder().status(200);
+        for (name, value) in headers {
+            answer = answer.header(*name, *value);
+        }
+        object(&answer.body("").unwrap().into(), pinned)
+    }
+
+    fn checked(headers: &[(&str, &str)]) -> Vec<&'static str> {
+        let object = read(headers, None).unwrap();
+        let digests = object.digests.iter();
+        digests.map(|digest| digest.algorithm().name()).collect()
+    }
+
+    #[test]
+    fn the_tag_of_an_object_uploaded_whole_is_its_md5_and_no_other_tag_is() {
+        let whole = format!("\"{MD5}\"");
+        let parts = format!("\"{MD5}-3\"");
+        assert_eq!(checked(&[("etag", &whole)]), ["md5"]);
+        assert_eq!(checked(&[("etag", &parts)]), [""; 0]);
+        assert_eq!(checked(&[("etag", "\"anything\"")]), [""; 0]);
+        for (name, value) in [
+            ("x-amz-server-side-encryption", "aws:kms"),
+            ("x-amz-server-side-encryption", "aws:kms:dsse"),
+            ("x-amz-server-side-encryption-customer-algorithm", "AES256"),
+        ] {
+            assert_eq!(
+                checked(&[("etag", &whole), (name, value)]),
+                [""; 0],
+                "{value}"
+            );
+        }
+        let own_key = ("x-amz-server-side-encryption", "AES256");
+        assert_eq!(checked(&[("etag", &whole), own_key]), ["md5"]);
+        let object = read(&[("etag", &parts), ("content-length", "7")], None).unwrap();
+        let tag = Some(crate::cache::Validator::EntityTag(parts));
+        assert_eq!((object.validator, object.size), (tag, Some(7)));
+        assert_eq!(object.name, format!("{MD5}-3"));
+        assert!(
+            read(&[], None)
+                .unwrap_err()
+                .to_string()
+                .contains("no entity tag")
+        );
+    }
+
+    #[test]
+    fn the_sha256_that_the_server_keeps_is_checked_unless_it_is_one_of_parts() {
+        let tag = ("etag", "\"x-2\"");
+        let sum = ("x-amz-checksum-sha256", SHA256);
+        let object = read(&[tag, sum, ("x-amz-checksum-type", "FULL_OBJECT")], None).unwrap();
+        let expected = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(object.digests[0].to_string(), expected);
+        assert_eq!(checked(&[tag, sum]), ["sha256"]);
+        assert_eq!(
+            checked(&[tag, sum, ("x-amz-checksum-type", "COMPOSITE")]),
+            [""; 0]
+        );
+        assert_eq!(
+            checked(&[tag, ("x-amz-checksum-sha256", "AAAA-2")]),
+            [""; 0]
+        );
+    }
+
+    #[test]
+    fn the_bytes_that_are_fetched_are_those_of_the_version_that_was_seen() {
+        let tag = ("etag", "\"t\"");
+        let seen = read(&[tag, ("x-amz-version-id", "v.1")], None).unwrap();
+        assert_eq!(version_of(&seen), Some("v.1"));
+        assert_eq!(
+            version_of(&read(&[tag], Some("null")).unwrap()),
+            Some("null")
+        );
+        assert_eq!(version_of(&read(&[tag], None).unwrap()), None);
+        let [one, other] = ["\"t\"", "\"u\""]
+            .map(|tag| read(&[("etag", tag), ("x-amz-version-id", "null")], None).unwrap());
+        assert_ne!(one.version, other.version, "`null` may be replaced");
+    }
+}

@@ -16,7 +16,7 @@ const LOGGED: Duration = Duration::from_secs(10);
 /// A web server of a test's own.
 ///
 /// Every file that [`Nginx::put`] stores is there under these paths, too:
-/// `/slow/` (8 MB/s), `/whole/` (no ranges), `/private/` (user `reader`, password `reader-secret`), `/plain/` (neither
+/// `/slow/` (8 MB/s), `/whole/` (no ranges), `/headless/` (405 to HEAD), `/private/` (user `reader`, password `reader-secret`), `/plain/` (neither
 /// ETag nor Last-Modified), `/busy/` (503 with `Retry-After: 1`), `/moved/` (302 to the file on this host),
 /// `/away/` (302 to the file under the name `localhost`, which is another host to a client), `/round/` (302 to
 /// itself).
@@ -209,6 +209,7 @@ fn configuration([port, secure, mutual]: [u16; 3]) -> String {
     location /slow/ {{ alias files/; limit_rate 8m; }}
     location /whole/ {{ alias files/; max_ranges 0; }}
     location /private/ {{ alias files/; auth_basic images; auth_basic_user_file readers; }}
+    location /headless/ {{ alias files/; if ($request_method = HEAD) {{ return 405; }} }}
     location /plain/ {{ alias files/; etag off; add_header Last-Modified \"\"; }}
     location /busy/ {{ add_header Retry-After 1 always; return 503; }}
     location ~ ^/moved/(.*)$ {{ return 302 /$1; }}

@@ -1,0 +1,216 @@
+//! Where credentials are found, and what is signed with them.
+
+use std::path::Path;
+
+use reqsign_core::StaticEnv;
+use reqwest::header::AUTHORIZATION;
+use ring::{digest, hmac};
+
+use super::*;
+use crate::testing::{FaultServer, Resource};
+
+fn environment(home: &Path, variables: &[(&str, &str)]) -> StaticEnv {
+    let pairs = variables.iter();
+    StaticEnv {
+        home_dir: Some(home.to_owned()),
+        envs: pairs
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+    }
+}
+
+fn chain_of(profile: Option<&str>, environment: StaticEnv) -> Credentials {
+    let source = Source::Chain {
+        profile: profile.map(str::to_owned),
+        asks_instance: false,
+    };
+    Credentials::new(source, environment).unwrap()
+}
+
+async fn found(credentials: &Credentials) -> Result<(String, &'static str)> {
+    let held = credentials.held().await?;
+    Ok((held.credential.access_key_id, held.origin))
+}
+
+const OWN: [(&str, &str); 2] = [
+    ("AWS_ACCESS_KEY_ID", "of-environment"),
+    ("AWS_SECRET_ACCESS_KEY", "hunter2"),
+];
+
+#[tokio::test]
+async fn each_source_is_looked_at_in_boto3s_order() {
+    let home = tempfile::tempdir().unwrap();
+    let aws = home.path().join(".aws");
+    std::fs::create_dir(&aws).unwrap();
+    let given = home.path().join("given.json");
+    let program = r#"{"Version": 1, "AccessKeyId": "of-program", "SecretAccessKey": "hunter2"}"#;
+    std::fs::write(&given, program).unwrap();
+    let keys = |id: &str| format!("aws_access_key_id = {id}\naws_secret_access_key = hunter2\n");
+    std::fs::write(
+        aws.join("config"),
+        format!(
+            "[profile lab]\n{}[profile tool]\ncredential_process = cat {}\n",
+            keys("of-config"),
+            given.display()
+        ),
+    )
+    .unwrap();
+    std::fs::write(
+        aws.join("credentials"),
+        format!("[default]\n{}", keys("of-default")),
+    )
+    .unwrap();
+    let lab = [("AWS_PROFILE", "lab")];
+    let both = [OWN[0], OWN[1], lab[0]];
+    for (profile, variables, id, origin) in [
+        (None, &OWN[..], "of-environment", "the environment"),
+        (None, &both[..], "of-environment", "the environment"),
+        (None, &lab[..], "of-config", "the AWS profile"),
+        (None, &[], "of-default", "the AWS profile"),
+        (Some("lab"), &OWN[..], "of-config", "the AWS profile"),
+        (
+            Some("tool"),
+            &[],
+            "of-program",
+            "the program of the AWS profile",
+        ),
+    ] {
+        let credentials = chain_of(profile, environment(home.path(), variables));
+        let found = found(&credentials).await.unwrap();
+        assert_eq!(found, (id.to_owned(), origin), "{profile:?} {variables:?}");
+        assert!(!format!("{credentials:?}").contains("hunter2"));
+    }
+}
+
+#[tokio::test]
+async fn where_nothing_gives_credentials_all_that_was_looked_at_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let error = found(&chain_of(None, environment(home.path(), &[])))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    for part in [
+        "`auth.aws_access_key_id`",
+        "profiles and its containers",
+        "`anonymous`",
+    ] {
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    for (half, missing) in [(OWN[0], OWN[1].0), (OWN[1], OWN[0].0)] {
+        let credentials = chain_of(None, environment(home.path(), &[half]));
+        let error = found(&credentials).await.unwrap_err();
+        assert!(
+            error.to_string().contains(&format!("{missing} is not")),
+            "{error}"
+        );
+        assert!(!error.chain().contains("hunter2"), "{error}");
+    }
+    std::fs::create_dir(home.path().join(".aws")).unwrap();
+    let config = "[default]\ncredential_process = /nowhere/program\n";
+    std::fs::write(home.path().join(".aws/config"), config).unwrap();
+    let error = found(&chain_of(None, environment(home.path(), &[])))
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("the program of the AWS profile"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_container_is_asked_where_the_environment_says_so_and_again_on_renewal() {
+    let home = tempfile::tempdir().unwrap();
+    let server = FaultServer::start().await;
+    let give = |id: &str| {
+        let answer = format!(
+            r#"{{"AccessKeyId": "{id}", "SecretAccessKey": "s", "Token": "t",
+                "Expiration": "2099-01-01T00:00:00Z"}}"#
+        );
+        server.put("/role", Resource::new(answer));
+    };
+    give("first");
+    let url = server.url("/role");
+    let variables = [
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", url.as_str()),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "a ticket"),
+    ];
+    let credentials = chain_of(None, environment(home.path(), &variables));
+    for _ in 0..2 {
+        let found = found(&credentials).await.unwrap();
+        assert_eq!(found, ("first".to_owned(), "the container"));
+    }
+    assert!(!credentials.renew().await.unwrap(), "they are the same");
+    give("second");
+    assert!(credentials.renew().await.unwrap());
+    assert_eq!(found(&credentials).await.unwrap().0, "second");
+    let seen = server.seen();
+    assert_eq!(seen.len(), 3);
+    assert!(
+        seen.iter()
+            .all(|asked| asked.header("authorization") == Some("a ticket"))
+    );
+    server.remove("/role");
+    let error = credentials.renew().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert!(
+        error
+            .to_string()
+            .contains("the container gives no credentials"),
+        "{error}"
+    );
+}
+
+/// The signature computed once more, step by step as Amazon describes it.
+#[tokio::test]
+async fn a_signature_is_the_one_that_amazon_describes() {
+    let credentials = Credentials::new(
+        Source::Given(Credential {
+            access_key_id: "AKIDEXAMPLE".to_owned(),
+            secret_access_key: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".to_owned(),
+            session_token: Some("a token".to_owned()),
+            expires_in: None,
+        }),
+        StaticEnv::default(),
+    )
+    .unwrap();
+    let url = "https://s3.example.org:9000/b/a%20b%2Bc%C3%BC?versionId=x%2By&versions=";
+    let mut request = Request::new(reqwest::Method::GET, Url::parse(url).unwrap());
+    credentials.sign(&mut request, "eu-west-1").await.unwrap();
+    let header = |name: &str| request.headers()[name].to_str().unwrap().to_owned();
+    let date = header("x-amz-date");
+    assert_eq!(header("x-amz-security-token"), "a token");
+    assert_eq!(request.url().as_str(), url);
+    let canonical = format!(
+        "GET\n/b/a%20b%2Bc%C3%BC\nversionId=x%2By&versions=\n\
+         host:s3.example.org:9000\nx-amz-content-sha256:{EMPTY_STRING_SHA256}\nx-amz-date:{date}\n\
+         x-amz-security-token:a token\n\n\
+         host;x-amz-content-sha256;x-amz-date;x-amz-security-token\n{EMPTY_STRING_SHA256}"
+    );
+    let hex = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
+    };
+    let scope = format!("{}/eu-west-1/s3/aws4_request", &date[..8]);
+    let hashed = digest::digest(&digest::SHA256, canonical.as_bytes());
+    let text = format!(
+        "AWS4-HMAC-SHA256\n{date}\n{scope}\n{}",
+        hex(hashed.as_ref())
+    );
+    let mac = |key: &[u8], text: &str| {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+        hmac::sign(&key, text.as_bytes()).as_ref().to_vec()
+    };
+    let secret = b"AWS4wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+    let key = ["eu-west-1", "s3", "aws4_request"]
+        .iter()
+        .fold(mac(secret, &date[..8]), |key, part| mac(&key, part));
+    let expected = format!(
+        "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/{scope}, \
+         SignedHeaders=host;x-amz-content-sha256;x-amz-date;x-amz-security-token, Signature={}",
+        hex(&mac(&key, &text))
+    );
+    assert_eq!(header("authorization"), expected);
+    assert!(request.headers()[AUTHORIZATION].is_sensitive());
+}
