@@ -52,6 +52,7 @@ pub enum Fault {
 #[derive(Debug, Clone)]
 pub struct Resource {
     body: Bytes,
+    length: u64,
     entity_tag: Option<String>,
     last_modified: Option<String>,
     ranges: bool,
@@ -64,8 +65,10 @@ pub struct Resource {
 impl Resource {
     /// These bytes, with ranges and without any mark of their version.
     pub fn new(body: impl Into<Bytes>) -> Self {
+        let body = body.into();
         Self {
-            body: body.into(),
+            length: body.len() as u64,
+            body,
             entity_tag: None,
             last_modified: None,
             ranges: true,
@@ -74,6 +77,13 @@ impl Resource {
             once: VecDeque::new(),
             always: None,
         }
+    }
+
+    /// The same bytes again and again, until there are so many.
+    #[must_use]
+    pub fn repeated_to(mut self, length: u64) -> Self {
+        self.length = length;
+        self
     }
 
     /// The same with an `ETag`, given without quotes.

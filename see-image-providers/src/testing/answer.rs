@@ -123,7 +123,7 @@ async fn body(
     resource: &Resource,
     fault: Option<Fault>,
 ) -> io::Result<bool> {
-    let whole = resource.body.len() as u64;
+    let whole = resource.length;
     let range = range(seen, resource);
     let mut head = String::new();
     let (mut first, mut end) = (0, whole);
@@ -186,12 +186,10 @@ async fn body(
     };
     let mut at = first;
     while at < stop {
-        let next = stop.min(at + piece as u64);
-        writing
-            .write_all(&piece_of(resource, at, next, &fault))
-            .await?;
-        shared.state().sent += next - at;
-        at = next;
+        let bytes = piece_of(resource, at, stop.min(at + piece as u64), &fault);
+        writing.write_all(&bytes).await?;
+        shared.state().sent += bytes.len() as u64;
+        at += bytes.len() as u64;
         if let Some(pause) = pause {
             writing.flush().await?;
             tokio::time::sleep(pause).await;
@@ -227,9 +225,12 @@ impl Drop for Sending<'_> {
     }
 }
 
+/// The bytes from `start` on, up to `end` or as far as they lie together.
 fn piece_of(resource: &Resource, start: u64, end: u64, fault: &Option<Fault>) -> Bytes {
-    let (from, to) = (start as usize, end as usize);
+    let from = (start % resource.body.len() as u64) as usize;
+    let to = resource.body.len().min(from + (end - start) as usize);
     let piece = resource.body.slice(from..to);
+    let end = start + piece.len() as u64;
     match fault {
         Some(Fault::Flip(at)) if (start..end).contains(at) => {
             let mut piece = piece.to_vec();

@@ -5,6 +5,7 @@ mod disk;
 mod download;
 mod hosts;
 mod keep;
+mod memory;
 mod support;
 mod tls;
 mod together;

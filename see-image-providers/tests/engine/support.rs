@@ -141,8 +141,8 @@ impl Shelf {
     fn of(folder: tempfile::TempDir, store: PathBuf) -> Self {
         let configuration = CacheConfiguration {
             folder: Some(path(&store)),
-            stall: Some(DurationValue(Duration::from_secs(2))),
-            patience: Some(DurationValue(Duration::from_secs(5))),
+            stall: Some(DurationValue(Duration::from_secs(20))),
+            patience: Some(DurationValue(Duration::from_secs(20))),
             ..CacheConfiguration::default()
         };
         Self {
