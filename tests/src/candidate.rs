@@ -11,7 +11,7 @@ use see_core::testing::conformance::{Candidate, GuestAct, Report, Stranger, Verd
 use see_core::{Error, ErrorKind, Identifier, Registries, Result, Sandbox};
 use serde_json::{Value, json};
 
-use crate::{Home, emulator, guest, remains};
+use crate::{Home, emulator, guest, remains, virsh};
 
 /// How long the kernel and the daemon may take to let go of what has ended.
 const LETS_GO: Duration = Duration::from_secs(10);
@@ -89,16 +89,8 @@ impl Machine {
     }
 
     fn virsh(&self, arguments: &[&str]) -> Option<Result<String>> {
-        let output = Command::new("virsh")
-            .args(["-q", "-c", self.daemon?])
-            .args(arguments)
-            .output()
-            .expect("virsh is installed");
-        if output.status.success() {
-            return Some(Ok(String::from_utf8_lossy(&output.stdout).into_owned()));
-        }
-        let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        Some(Err(Error::new(ErrorKind::Hypervisor, message)))
+        let told = virsh(self.daemon?, arguments.iter().copied());
+        Some(told.map_err(|message| Error::new(ErrorKind::Hypervisor, message)))
     }
 }
 
@@ -218,15 +210,9 @@ impl Defined {
             Kind::Domain => domain,
             Kind::Network => network,
         };
-        let output = Command::new("virsh")
-            .args(["-q", "-c", self.daemon, command, &self.name])
-            .output()
-            .expect("virsh is installed");
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
-        }
-        let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        Err(Error::new(ErrorKind::Hypervisor, message))
+        let told = virsh(self.daemon, [command, &self.name]);
+        told.map(|text| text.trim().to_owned())
+            .map_err(|message| Error::new(ErrorKind::Hypervisor, message))
     }
 
     fn uuid(&self) -> Result<String> {

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::virsh;
+
 /// How long the kernel and the daemon may take to let go of what has ended.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -92,18 +94,10 @@ pub fn daemon_objects(name: &str) -> Vec<String> {
 fn listed(daemon: &str, kind: &str) -> String {
     let end = Instant::now() + PATIENCE;
     loop {
-        let output = Command::new("virsh")
-            .args(["-q", "-c", daemon, kind, "--all", "--name"])
-            .output()
-            .expect("virsh is installed");
-        if output.status.success() {
-            return String::from_utf8_lossy(&output.stdout).into_owned();
+        match virsh(daemon, [kind, "--all", "--name"]) {
+            Ok(names) => return names,
+            Err(complaint) => assert!(Instant::now() < end, "{complaint}"),
         }
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            Instant::now() < end,
-            "virsh -c {daemon} {kind}: {complaint}"
-        );
         std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -45,16 +45,7 @@ fn home() -> Home {
 }
 
 fn virsh(arguments: &[&str]) -> Result<String, String> {
-    let output = Command::new("virsh")
-        .args(["-q", "-c", "lxc:///"])
-        .args(arguments)
-        .output()
-        .map_err(|error| error.to_string())?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).into_owned())
-    }
+    see_tests::virsh("lxc:///", arguments.iter().copied())
 }
 
 /// A context as python-see has it, which names no backend, and these further keys.

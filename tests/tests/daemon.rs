@@ -21,13 +21,7 @@ const CONTAINER: &str = "<domain type='lxc'><name>contained</name><memory unit='
     <console type='pty'/></devices></domain>";
 
 fn virsh(uri: &str, arguments: &[&str]) -> String {
-    let output = Command::new("virsh")
-        .args(["-q", "-c", uri])
-        .args(arguments)
-        .output()
-        .expect("virsh is installed");
-    assert!(output.status.success(), "{arguments:?}: {output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    see_tests::virsh(uri, arguments.iter().copied()).expect("the daemon obeys")
 }
 
 #[test]

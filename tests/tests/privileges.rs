@@ -1,67 +1,35 @@
 //! The privilege model, as docs/privileges.md tells it: what works for whom. The accounts are tried against a
 //! private daemon's socket, so that the host's own groups stay as they are.
 
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use see_tests::{DaemonOptions, Home, Outcome, PrivateDaemon, finish, seectl, spawn, until};
+use see_tests::{DaemonOptions, Home, Nobody, Outcome, PrivateDaemon, finish, spawn, until};
 use serde_json::{Value, json};
 
 /// The longest that a run of a small guest may take on a busy host.
 const RUN: Duration = Duration::from_secs(180);
-/// An account without rights, the same everywhere.
-const NOBODY: u32 = 65534;
 /// A group that nobody is in.
 const GROUP: &str = "65533";
 /// The documented exit codes.
 const OK: Option<i32> = Some(0);
 const MISSING_RIGHTS: Option<i32> = Some(5);
 
-/// A home of an account without rights.
-struct Ordinary {
-    home: Home,
-    own: PathBuf,
-}
+/// Somebody without rights, whose home has an image.
+struct Ordinary(Nobody);
 
 impl Ordinary {
     fn new() -> Self {
         let home = Home::passable();
-        let own = home.path("own");
-        std::fs::create_dir(&own).expect("the home is writable");
-        chown(&own, Some(NOBODY), Some(NOBODY)).expect("these tests run as root");
-        // The emulators' account passes it to the disks.
-        std::fs::set_permissions(&own, PermissionsExt::from_mode(0o711)).expect("root may");
-        std::fs::copy(seectl(), home.path("seectl")).expect("the home is writable");
         let image = home.guest("guest.qcow2");
         std::fs::set_permissions(image, PermissionsExt::from_mode(0o444)).expect("root may");
-        Self { home, own }
-    }
-
-    /// A program as that account, in these groups only.
-    fn command(&self, program: &std::path::Path, groups: Option<&str>) -> Command {
-        let mut command = Command::new("setpriv");
-        command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}")]);
-        match groups {
-            Some(groups) => command.arg(format!("--groups={groups}")),
-            None => command.arg("--clear-groups"),
-        };
-        command.arg("--").arg(program);
-        self.home.furnish(&mut command);
-        command
-            .current_dir(&self.own)
-            .env("HOME", &self.own)
-            .env("SEE_STATE_DIR", self.own.join("state"))
-            .env("XDG_CACHE_HOME", self.own.join("cache"))
-            .env("XDG_CONFIG_HOME", self.own.join("config"))
-            .env("XDG_RUNTIME_DIR", &self.own);
-        command
+        Self(Nobody::of(home))
     }
 
     fn run(&self, context: &Value, groups: Option<&str>) -> Outcome {
-        let run_file = self.home.run_file(context.clone());
-        let mut command = self.command(&self.home.path("seectl"), groups);
+        let run_file = self.0.home.run_file(context.clone());
+        let mut command = self.0.seectl(groups);
         command
             .args([
                 "run",
@@ -71,7 +39,7 @@ impl Ordinary {
                 "echo from the guest",
             ])
             .arg("--results")
-            .arg(self.own.join("results"))
+            .arg(self.0.own.join("results"))
             .arg(run_file);
         finish(spawn(&mut command), RUN)
     }
@@ -80,7 +48,7 @@ impl Ordinary {
         json!({
             "hypervisor": uri,
             "memory": "128MiB",
-            "disk": { "image": self.home.path("guest.qcow2") },
+            "disk": { "image": self.0.home.path("guest.qcow2") },
         })
     }
 }
@@ -142,10 +110,12 @@ impl Drop for Session {
 #[test]
 fn an_ordinary_user_runs_samples_in_a_session_daemon_of_its_own() {
     let user = Ordinary::new();
-    let mut libvirtd = user.command(std::path::Path::new("/usr/sbin/libvirtd"), None);
+    let mut libvirtd = user
+        .0
+        .command(std::path::Path::new("/usr/sbin/libvirtd"), None);
     libvirtd.stdout(Stdio::null()).stderr(Stdio::null());
     let _session = Session(libvirtd.spawn().expect("libvirtd is installed"));
-    let socket = user.own.join("libvirt/libvirt-sock");
+    let socket = user.0.own.join("libvirt/libvirt-sock");
     until("the session daemon", RUN, || {
         std::os::unix::net::UnixStream::connect(&socket).is_ok()
     });

@@ -8,7 +8,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use see_tests::{
-    Footprint, Home, Outcome, Picture, assert_nothing_remains, daemon_objects, finish, guest, spawn,
+    Footprint, Home, Nobody, Outcome, Picture, assert_nothing_remains, daemon_objects, finish,
+    guest, spawn,
 };
 use serde_json::{Value, json};
 
@@ -17,8 +18,6 @@ const RUN: Duration = Duration::from_secs(180);
 /// The documented exit codes.
 const SANDBOX_FAILED: i32 = 4;
 const MISSING_RIGHTS: i32 = 5;
-/// An account without rights, the same everywhere.
-const NOBODY: &str = "65534";
 /// The port on which the small guest's agent listens.
 const AGENT_PORT: u16 = 8020;
 
@@ -37,16 +36,7 @@ fn home() -> Home {
 }
 
 fn virsh<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Result<String, String> {
-    let output = Command::new("virsh")
-        .args(["-q", "-c", "qemu:///system"])
-        .args(arguments)
-        .output()
-        .map_err(|error| error.to_string())?;
-    if output.status.success() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).into_owned())
-    }
+    see_tests::virsh("qemu:///system", arguments)
 }
 
 /// A context on the daemon: the guest's image in the home, and these further keys.
@@ -507,26 +497,13 @@ fn a_subnet_that_is_not_free_stops_the_run_before_anything_is_made() {
 #[test]
 fn who_may_not_use_the_daemon_is_told_so() {
     let home = home();
-    let program = home.path("seectl");
-    std::fs::copy(see_tests::seectl(), &program).expect("the home is writable");
     let run_file = home.run_file(context(&home, "guest.qcow2", json!({})));
-    let nobodys = home.path("nobody");
-    std::fs::create_dir(&nobodys).expect("the home is writable");
-    std::os::unix::fs::chown(&nobodys, Some(65534), Some(65534)).expect("root may");
-    let mut command = Command::new("setpriv");
+    let nobody = Nobody::of(home);
+    let mut command = nobody.seectl(None);
     command
-        .arg(format!("--reuid={NOBODY}"))
-        .arg(format!("--regid={NOBODY}"))
-        .arg("--clear-groups")
-        .arg(&program)
         .arg("run")
         .arg(&run_file)
         .args(["--command", "true"]);
-    home.furnish(&mut command);
-    command
-        .env("HOME", &nobodys)
-        .env("SEE_STATE_DIR", nobodys.join("state"))
-        .env("XDG_CACHE_HOME", nobodys.join("cache"));
     let outcome = finish(spawn(&mut command), RUN);
     assert_eq!(outcome.code, Some(MISSING_RIGHTS), "{outcome:#?}");
     assert!(outcome.stderr.contains("qemu:///system"), "{outcome:#?}");

@@ -1,7 +1,6 @@
 //! Storage pools: where images are found, and where sandboxes have their disks.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,17 +11,8 @@ use see_tests::{Footprint, Home, spawn, until};
 use serde_json::json;
 
 fn virsh(arguments: &[&str]) -> String {
-    let output = Command::new("virsh")
-        .args(["-q", "-c", "qemu:///system"])
-        .args(arguments)
-        .output()
-        .expect("virsh is installed");
-    assert!(
-        output.status.success(),
-        "virsh {arguments:?}: {} (`cargo xtask setup --daemon` starts libvirtd)",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    see_tests::virsh("qemu:///system", arguments.iter().copied())
+        .expect("`cargo xtask setup --daemon` starts libvirtd")
 }
 
 /// The system daemon's pools over a folder, running or only defined.
@@ -33,11 +23,8 @@ fn pools_over(folder: &Path) -> Vec<String> {
     names
         // Others make and remove pools meanwhile.
         .filter(|name| {
-            let dumped = Command::new("virsh")
-                .args(["-q", "-c", "qemu:///system", "pool-dumpxml", name])
-                .output();
-            let dumped = dumped.expect("virsh is installed").stdout;
-            String::from_utf8_lossy(&dumped).contains(&folder)
+            see_tests::virsh("qemu:///system", ["pool-dumpxml", *name])
+                .is_ok_and(|pool| pool.contains(&folder))
         })
         .map(str::to_owned)
         .collect()
