@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use see_tests::{Home, assert_nothing_remains};
+use see_tests::{Home, Outcome, assert_nothing_remains};
 use serde_json::{Value, json};
 
 /// The longest run, emulated on a busy machine.
@@ -35,6 +35,11 @@ fn run_to_the_end(key: &str, limit: &str, context: Value, sample: &str) {
         ],
         LIMIT,
     );
+    assert_ended(&home, &outcome, key, limit);
+}
+
+/// Fails unless the run ended at this limit, named, and left nothing.
+fn assert_ended(home: &Home, outcome: &Outcome, key: &str, limit: &str) {
     assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{outcome:#?}");
     let result = outcome.result();
     let result = result.get("result").unwrap_or(&result);
@@ -88,13 +93,37 @@ fn a_sandbox_of_too_many_threads_ends_its_run_and_the_limit_is_named() {
     run_to_the_end("pids", "1", context, "sleep 600");
 }
 
-#[test]
-fn a_sample_whose_output_fills_the_results_ends_its_run_and_the_limit_is_named() {
-    run_to_the_limit("results", "256KiB", "exec yes flood");
+/// Runs a machine whose screen is taken down as soon as it starts, with one limit set low.
+fn run_to_the_limit_with_a_picture(key: &str) {
+    let home = Home::new();
+    let mut context = Home::embedded();
+    context["limits"] = json!({ key: "1KiB" });
+    let run = json!({
+        "version": 1,
+        "context": context,
+        "hooks": {
+            "configuration": { "results_folder": "results" },
+            "hooks": [{ "name": "screen", "configuration": { "screenshot_on_event": "post_poweron" } }],
+        },
+        "protocol": [{ "step": "poweron" }, { "step": "wait", "timeout": "170s" }],
+    });
+    let file = home.write("run.json", run.to_string());
+    let arguments = [
+        "run".as_ref(),
+        file.as_os_str(),
+        "--output".as_ref(),
+        "json".as_ref(),
+    ];
+    let outcome = home.run(arguments, LIMIT);
+    assert_ended(&home, &outcome, key, "1KiB");
 }
 
 #[test]
 fn pictures_that_take_more_than_captures_may_end_the_run_and_the_limit_is_named() {
-    // The first is taken once the guest is ready.
-    run_to_the_limit("captures", "1KiB", "sleep 600");
+    run_to_the_limit_with_a_picture("captures");
+}
+
+#[test]
+fn results_that_take_more_than_they_may_end_the_run_and_the_limit_is_named() {
+    run_to_the_limit_with_a_picture("results");
 }
