@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process};
+use see_context::Native;
 use see_core::ledger::Resource;
 use see_core::testing::conformance::{Candidate, GuestAct, Report, Stranger, Verdict};
 use see_core::{Error, ErrorKind, Identifier, Registries, Result, Sandbox};
@@ -15,6 +16,12 @@ use crate::{Home, emulator, guest, remains, virsh};
 
 /// How long the kernel and the daemon may take to let go of what has ended.
 const LETS_GO: Duration = Duration::from_secs(10);
+
+/// A machine with the device by which a guest tells that it crashed.
+const DOMAIN: &str = "<domain type='qemu'><name>conformance</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
+    <os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features><devices>\
+    <disk type='file' device='disk'><target dev='vda' bus='virtio'/></disk><controller type='usb' model='none'/>\
+    <video><model type='vga'/></video><memballoon model='none'/><panic model='isa'/></devices></domain>";
 
 /// libvirt's driver for containers.
 const CONTAINERS: &str = "lxc:///system";
@@ -51,6 +58,15 @@ impl Machine {
             daemon,
             home,
         }
+    }
+
+    /// The same with a domain in which the guest can crash.
+    pub fn crashing(mut self) -> Self {
+        let domain = self.home.write("domain.xml", DOMAIN);
+        self.context["domain"] = json!({ "configuration": domain });
+        let keys = self.context.as_object_mut().expect("a section");
+        keys.remove("memory");
+        self
     }
 
     /// The same with a section that is malformed in a way of its own: `key` has this value.
@@ -124,21 +140,29 @@ impl Candidate for Machine {
 
     async fn provoke(&self, sandbox: &dyn Sandbox, act: GuestAct) -> Option<Result<()>> {
         let name = sandbox.identifier().to_string();
+        if self.is_container() {
+            let signal = match act {
+                GuestAct::Poweroff => "term",
+                GuestAct::Reboot => "hup",
+                // A container has no kernel that could.
+                GuestAct::Crash => return None,
+            };
+            let asked = self.virsh(&["send-process-signal", &name, "1", signal])?;
+            return Some(asked.map(drop));
+        }
+        // Without an operating system nobody writes to the machine's ports but the monitor, in its place.
         let monitor = match act {
-            GuestAct::Poweroff if self.is_container() => {
-                let asked = self.virsh(&["send-process-signal", &name, "1", "term"])?;
-                return Some(asked.map(drop));
-            }
             GuestAct::Poweroff => "quit",
-            GuestAct::Reboot if !self.is_container() => "system_reset",
-            _ => return None,
+            GuestAct::Crash => "o /b 0x505 1",
+            GuestAct::Reboot => "o /b 0xcf9 6",
         };
-        let told = self.virsh(&["qemu-monitor-command", &name, "--hmp", monitor])?;
-        // The monitor may be gone before it could answer that it goes.
-        Some(told.map(drop).or_else(|error| match act {
-            GuestAct::Poweroff => Ok(()),
-            _ => Err(error),
-        }))
+        let native = sandbox.native()?.downcast_ref::<Native>()?;
+        let told = native.domain.human_monitor(monitor).await;
+        Some(match (told, act) {
+            // The monitor may be gone before it could answer that it goes.
+            (Ok(_), _) | (Err(_), GuestAct::Poweroff) => Ok(()),
+            (Err(error), _) => Err(Error::new(ErrorKind::Hypervisor, error.to_string())),
+        })
     }
 
     async fn kill(&self, sandbox: &dyn Sandbox) -> Option<Result<()>> {
@@ -243,5 +267,16 @@ pub fn assert_shown(report: &Report, checks: &[&str]) {
             matches!(verdict, Some(Verdict::Passed(_))),
             "{check} was not shown:\n{report}"
         );
+    }
+}
+
+/// Fails unless the guest switched itself off, crashed and restarted.
+pub fn assert_provoked(report: &Report) {
+    let verdict = report.verdict("guest-power");
+    let Some(Verdict::Passed(told)) = verdict else {
+        panic!("no guest did anything by itself: {verdict:?}");
+    };
+    for event in ["guest_poweroff", "guest_crash", "guest_reboot"] {
+        assert!(told.contains(event), "{event} was not shown: {told}");
     }
 }

@@ -4,11 +4,14 @@
 //! after libvirt's table of it: what it lacks is refused before it is asked, so that it is refused
 //! the same way whatever stands behind the connection.
 
+mod transport;
+
 use std::borrow::Cow;
 use std::fmt;
 
 use virt_sys as sys;
 
+use self::transport::{Sockets, past_the_embedded};
 use crate::connection::Connection;
 use crate::embedded;
 use crate::error::{Cause, Error};
@@ -121,17 +124,9 @@ pub(crate) fn native_uri(uri: &str) -> Cow<'_, str> {
     {
         return format!("test:{rest}").into();
     }
-    past_the_embedded(uri, embedded::is_begun())
-}
-
-/// Once this process has the embedded driver, libvirt takes every `qemu:///` for it, unless the URI says
-/// how a daemon is reached.
-fn past_the_embedded(uri: &str, is_begun: bool) -> Cow<'_, str> {
-    match uri.strip_prefix("qemu:///") {
-        Some(rest) if is_begun && !rest.starts_with("embed") => {
-            format!("qemu+unix:///{rest}").into()
-        }
-        _ => uri.into(),
+    match embedded::is_begun() {
+        true => past_the_embedded(uri, &Sockets::of_this_user()),
+        false => uri.into(),
     }
 }
 
@@ -177,26 +172,6 @@ mod tests {
         }
         for uri in ["qemu:///system", "test:///vbox", "vboxes:///x", ""] {
             assert_eq!(Driver::of(uri), &ANY, "{uri}");
-        }
-    }
-
-    #[test]
-    fn a_daemon_is_reached_also_where_the_process_has_the_embedded_driver() {
-        let embedded = "qemu:///embed?root=/tmp/see-1";
-        for uri in ["qemu:///system", "qemu:///session?socket=/s", embedded] {
-            assert_eq!(past_the_embedded(uri, false), uri);
-        }
-        for (uri, native) in [
-            ("qemu:///system", "qemu+unix:///system"),
-            (
-                "qemu:///session?socket=/s",
-                "qemu+unix:///session?socket=/s",
-            ),
-            ("qemu+tcp://host/system", "qemu+tcp://host/system"),
-            ("lxc:///", "lxc:///"),
-            (embedded, embedded),
-        ] {
-            assert_eq!(past_the_embedded(uri, true), native);
         }
     }
 

@@ -1,8 +1,8 @@
-//! The conformance suite over the backends of the system daemon. No guest is booted: a machine without an operating
-//! system has power as well.
+//! The conformance suite over QEMU and containers. No guest is booted: a machine without an operating system has
+//! power as well.
 //!
-//! Embedded QEMU passes it in the tests of that: libvirt opens no daemon from a process that has opened its embedded
-//! driver. VirtualBox does, over libvirt's test driver, in see-context.
+//! VirtualBox passes it in see-context, over libvirt's test driver.
 
 mod container;
+mod embedded;
 mod system;

@@ -1,7 +1,7 @@
 //! QEMU on the system daemon.
 
 use see_core::testing::conformance;
-use see_tests::{Machine, assert_shown};
+use see_tests::{Machine, assert_provoked, assert_shown};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -15,8 +15,9 @@ async fn qemu_on_the_system_daemon_passes_the_conformance_suite() {
             "disk": { "image": image },
         })
     });
-    let report = conformance::run(machine).await;
+    let report = conformance::run(machine.crashing()).await;
     assert_shown(&report, &["dirty-names", "dead-machine", "guest-power"]);
+    assert_provoked(&report);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,5 @@
 //! Machines on the embedded driver, with neither a daemon nor rights: real guests, run by `seectl` and by the library.
 
-mod conformance;
 mod domain;
 mod hooks;
 mod power;

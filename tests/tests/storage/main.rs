@@ -7,4 +7,5 @@ mod disks;
 mod firmware;
 mod full;
 mod names;
+mod pools;
 mod support;

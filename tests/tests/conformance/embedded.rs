@@ -1,7 +1,7 @@
 //! QEMU inside this very process, without a daemon.
 
 use see_core::testing::conformance;
-use see_tests::{Machine, assert_shown};
+use see_tests::{Machine, assert_provoked, assert_shown};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -15,8 +15,10 @@ async fn embedded_qemu_passes_the_conformance_suite() {
         })
     });
     let machine = machine
+        .crashing()
         .malformed("disk", json!({ "image": "/no/such/image.qcow2" }))
         .malformed("memory", json!("64 bananas"));
     let report = conformance::run(machine).await;
-    assert_shown(&report, &["dirty-names", "dead-machine"]);
+    assert_shown(&report, &["dirty-names", "dead-machine", "guest-power"]);
+    assert_provoked(&report);
 }
