@@ -8,6 +8,7 @@
 
 mod bridge;
 pub(crate) mod emulator;
+mod traces;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,13 +21,17 @@ use see_libvirt::xml::{Document, label_in};
 use see_libvirt::{Ability, Connection};
 use uuid::Uuid;
 
+use self::traces::Traces;
 use crate::allocation::DOMAIN;
 use crate::embedded::{self, ROOT};
 use crate::error::{blocking, libvirt};
+use crate::hypervisor::driver_of;
 use crate::machine::remove_domain;
-use crate::network::{self, NETWORK};
+use crate::network::{self, NETWORK, Removal};
 use crate::storage::pool::{self, POOL};
 use crate::storage::volumes::{self, VOLUMES};
+
+pub(crate) use self::bridge::{BRIDGE, MAC};
 
 /// Every collector of this crate.
 pub(crate) fn all() -> [Arc<dyn Collector>; 7] {
@@ -95,13 +100,71 @@ impl Collector for Domains {
     }
 }
 
+/// Removes the files that libvirt keeps of a domain which is gone. What stays of them costs nothing but its names.
+pub(crate) async fn after_domain(location: &str, name: &str) {
+    let (location, name) = (location.to_owned(), name.to_owned());
+    let cleared = blocking("remove a domain's files", move || {
+        if bridge::is_local(&location)
+            && rustix::process::geteuid().is_root()
+            && let Some(traces) = Traces::of(&location)
+        {
+            traces.clear_domain(driver_of(&location), &name)?;
+        }
+        Ok(())
+    });
+    note(cleared.await);
+}
+
+/// Says what could not be cleared up.
+fn note(cleared: Result<()>) {
+    if let Err(error) = cleared {
+        tracing::warn!(%error, "libvirt left files of its own");
+    }
+}
+
 /// Ends an emulator that its daemon does not know: one that died while it started it.
 async fn forgotten(request: &CollectRequest) -> Result<Collected> {
+    let ended = {
+        let request = request.clone();
+        blocking("end a forgotten emulator", move || {
+            emulator::collect_forgotten(&request)
+        })
+        .await?
+    };
+    if !request.dry_run {
+        after_domain(&request.resource.location, &request.resource.name).await;
+    }
+    Ok(ended)
+}
+
+/// Removes the pieces of a network that its daemon does not know: one that died while it made it or took it down.
+async fn forgotten_network(request: &CollectRequest) -> Result<Collected> {
     let request = request.clone();
-    blocking("end a forgotten emulator", move || {
-        emulator::collect_forgotten(&request)
+    blocking("remove a forgotten network", move || {
+        bridge::collect(&request)
     })
     .await
+}
+
+/// Removes what is left of a network after libvirt was told to remove it.
+///
+/// # Errors
+/// When something stays that another collection has to remove.
+pub(crate) async fn after_network(request: &CollectRequest, removal: Removal) -> Result<()> {
+    match removal {
+        Removal::Orderly => {
+            let request = request.clone();
+            let cleared = blocking("remove a network's files", move || {
+                bridge::clear_traces(&request)
+            });
+            note(cleared.await);
+            Ok(())
+        }
+        Removal::Unknown => match forgotten_network(request).await? {
+            Collected::Refused(reason) => Err(Error::new(ErrorKind::PermissionDenied, reason)),
+            Collected::Removed | Collected::AlreadyGone => Ok(()),
+        },
+    }
 }
 
 #[async_trait]
@@ -114,13 +177,7 @@ impl Collector for Networks {
         let connection = open(request).await?;
         let network = match connection.network(&request.resource.name).await {
             Ok(network) => network,
-            Err(error) if error.is_no_network() => {
-                let request = request.clone();
-                return blocking("remove a forgotten network", move || {
-                    bridge::collect(&request)
-                })
-                .await;
-            }
+            Err(error) if error.is_no_network() => return forgotten_network(request).await,
             Err(error) => return Err(libvirt(error)),
         };
         let text = match network.xml().await {
@@ -132,7 +189,8 @@ impl Collector for Networks {
             return Ok(Collected::Refused(reason));
         }
         if !request.dry_run {
-            network::remove(&network).await?;
+            let removal = network::remove(&network).await?;
+            after_network(request, removal).await?;
         }
         Ok(Collected::Removed)
     }

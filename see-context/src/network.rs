@@ -17,6 +17,7 @@ mod closed;
 mod configuration;
 mod isolation;
 mod lease;
+mod lock;
 mod netlink;
 mod nft;
 mod rules;
@@ -26,15 +27,18 @@ mod taken;
 mod wall;
 mod walled;
 
+use std::time::{Duration, Instant};
+
 use async_trait::async_trait;
-use see_core::Result;
-use see_core::ledger::{Details, Entry, Resource};
+use see_core::ledger::{CollectRequest, Details, Entry, Resource};
+use see_core::{Error, Result};
 use see_libvirt::Network;
 use see_libvirt::xml::{Lent, NetworkPort, NetworkXml};
 
-use self::claim::{Claimed, Draft, Shutter};
+use self::claim::{Bridge, Claimed, Draft, Notes, Shutter};
 use self::subnet::Subnet;
 use crate::allocation::{Entries, Holding, Making, Part, Site, refused};
+use crate::collect;
 use crate::error::libvirt;
 
 pub(crate) use self::configuration::{DynamicAddress, NetworkConfiguration, NetworkPlan};
@@ -44,6 +48,9 @@ pub(crate) use self::wall::Walls;
 
 /// The kind of the ledger's entries for a network.
 pub(crate) const NETWORK: &str = "libvirt.network";
+
+/// The time for what a daemon leaves of a network.
+const REMOVAL: Duration = Duration::from_secs(30);
 
 /// The network of a sandbox, as planned.
 #[async_trait]
@@ -89,26 +96,43 @@ fn intent(site: &Site) -> Resource {
 
 /// A network that was made for a sandbox.
 #[derive(Debug)]
-struct Made(Network);
+struct Made {
+    network: Network,
+    /// How it is recognised where its daemon forgot it.
+    known: CollectRequest,
+}
 
 #[async_trait]
 impl Holding for Made {
     async fn remove(&mut self) -> Result<()> {
-        remove(&self.0)
+        let known = |error: Error| error.subject(self.network.name());
+        let removal = remove(&self.network).await.map_err(known)?;
+        self.known.deadline = Instant::now() + REMOVAL;
+        collect::after_network(&self.known, removal)
             .await
-            .map_err(|error| error.subject(self.0.name()))
+            .map_err(known)
     }
 }
 
+/// How a network went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Removal {
+    /// Its daemon took it down.
+    Orderly,
+    /// Its daemon knows none: it went before, or the daemon died while it made it or took it down, and left pieces.
+    Unknown,
+}
+
 /// Ends a network and removes its definition; one that is gone is no error.
-pub(crate) async fn remove(network: &Network) -> Result<()> {
-    match network.destroy().await {
-        Err(error) if error.is_no_network() || error.is_invalid_state() => {}
-        other => other.map_err(libvirt)?,
-    }
+pub(crate) async fn remove(network: &Network) -> Result<Removal> {
+    let removal = match network.destroy().await {
+        Err(error) if error.is_no_network() => Removal::Unknown,
+        Err(error) if error.is_invalid_state() => Removal::Orderly,
+        other => other.map(|()| Removal::Orderly).map_err(libvirt)?,
+    };
     match network.undefine().await {
-        Err(error) if error.is_no_network() || error.is_invalid_state() => Ok(()),
-        other => other.map_err(libvirt),
+        Err(error) if error.is_no_network() || error.is_invalid_state() => Ok(removal),
+        other => other.map(|()| removal).map_err(libvirt),
     }
 }
 
@@ -138,19 +162,37 @@ async fn create(
         search: wanted.search,
         lend: wanted.lend,
         local: wanted.local,
+        notes: &entry,
     };
     let claimed = match claim::start(&draft, &connection, making.stop, shutter).await {
         Ok(claimed) => claimed,
         Err(error) => return Err(refused(entry, error).await),
     };
-    let mut identity = Details::new();
+    let mut identity = identity(&claimed.bridge);
     let uuid = claimed.network.uuid().to_string();
     identity.insert("uuid".to_owned(), uuid.into());
-    identity.insert("bridge".to_owned(), claimed.bridge.clone().into());
+    let mut known = CollectRequest::new(entry.identifier(), entry.resource().clone());
+    known.identity = Some(identity.clone());
     let recorded = entry.created(identity).await;
-    making.hold_as(entry, Made(claimed.network.clone()));
+    let network = claimed.network.clone();
+    making.hold_as(entry, Made { network, known });
     recorded?;
     Ok(claimed)
+}
+
+/// What tells a bridge from others.
+fn identity(bridge: &Bridge) -> Details {
+    let mut identity = Details::new();
+    identity.insert(collect::BRIDGE.to_owned(), bridge.name.clone().into());
+    identity.insert(collect::MAC.to_owned(), bridge.mac.clone().into());
+    identity
+}
+
+#[async_trait]
+impl Notes for Entry {
+    async fn write(&self, bridge: &Bridge) -> Result<()> {
+        self.created(identity(bridge)).await
+    }
 }
 
 /// The most addresses in a range; libvirt takes fewer than 65 535, which one it does not say.

@@ -1,11 +1,13 @@
 //! The domain itself: named, labelled and defined once everything it uses is there.
 
 use async_trait::async_trait;
-use see_core::Result;
 use see_core::ledger::{Details, Resource};
-use see_libvirt::Domain;
+use see_core::{Error, ErrorKind, Identifier, Result};
+use see_libvirt::{Connection, Domain};
+use uuid::Uuid;
 
 use super::{Entries, Holding, Making, Part, Site, refused};
+use crate::collect;
 use crate::error::libvirt;
 use crate::machine::{Native, remove_domain};
 
@@ -29,6 +31,9 @@ impl Part for Definition {
         making.domain.set_label(&name);
         making.stop.check("define the domain")?;
         let connection = making.connection()?.clone();
+        if let Err(error) = check_free(&connection, making.identifier).await {
+            return Err(refused(entry, error).await);
+        }
         let domain = match connection.define_domain(&making.domain.to_string()).await {
             Ok(domain) => domain,
             Err(error) => {
@@ -39,19 +44,53 @@ impl Part for Definition {
         let mut identity = Details::new();
         identity.insert("uuid".to_owned(), domain.uuid().to_string().into());
         let recorded = entry.created(identity).await;
-        making.hold_as(entry, Defined(domain.clone()));
+        let location = connection.uri().to_owned();
+        let defined = Defined {
+            domain: domain.clone(),
+            location,
+        };
+        making.hold_as(entry, defined);
         making.native = Some(Native { connection, domain });
         recorded
     }
 }
 
+/// Refuses a domain that exists: libvirt would give one of the same name and UUID another definition.
+async fn check_free(connection: &Connection, identifier: Identifier) -> Result<()> {
+    let name = identifier.to_string();
+    let uuid: Uuid = name.parse().map_err(|error: uuid::Error| {
+        Error::new(ErrorKind::Internal, "an identifier is no UUID").caused_by(error)
+    })?;
+    let found = match connection.domain_by_name(&name).await {
+        Err(error) if error.is_no_domain() => connection.domain(uuid).await,
+        found => found,
+    };
+    match found {
+        Err(error) if error.is_no_domain() => Ok(()),
+        Err(error) => Err(libvirt(error).during("define the domain")),
+        Ok(_) => Err(Error::new(
+            ErrorKind::AlreadyExists,
+            "a domain of this name or UUID exists already",
+        )
+        .subject(name)
+        .advice(
+            "it is not of this sandbox: remove it yourself, or give the sandbox another identifier",
+        )),
+    }
+}
+
 #[derive(Debug)]
-struct Defined(Domain);
+struct Defined {
+    domain: Domain,
+    location: String,
+}
 
 #[async_trait]
 impl Holding for Defined {
     async fn remove(&mut self) -> Result<()> {
-        remove_domain(&self.0).await
+        remove_domain(&self.domain).await?;
+        collect::after_domain(&self.location, self.domain.name()).await;
+        Ok(())
     }
 
     fn rests_on_others(&self) -> bool {

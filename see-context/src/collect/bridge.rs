@@ -1,92 +1,105 @@
-//! What a daemon forgets of a network: one that dies while it makes a network leaves the bridge, the address server
-//! and its own firewall rules, and its successor knows none of them.
+//! What a daemon forgets of a network: one that dies while it makes a network or takes it down leaves the bridge, the
+//! address server and its own firewall rules, and its successor knows none of them.
 //!
 //! They are removed where libvirt knows no such network, and only what shows whose it is: an address server whose
-//! configuration is named by the environment's whole identifier; and a bridge with libvirt's kind of address, without
-//! ports, whose name the record intended.
+//! configuration is named by the environment's whole identifier; and a bridge of the name and the hardware address
+//! that were written down before it was made, without ports.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::fd::OwnedFd;
-use rustix::fs::{AtFlags, Mode, OFlags};
 use see_core::ledger::{CollectRequest, Collected};
 use see_core::{Error, Result};
 
 use super::emulator;
+use super::traces::Traces;
 
-/// The first bytes of the addresses that libvirt gives to bridges.
-const LIBVIRT: &str = "52:54:00:";
-/// Where libvirt has the files of its address servers.
-const FOLDER: &str = "/var/lib/libvirt/dnsmasq";
+/// The details by which a bridge is known again.
+pub(crate) const BRIDGE: &str = "bridge";
+pub(crate) const MAC: &str = "mac";
+
 /// Where libvirt puts its own rules.
 const TABLES: [&str; 3] = ["filter", "nat", "mangle"];
 
 /// Removes what is left of a network that libvirt does not know.
 pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
-    let is_local = ["qemu", "lxc"].iter().any(|driver| {
-        let rest = request.resource.location.strip_prefix(driver);
-        rest.is_some_and(|rest| rest.starts_with("://") || rest.starts_with("+unix://"))
-    });
-    if !is_local {
+    // Nothing was made before it was written down.
+    let Some((bridge, mac)) = written(request).filter(|_| is_local(&request.resource.location))
+    else {
         return Ok(Collected::AlreadyGone);
-    }
-    let bridge = bridge_of(request).filter(|bridge| is_forgotten(bridge));
+    };
+    let stands = has_address(bridge, mac);
     let server = format!("/{}.conf", request.resource.name);
     let servers = emulator::find(|line| is_server(line, &server))?;
-    if bridge.is_none() && servers.is_empty() {
-        return Ok(Collected::AlreadyGone);
-    }
-    if !rustix::process::geteuid().is_root() {
+    if stands && let Some(port) = port_of(bridge) {
         return Ok(Collected::Refused(format!(
-            "the daemon forgot it and left its bridge {}: only root can remove that",
-            bridge.as_deref().unwrap_or_default()
+            "the daemon forgot it, and {port} is connected to its bridge {bridge}"
         )));
     }
-    if request.dry_run {
-        return Ok(Collected::Removed);
+    if (stands || !servers.is_empty()) && !rustix::process::geteuid().is_root() {
+        return Ok(Collected::Refused(format!(
+            "the daemon forgot it and left its bridge {bridge}: only root can remove that"
+        )));
     }
-    let mut folders: Vec<OwnedFd> = servers
-        .iter()
-        .filter_map(|(pid, _)| folder_of(*pid))
-        .collect();
-    if folders.is_empty() {
-        // The server's end is no proof of its files': they are looked for where libvirt has them.
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        folders.extend(rustix::fs::open(FOLDER, flags, Mode::empty()));
-    }
-    emulator::end(servers, request)?;
-    if let Some(bridge) = &bridge {
-        run("ip", &["link", "delete", bridge])?;
-        for program in ["iptables", "ip6tables"] {
-            clear_rules(program, bridge)?;
+    let was_there = stands || !servers.is_empty();
+    if !request.dry_run {
+        emulator::end(servers, request)?;
+        if stands {
+            run("ip", &["link", "delete", bridge])?;
+            for program in ["iptables", "ip6tables"] {
+                clear_rules(program, bridge)?;
+            }
         }
+        clear_traces(request)?;
     }
-    for folder in &folders {
-        clear_files(folder, &request.resource.name, bridge.as_deref())?;
-    }
-    Ok(Collected::Removed)
+    Ok(match was_there {
+        true => Collected::Removed,
+        false => Collected::AlreadyGone,
+    })
 }
 
-/// The name that was written down when the bridge was made, else the one that is made of the identifier.
-fn bridge_of(request: &CollectRequest) -> Option<String> {
-    let identity = request.identity.as_ref();
-    let written = identity.and_then(|details| details.get("bridge")?.as_str());
-    let name = written.map(str::to_owned).or_else(|| {
-        let identifier = request.identifier.to_string();
-        Some(format!("virbr-{}", identifier.get(..8)?))
-    })?;
+/// Removes the files that libvirt keeps of a network which is gone.
+pub(super) fn clear_traces(request: &CollectRequest) -> Result<()> {
+    if let Some((bridge, _)) = written(request)
+        && is_local(&request.resource.location)
+        && rustix::process::geteuid().is_root()
+        && let Some(traces) = Traces::of(&request.resource.location)
+    {
+        traces.clear_network(&request.resource.name, bridge)?;
+    }
+    Ok(())
+}
+
+/// Whether the devices and files of the daemon behind a URI may be this host's.
+pub(super) fn is_local(location: &str) -> bool {
+    ["qemu", "lxc"].iter().any(|driver| {
+        let rest = location.strip_prefix(driver);
+        rest.is_some_and(|rest| rest.starts_with(":///") || rest.starts_with("+unix:///"))
+    })
+}
+
+/// Name and hardware address of the bridge, as they were written down before it was made.
+fn written(request: &CollectRequest) -> Option<(&str, &str)> {
+    let details = request.identity.as_ref()?;
+    let bridge = details.get(BRIDGE)?.as_str()?;
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    (name.chars().all(plain) && name.len() <= 15).then_some(name)
+    let is_name = !bridge.is_empty() && bridge.len() <= 15 && bridge.chars().all(plain);
+    is_name.then_some((bridge, details.get(MAC)?.as_str()?))
 }
 
-/// Whether a bridge is one that libvirt made and nobody is connected to.
-fn is_forgotten(bridge: &str) -> bool {
+/// Whether there is a bridge of this name with this hardware address.
+fn has_address(bridge: &str, mac: &str) -> bool {
     let device = Path::new("/sys/class/net").join(bridge);
     let address = fs::read_to_string(device.join("address")).unwrap_or_default();
-    let ports = fs::read_dir(device.join("brif"));
-    address.starts_with(LIBVIRT) && ports.is_ok_and(|mut ports| ports.next().is_none())
+    device.join("bridge").is_dir() && address.trim().eq_ignore_ascii_case(mac)
+}
+
+/// A port of a bridge.
+fn port_of(bridge: &str) -> Option<String> {
+    let ports = fs::read_dir(format!("/sys/class/net/{bridge}/brif")).ok()?;
+    let port = ports.flatten().next()?;
+    Some(port.file_name().to_string_lossy().into_owned())
 }
 
 /// By its arguments: libvirt's address server with this file of the environment's.
@@ -97,29 +110,6 @@ fn is_server(line: &[u8], file: &str) -> bool {
         && arguments.any(|argument| {
             argument.starts_with(b"--conf-file=") && argument.ends_with(file.as_bytes())
         })
-}
-
-/// The folder of an address server's files, as that sees it: open, since the process will be gone.
-fn folder_of(pid: i32) -> Option<OwnedFd> {
-    let path = format!("/proc/{pid}/root{FOLDER}");
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(path, flags, Mode::empty()).ok()
-}
-
-/// Removes what libvirt made there for the network.
-fn clear_files(folder: &OwnedFd, name: &str, bridge: Option<&str>) -> Result<()> {
-    let own = ["conf", "addnhosts", "hostsfile"].map(|end| format!("{name}.{end}"));
-    let status = bridge.map(|bridge| format!("{bridge}.status"));
-    for file in own.into_iter().chain(status) {
-        match rustix::fs::unlinkat(folder, &file, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-            Err(error) => {
-                let message = "what is left of a network cannot be removed";
-                return Err(Error::io(message, error.into()).subject(format!("{FOLDER}/{file}")));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Removes libvirt's rules for a bridge, and those for its addresses.
@@ -167,7 +157,21 @@ fn run(program: &str, words: &[&str]) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use see_core::Identifier;
+    use see_core::ledger::{Details, Resource};
+
     use super::*;
+
+    fn request(location: &str, bridge: &str) -> CollectRequest {
+        let identifier = Identifier::random();
+        let resource = Resource::new("libvirt.network", identifier.to_string(), location);
+        let mut request = CollectRequest::new(identifier, resource);
+        let mut identity = Details::new();
+        identity.insert(BRIDGE.to_owned(), bridge.into());
+        identity.insert(MAC.to_owned(), "52:54:00:00:00:01".into());
+        request.identity = Some(identity);
+        request
+    }
 
     #[test]
     fn an_address_server_is_known_by_the_whole_name_of_its_file() {
@@ -179,8 +183,37 @@ mod tests {
     }
 
     #[test]
-    fn a_device_without_libvirts_address_is_not_forgotten_by_it() {
-        assert!(!is_forgotten("lo"));
-        assert!(!is_forgotten("see-none"));
+    fn a_device_of_another_address_is_not_the_one_that_was_written_down() {
+        // Its address it has, but it is no bridge.
+        assert!(!has_address("lo", "00:00:00:00:00:00"));
+        assert!(!has_address("see-none", ""));
+    }
+
+    #[test]
+    fn a_bridge_that_was_not_written_down_is_not_looked_for() {
+        let mut request = request("qemu:///system", "virbr-0123abcd");
+        assert_eq!(
+            written(&request),
+            Some(("virbr-0123abcd", "52:54:00:00:00:01"))
+        );
+        request.identity = None;
+        assert_eq!(collect(&request).unwrap(), Collected::AlreadyGone);
+        for name in ["", "../lo", "a b", "longer-than-any-device"] {
+            assert_eq!(written(&self::request("qemu:///system", name)), None);
+        }
+    }
+
+    #[test]
+    fn only_a_daemon_of_this_host_has_its_devices_here() {
+        for uri in ["qemu:///system", "lxc:///", "qemu+unix:///system?socket=/s"] {
+            assert!(is_local(uri), "{uri}");
+        }
+        for uri in [
+            "qemu://host/system",
+            "qemu+tcp://host/system",
+            "vbox:///session",
+        ] {
+            assert!(!is_local(uri), "{uri}");
+        }
     }
 }

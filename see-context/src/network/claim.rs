@@ -27,9 +27,9 @@ use tokio::time::Instant;
 
 use super::configuration::DynamicAddress;
 use super::netlink;
-use super::remove;
 use super::subnet::{FreeSubnets, Subnet};
 use super::taken::{self, Own, Taken};
+use super::{Removal, remove};
 use crate::error::libvirt;
 
 /// How often others may be quicker.
@@ -59,6 +59,24 @@ pub(super) struct Draft<'a> {
     pub(super) lend: &'a (dyn Fn(Subnet) -> Result<Lent> + Send + Sync),
     /// Whether the daemon shares this host's devices and routes.
     pub(super) local: bool,
+    /// Where the bridge is written down.
+    pub(super) notes: &'a dyn Notes,
+}
+
+/// Where it is written down which bridge a network is about to get, so that it is known again when its daemon dies
+/// while it makes it.
+#[async_trait]
+pub(super) trait Notes: Send + Sync {
+    /// Writes it down; an earlier one of this network does not exist any more.
+    async fn write(&self, bridge: &Bridge) -> Result<()>;
+}
+
+/// A bridge of a network, as it can be told from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Bridge {
+    pub(super) name: String,
+    /// Its hardware address.
+    pub(super) mac: String,
 }
 
 /// What is closed before a network starts.
@@ -72,7 +90,7 @@ pub(super) trait Shutter: Send + Sync {
 #[derive(Debug)]
 pub(super) struct Claimed {
     pub(super) network: Network,
-    pub(super) bridge: String,
+    pub(super) bridge: Bridge,
 }
 
 /// Starts a network. Where this fails, it does not run.
@@ -91,8 +109,9 @@ pub(super) async fn start(
         let bridge = free_bridge(draft, &refused)?;
         let taken = taken::look(connection, draft.local, None).await?;
         let (xml, subnets) = fill_in(draft, &bridge, &taken)?;
+        draft.notes.write(&bridge).await?;
         if let (Some(shutter), Some(subnet)) = (shutter, subnets.first()) {
-            shutter.shut(&bridge, *subnet).await?;
+            shutter.shut(&bridge.name, *subnet).await?;
         }
         // A transient network is gone when it stops, also by the daemon's end.
         let network = match connection.create_network(&xml.to_string()).await {
@@ -104,49 +123,67 @@ pub(super) async fn start(
                 if !quicker || attempt == ATTEMPTS {
                     return Err(error);
                 }
-                if text.contains(&bridge) {
-                    refused.push(bridge);
+                if text.contains(&bridge.name) {
+                    refused.push(bridge.name);
                 }
                 continue;
             }
         };
         let own = Own {
             network: draft.name,
-            bridge: &bridge,
+            bridge: &bridge.name,
         };
         let found = match taken::look(connection, draft.local, Some(own)).await {
             Ok(now) => overlap(&subnets, &now),
             Err(error) => {
-                give_way(&network).await;
+                give_way(&network).await?;
                 return Err(error);
             }
         };
         let Some(found) = found else {
             return Ok(Claimed { network, bridge });
         };
-        give_way(&network).await;
+        give_way(&network).await?;
         if draft.search.is_empty() || attempt == ATTEMPTS {
             return Err(in_use(&found));
         }
     }
 }
 
-/// What cannot be removed now stays in the ledger.
-async fn give_way(network: &Network) {
-    if let Err(error) = remove(network).await {
-        tracing::warn!(%error, network = network.name(), "a network that gives way stays");
+/// Removes a network again.
+///
+/// # Errors
+/// When nobody knows what became of it: its bridge stays written down then, and no other one is tried.
+async fn give_way(network: &Network) -> Result<()> {
+    let unsure = |error: Option<Error>| {
+        let message = "a network that gives way to another may be left";
+        let unsure = Error::new(ErrorKind::Unavailable, message).subject(network.name());
+        match error {
+            Some(error) => unsure.caused_by(error),
+            None => unsure,
+        }
+    };
+    match remove(network).await {
+        Ok(Removal::Orderly) => Ok(()),
+        Ok(Removal::Unknown) => Err(unsure(None)),
+        Err(error) => Err(unsure(Some(error))),
     }
 }
 
 /// The XML on this bridge and, where subnets are looked for, in free ones; and its subnets.
-fn fill_in(draft: &Draft<'_>, bridge: &str, taken: &[Taken]) -> Result<(NetworkXml, Vec<Subnet>)> {
+fn fill_in(
+    draft: &Draft<'_>,
+    bridge: &Bridge,
+    taken: &[Taken],
+) -> Result<(NetworkXml, Vec<Subnet>)> {
     let mut xml = draft.xml.clone();
     match draft.uuid {
         Some(uuid) => xml.set_identity(draft.name, uuid),
         None => xml.set_name(draft.name),
     }
     xml.set_label(draft.label);
-    xml.set_bridge(bridge);
+    xml.set_bridge(&bridge.name);
+    xml.set_mac(&bridge.mac);
     if draft.search.is_empty() {
         let subnets: Vec<Subnet> = xml
             .subnets()
@@ -209,8 +246,8 @@ fn in_use(taken: &Taken) -> Error {
     )
 }
 
-/// A name that no device has and that was not refused.
-fn free_bridge(draft: &Draft<'_>, refused: &[String]) -> Result<String> {
+/// A bridge whose name no device has and that was not refused.
+fn free_bridge(draft: &Draft<'_>, refused: &[String]) -> Result<Bridge> {
     let devices = match draft.local {
         true => netlink::devices()?,
         false => Default::default(),
@@ -219,7 +256,10 @@ fn free_bridge(draft: &Draft<'_>, refused: &[String]) -> Result<String> {
         .bridges
         .iter()
         .find(|name| !devices.contains_key(*name) && !refused.contains(name))
-        .cloned()
+        .map(|name| Bridge {
+            name: name.clone(),
+            mac: draft.xml.mac().unwrap_or_else(hardware_address),
+        })
         .ok_or_else(|| {
             Error::new(
                 ErrorKind::AlreadyExists,
@@ -246,6 +286,12 @@ pub(super) fn device_names(prefix: &str, identifier: &str, digits: usize) -> Vec
         .chain(1..=last)
         .filter_map(|start| Some(format!("{prefix}{}", all.get(start..start + digits)?)))
         .collect()
+}
+
+/// A hardware address of the kind that libvirt and QEMU give.
+pub(super) fn hardware_address() -> String {
+    let [.., a, b, c] = random().to_be_bytes();
+    format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
 }
 
 /// A number that differs from process to process and call to call.
@@ -316,6 +362,58 @@ mod tests {
         assert!(overlap(&[small], &[taken(large)]).is_some());
         assert!(overlap(&[large], &[taken(small)]).is_some());
         assert!(overlap(&[small], &[taken(subnet([10, 2, 0, 0], 16))]).is_none());
+    }
+
+    /// Counts the bridges that are about to be made.
+    #[derive(Default)]
+    struct Count(std::sync::atomic::AtomicU32);
+
+    #[async_trait]
+    impl Notes for Count {
+        async fn write(&self, _: &Bridge) -> Result<()> {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
+    /// Starts a network of this XML in a free subnet, and gives the error and how often it was tried.
+    async fn refused(xml: &str, named: &str, connection: &Connection) -> (Error, u32) {
+        let xml = NetworkXml::parse(xml).unwrap();
+        let notes = Count::default();
+        let draft = Draft {
+            name: named,
+            uuid: None,
+            label: "a test",
+            xml: &xml,
+            bridges: device_names("virbr-", "0123abcd-4567-4567-89ab-cdef01234567", 8),
+            search: &[DynamicAddress::usual(24)],
+            lend: &|subnet| Ok(Lent::Range(host(subnet, 2)?, host(subnet, 9)?)),
+            local: false,
+            notes: &notes,
+        };
+        let owner = see_core::Stop::new();
+        let started = start(&draft, connection, &owner.token(), None).await;
+        (started.unwrap_err(), notes.0.into_inner())
+    }
+
+    #[tokio::test]
+    async fn an_error_of_libvirts_that_is_not_about_addresses_surfaces_at_once_as_itself() {
+        let connection = Connection::open("test:///default", Duration::from_secs(10)).await;
+        let connection = connection.unwrap();
+        let nonsense = "<network><forward mode='nonsense'/></network>";
+        let (error, tries) = refused(nonsense, "new", &connection).await;
+        assert_eq!(
+            (error.kind(), tries),
+            (ErrorKind::Configuration, 1),
+            "{error}"
+        );
+        let text = error.to_string();
+        assert!(text.contains("nonsense"), "{text}");
+        assert!(!text.contains("address"), "{text}");
+        // The driver has a network of this name, which is about no address either.
+        let (error, tries) = refused("<network/>", "default", &connection).await;
+        assert_eq!(tries, 1, "{error}");
+        assert!(error.to_string().contains("default"), "{error}");
     }
 
     #[tokio::test]

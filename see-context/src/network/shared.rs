@@ -7,12 +7,9 @@
 //! written without the rights that the mode needs anyway, and it is gone with the network at the host's next boot.
 //!
 //! The first who sits down makes floor and network, the last who leaves removes them. Both happen under a lock on
-//! a file in [`FOLDER`], which belongs to root: nobody else can hold it, replace it or put a link in its place. A
+//! a file in `/run/see`, which belongs to root: nobody else can hold it, replace it or put a link in its place. A
 //! crash leaves a seat taken, which the ledger knows; its collection leaves it.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -21,15 +18,16 @@ use see_core::{Error, ErrorKind, Identifier, Result, StopToken};
 use see_libvirt::xml::{Lent, NetworkXml};
 use see_libvirt::{Connection, Network};
 use serde_json::Value;
-use tokio::time::Instant;
 
 use super::claim::{self, Draft, Shutter};
 use super::configuration::DynamicAddress;
+use super::lock::Lock;
 use super::nft::{self, Family};
 use super::rules::{self, Seat};
 use super::subnet::Subnet;
-use super::{netlink, wall};
+use super::{NETWORK, Removal, identity, netlink, wall};
 use crate::allocation::Holding;
+use crate::collect;
 use crate::error::libvirt;
 
 /// The kind of the ledger's entries for a seat.
@@ -45,12 +43,6 @@ pub(super) const PREFIX: u8 = 23;
 /// How long an address is lent; the guest asks again after half of it. Short, so that a seat's last lease is
 /// soon forgotten.
 const LEASE: Duration = Duration::from_secs(600);
-/// Root's folder.
-const FOLDER: &str = "/run/see";
-/// The longest wait for the lock. The first one under it makes the network, the others take milliseconds.
-const LOCK_LIMIT: Duration = Duration::from_secs(30);
-/// How often it is asked for.
-const ASK: Duration = Duration::from_millis(5);
 
 /// What is written down of a seat.
 pub(super) fn intent(identifier: Identifier, uri: &str) -> Resource {
@@ -84,10 +76,8 @@ pub(super) async fn sit_down(
     let taken = match (network, floor) {
         (Some(network), Some(floor)) => join(network, &floor, label, agent, mark).await?,
         (network, _) => {
-            if let Some(network) = network {
-                clear(&network).await?;
-            }
-            found(connection, label, agent, mark, stop).await?
+            clear(network, &lock, connection.uri(), entry.identifier()).await?;
+            found(connection, &lock, label, agent, mark, stop).await?
         }
     };
     drop(lock);
@@ -171,6 +161,7 @@ async fn join(
 /// Makes floor and network, with a seat taken.
 async fn found(
     connection: &Connection,
+    lock: &Lock,
     label: String,
     agent: Option<u16>,
     mark: (&str, &str),
@@ -191,6 +182,7 @@ async fn found(
         search: &search,
         lend: &|subnet| lend(subnet, base),
         local: true,
+        notes: lock,
     };
     let first = First {
         label: &label,
@@ -221,7 +213,7 @@ async fn found(
     };
     Ok(Taken {
         network: claimed.network,
-        bridge: claimed.bridge,
+        bridge: claimed.bridge.name,
         seat: Seat {
             address,
             agent,
@@ -288,17 +280,39 @@ async fn leave(connection: &Connection, identifier: Identifier, dry_run: bool) -
         }
     } else {
         // Also where only a piece is left of what a crash interrupted.
-        if let Some(network) = network(connection).await? {
-            clear(&network).await?;
-        }
+        let network = network(connection).await?;
+        clear(network, &lock, connection.uri(), identifier).await?;
         raze().await?;
     }
     drop(lock);
     Ok(!own.is_empty())
 }
 
-/// Removes a network on which nobody sits.
-async fn clear(network: &Network) -> Result<()> {
+/// Removes the network, on which nobody sits, and what a daemon left of it that died while it made or removed it.
+async fn clear(
+    network: Option<Network>,
+    lock: &Lock,
+    uri: &str,
+    identifier: Identifier,
+) -> Result<()> {
+    let removal = match network {
+        Some(network) => {
+            check_empty(&network).await?;
+            super::remove(&network).await?
+        }
+        None => Removal::Unknown,
+    };
+    if let Some(bridge) = lock.bridge()? {
+        let resource = Resource::new(NETWORK, NAME, uri);
+        let mut known = CollectRequest::new(identifier, resource);
+        known.identity = Some(identity(&bridge));
+        collect::after_network(&known, removal).await?;
+        lock.forget()?;
+    }
+    Ok(())
+}
+
+async fn check_empty(network: &Network) -> Result<()> {
     let bridge = network.bridge().await.map_err(libvirt)?;
     let devices = netlink::devices()?;
     let index = devices.get(&bridge).map(|device| device.index);
@@ -310,8 +324,9 @@ async fn clear(network: &Network) -> Result<()> {
         })
         .map(|(name, _)| name)
         .collect();
-    if let Some(port) = ports.first() {
-        return Err(Error::new(
+    match ports.first() {
+        None => Ok(()),
+        Some(port) => Err(Error::new(
             ErrorKind::Isolation,
             format!(
                 "the network {NAME} has a guest on {port}, and its firewall rules do not know it"
@@ -319,9 +334,8 @@ async fn clear(network: &Network) -> Result<()> {
         )
         .advice(format!(
             "end that guest, and remove the network: `virsh net-destroy {NAME}`"
-        )));
+        ))),
     }
-    super::remove(network).await
 }
 
 async fn raze() -> Result<()> {
@@ -400,71 +414,6 @@ impl Collector for Seats {
     }
 }
 
-/// The right to make or remove the shared network; see the module's head.
-#[derive(Debug)]
-struct Lock {
-    /// Held, not used.
-    _file: File,
-}
-
-impl Lock {
-    async fn take(stop: Option<&StopToken>) -> Result<Self> {
-        let file = lock_file(Path::new(FOLDER))?;
-        let end = Instant::now() + LOCK_LIMIT;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Self { _file: file }),
-                Err(std::fs::TryLockError::WouldBlock) => {}
-                Err(std::fs::TryLockError::Error(error)) => return Err(unlockable(error)),
-            }
-            if Instant::now() >= end {
-                return Err(Error::timeout(
-                    "another process to make or remove the shared network",
-                    LOCK_LIMIT,
-                ));
-            }
-            match stop {
-                Some(stop) => {
-                    stop.or("wait for the shared network", tokio::time::sleep(ASK))
-                        .await?
-                }
-                None => tokio::time::sleep(ASK).await,
-            }
-        }
-    }
-}
-
-fn lock_file(folder: &Path) -> Result<File> {
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(unlockable(error));
-        }
-        _ => {}
-    }
-    let found = std::fs::symlink_metadata(folder).map_err(unlockable)?;
-    let own = rustix::process::geteuid().as_raw();
-    if !found.is_dir() || found.uid() != own || found.mode() & 0o022 != 0 {
-        return Err(Error::new(
-            ErrorKind::PermissionDenied,
-            "the folder of the shared network's lock is not one of this user that only it writes to",
-        )
-        .subject(folder.display()));
-    }
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(folder.join("shared.lock"))
-        .map_err(unlockable)
-}
-
-fn unlockable(error: std::io::Error) -> Error {
-    Error::io("the shared network's lock cannot be had", error)
-        .subject(FOLDER)
-        .advice("the mode `shared` needs root")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -480,19 +429,5 @@ mod tests {
         assert_eq!(hosts[508].1, std::net::IpAddr::from([10, 7, 7, 254]));
         let macs: std::collections::BTreeSet<_> = hosts.iter().map(|(mac, _)| mac).collect();
         assert_eq!(macs.len(), 509);
-    }
-
-    #[test]
-    fn a_lock_in_a_folder_that_others_write_to_is_not_trusted() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("see");
-        assert!(lock_file(&path).is_ok());
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
-        std::fs::set_permissions(&path, open).unwrap();
-        let error = lock_file(&path).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-        let link = folder.path().join("link");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(lock_file(&link).is_err());
     }
 }

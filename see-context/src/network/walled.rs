@@ -6,7 +6,7 @@ use see_core::ledger::Resource;
 use see_core::{Error, ErrorKind, Identifier, Result};
 use see_libvirt::xml::{Lent, NetworkPort, NetworkXml};
 
-use super::claim::{self, random};
+use super::claim;
 use super::configuration::DynamicAddress;
 use super::isolation::Isolated;
 use super::lease::Lender;
@@ -114,7 +114,7 @@ impl Walled {
                     agent: self.agent,
                 };
                 let name = claimed.network.name().to_owned();
-                (port, name, claimed.bridge, None)
+                (port, name, claimed.bridge.name, None)
             }
         };
         if !netlink::devices()?.contains_key(&bridge) {
@@ -168,11 +168,9 @@ fn own_mac(making: &Making<'_>) -> String {
         .interfaces()
         .into_iter()
         .find_map(|interface| interface.mac);
-    let [.., a, b, c] = random().to_be_bytes();
-    let chosen = || format!("52:54:00:{a:02x}:{b:02x}:{c:02x}");
     written
         .filter(|mac| mac.len() == 17 && mac.bytes().all(|b| b == b':' || b.is_ascii_hexdigit()))
-        .map_or_else(chosen, |mac| mac.to_ascii_lowercase())
+        .map_or_else(claim::hardware_address, |mac| mac.to_ascii_lowercase())
 }
 
 /// A name for the guest's port that no device has.

@@ -1,7 +1,9 @@
 //! What already has the name of a sandbox's folder.
 
+use std::process::Command;
+
 use see_core::{ErrorKind, Identifier};
-use see_tests::{Footprint, Home, Lab, assert_nothing_remains};
+use see_tests::{Footprint, Home, Lab, assert_nothing_remains, daemon_objects};
 use serde_json::json;
 
 use crate::support::*;
@@ -29,5 +31,58 @@ fn a_folder_that_has_the_name_of_a_sandbox_is_refused_and_what_lies_in_it_stays(
         before.assert_unchanged(&home.path("pool"));
         std::fs::remove_dir_all(&folder).expect("the test's own folder");
         assert_nothing_remains(&identifier.to_string());
+    });
+}
+
+fn virsh(arguments: &[&str]) -> String {
+    let output = Command::new("virsh")
+        .args(["-q", "-c", "qemu:///system"])
+        .args(arguments)
+        .output()
+        .expect("virsh is installed");
+    assert!(
+        output.status.success(),
+        "virsh {arguments:?}: {} (`cargo xtask setup --daemon` starts libvirtd)",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_domain_that_has_the_name_and_the_uuid_of_a_sandbox_is_refused_and_stays_as_it_is() {
+    runtime().block_on(async {
+        let home = Home::passable();
+        home.write("base.img", vec![0; 1 << 20]);
+        let context = json!({
+            "hypervisor": "qemu:///system",
+            "memory": "64MiB",
+            "disk": { "image": "base.img" },
+        });
+        write_run(&home, &context, None);
+        let identifier = Identifier::random();
+        let name = identifier.to_string();
+        // libvirt replaces the definition of a domain of the same name and UUID.
+        let xml = format!(
+            "<domain type='qemu'><name>{name}</name><uuid>{name}</uuid><title>a stranger</title>\
+             <memory>65536</memory><os><type arch='x86_64'>hvm</type></os></domain>"
+        );
+        let file = home.write("stranger.xml", xml);
+        virsh(&["define", &file.to_string_lossy()]);
+        let before = virsh(&["dumpxml", &name]);
+
+        let lab = Lab::new(&home);
+        let error = lab
+            .allocate_as(&home.path("run.json"), identifier)
+            .await
+            .expect_err("it is not ours");
+        lab.finish().await;
+        let collected = home.run(["gc"], RUN);
+        let after = virsh(&["dumpxml", &name]);
+        virsh(&["undefine", &name]);
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+        assert_eq!(collected.code, Some(0), "{collected:#?}");
+        assert_eq!(after, before);
+        assert_eq!(daemon_objects(&name), Vec::<String>::new());
+        assert_nothing_remains(&name);
     });
 }

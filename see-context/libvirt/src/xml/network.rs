@@ -101,6 +101,14 @@ impl NetworkXml {
             .map(|name| name.into_owned())
     }
 
+    /// The hardware address of the bridge, where it is said.
+    pub fn mac(&self) -> Option<String> {
+        self.root()
+            .child("mac")?
+            .attribute("address")
+            .map(|mac| mac.into_owned())
+    }
+
     /// How packets leave the network; `None` is an isolated one.
     pub fn forward_mode(&self) -> Option<String> {
         let forward = self.root().child("forward")?;
@@ -190,6 +198,13 @@ impl NetworkXml {
         bridge.set_attribute("name", name);
         bridge.set_attribute("stp", "off");
         bridge.set_attribute("delay", "0");
+    }
+
+    /// Sets the hardware address of the bridge.
+    pub fn set_mac(&mut self, mac: &str) {
+        self.root_mut()
+            .child_or_insert("mac")
+            .set_attribute("address", mac);
     }
 
     /// Switches the network's name server off; only DHCP is left.
