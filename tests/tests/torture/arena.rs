@@ -155,7 +155,6 @@ impl Arena {
         self.daemon.as_ref()
     }
 
-    #[cfg(feature = "campaign")]
     /// The daemon, to be killed.
     pub(crate) fn daemon_mut(&mut self) -> &mut PrivateDaemon {
         self.daemon.as_mut().expect("this hypervisor has a daemon")
@@ -257,7 +256,7 @@ impl Arena {
         }
         if let Some(daemon) = &self.daemon {
             texts.extend(daemon.objects(""));
-            let script = "find /run/libvirt /var/lib/libvirt /etc/libvirt -path /run/libvirt/network -prune -o -print; \
+            let script = "find /run/libvirt /var/lib/libvirt /etc/libvirt; \
                           ip -o link; nft list ruleset; cat /var/lib/libvirt/dnsmasq/*.status 2>/dev/null || true";
             let told = daemon.told("sh", &["-c", script]);
             texts.extend(told.lines().map(str::to_owned));

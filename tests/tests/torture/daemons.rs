@@ -3,98 +3,88 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use see_tests::{Dice, Live, rounds, until};
 
 use crate::arena::{Arena, Kind, PATIENCE};
 use crate::instants::{At, Phase};
 use crate::volley::identifier_of;
 
-/// How many runs at once meet the same death of the daemon.
-const AT_ONCE: usize = 3;
 /// The longest that a run may take which lost its daemon in the middle.
 const END: Duration = Duration::from_secs(100);
+/// How long after the beginning of its phase a run may lose its daemon.
+const LATEST: Duration = Duration::from_millis(600);
 /// How long the daemon is away at most.
-const AWAY: f64 = 1.5;
+const AWAY: Duration = Duration::from_millis(1200);
 
 #[test]
 fn a_daemon_that_is_killed_and_started_again_hangs_no_run_and_costs_nothing() {
-    torture(Kind::System, "restarts of a daemon");
-}
-
-fn torture(kind: Kind, name: &str) {
-    let mut dice = Dice::of(name);
-    let mut arena = Arena::new(kind);
-    let usual = arena.usual(AT_ONCE);
+    let mut dice = Dice::of("restarts of a daemon");
+    let mut arena = Arena::new(Kind::System);
+    let phases = Kind::System.phases();
+    let instants = dice.spread(rounds(1));
+    let (tried, mut clean) = (instants.len() * phases.len(), 0);
     let mut problems = Vec::new();
-    for phase in kind.phases() {
-        let (mut tried, mut clean) = (0, 0);
-        let already = problems.len();
-        for fraction in dice.spread(rounds(1)) {
-            let delay = usual.length(*phase).mul_f64(fraction);
-            let away = Duration::from_secs_f64(AWAY * dice.roll());
-            let mut runs: Vec<(Live, String)> = (0..AT_ONCE)
-                .map(|_| {
-                    let mut live = Live::start(&mut arena.run(phase.file()));
-                    let identifier = identifier_of(&mut live);
-                    (live, identifier)
-                })
-                .collect();
-            let (first, identifier) = &mut runs[0];
-            At::Within(*phase, delay).come(arena.home(), first, identifier);
-            arena.daemon_mut().kill();
-            let begin = Instant::now();
-            until("the daemon's absence", AWAY_AT_MOST, || {
-                begin.elapsed() >= away
-            });
-            arena.daemon_mut().restart();
-            tried += 1;
-            problems.extend(end(&arena, *phase, delay, runs, &mut clean));
+    for fraction in instants {
+        // One run at the beginning of each phase: they all meet the same death.
+        let mut runs: Vec<(Phase, Live, String)> = phases
+            .iter()
+            .map(|phase| {
+                let mut live = Live::start(&mut arena.run(phase.file()));
+                let identifier = identifier_of(&mut live);
+                let come = At::Within(*phase, Duration::ZERO);
+                assert!(come.come(arena.home(), &mut live, &identifier));
+                live.signal(Signal::STOP);
+                (*phase, live, identifier)
+            })
+            .collect();
+        for (_, live, _) in &mut runs {
+            live.signal(Signal::CONT);
         }
-        println!(
-            "\ninstants tried: {tried} ({kind:?}, daemon killed in {phase:?}), runs that ended clean: {clean} of \
-             {}, leaks: {}",
-            tried * AT_ONCE,
-            problems.len() - already
-        );
+        pass(LATEST.mul_f64(fraction));
+        arena.daemon_mut().kill();
+        pass(AWAY.mul_f64(dice.roll()));
+        arena.daemon_mut().restart();
+        problems.extend(end(&arena, fraction, runs, &mut clean));
     }
+    println!(
+        "\ninstants tried: {tried} (System, daemon killed in {phases:?}), runs that ended clean: {clean}, leaks: {}",
+        problems.len()
+    );
     assert!(problems.is_empty(), "{problems:#?}");
 }
 
-/// The daemon's own notes, which it may forget when it is killed while it writes them: they lie in its folders, of
-/// which a collection from elsewhere knows nothing.
-const FORGOTTEN: [&str; 2] = ["/run/libvirt/", "/var/lib/libvirt/"];
-/// More than the daemon is ever away.
-const AWAY_AT_MOST: Duration = PATIENCE;
+/// Lets time pass: what is tried is an instant, whatever happens at it.
+fn pass(time: Duration) {
+    let begin = Instant::now();
+    until("an instant", time + PATIENCE, || begin.elapsed() >= time);
+}
 
 /// Waits for the ends, collects, and says what is wrong.
 fn end(
     arena: &Arena,
-    phase: Phase,
-    delay: Duration,
-    runs: Vec<(Live, String)>,
+    fraction: f64,
+    runs: Vec<(Phase, Live, String)>,
     clean: &mut usize,
 ) -> Vec<String> {
     let mut problems = Vec::new();
     let mut identifiers = Vec::new();
     let end = Instant::now() + END;
-    for (live, identifier) in runs {
+    for (phase, live, identifier) in runs {
         let outcome = live.finish(end.saturating_duration_since(Instant::now()));
         match outcome.code {
             Some(0) => *clean += 1,
             // The machine was lost, and that is what the code says.
             Some(4) => {}
-            _ => problems.push(format!("{phase:?} after {delay:?}: {outcome:#?}")),
+            _ => problems.push(format!("{phase:?} at {fraction}: {outcome:#?}")),
         }
         identifiers.push(identifier);
     }
     let gone = arena.collect();
     if gone.code != Some(0) {
-        problems.push(format!("{phase:?} after {delay:?}: collection: {gone:#?}"));
+        problems.push(format!("at {fraction}: collection: {gone:#?}"));
     }
     let identifiers: Vec<&str> = identifiers.iter().map(String::as_str).collect();
-    let own = |line: &String| FORGOTTEN.iter().any(|folder| line.starts_with(folder));
-    let mut left = arena.left_of(&identifiers);
-    left.retain(|line| !own(line));
-    problems.extend(left);
+    problems.extend(arena.left_of(&identifiers));
     problems
 }

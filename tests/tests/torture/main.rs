@@ -7,7 +7,6 @@
 
 mod arena;
 mod crowds;
-#[cfg(feature = "campaign")]
 mod daemons;
 mod decoys;
 mod instants;
