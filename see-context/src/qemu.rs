@@ -135,7 +135,8 @@ impl Backend for Qemu {
             DiskPlan::Here(storage) => {
                 let disk = SandboxDisk::new(storage.clone(), image)?
                     .and_further(&self.files.disks)
-                    .and_nvram(self.files.nvram.as_ref());
+                    .and_nvram(self.files.nvram.as_ref())
+                    .and_boot(&self.files.boot);
                 parts.push(Box::new(RunFolder));
                 parts.push(Box::new(disk));
                 if self.hypervisor.is_daemon()

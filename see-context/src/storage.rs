@@ -3,6 +3,7 @@
 //! The user's image is opened for reading only. libvirt is told its format and the end of its
 //! chain, and not to change its owner, so that neither a guest nor the hypervisor touches it.
 
+mod boot;
 mod clone;
 mod disk;
 mod format;
@@ -14,6 +15,7 @@ pub(crate) mod volumes;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+pub(crate) use self::boot::Boot;
 pub(crate) use self::clone::Base;
 use self::clone::How;
 pub(crate) use self::disk::{SandboxDisk, check_image};

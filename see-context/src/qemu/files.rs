@@ -5,7 +5,7 @@ use see_core::{Error, ErrorKind, Result};
 use see_libvirt::xml::{DomainXml, FurtherDisk, XmlError};
 
 use crate::error::{blocking, xml};
-use crate::storage::{Base, Format, Nvram, Owners, check_image, inspect};
+use crate::storage::{Base, Boot, Format, Nvram, Owners, check_image, inspect};
 
 /// What each sandbox gets of its own, beside the image's disk.
 #[derive(Debug, Default)]
@@ -14,6 +14,8 @@ pub(super) struct Files {
     pub(super) disks: Vec<Base>,
     /// The firmware's variables, where it keeps any.
     pub(super) nvram: Option<Nvram>,
+    /// What the machine boots from without a disk, where the daemon would change its owner.
+    pub(super) boot: Vec<Boot>,
 }
 
 /// Finds them, and has everything else that the guest could write shown read-only.
@@ -28,12 +30,18 @@ pub(super) async fn prepare(
     domain.protect_media(owners == Owners::Kept);
     let named = domain.nvram().map_err(located)?;
     let has_nvram = domain.has_nvram();
-    let (disks, nvram) = blocking("look at the domain's files", move || {
+    let boot = match owners {
+        Owners::Kept => Vec::new(),
+        Owners::Changed => domain.boot_files().map_err(located)?,
+    };
+    let (disks, nvram, boot) = blocking("look at the domain's files", move || {
         let disks: Vec<_> = further
             .into_iter()
             .map(|disk| (disk.position, base(disk)))
             .collect();
-        Ok((disks, has_nvram.then(|| Nvram::new(named))))
+        let boot = boot.into_iter().map(|(which, file)| Boot::new(which, file));
+        let boot: Result<Vec<_>> = boot.collect();
+        Ok((disks, has_nvram.then(|| Nvram::new(named)), boot))
     })
     .await?;
     let disks = disks.into_iter().map(|(position, base)| {
@@ -47,6 +55,7 @@ pub(super) async fn prepare(
         nvram: nvram
             .transpose()
             .map_err(|error| configuration(error).at(path.place().clone()))?,
+        boot: boot.map_err(|error| configuration(error).at(path.place().clone()))?,
     })
 }
 

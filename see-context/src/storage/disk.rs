@@ -9,6 +9,7 @@ use see_core::ledger::{Entry, Resource};
 use see_core::{Error, ErrorKind, Image, Result, StopToken};
 use see_libvirt::xml::{Backing, DiskSource};
 
+use super::boot::Boot;
 use super::clone::{self, Base, How};
 use super::nvram::Nvram;
 use super::{Owners, QEMU_IMG, Storage};
@@ -23,6 +24,7 @@ pub(crate) struct SandboxDisk {
     image: Image,
     further: Vec<Base>,
     nvram: Option<Nvram>,
+    boot: Vec<Boot>,
 }
 
 impl SandboxDisk {
@@ -37,6 +39,7 @@ impl SandboxDisk {
             image,
             further: Vec::new(),
             nvram: None,
+            boot: Vec::new(),
         })
     }
 
@@ -49,6 +52,12 @@ impl SandboxDisk {
     /// The firmware's variables as well.
     pub(crate) fn and_nvram(mut self, nvram: Option<&Nvram>) -> Self {
         self.nvram = nvram.cloned();
+        self
+    }
+
+    /// Copies of what the machine boots from without a disk as well.
+    pub(crate) fn and_boot(mut self, files: &[Boot]) -> Self {
+        self.boot.extend_from_slice(files);
         self
     }
 
@@ -121,6 +130,11 @@ impl Part for SandboxDisk {
         if let Some(nvram) = &self.nvram {
             let file = nvram.create(&folder).await?;
             making.domain.set_nvram(&file);
+            making.abilities.opened.push(file);
+        }
+        for boot in &self.boot {
+            let (which, file) = boot.create(&folder).await?;
+            making.domain.set_boot_file(which, &file);
             making.abilities.opened.push(file);
         }
         if self.storage.owners == Owners::Changed {

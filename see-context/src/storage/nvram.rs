@@ -1,12 +1,12 @@
 //! The variables of a machine's firmware: a file of each machine's own, beside its disks.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use see_core::{Error, ErrorKind, Result};
 
+use super::boot::copy_of;
 use crate::error::blocking;
 
 /// No firmware has more variables than these bytes hold.
@@ -46,14 +46,7 @@ impl Nvram {
                     Error::io("the firmware's variables cannot be copied", error)
                         .subject(copy.display())
                 };
-                let mut from = open(&users)?.take(LARGEST);
-                let mut to = OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .mode(0o600)
-                    .open(&copy)
-                    .map_err(failed)?;
-                std::io::copy(&mut from, &mut to).map(drop).map_err(failed)
+                copy_of(&mut open(&users)?.take(LARGEST), &copy).map_err(failed)
             })
             .await?;
         }

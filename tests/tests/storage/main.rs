@@ -7,5 +7,6 @@ mod disks;
 mod firmware;
 mod full;
 mod names;
+mod owners;
 mod pools;
 mod support;

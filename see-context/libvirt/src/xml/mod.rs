@@ -19,6 +19,7 @@
 //! ```
 
 mod domain;
+mod domain_boot;
 mod domain_device;
 mod domain_disk;
 mod domain_firmware;
@@ -36,6 +37,7 @@ mod tests;
 mod tree;
 
 pub use domain::{AGENT_CHANNEL, DomainXml, NetworkPort};
+pub use domain_boot::BootFile;
 pub use domain_device::{Backing, Disk, DiskSource, Interface};
 pub use domain_disk::FurtherDisk;
 pub use error::{Position, XmlError};
