@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::common::environment;
 use see_core::config::Configuration;
-use see_core::{ErrorKind, Protocol, RunLimits};
+use see_core::{Action, ErrorKind, Protocol, RunLimits};
 
 fn protocol(text: &str) -> Protocol {
     Protocol::from_configuration(&Configuration::from_str("protocol.json", text).unwrap()).unwrap()
@@ -37,6 +37,15 @@ async fn a_failed_step_is_the_verdict_and_only_the_steps_marked_always_follow() 
         "{error}"
     );
     environment.deallocate().await;
+}
+
+#[test]
+fn a_shutdown_that_says_no_timeout_has_a_deadline() {
+    let steps = protocol(r#"[{ "step": "shutdown" }]"#);
+    let Some(Action::Shutdown(timeout)) = steps.steps.first().map(|step| &step.action) else {
+        panic!("no shutdown: {steps:?}");
+    };
+    assert_eq!(*timeout, Duration::from_secs(60));
 }
 
 #[tokio::test]

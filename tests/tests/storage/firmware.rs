@@ -83,22 +83,64 @@ fn a_machine_that_boots_by_uefi_has_variables_of_its_own_which_go_with_it() {
 #[test]
 fn the_variables_of_a_killed_machine_are_collected() {
     let home = Home::new();
+    // Nobody names a file: libvirt makes it from the firmware's own template.
     let context = context(&home, "");
+    let identifier = killed(&home, &context);
+    assert!(nvram(&identifier).exists(), "the crash tidied up");
+    collect(&home, &identifier);
+}
+
+#[test]
+fn on_the_system_daemon_each_machine_has_variables_of_its_own_which_go_with_it_also_when_it_is_killed()
+ {
+    let home = Home::passable();
+    let users = std::fs::read("/usr/share/OVMF/OVMF_VARS_4M.fd")
+        .expect("`cargo xtask setup` installs firmware");
+    let users = home.write("users.fd", &users);
+    let before = Footprint::of(&users);
+    let mut context = context(&home, &format!("<nvram>{}</nvram>", users.display()));
+    context["hypervisor"] = json!("qemu:///system");
+
+    write_run(&home, &context, Some(json!([{ "step": "poweron" }])));
+    let outcome = home.run(["run", "--output", "json", "run.json"], RUN);
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    let result = outcome.result();
+    let identifier = result["result"]["identifier"].as_str().expect("it has one");
+    assert!(!nvram(identifier).exists());
+    assert_nothing_remains(identifier);
+    before.assert_unchanged(&users);
+
+    let identifier = killed(&home, &context);
+    let own = std::fs::metadata(nvram(&identifier)).expect("each machine has a file");
+    assert_eq!(
+        own.len(),
+        std::fs::metadata(&users).expect("it stays").len()
+    );
+    before.assert_unchanged(&users);
+    collect(&home, &identifier);
+    before.assert_unchanged(&users);
+}
+
+/// Kills a run whose machine is on, and gives its identifier.
+fn killed(home: &Home, context: &Value) -> String {
     let steps = json!([{ "step": "poweron" }, { "step": "wait", "timeout": "60s" }]);
-    write_run(&home, &context, Some(steps));
+    write_run(home, context, Some(steps));
     let mut command = home.seectl();
     command.args(["run", "--output", "json", "run.json"]);
     let mut live = Live::start(&mut command);
     live.wait_for("power", RUN, |line| line["event"] == "post_poweron")
         .expect("the machine starts");
     let identifier = home.recorded().pop().expect("it has a record");
-    // Nobody named a file: libvirt made it from the firmware's own template.
     assert!(nvram(&identifier).exists());
     live.kill();
-    assert!(nvram(&identifier).exists(), "the crash tidied up");
+    identifier
+}
+
+/// Collects what is left, and fails where something stays.
+fn collect(home: &Home, identifier: &str) {
     let collected = home.run(["gc"], RUN);
     assert_eq!(collected.code, Some(0), "{collected:#?}");
-    assert!(!nvram(&identifier).exists());
-    assert_nothing_remains(&identifier);
+    assert!(!nvram(identifier).exists());
+    assert_nothing_remains(identifier);
     assert_eq!(home.recorded(), Vec::<String>::new());
 }
