@@ -36,8 +36,8 @@ pub(crate) enum Update {
     Working(String),
     /// One thing that was done outside a run, in words and for programs.
     Told {
-        /// Whether it went well.
-        is_good: bool,
+        /// Whether it went well; `None` where it is just told.
+        is_good: Option<bool>,
         /// A line for people.
         words: String,
         /// The object for programs.

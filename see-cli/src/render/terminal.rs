@@ -84,19 +84,18 @@ impl Surface for Terminal {
                     old.finish_and_clear();
                     self.progress.remove(&old);
                 }
-                let bar = self.progress.add(ProgressBar::no_length());
-                bar.set_message(words::of_phase(report));
-                bar
+                // Dressed before it is shown, and begun where the fetch is: what was there already is no
+                // part of its rate.
+                let bar = ProgressBar::with_draw_target(report.total, ProgressDrawTarget::hidden())
+                    .with_style(style(report))
+                    .with_message(words::of_phase(report))
+                    .with_position(report.done);
+                bar.reset_eta();
+                self.progress.add(bar)
             }
         };
-        if bar.length() != report.total || bar.position() == 0 {
-            let template = match report.total {
-                Some(_) => WITH_TOTAL,
-                None => WITHOUT_TOTAL,
-            };
-            if let Ok(style) = ProgressStyle::with_template(template) {
-                bar.set_style(style.progress_chars("=> "));
-            }
+        if bar.length() != report.total {
+            bar.set_style(style(report));
             if let Some(total) = report.total {
                 bar.set_length(total);
             }
@@ -124,6 +123,17 @@ impl Surface for Terminal {
             text.to_owned()
         }
     }
+}
+
+/// How a bar looks.
+fn style(report: &ImageReport) -> ProgressStyle {
+    let template = match report.total {
+        Some(_) => WITH_TOTAL,
+        None => WITHOUT_TOTAL,
+    };
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
 }
 
 /// Leaves the terminal as it should be, before the process ends on the spot.

@@ -184,12 +184,13 @@ impl<S: Surface> Renderer for Text<S> {
             }
             Update::Told { is_good, words, .. } => {
                 self.surface.busy(None);
+                let words = escape::line(words);
                 let mark = match is_good {
-                    true => self.surface.mark(Mark::Good),
-                    false => self.surface.mark(Mark::Bad),
+                    Some(true) => self.surface.mark(Mark::Good),
+                    Some(false) => self.surface.mark(Mark::Bad),
+                    None => return self.surface.line(&words),
                 };
-                self.surface
-                    .line(&format!("{mark} {}", escape::line(words)))
+                self.surface.line(&format!("{mark} {words}"))
             }
             Update::Result(_) => Ok(()),
             Update::Note(note) => self.said(unix(SystemTime::now()), note),

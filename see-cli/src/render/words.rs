@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use see_core::{Event, ImageReport, SAMPLE_FINISHED, Value};
+use see_core::{Event, ImagePhase, ImageReport, SAMPLE_FINISHED, Value};
 
 use super::quantity::size;
 use crate::outcome::SampleResult;
@@ -39,10 +39,13 @@ pub(super) fn of(event: &Event, results: &Path) -> String {
 
 /// What a provider is busy with: `fetching the image (http)`.
 pub(super) fn of_phase(report: &ImageReport) -> String {
-    let phase = report.phase.words();
+    let phase = match report.phase {
+        ImagePhase::Waiting => "waiting for the image, which another process fetches".to_owned(),
+        phase => format!("{} the image", phase.words()),
+    };
     match report.provider {
-        "" => format!("{phase} the image"),
-        provider => format!("{phase} the image ({provider})"),
+        "" => phase,
+        provider => format!("{phase} ({provider})"),
     }
 }
 
@@ -82,6 +85,21 @@ fn push(words: &mut String, arguments: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_far_an_image_is_says_bytes_and_percents() {
+        let progress = see_core::ImageProgress::new();
+        let told = || of_image(&progress.listen().borrow());
+        progress.phase(ImagePhase::Fetching, Some(4 << 20));
+        progress.report(1 << 20, Some(4 << 20));
+        assert_eq!(told(), "fetching the image: 1.0 MiB of 4.0 MiB, 25 %");
+        progress.phase(ImagePhase::Waiting, None);
+        progress.report(2048, None);
+        assert_eq!(
+            told(),
+            "waiting for the image, which another process fetches: 2.0 KiB"
+        );
+    }
 
     #[test]
     fn events_are_short() {

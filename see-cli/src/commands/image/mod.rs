@@ -69,9 +69,14 @@ fn output(command: &ImageCommand) -> Output {
 }
 
 /// One thing that was done: a line for people, an object for programs.
-async fn tell(feed: &Feed, is_good: bool, words: String, json: serde_json::Value) {
+async fn tell(
+    feed: &Feed,
+    is_good: impl Into<Option<bool>>,
+    words: String,
+    json: serde_json::Value,
+) {
     feed.send(Update::Told {
-        is_good,
+        is_good: is_good.into(),
         words,
         json,
     })

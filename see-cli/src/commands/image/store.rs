@@ -46,7 +46,7 @@ pub(super) async fn ls(arguments: &StoreArguments, feed: &Feed) -> Result<u8> {
                 leases => format!("in use by {leases}"),
             },
         );
-        tell(feed, true, words, as_json(image)).await;
+        tell(feed, None, words, as_json(image)).await;
     }
     Ok(exit_code::OK)
 }
