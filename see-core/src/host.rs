@@ -172,7 +172,7 @@ impl Host {
             return Err(Error::stopped("allocate").advice("the host is finishing"));
         }
         let (send, receive) = oneshot::channel();
-        let abandoned = Abandoned(stop.clone());
+        let abandoned = Abandoned(Some(stop.clone()));
         let work = Work {
             prepared,
             options,
@@ -273,17 +273,19 @@ fn section<T: serde::de::DeserializeOwned + Default>(
 }
 
 /// Stops the allocation when the caller's future is dropped.
-struct Abandoned(Stop);
+struct Abandoned(Option<Stop>);
 
 impl Abandoned {
-    fn disarm(self) {
-        std::mem::forget(self);
+    fn disarm(mut self) {
+        self.0 = None;
     }
 }
 
 impl Drop for Abandoned {
     fn drop(&mut self) {
-        self.0.stop();
+        if let Some(stop) = &self.0 {
+            stop.stop();
+        }
     }
 }
 

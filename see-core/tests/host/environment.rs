@@ -24,6 +24,20 @@ fn holdings(host: &TestHost) -> usize {
     host.host.ledger().list_blocking().unwrap().len()
 }
 
+#[tokio::test]
+async fn an_environment_that_ended_holds_nothing_of_what_could_stop_it() {
+    let host = TestHost::new();
+    let stop = Stop::new();
+    let token = stop.token();
+    let fake = prepared(host.fake(), Vec::new());
+    let allocating = host.host.allocate(fake, AllocateOptions::default(), stop);
+    let environment = allocating.await.unwrap();
+    assert!(!token.is_stopped());
+    assert!(environment.deallocate().await.is_clean());
+    // Nobody asked: it reads so once the last holder is gone.
+    until("the stop is given back", || token.is_stopped()).await;
+}
+
 /// Records its life in a log that the test reads.
 struct Witness {
     name: &'static str,
