@@ -328,6 +328,7 @@ impl Glance {
     }
 
     fn await_identity(&self) {
+        self.identity.await_port();
         let url = self.identity_url();
         self.identity.await_that("it answers", || {
             let answer = Curl::new("GET", &url).try_send();
@@ -336,6 +337,7 @@ impl Glance {
     }
 
     fn await_images(&self) {
+        self.images.await_port();
         let url = format!("{}/", self.image_url());
         self.images.await_that("it answers", || {
             let answer = Curl::new("GET", &url).try_send();

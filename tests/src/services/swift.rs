@@ -74,6 +74,7 @@ impl Swift {
     }
 
     fn await_answers(&self) {
+        self.proxy.await_port();
         let url = format!("{}/healthcheck", self.endpoint());
         self.proxy.await_that("it is healthy", || {
             let answer = Curl::new("GET", &url).try_send();

@@ -1,3 +1,13 @@
 //! Images from real servers on loopback: complete, verified, resumed, shared; and the servers themselves.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "seeds and instants are told, so that a failure can be repeated"
+)]
+
+mod crowd;
+mod resume;
+mod secrets;
 mod servers;
+mod store;
+mod support;

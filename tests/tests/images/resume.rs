@@ -1,0 +1,151 @@
+//! A server that is stopped in the middle of an image and started again: the transfer goes on where it broke.
+
+use see_core::{ImagePhase, ImageProgress};
+use see_tests::services::{self, Glance, Nginx, Signal, Swift};
+use serde_json::{Value, json};
+
+use crate::support::*;
+
+/// Large enough that a stop in the middle comes in time.
+const SIZE: usize = 96 << 20;
+/// How often it is stopped in one download.
+const STOPS: u64 = 3;
+
+/// Pulls an image whose server is stopped at random bytes, each time by another signal; gives the bytes at which
+/// it was stopped.
+async fn pulled_with_stops(
+    dice: &mut Dice,
+    desk: &Desk,
+    section: &Value,
+    content: &[u8],
+    stop: impl Fn(Signal),
+    again: impl Fn(),
+) -> Vec<u64> {
+    let progress = ImageProgress::new();
+    let mut listener = progress.listen();
+    let size = content.len() as u64;
+    let part = size * 8 / 10 / STOPS;
+    let instants: Vec<u64> = (0..STOPS)
+        .map(|number| dice.within(number * part + 1..(number + 1) * part))
+        .collect();
+    let breaking = async {
+        for (instant, signal) in instants
+            .iter()
+            .zip([Signal::KILL, Signal::TERM].iter().cycle())
+        {
+            let reached = listener
+                .wait_for(|report| report.phase == ImagePhase::Fetching && report.done >= *instant)
+                .await
+                .map(|report| report.done);
+            let done = reached.expect("the download goes on");
+            tokio::task::block_in_place(|| stop(*signal));
+            println!("{signal:?} at byte {instant} of {size}, seen at {done}");
+            tokio::task::block_in_place(&again);
+        }
+    };
+    let (image, ()) = tokio::join!(desk.pull_telling(section, progress), breaking);
+    let image = image.expect("the server was there again");
+    let pulled = std::fs::read(&image.path).expect("the image is there");
+    assert!(pulled == content, "the image differs: {section}");
+    instants
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_goes_on_where_it_broke_when_the_web_server_is_stopped() {
+    let mut dice = Dice::of("resume from nginx");
+    for _ in 0..rounds(1) {
+        let nginx = Nginx::start();
+        let content = dice.bytes(SIZE);
+        nginx.put("guest.img", &content);
+        let desk = Desk::new();
+        let section = json!({ "provider": "http", "uri": nginx.url("slow/guest.img") });
+        let stop = |signal| nginx.stop(signal);
+        let stops =
+            pulled_with_stops(&mut dice, &desk, &section, &content, stop, || nginx.again()).await;
+        // nginx logs what came to its end: the last request, for what was missing after the last stop.
+        let log = nginx.log();
+        let last = log.last().expect("something was asked for");
+        let begin = last.range.as_deref().and_then(|range| {
+            let begin = range.strip_prefix("bytes=")?.split('-').next()?;
+            begin.parse::<u64>().ok()
+        });
+        assert_eq!(last.status, 206, "{log:#?}");
+        assert!(
+            begin >= stops.last().copied(),
+            "{begin:?}, stopped at {stops:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_goes_on_where_it_broke_when_glance_is_stopped() {
+    let mut dice = Dice::of("resume from Glance");
+    for _ in 0..rounds(1) {
+        let glance = services::glance().alone();
+        let content = dice.bytes(SIZE);
+        let id = glance.upload("an image whose server is stopped", &content);
+        let user = Glance::USER;
+        let section = json!({ "provider": "glance", "name": id, "provider_configuration": {
+            "os_auth": { "auth_url": glance.identity_url(), "username": user.name,
+                "password": user.password, "project_name": user.project,
+                "user_domain_name": "Default", "project_domain_name": "Default" } } });
+        let desk = Desk::new();
+        let stop = |signal| glance.stop(signal);
+        pulled_with_stops(&mut dice, &desk, &section, &content, stop, || {
+            glance.again()
+        })
+        .await;
+        glance.delete(&id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_goes_on_where_it_broke_when_the_s3_server_is_stopped() {
+    let mut dice = Dice::of("resume from Swift");
+    let swift = services::swift().alone();
+    swift.bucket("resume");
+    for _ in 0..rounds(1) {
+        let content = dice.bytes(SIZE);
+        swift.put("resume", "guest.img", &content);
+        let section = json!({ "provider": "s3", "name": "guest.img", "provider_configuration": {
+            "bucket_name": "resume", "auth": { "endpoint_url": swift.endpoint(),
+                "region_name": Swift::REGION, "aws_access_key_id": Swift::KEY,
+                "aws_secret_access_key": Swift::SECRET } } });
+        let desk = Desk::new();
+        let stop = |signal| swift.stop(signal);
+        pulled_with_stops(&mut dice, &desk, &section, &content, stop, || swift.again()).await;
+        swift.delete("resume", "guest.img");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_replaced_while_it_downloads_is_fetched_anew_and_never_mixed() {
+    let mut dice = Dice::of("replaced");
+    let nginx = Nginx::start();
+    let (old, new) = (dice.bytes(SIZE / 4), dice.bytes(SIZE / 4 + 4097));
+    nginx.put("guest.img", &old);
+    let desk = Desk::new();
+    let section = json!({ "provider": "http", "uri": nginx.url("slow/guest.img") });
+    let progress = ImageProgress::new();
+    let mut listener = progress.listen();
+    let replacing = async {
+        let half = old.len() as u64 / 2;
+        let reached = listener
+            .wait_for(|report| report.phase == ImagePhase::Fetching && report.done >= half)
+            .await
+            .is_ok();
+        assert!(reached, "the download goes on");
+        tokio::task::block_in_place(|| {
+            nginx.stop(Signal::KILL);
+            nginx.put("guest.img", &new);
+            nginx.again();
+        });
+    };
+    let (image, ()) = tokio::join!(desk.pull_telling(&section, progress), replacing);
+    let path = image.expect("the new one is there").path;
+    let pulled = std::fs::read(path).expect("the image is there");
+    assert!(pulled != old, "the old one was there no more");
+    assert!(pulled == new, "{} bytes of a mixture", pulled.len());
+    let again = desk.pull(&section).await.expect("it is in the store");
+    assert!(std::fs::read(again.path).expect("the image is there") == new);
+}

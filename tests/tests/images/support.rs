@@ -1,0 +1,203 @@
+//! Images as a program asks the providers for them, and contents that a seed repeats.
+
+use std::fs::{DirBuilder, File};
+use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use see_core::config::Configuration;
+use see_core::ledger::{Ledger, Record};
+use see_core::{
+    Identifier, Image, ImageProgress, ImageRequest, ImageSource, Registries, Result, Stop,
+};
+use see_tests::{Home, Outcome};
+use serde_json::{Value, json};
+
+/// The longest that one image may take on a busy host.
+pub(crate) const PULL: Duration = Duration::from_secs(180);
+
+/// Somebody who asks for images: with a store, a ledger and a stop of its own.
+pub(crate) struct Desk {
+    home: Home,
+    registries: Registries,
+    record: Record,
+    stop: Stop,
+}
+
+impl Desk {
+    /// A new one, whose store is empty.
+    pub(crate) fn new() -> Self {
+        let home = Home::new();
+        let mut registries = Registries::new();
+        see_image_providers::register(&mut registries).expect("no name is there twice");
+        let ledger = Ledger::open_blocking(home.path("state")).expect("the home is writable");
+        let record = ledger
+            .begin_blocking(Identifier::random(), "images")
+            .expect("the home is writable");
+        Self {
+            home,
+            registries,
+            record,
+            stop: Stop::new(),
+        }
+    }
+
+    /// Where its store is.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.home.path("store")
+    }
+
+    /// The provider that the section of an image names. The store is this one's, whatever the section says of it.
+    pub(crate) fn source(&self, section: &Value) -> Result<ImageSource> {
+        let mut section = section.clone();
+        let configuration = &mut section["provider_configuration"];
+        if configuration.is_null() {
+            *configuration = json!({});
+        }
+        if configuration["cache"].is_null() {
+            configuration["cache"] = json!({});
+        }
+        configuration["cache"]["folder"] = json!(self.store());
+        let place = self.home.path("run.json");
+        let section = Configuration::from_str(place, &section.to_string())?;
+        self.registries.images.prepare(&section)
+    }
+
+    /// The image of a section such as `{"provider": "http", "uri": …}`.
+    pub(crate) async fn pull(&self, section: &Value) -> Result<Image> {
+        self.pull_telling(section, ImageProgress::new()).await
+    }
+
+    /// The same, told how far it is.
+    ///
+    /// # Panics
+    /// When it is not there in time.
+    pub(crate) async fn pull_telling(
+        &self,
+        section: &Value,
+        progress: ImageProgress,
+    ) -> Result<Image> {
+        let source = self.source(section)?;
+        let stop = self.stop.token();
+        let request = ImageRequest::new(&self.record, &stop).with_progress(progress);
+        let pulled = tokio::time::timeout(PULL, source.image(&request)).await;
+        pulled.unwrap_or_else(|_| panic!("waited {PULL:?} for {section}"))
+    }
+}
+
+/// Somebody who pulls an image with `seectl`, with a home and a store of its own.
+pub(crate) struct User {
+    home: Home,
+}
+
+impl User {
+    /// One who wants the image of this section.
+    pub(crate) fn of(section: &Value) -> Self {
+        let home = Home::new();
+        let user = Self { home };
+        user.want(section);
+        user
+    }
+
+    /// From now on another image.
+    pub(crate) fn want(&self, section: &Value) {
+        let run = json!({ "version": 1, "context": { "disk": { "image": section } } });
+        self.home.write("run.json", run.to_string());
+    }
+
+    /// Where the store is; made by the first pull.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.home.path("store")
+    }
+
+    /// Makes a folder of the store, and those above it, as the store wants them: closed to others.
+    pub(crate) fn make(&self, folder: &Path) {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.expect("the home is writable");
+    }
+
+    /// The folder around the store.
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The command that pulls it.
+    pub(crate) fn pull(&self) -> Command {
+        let mut command = self.home.seectl();
+        command
+            .args(["image", "pull", "run.json", "--output", "json"])
+            .env("SEE_IMAGE_STORE", self.store());
+        command
+    }
+}
+
+/// The path that a pull gave.
+pub(crate) fn pulled_path(outcome: &Outcome) -> PathBuf {
+    let result = outcome.result();
+    let result = result.get("result").unwrap_or(&result);
+    let path = result["images"][0]["path"].as_str();
+    PathBuf::from(path.unwrap_or_else(|| panic!("no path in {outcome:#?}")))
+}
+
+/// Bytes and numbers that a seed repeats; no two parts of the bytes are alike.
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    /// From the campaign's seed, else from the clock; it is printed, to be repeated.
+    pub(crate) fn of(test: &str) -> Self {
+        let seed = number(&["SEE_CAMPAIGN_SEED", "SEE_SEED"]).unwrap_or_else(|| {
+            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            since.map_or(0, |since| since.as_secs())
+        });
+        println!("\n{test}: SEE_SEED={seed}");
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number in a range.
+    pub(crate) fn within(&mut self, range: std::ops::Range<u64>) -> u64 {
+        range.start + self.next() % (range.end - range.start)
+    }
+
+    /// So many bytes: a raw image, as far as anybody can tell.
+    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(count + 8);
+        while bytes.len() < count {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(count);
+        bytes
+    }
+}
+
+impl Dice {
+    /// A file of so many bytes.
+    pub(crate) fn file(&mut self, path: &Path, mut size: u64) {
+        let mut file = File::create(path).expect("the test's folder is writable");
+        while size > 0 {
+            let count = size.min(1 << 20);
+            let bytes = self.bytes(count as usize);
+            file.write_all(&bytes).expect("there is room");
+            size -= count;
+        }
+    }
+}
+
+/// How many rounds a campaign wants; `usual` without one.
+pub(crate) fn rounds(usual: u64) -> u64 {
+    number(&["SEE_CAMPAIGN_COUNT"]).unwrap_or(usual)
+}
+
+fn number(variables: &[&str]) -> Option<u64> {
+    let text = variables.iter().find_map(|name| std::env::var(name).ok())?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variables:?} are numbers, not {text:?}")))
+}
