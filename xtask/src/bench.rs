@@ -3,7 +3,9 @@
 //! `bench events` runs our event bus and python-see's in turn, several rounds
 //! each, so that a busy moment of the host hits both; the medians are compared.
 //! `bench demo` measures how long after the command the demonstration's machine
-//! is started.
+//! is started. `bench images` is in a file of its own.
+
+mod images;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -49,10 +51,13 @@ type Rounds = BTreeMap<String, Vec<f64>>;
 
 pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => events().and(demonstration()),
+        [] => events().and(demonstration()).and(images::run()),
         ["events"] => events(),
         ["demo"] => demonstration(),
-        _ => Err(Failure::usage("usage: cargo xtask bench [events | demo]")),
+        ["images"] => images::run(),
+        _ => Err(Failure::usage(
+            "usage: cargo xtask bench [events | demo | images]",
+        )),
     }
 }
 
@@ -273,7 +278,7 @@ fn publish(folder: &Path, chapter: &str, text: &str) -> Result<(), Failure> {
     fs::write(own(chapter), text).doing(format_args!("cannot write {}", own(chapter).display()))?;
     let mut page =
         String::from("# Benchmarks\n\nWritten by `cargo xtask bench`; run it to get your own.\n");
-    for chapter in ["events", "demo"] {
+    for chapter in ["events", "demo", "images"] {
         if let Ok(text) = fs::read_to_string(own(chapter)) {
             let _ = write!(page, "\n{text}");
         }

@@ -38,7 +38,7 @@ struct Duty {
 const DUTIES: &[Duty] = &[
     Duty {
         name: "bench",
-        help: "measure: the event bus beside python-see, the demonstration's start; `bench events`, `bench demo`",
+        help: "measure: the event bus beside python-see, the demonstration's start, images; `bench events`, `bench demo`, `bench images`",
         run: bench::run,
     },
     Duty {
