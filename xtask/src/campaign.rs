@@ -71,6 +71,14 @@ const CAMPAIGNS: &[Campaign] = &[
         chunk: 500_000,
     },
     Campaign {
+        name: "images",
+        help: "downloads whose server is stopped three times each, and images of 2 GiB that eight ask for",
+        command: &["test", "--locked", "-p", "see-tests", "--test", "images"],
+        only: &["resume::", "crowd::"],
+        count: 20,
+        chunk: 10,
+    },
+    Campaign {
         name: "kills",
         help: "SIGKILL at each ledger step and so often in each phase of each hypervisor, then collect",
         command: TORTURE,
