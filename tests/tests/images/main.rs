@@ -6,7 +6,10 @@
 )]
 
 mod crowd;
+mod digests;
+mod http;
 mod resume;
+mod s3;
 mod secrets;
 mod servers;
 mod store;
