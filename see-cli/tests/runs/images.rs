@@ -285,18 +285,10 @@ pub(crate) fn secrets() {
         let run: Value = serde_json::from_slice(&std::fs::read(&run_file).unwrap()).unwrap();
         std::fs::write(&run_file, run.to_string()).unwrap();
         for words in [
-            &["run", "run.json", "--sample", "sample.sh", "-vvv"][..],
-            &[
-                "run",
-                "run.json",
-                "--sample",
-                "sample.sh",
-                "--output",
-                "json",
-            ],
-            &["image", "pull", "run.json", "-vvv", "--output", "json"],
+            "run run.json --sample sample.sh -vvv",
+            "image pull run.json -vvv --output json",
         ] {
-            let mut command = served.place.seectl(words.iter().copied());
+            let mut command = served.place.seectl(words.split(' '));
             command.env("SEE_LOG", "trace");
             assert_untold(&mut command);
         }
