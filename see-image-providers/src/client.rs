@@ -31,6 +31,7 @@ pub struct Client {
     own: reqwest::Client,
     /// Presents no client certificate.
     elsewhere: reqwest::Client,
+    is_insecure: bool,
 }
 
 impl Client {
@@ -73,7 +74,16 @@ impl Client {
             Some(settings) => build(settings)?,
             None => elsewhere.clone(),
         };
-        Ok(Self { own, elsewhere })
+        Ok(Self {
+            own,
+            elsewhere,
+            is_insecure: tls.is_insecure(),
+        })
+    }
+
+    /// Whether servers are believed without proof of who they are.
+    pub fn is_insecure(&self) -> bool {
+        self.is_insecure
     }
 
     /// A request, to be completed and built by the caller and sent with [`send`](Self::send).

@@ -49,7 +49,7 @@ pub(super) async fn fetch(
         origin,
         delivery,
         request,
-        key: key(&identity, delivery.unpack),
+        key: key(&identity, delivery.unpack, origin.client().is_insecure()),
         identity,
     };
     fetch.run().await
@@ -309,6 +309,7 @@ impl Fetch<'_> {
             image,
             sent,
             unpacked,
+            insecure: self.origin.client().is_insecure(),
             checked: now(),
         };
         let (store, key) = (self.store.clone(), self.key.clone());

@@ -34,6 +34,8 @@ pub(crate) struct OriginRecord {
     pub(crate) sent: Vec<Digest>,
     /// Whether what was sent was unpacked.
     pub(crate) unpacked: bool,
+    /// Whether the server was believed without proof of who it is.
+    pub(crate) insecure: bool,
     /// When the server was last asked, in seconds since 1970.
     pub(crate) checked: u64,
 }
@@ -62,7 +64,10 @@ pub(crate) struct CopyRecord {
 }
 
 /// The name by which the store knows an identity, whatever characters are in it.
-pub(crate) fn key(identity: &str, unpack: Unpack) -> String {
+///
+/// What came from a server without proof of who it is has a name of its own, so that whoever asks for the proof
+/// never gets it.
+pub(crate) fn key(identity: &str, unpack: Unpack, insecure: bool) -> String {
     let mut hasher = Hasher::new(Algorithm::Sha256);
     hasher.update(identity.as_bytes());
     hasher.update(match unpack {
@@ -70,6 +75,9 @@ pub(crate) fn key(identity: &str, unpack: Unpack) -> String {
         Unpack::Always => b"\0always",
         Unpack::Auto => b"\0auto",
     });
+    if insecure {
+        hasher.update(b"\0insecure");
+    }
     hasher.finish().hex()
 }
 

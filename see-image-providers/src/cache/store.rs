@@ -64,7 +64,7 @@ pub struct StoredImage {
     pub used: SystemTime,
     /// How many disks of environments use it, kept ones among them.
     pub leases: usize,
-    /// What it was asked for as, the latest last.
+    /// What it was asked for as, the latest last; with a note where the server was not proven to be the one.
     pub origins: Vec<String>,
 }
 
@@ -278,12 +278,16 @@ impl Store {
     pub(crate) fn learn(&self, key: &str, record: &OriginRecord) -> Result<()> {
         self.0.origins.put(&record_name(key), record)?;
         let name = record_name(&image_name(&record.image));
+        let shown = match record.insecure {
+            true => format!("{} (insecure)", record.identity),
+            false => record.identity.clone(),
+        };
         if let Some(mut image) = self.0.images.record::<ImageRecord>(&name)?
-            && image.origins.last() != Some(&record.identity)
+            && image.origins.last() != Some(&shown)
         {
             const KEPT: usize = 16;
-            image.origins.retain(|known| *known != record.identity);
-            image.origins.push(record.identity.clone());
+            image.origins.retain(|known| *known != shown);
+            image.origins.push(shown);
             let surplus = image.origins.len().saturating_sub(KEPT);
             image.origins.drain(..surplus);
             self.0.images.put(&name, &image)?;
@@ -317,8 +321,14 @@ impl Store {
                 .map_err(|error| Error::io("an image cannot be made read-only", error.into()))?;
         }
         let image = image_name(&record.digest);
+        // The same bytes may have come from elsewhere before.
+        let known: Option<ImageRecord> = self.0.images.record(&record_name(&image))?;
+        let record = ImageRecord {
+            origins: known.map(|known| known.origins).unwrap_or_default(),
+            ..record.clone()
+        };
         partial.rename(name, &self.0.images, &image)?;
-        self.0.images.put(&record_name(&image), record)
+        self.0.images.put(&record_name(&image), &record)
     }
 
     /// Holds off everyone else who adds or removes images.

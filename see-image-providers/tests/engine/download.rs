@@ -127,17 +127,24 @@ async fn an_image_of_unknown_length_is_got_too() {
 
 #[tokio::test]
 async fn an_image_that_is_replaced_while_it_downloads_is_got_anew() {
-    let server = FaultServer::start().await;
-    let newer = noise(LENGTH / 2 + 7);
-    let next = Resource::new(newer.clone()).entity_tag("two");
-    let resource = Resource::new(noise(LENGTH))
-        .entity_tag("one")
-        .fault(Fault::Replace(1_000_000, Box::new(next)));
-    server.put("/image", resource);
-    let shelf = Shelf::new();
-    let image = shelf.get(&Web::new(server.url("/image"))).await.unwrap();
-    assert!(std::fs::read(&image.path).unwrap() == newer);
-    assert_eq!(shelf.partials(), Vec::<String>::new());
+    for length in [LENGTH, LENGTH / 2] {
+        let server = FaultServer::start().await;
+        let newer = noise(length + 7).slice(7..);
+        let next = Resource::new(newer.clone()).entity_tag("two");
+        let resource = Resource::new(noise(LENGTH))
+            .entity_tag("one")
+            .fault(Fault::Replace(1_000_000, Box::new(next)));
+        server.put("/image", resource);
+        let shelf = Shelf::new();
+        let origin = Web::new(server.url("/image"));
+        let image = shelf.get(&origin).await.unwrap();
+        assert!(std::fs::read(&image.path).unwrap() == newer);
+        assert_eq!(shelf.partials(), Vec::<String>::new());
+        // It is known as what it is.
+        let sent = server.sent();
+        shelf.get(&origin).await.unwrap();
+        assert_eq!(server.sent(), sent);
+    }
 }
 
 #[tokio::test]
@@ -265,8 +272,9 @@ async fn a_stop_ends_a_download_which_the_next_run_continues() {
 async fn a_page_with_status_200_is_refused_before_all_of_it_came() {
     let server = FaultServer::start().await;
     let mut page = b"<html><title>Log in</title>".to_vec();
-    page.resize(LENGTH, b' ');
-    server.put("/image", Resource::new(page));
+    page.resize(1 << 20, b' ');
+    let endless = Resource::new(page).repeated_to(1 << 30);
+    server.put("/image", endless);
     let shelf = Shelf::new();
     let error = shelf
         .get(&Web::new(server.url("/image")))
@@ -276,6 +284,7 @@ async fn a_page_with_status_200_is_refused_before_all_of_it_came() {
         error.to_string().contains("<html><title>Log in</title>"),
         "{error}"
     );
+    assert!(server.sent() < 1 << 29, "{}", server.sent());
     assert_eq!(shelf.partials(), Vec::<String>::new());
 }
 

@@ -86,7 +86,7 @@ async fn a_folder_as_path_gets_the_image_under_its_name_and_a_file_is_replaced()
     );
     // A file is replaced when the remote is newer, and when somebody changed it.
     shelf.delivery.path = Some(image.path.clone());
-    std::fs::write(&image.path, "changed").unwrap();
+    std::fs::write(&image.path, vec![7; 100_000]).unwrap();
     shelf.get(&origin).await.unwrap();
     assert!(std::fs::read(&image.path).unwrap() == noise(100_000));
     server.put(

@@ -15,7 +15,7 @@ use see_image_providers::testing::{FaultServer, Resource};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::path;
+use crate::support::{Shelf, Web, path};
 
 /// An authority of our own, with its files in a folder.
 struct Authority {
@@ -226,4 +226,37 @@ async fn a_redirect_from_https_to_http_is_refused() {
     let error = ask(&tls, &url).await.unwrap_err();
     assert!(error.to_string().contains("is not encrypted"), "{error}");
     assert!(server.seen().iter().all(|seen| seen.target == "/image"));
+}
+
+#[tokio::test]
+async fn what_came_without_proof_is_noted_and_not_given_to_who_asks_for_it() {
+    let server = server().await;
+    let body = see_image_providers::testing::noise(100_000);
+    server.put("/image", Resource::new(body).entity_tag("one"));
+    let ours = Authority::new();
+    let url = ours.before(&server, "localhost", false).await;
+    let secure = TlsConfiguration {
+        cacert: Some(path(&ours.file("ca.pem"))),
+        ..TlsConfiguration::default()
+    };
+    let insecure = TlsConfiguration {
+        insecure: Some(true),
+        ..TlsConfiguration::default()
+    };
+    let shelf = Shelf::new();
+    let mut origin = Web::new(url.to_string());
+    for (tls, sent) in [
+        (&insecure, 100_000),
+        (&insecure, 100_000),
+        (&secure, 200_000),
+    ] {
+        origin.client = Client::new(tls).unwrap();
+        shelf.get(&origin).await.unwrap();
+        assert_eq!(server.sent(), sent);
+    }
+    let stored = shelf.store().list().unwrap().remove(0);
+    assert_eq!(
+        stored.origins,
+        [format!("{url} (insecure)"), url.to_string()]
+    );
 }
