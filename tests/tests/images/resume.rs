@@ -8,8 +8,10 @@ use crate::support::*;
 
 /// Large enough that a stop in the middle comes in time.
 const SIZE: usize = 96 << 20;
-/// How often it is stopped in one download.
+/// How often it is stopped in one download, where it starts in an instant.
 const STOPS: u64 = 3;
+/// The same for the servers in Python, which take seconds.
+const SLOW_STOPS: u64 = 1;
 
 /// Pulls an image whose server is stopped at random bytes, each time by another signal; gives the bytes at which
 /// it was stopped.
@@ -18,14 +20,15 @@ async fn pulled_with_stops(
     desk: &Desk,
     section: &Value,
     content: &[u8],
+    stops: u64,
     stop: impl Fn(Signal),
     again: impl Fn(),
 ) -> Vec<u64> {
     let progress = ImageProgress::new();
     let mut listener = progress.listen();
     let size = content.len() as u64;
-    let part = size * 8 / 10 / STOPS;
-    let instants: Vec<u64> = (0..STOPS)
+    let part = size * 8 / 10 / stops;
+    let instants: Vec<u64> = (0..stops)
         .map(|number| dice.within(number * part + 1..(number + 1) * part))
         .collect();
     let breaking = async {
@@ -60,8 +63,10 @@ async fn a_download_goes_on_where_it_broke_when_the_web_server_is_stopped() {
         let desk = Desk::new();
         let section = json!({ "provider": "http", "uri": nginx.url("slow/guest.img") });
         let stop = |signal| nginx.stop(signal);
-        let stops =
-            pulled_with_stops(&mut dice, &desk, &section, &content, stop, || nginx.again()).await;
+        let stops = pulled_with_stops(&mut dice, &desk, &section, &content, STOPS, stop, || {
+            nginx.again()
+        })
+        .await;
         // nginx logs what came to its end: the last request, for what was missing after the last stop.
         let log = nginx.log();
         let last = log.last().expect("something was asked for");
@@ -86,14 +91,22 @@ async fn a_download_goes_on_where_it_broke_when_glance_is_stopped() {
         let id = glance.upload("an image whose server is stopped", &content);
         let user = Glance::USER;
         let section = json!({ "provider": "glance", "name": id, "provider_configuration": {
+            // On a busy host Glance takes a minute until it is there again.
+            "cache": { "patience": "5m" },
             "os_auth": { "auth_url": glance.identity_url(), "username": user.name,
                 "password": user.password, "project_name": user.project,
                 "user_domain_name": "Default", "project_domain_name": "Default" } } });
         let desk = Desk::new();
         let stop = |signal| glance.stop(signal);
-        pulled_with_stops(&mut dice, &desk, &section, &content, stop, || {
-            glance.again()
-        })
+        pulled_with_stops(
+            &mut dice,
+            &desk,
+            &section,
+            &content,
+            SLOW_STOPS,
+            stop,
+            || glance.again(),
+        )
         .await;
         glance.delete(&id);
     }
@@ -113,7 +126,16 @@ async fn a_download_goes_on_where_it_broke_when_the_s3_server_is_stopped() {
                 "aws_secret_access_key": Swift::SECRET } } });
         let desk = Desk::new();
         let stop = |signal| swift.stop(signal);
-        pulled_with_stops(&mut dice, &desk, &section, &content, stop, || swift.again()).await;
+        pulled_with_stops(
+            &mut dice,
+            &desk,
+            &section,
+            &content,
+            SLOW_STOPS,
+            stop,
+            || swift.again(),
+        )
+        .await;
         swift.delete("resume", "guest.img");
     }
 }

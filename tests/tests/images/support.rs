@@ -16,7 +16,7 @@ use see_tests::{Home, Outcome};
 use serde_json::{Value, json};
 
 /// The longest that one image may take on a busy host.
-pub(crate) const PULL: Duration = Duration::from_secs(180);
+pub(crate) const PULL: Duration = Duration::from_secs(360);
 
 /// Somebody who asks for images: with a store, a ledger and a stop of its own.
 pub(crate) struct Desk {
