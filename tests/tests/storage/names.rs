@@ -1,6 +1,4 @@
-//! What already has the name of a sandbox's folder.
-
-use std::process::Command;
+//! What already has the name of a sandbox, or of its folder.
 
 use see_core::{ErrorKind, Identifier};
 use see_tests::{Footprint, Home, Lab, assert_nothing_remains, daemon_objects};
@@ -32,20 +30,6 @@ fn a_folder_that_has_the_name_of_a_sandbox_is_refused_and_what_lies_in_it_stays(
         std::fs::remove_dir_all(&folder).expect("the test's own folder");
         assert_nothing_remains(&identifier.to_string());
     });
-}
-
-fn virsh(arguments: &[&str]) -> String {
-    let output = Command::new("virsh")
-        .args(["-q", "-c", "qemu:///system"])
-        .args(arguments)
-        .output()
-        .expect("virsh is installed");
-    assert!(
-        output.status.success(),
-        "virsh {arguments:?}: {} (`cargo xtask setup --daemon` starts libvirtd)",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]

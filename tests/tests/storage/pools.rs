@@ -10,10 +10,7 @@ use see_core::{ErrorKind, Identifier, Image, ImageRequest, Registries, Stop};
 use see_tests::{Footprint, Home, spawn, until};
 use serde_json::json;
 
-fn virsh(arguments: &[&str]) -> String {
-    see_tests::virsh("qemu:///system", arguments.iter().copied())
-        .expect("`cargo xtask setup --daemon` starts libvirtd")
-}
+use crate::support::virsh;
 
 /// The system daemon's pools over a folder, running or only defined.
 fn pools_over(folder: &Path) -> Vec<String> {

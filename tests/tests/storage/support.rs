@@ -73,3 +73,9 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
         .build()
         .expect("there are threads")
 }
+
+/// What `virsh` prints of the system daemon.
+pub(crate) fn virsh(words: &[&str]) -> String {
+    see_tests::virsh("qemu:///system", words.iter().copied())
+        .expect("`cargo xtask setup --daemon` starts libvirtd")
+}
