@@ -166,7 +166,9 @@ fn prepared(
         );
     }
     let region = configuration.region;
+    let tls = configuration.tls.unwrap_or(cloud.tls);
     let service = Service {
+        insecure: tls.is_insecure(),
         endpoint,
         region: region
             .as_ref()
@@ -175,7 +177,7 @@ fn prepared(
         asked_at: region.map(|region| region.place().clone()),
         interface,
     };
-    let client = Client::new(&configuration.tls.unwrap_or(cloud.tls))?;
+    let client = Client::new(&tls)?;
     let checksum = configuration.checksum.as_ref().map(pinned).transpose()?;
     let has_path = configuration.path.is_some();
     let pool = configuration.libvirt_pool;

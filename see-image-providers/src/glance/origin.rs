@@ -1,7 +1,7 @@
 //! Glance as an origin of images: logged in, and logged in again when a token is no longer taken.
 
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use reqwest::{Method, Request, StatusCode, Url};
@@ -17,6 +17,11 @@ use super::login::{self, Login};
 use crate::cache::{Algorithm, ByteRange, Digest, Object, Origin};
 use crate::client::{Client, shown};
 
+/// The longest that a login may take, with all its tries.
+const LOGIN_LIMIT: Duration = Duration::from_secs(150);
+/// The longest that the search for an image may take, page by page.
+const LOOK_LIMIT: Duration = Duration::from_secs(300);
+
 /// Which Glance of a cloud is asked.
 #[derive(Debug)]
 pub(super) struct Service {
@@ -26,6 +31,8 @@ pub(super) struct Service {
     /// Where the configuration asks for the region.
     pub(super) asked_at: Option<Place>,
     pub(super) interface: EndpointInterface,
+    /// Whether the servers are believed without proof of who they are.
+    pub(super) insecure: bool,
 }
 
 /// One image of one Glance.
@@ -85,6 +92,10 @@ impl Glance {
         if let Some(endpoint) = &self.service.endpoint {
             words.push_str(&format!(" from {endpoint}"));
         }
+        // What was fetched so is shown as such, and serves nobody who asks for proof.
+        if self.service.insecure {
+            words.push_str(" (insecure)");
+        }
         words
     }
 
@@ -131,7 +142,9 @@ impl Glance {
                 base,
             });
         };
-        let token = log_in(&self.client, login).await?;
+        let token = tokio::time::timeout(LOGIN_LIMIT, log_in(&self.client, login)).await;
+        let token = token
+            .map_err(|_| Error::timeout("Keystone's answers", LOGIN_LIMIT).subject(&login.url))??;
         let base = match &self.service.endpoint {
             Some(base) => base.clone(),
             None if !token.is_scoped => {
@@ -175,7 +188,9 @@ impl Glance {
 
     async fn find(&self) -> Result<Described> {
         let base = self.session().await?.base;
-        images::look(self, &base, &self.image).await
+        let looking = images::look(self, &base, &self.image);
+        let found = tokio::time::timeout(LOOK_LIMIT, looking).await;
+        found.map_err(|_| Error::timeout("Glance's answers", LOOK_LIMIT).subject(shown(&base)))?
     }
 
     /// The error for a token that the image service does not take, new as it is.

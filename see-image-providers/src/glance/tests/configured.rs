@@ -69,6 +69,17 @@ fn an_address_of_keystones_second_version_is_answered_with_the_fix() {
 }
 
 #[test]
+fn what_is_fetched_without_proof_of_the_server_is_marked_so() {
+    let login = json!({"auth_url": "https://a/v3", "token": "hush-hush"});
+    let words = |tls: Value| {
+        let configuration = json!({"os_auth": login, "tls": tls});
+        provider(configuration, "guest").unwrap().origin.words()
+    };
+    assert_ne!(words(json!({"insecure": true})), words(json!({})));
+    assert!(words(json!({"insecure": true})).ends_with("(insecure)"));
+}
+
+#[test]
 fn what_is_wrong_is_told_before_anything_is_asked() {
     for (configuration, part) in [
         (json!({}), "told no login"),
