@@ -7,6 +7,7 @@
 
 mod crowd;
 mod digests;
+mod glance;
 mod http;
 mod resume;
 mod s3;
