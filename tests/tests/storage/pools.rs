@@ -3,12 +3,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process};
 use see_core::config::Configuration;
 use see_core::ledger::Ledger;
-use see_core::{ErrorKind, Identifier, Image, ImageRequest, Registries, Stop};
+use see_core::testing::conformance::Verdict;
+use see_core::testing::providers::{self, ImageCandidate};
+use see_core::{Error, ErrorKind, Identifier, Image, ImageRequest, Registries, Stop};
 use see_tests::{Footprint, Home, spawn, until};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::virsh;
 
@@ -155,4 +158,69 @@ fn the_pool_of_a_run_that_was_killed_is_in_the_ledger_and_goes_with_gc() {
     assert!(home.recorded().is_empty());
     let images = std::fs::read_dir(&folder).expect("the folder stays");
     assert_eq!(images.count(), MANY);
+}
+
+/// The provider with a folder without a pool.
+#[derive(Debug)]
+struct Folder(Home);
+
+#[async_trait]
+impl ImageCandidate for Folder {
+    fn registries(&self) -> see_core::Result<Registries> {
+        let mut registries = Registries::new();
+        see_context::register(&mut registries)?;
+        see_image_providers::register(&mut registries)?;
+        Ok(registries)
+    }
+
+    fn section(&self, name: &str) -> Value {
+        json!({ "provider": "libvirt-pool", "name": name,
+            "provider_configuration": { "storage_pool_path": self.0.path("images") } })
+    }
+
+    async fn put(&self, name: &str, content: &[u8]) -> see_core::Result<()> {
+        self.0.write(&format!("images/{name}"), content);
+        Ok(())
+    }
+
+    async fn remove(&self, name: &str) -> see_core::Result<()> {
+        std::fs::remove_file(self.0.path(&format!("images/{name}")))
+            .map_err(|error| Error::io("remove", error))
+    }
+
+    async fn remains(&self, _: Identifier) -> Vec<String> {
+        // Of asks at the same time, any may have the pool at the moment.
+        Vec::new()
+    }
+}
+
+#[test]
+fn libvirt_pool_passes_the_conformance_suite_and_leaves_no_pool() {
+    let home = Home::passable();
+    let folder = home.path("images");
+    std::fs::create_dir(&folder).expect("the home is writable");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let wanted = [
+        "configuration",
+        "image",
+        "again",
+        "changed",
+        "missing",
+        "failing",
+        "panicking",
+        "stopped",
+    ];
+    let candidate = Folder(home);
+    let report = runtime.block_on(providers::run_only(candidate, |name| {
+        wanted.contains(&name)
+    }));
+    report.assert_passed();
+    for finding in report.findings() {
+        assert!(matches!(finding.verdict, Verdict::Passed(_)), "{report}");
+    }
+    assert_eq!(pools_over(&folder), Vec::<String>::new());
 }
