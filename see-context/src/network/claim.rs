@@ -404,7 +404,7 @@ mod tests {
         let (error, tries) = refused(nonsense, "new", &connection).await;
         assert_eq!(
             (error.kind(), tries),
-            (ErrorKind::Configuration, 1),
+            (ErrorKind::Unsupported, 1),
             "{error}"
         );
         let text = error.to_string();

@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn the_files_that_a_machine_boots_from_are_found_and_replaced() {
         let text = "<domain><os><!-- mine --><kernel>/boot/k&amp;1</kernel><initrd> /boot/i </initrd>\
-                    <cmdline>quiet</cmdline><acpi><table type='slic'>/slic</table></acpi></os></domain>";
+                    <cmdline>quiet</cmdline><acpi><table type='slic'>/slic</table></acpi></os><devices/></domain>";
         let mut domain = DomainXml::parse(text).unwrap();
         let found = domain.boot_files().unwrap();
         let expected = [
@@ -113,13 +113,14 @@ mod tests {
         assert_eq!(
             domain.to_string(),
             "<domain><os><!-- mine --><kernel>/run/kernel</kernel><initrd>/run/initrd</initrd>\
-             <cmdline>quiet</cmdline><acpi><table type='slic'>/run/table</table></acpi></os></domain>"
+             <cmdline>quiet</cmdline><acpi><table type='slic'>/run/table</table></acpi></os><devices/></domain>"
         );
     }
 
     #[test]
     fn a_file_to_boot_from_has_an_absolute_path() {
-        let domain = DomainXml::parse("<domain><os><kernel>vmlinuz</kernel></os></domain>");
+        let domain =
+            DomainXml::parse("<domain><os><kernel>vmlinuz</kernel></os><devices/></domain>");
         let error = domain.unwrap().boot_files().unwrap_err().to_string();
         assert!(error.contains("kernel is not absolute"), "{error}");
     }
