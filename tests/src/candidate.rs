@@ -110,6 +110,20 @@ impl Machine {
     }
 }
 
+/// Whether a container's first process, its controller's child, handles a signal: until then the kernel throws
+/// it away.
+fn takes(controller: &str, signal: Signal) -> bool {
+    let processes = std::fs::read_dir("/proc").expect("/proc is there");
+    processes.flatten().any(|process| {
+        // It may end while it is looked at.
+        let status = std::fs::read_to_string(process.path().join("status")).unwrap_or_default();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+        let handled = field("SigCgt:").and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+        field("PPid:").is_some_and(|parent| parent.trim() == controller)
+            && handled.is_some_and(|set| set & (1 << (signal.as_raw() - 1)) != 0)
+    })
+}
+
 #[async_trait]
 impl Candidate for Machine {
     fn registries(&self) -> Result<Registries> {
@@ -142,12 +156,21 @@ impl Candidate for Machine {
         let name = sandbox.identifier().to_string();
         if self.is_container() {
             let signal = match act {
-                GuestAct::Poweroff => "term",
-                GuestAct::Reboot => "hup",
+                GuestAct::Poweroff => Signal::TERM,
+                GuestAct::Reboot => Signal::HUP,
                 // A container has no kernel that could.
                 GuestAct::Crash => return None,
             };
-            let asked = self.virsh(&["send-process-signal", &name, "1", signal])?;
+            let controller = match self.virsh(&["domid", &name])? {
+                Ok(controller) => controller,
+                Err(error) => return Some(Err(error)),
+            };
+            let end = Instant::now() + LETS_GO;
+            while !takes(controller.trim(), signal) && Instant::now() < end {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let signal = signal.as_raw().to_string();
+            let asked = self.virsh(&["send-process-signal", &name, "1", &signal])?;
             return Some(asked.map(drop));
         }
         // Without an operating system nobody writes to the machine's ports but the monitor, in its place.

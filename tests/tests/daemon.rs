@@ -112,13 +112,16 @@ fn a_private_daemon_apart_is_reached_over_tcp_and_shares_no_file() {
     assert_eq!(virsh(&daemon.lxc_tcp_uri(), &["list", "--name"]).trim(), "");
 
     daemon.pause();
-    let (pid, _) = daemon
-        .processes()
-        .into_iter()
-        .find(|(_, line)| line.starts_with("libvirtd"))
-        .expect("it runs");
-    let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    assert!(state.contains(") T "), "{state}");
+    until("a daemon that stands still", PATIENCE, || {
+        let processes = daemon.processes();
+        let mut found = processes
+            .iter()
+            .filter(|(_, line)| line.starts_with("libvirtd"));
+        found.any(|(pid, _)| {
+            let state = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+            state.is_ok_and(|state| state.contains(") T "))
+        })
+    });
     let mut waiting = Command::new("virsh")
         .args(["-q", "-c", &uri, "version"])
         .stdout(std::process::Stdio::null())

@@ -34,6 +34,17 @@ fn text_or_nothing<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, 
     Option::deserialize(from).map(Option::unwrap_or_default)
 }
 
+/// Settings of TLS that believe nobody. The agent speaks plain HTTP; but where another crate of the program has
+/// reqwest speak TLS, without a cryptography of its own choice, no client is built without settings.
+fn no_tls() -> std::result::Result<rustls::ClientConfig, rustls::Error> {
+    let provider = rustls::crypto::ring::default_provider();
+    let builder = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()?;
+    Ok(builder
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth())
+}
+
 impl PythonAgent {
     pub(super) fn new(host: &str, port: u16) -> Result<Self> {
         // An IPv6 address stands in brackets.
@@ -55,6 +66,7 @@ impl PythonAgent {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT)
+            .tls_backend_preconfigured(no_tls().map_err(|error| bad(&error))?)
             .build()
             .map_err(|error| bad(&error))?;
         Ok(Self {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use see_tests::{Footprint, Home, Outcome, Picture, finish, guest, spawn};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::*;
 
@@ -38,7 +38,15 @@ fn assert_told(outcome: &Outcome) {
     );
     assert_eq!(told(outcome, "/teardown_errors"), json!([]));
     assert_eq!(told(outcome, "/left_behind"), json!([]));
-    assert_eq!(told(outcome, "/mishaps"), json!([]));
+    // On a busy host a handler may be slow, which is told, too.
+    let mishaps = told(outcome, "/mishaps");
+    let slow = |mishap: &Value| {
+        mishap
+            .as_str()
+            .is_some_and(|it| it.contains("without yielding"))
+    };
+    let mishaps = mishaps.as_array().expect("a list");
+    assert!(mishaps.iter().all(slow), "{mishaps:?}");
     // The protocol's events came, in their order.
     let wanted = [
         "pre_poweron",
