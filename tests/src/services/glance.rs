@@ -283,6 +283,28 @@ impl Glance {
         );
     }
 
+    /// Changes a property of an image, which is no newer for it; gives what Glance then says of it.
+    pub fn touch(&self, id: &str) -> Value {
+        let change = json!([{ "op": "add", "path": "/touched", "value": "yes" }]);
+        Curl::new("PATCH", &format!("{}/v2/images/{id}", self.image_url()))
+            .header("X-Auth-Token", &self.token(Self::USER))
+            .header(
+                "Content-Type",
+                "application/openstack-images-v2.1-json-patch",
+            )
+            .bytes(change.to_string().as_bytes())
+            .send()
+            .ok()
+            .json()
+    }
+
+    /// Whether a token is good for Glance.
+    pub fn takes(&self, token: &str) -> bool {
+        let url = format!("{}/v2/images", self.image_url());
+        let answer = Curl::new("GET", &url).header("X-Auth-Token", token).send();
+        answer.status == 200
+    }
+
     /// Deletes an image.
     pub fn delete(&self, id: &str) {
         drop(self.call("DELETE", &format!("/v2/images/{id}"), None).ok());

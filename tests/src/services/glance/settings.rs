@@ -184,7 +184,9 @@ impl Settings {
         let (name, password, project) = SERVICE;
         let keystone = format!("http://127.0.0.1:{}/v3", self.identity);
         let mut text = format!(
+            // Every list of more than a few images has pages.
             "[DEFAULT]\nuse_stderr = true\nenabled_backends = disk:file\nenabled_import_methods = []\n\
+             limit_param_default = 4\napi_limit_max = 4\n\
              public_endpoint = http://127.0.0.1:{}\n\
              [database]\nconnection = sqlite:///{own}/images.db\n\
              [paste_deploy]\nflavor = keystone\nconfig_file = {own}/glance-api-paste.ini\n\
