@@ -271,29 +271,47 @@ fn circumstances() -> Result<String, Failure> {
     ))
 }
 
-/// The chapters measured so far go into the book, unless the checkout cannot be written.
-fn publish(folder: &Path, chapter: &str, text: &str) -> Result<(), Failure> {
-    let own = |chapter: &str| folder.join(format!("{chapter}.md"));
-    fs::create_dir_all(folder).doing(format_args!("cannot make {}", folder.display()))?;
-    fs::write(own(chapter), text).doing(format_args!("cannot write {}", own(chapter).display()))?;
-    let mut page =
-        String::from("# Benchmarks\n\nWritten by `cargo xtask bench`; run it to get your own.\n");
-    for chapter in ["events", "demo", "images"] {
-        if let Ok(text) = fs::read_to_string(own(chapter)) {
-            let _ = write!(page, "\n{text}");
-        }
-    }
-    let docs = workspace::root().join("docs");
-    let written =
-        fs::create_dir_all(&docs).and_then(|()| fs::write(docs.join("benchmarks.md"), page));
-    match written {
-        Ok(()) => println!("written to docs/benchmarks.md"),
-        Err(error) => println!(
+/// The chapter takes the place of the one with its heading in the book, or the book gets it at its end. Where the
+/// checkout cannot be written it is kept beside what was built.
+fn publish(folder: &Path, name: &str, chapter: &str) -> Result<(), Failure> {
+    let book = workspace::root().join("docs/benchmarks.md");
+    let before = fs::read_to_string(&book).unwrap_or_default();
+    if let Err(error) = fs::write(&book, with_chapter(&before, chapter)) {
+        let own = folder.join(format!("{name}.md"));
+        fs::create_dir_all(folder)
+            .and_then(|()| fs::write(&own, chapter))
+            .doing(format_args!("cannot write {}", own.display()))?;
+        println!(
             "docs/benchmarks.md cannot be written ({error}); it is in {}",
-            own(chapter).display()
-        ),
+            own.display()
+        );
+        return Ok(());
     }
+    println!("written to docs/benchmarks.md");
     Ok(())
+}
+
+/// The book with this chapter in it, once.
+fn with_chapter(book: &str, chapter: &str) -> String {
+    let mut parts = book.trim_end().split("\n## ");
+    let opening = match parts.next() {
+        None | Some("") => {
+            "# Benchmarks\n\nWritten by `cargo xtask bench`; run it to get your own."
+        }
+        Some(opening) => opening,
+    };
+    let mut chapters: Vec<&str> = parts.map(str::trim_end).collect();
+    let new = chapter.trim_start_matches("## ").trim_end();
+    let heading = |chapter: &str| chapter.lines().next().map(str::to_owned);
+    match chapters.iter().position(|old| heading(old) == heading(new)) {
+        Some(old) => chapters[old] = new,
+        None => chapters.push(new),
+    }
+    let mut page = format!("{}\n", opening.trim_end());
+    for chapter in chapters {
+        let _ = write!(page, "\n## {chapter}\n");
+    }
+    page
 }
 
 #[cfg(test)]
@@ -320,6 +338,19 @@ mod tests {
                       0.50 s ok   poweron (0.41 s)\n";
         assert_eq!(started_after(output), Some(2.0));
         assert_eq!(started_after("FAIL"), None);
+    }
+
+    #[test]
+    fn a_chapter_takes_the_place_of_its_former_self_and_leaves_the_others() {
+        let book = with_chapter("", "## One\n\n1\n");
+        let book = with_chapter(&book, "## Two\n\n2\n");
+        let again = with_chapter(&book, "## One\n\nanother\n");
+        assert!(again.starts_with("# Benchmarks\n\n"), "{again}");
+        assert!(
+            again.ends_with("\n\n## One\n\nanother\n\n## Two\n\n2\n"),
+            "{again}"
+        );
+        assert_eq!(with_chapter(&again, "## Two\n\n2\n"), again);
     }
 
     #[test]
