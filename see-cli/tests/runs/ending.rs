@@ -9,17 +9,9 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::json;
 
 use crate::exit;
-use crate::support::{Place, Running};
+use crate::support::{Place, RUN, RUN_JSON, Running};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const RUN: [&str; 6] = [
-    "run",
-    "run.json",
-    "--sample",
-    "sample.sh",
-    "--output",
-    "json",
-];
 
 pub(crate) fn kept() {
     let place = Place::new();
@@ -38,7 +30,7 @@ pub(crate) fn kept() {
     // Neither a collection nor the next run's takes it.
     let ended = place.output(["gc"]);
     assert!(ended.stdout.contains("to be kept for "), "{}", ended.stdout);
-    assert_eq!(place.output(RUN).code, Some(0));
+    assert_eq!(place.output(RUN_JSON).code, Some(0));
     assert_eq!(place.made(), made);
 
     let listed = place.output(["ls", "--output", "json"]).json();
@@ -51,7 +43,7 @@ pub(crate) fn kept() {
 pub(crate) fn an_interrupted_run_keeps_nothing() {
     let place = Place::new();
     place.run_file(json!({}), json!({}));
-    let words = RUN.into_iter().chain(["--keep", "1h"]);
+    let words = RUN_JSON.into_iter().chain(["--keep", "1h"]);
     let running = Running::start(place.seectl(words));
     running.wait_for("\"wait for sample_finished\"");
     running.signal(rustix::process::Signal::TERM);
@@ -63,7 +55,7 @@ pub(crate) fn an_interrupted_run_keeps_nothing() {
 /// Leaves a dead run, and says how much it made.
 fn dead(place: &Place) -> usize {
     place.run_file(json!({}), json!({}));
-    let mut running = Running::start(place.seectl(RUN));
+    let mut running = place.running();
     running.wait_for("\"wait for sample_finished\"");
     let made = place.made();
     running.child.kill().unwrap();
@@ -77,10 +69,10 @@ pub(crate) fn a_run_tidies_first() {
     let place = Place::new();
     let made = dead(&place);
     place.run_file(json!({}), exit(0));
-    let untouched = place.output(RUN.into_iter().chain(["--no-gc"]));
+    let untouched = place.output(RUN_JSON.into_iter().chain(["--no-gc"]));
     assert_eq!(untouched.code, Some(0), "{untouched:?}");
     assert_eq!(place.made(), made);
-    let ended = place.output(RUN);
+    let ended = place.output(RUN_JSON);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(
         ended.stdout.contains("removed first what dead runs left"),
@@ -102,7 +94,7 @@ pub(crate) fn what_cannot_be_removed_fails_no_run() {
     std::fs::create_dir(&disk).unwrap();
     std::fs::write(disk.join("precious"), "x").unwrap();
     place.run_file(json!({}), exit(0));
-    let ended = place.output(RUN);
+    let ended = place.output(RUN_JSON);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(
         ended.stdout.contains("`seectl gc` says why"),
@@ -115,7 +107,7 @@ pub(crate) fn what_cannot_be_removed_fails_no_run() {
 pub(crate) fn a_foreign_file() {
     let place = Place::new();
     place.run_file(json!({}), exit(0));
-    assert_eq!(place.output(RUN).code, Some(0));
+    assert_eq!(place.output(RUN_JSON).code, Some(0));
     let notes = place.path().join("home/.local/state/see/ledger/notes.txt");
     std::fs::write(&notes, "mine").unwrap();
     let ended = place.output(["gc"]);
@@ -147,7 +139,7 @@ pub(crate) fn a_lost_terminal() {
             .unwrap()
             .into()
     };
-    let seectl = place.seectl(["run", "run.json", "--sample", "sample.sh"]);
+    let seectl = place.seectl(RUN);
     let mut command = Command::new("setsid");
     command
         .args(["--ctty", "--wait"])

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::exit;
-use crate::support::{Place, Running};
+use crate::support::{Place, RUN};
 
 pub(crate) fn an_interrupted_allocation() {
     let place = Place::new();
@@ -12,14 +12,7 @@ pub(crate) fn an_interrupted_allocation() {
         json!({ "faults": { "domain": "stall" }, "stall": "60s" }),
         exit(0),
     );
-    let running = Running::start(place.seectl([
-        "run",
-        "run.json",
-        "--sample",
-        "sample.sh",
-        "--output",
-        "json",
-    ]));
+    let running = place.running();
     running.wait_for("\"allocate\"");
     running.signal(Signal::INT);
     let ended = running.end();
@@ -34,14 +27,7 @@ pub(crate) fn an_interrupted_allocation() {
 pub(crate) fn an_interrupted_run() {
     let place = Place::new();
     place.run_file(json!({}), json!({}));
-    let running = Running::start(place.seectl([
-        "run",
-        "run.json",
-        "--sample",
-        "sample.sh",
-        "--output",
-        "json",
-    ]));
+    let running = place.running();
     running.wait_for("\"wait for sample_finished\"");
     running.signal(Signal::INT);
     let ended = running.end();
@@ -64,14 +50,7 @@ pub(crate) fn other_signals() {
     for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
         let place = Place::new();
         place.run_file(json!({}), json!({}));
-        let running = Running::start(place.seectl([
-            "run",
-            "run.json",
-            "--sample",
-            "sample.sh",
-            "--output",
-            "json",
-        ]));
+        let running = place.running();
         running.wait_for("\"wait for sample_finished\"");
         running.signal(signal);
         let ended = running.end();
@@ -86,14 +65,7 @@ pub(crate) fn a_second_interrupt() {
         json!({ "faults": { "release": "stall" }, "stall": "50s" }),
         json!({}),
     );
-    let running = Running::start(place.seectl([
-        "run",
-        "run.json",
-        "--sample",
-        "sample.sh",
-        "--output",
-        "json",
-    ]));
+    let running = place.running();
     running.wait_for("\"wait for sample_finished\"");
     running.signal(Signal::INT);
     running.wait_for("\"teardown\"");
@@ -111,10 +83,7 @@ pub(crate) fn a_second_interrupt() {
 pub(crate) fn a_closed_pipe() {
     let place = Place::new();
     place.run_file(json!({}), exit(0));
-    let mut child = place
-        .seectl(["run", "run.json", "--sample", "sample.sh"])
-        .spawn()
-        .unwrap();
+    let mut child = place.seectl(RUN).spawn().unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(place.made(), 0);

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 use serde_json::json;
 
-use support::{PLAY, Place, Running, play};
+use support::{PLAY, Place, RUN, play};
 
 fn main() -> ExitCode {
     if std::env::var_os(PLAY).is_some() {
@@ -141,7 +141,7 @@ fn exit(code: i64) -> serde_json::Value {
 fn a_run_ends_well() {
     let place = Place::new();
     place.run_file(json!({}), exit(0));
-    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
+    let ended = place.output(RUN);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(ended.stderr, "");
     for expected in [
@@ -180,7 +180,7 @@ fn a_run_ends_well() {
 fn a_failed_sample() {
     let place = Place::new();
     place.run_file(json!({}), exit(3));
-    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
+    let ended = place.output(RUN);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(
         ended.stdout.contains("sample: exit code 3"),
@@ -246,7 +246,7 @@ fn an_endless_sample() {
 fn a_failed_step() {
     let place = Place::new();
     place.run_file(json!({ "faults": { "start": "fail" } }), exit(0));
-    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
+    let ended = place.output(RUN);
     assert_eq!(ended.code, Some(4), "{ended:?}");
     assert!(ended.stdout.contains("FAIL poweron"), "{}", ended.stdout);
     assert!(
@@ -260,7 +260,7 @@ fn a_failed_step() {
 fn a_failed_allocation() {
     let place = Place::new();
     place.run_file(json!({ "faults": { "domain": "fail" } }), exit(0));
-    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
+    let ended = place.output(RUN);
     assert_eq!(ended.code, Some(4), "{ended:?}");
     assert!(ended.stdout.contains("FAIL allocate"), "{}", ended.stdout);
     assert_eq!(place.made(), 0);
@@ -273,7 +273,7 @@ fn a_failed_teardown() {
         json!({}),
         json!({ "finishes": { "exit_code": 0 }, "untidy": true }),
     );
-    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
+    let ended = place.output(RUN);
     assert_eq!(ended.code, Some(4), "{ended:?}");
     assert!(
         ended
@@ -284,7 +284,7 @@ fn a_failed_teardown() {
     );
 
     place.run_file(json!({ "faults": { "release": "fail" } }), exit(0));
-    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
+    let ended = place.output(RUN);
     assert_eq!(ended.code, Some(4), "{ended:?}");
     assert!(
         ended.stdout.contains("left behind: folder disk-"),
@@ -400,14 +400,7 @@ fn ls_and_gc() {
     place.run_file(json!({}), json!({}));
     assert_eq!(place.output(["ls"]).stdout, "no environments\n");
     assert_eq!(place.output(["gc"]).stdout, "nothing to remove\n");
-    let mut running = Running::start(place.seectl([
-        "run",
-        "run.json",
-        "--sample",
-        "sample.sh",
-        "--output",
-        "json",
-    ]));
+    let mut running = place.running();
     running.wait_for("\"wait for sample_finished\"");
 
     let alive = place.output(["ls", "--output", "json"]).json();

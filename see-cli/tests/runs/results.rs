@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::exit;
-use crate::support::Place;
+use crate::support::{Place, RUN, RUN_JSON};
 
 pub(crate) fn harmless_output() {
     let place = Place::new();
@@ -12,7 +12,7 @@ pub(crate) fn harmless_output() {
         json!({}),
         json!({ "finishes": { "exit_code": 0 }, "prints": prints }),
     );
-    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
+    let ended = place.output(RUN);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stdout.contains("  | plain\n"), "{}", ended.stdout);
     let shown = "  | \\x1b]0;owned\\x07\\u{202e}gpj.exe\\x1b[2J\n";
@@ -30,14 +30,7 @@ pub(crate) fn harmless_output() {
 pub(crate) fn json_lines() {
     let place = Place::new();
     place.run_file(json!({}), exit(3));
-    let ended = place.output([
-        "run",
-        "run.json",
-        "--sample",
-        "sample.sh",
-        "--output",
-        "json",
-    ]);
+    let ended = place.output(RUN_JSON);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     let lines = ended.json();
     assert!(lines[0]["run"]["identifier"].is_string(), "{}", lines[0]);
@@ -184,7 +177,7 @@ pub(crate) fn unused_sample() {
         serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     run["protocol"] = json!([{ "step": "poweron" }]);
     std::fs::write(&path, run.to_string()).unwrap();
-    let ended = place.output(["run", "run.json", "--sample", "sample.sh"]);
+    let ended = place.output(RUN);
     assert_eq!(ended.code, Some(2), "{ended:?}");
     assert!(
         ended.stderr.contains("expected `${sample}` somewhere"),

@@ -11,6 +11,11 @@ use see_core::testing::FakeBackend;
 use see_core::{Context, Event, Hook, Registries, Result};
 use tempfile::TempDir;
 
+/// The words that run the place's sample.
+pub(crate) const RUN: [&str; 4] = ["run", "run.json", "--sample", "sample.sh"];
+/// The same, told as JSON.
+pub(crate) const RUN_JSON: [&str; 6] = [RUN[0], RUN[1], RUN[2], RUN[3], "--output", "json"];
+
 /// Set in the environment of a process that is to be `seectl`.
 pub(crate) const PLAY: &str = "SEE_TEST_PLAYS_SEECTL";
 
@@ -146,6 +151,11 @@ impl Place {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
+    }
+
+    /// A run of the sample that goes on, and tells its events as JSON.
+    pub(crate) fn running(&self) -> Running {
+        Running::start(self.seectl(RUN_JSON))
     }
 
     /// Runs `seectl` to its end.
