@@ -67,7 +67,7 @@ pub(crate) fn of_transport(error: reqwest::Error, url: &str) -> Error {
     } else if error.is_connect() {
         failure.advice("check the address, and whether the server runs")
     } else {
-        failure
+        failure.advice("try again; look at the server's log where it happens every time")
     };
     failure.caused_by(error)
 }

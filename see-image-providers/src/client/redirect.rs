@@ -78,7 +78,8 @@ pub(super) async fn follow(client: &Client, mut request: Request) -> Result<Resp
         ErrorKind::Unavailable,
         format!("the server sends the request on and on, more than {LIMIT} times"),
     )
-    .subject(shown(&home)))
+    .subject(shown(&home))
+    .advice("give the address at which the image itself is; a browser shows where this one leads"))
 }
 
 /// Where a redirect leads; `None` for any other answer.
@@ -106,7 +107,8 @@ fn target(response: &Response, from: &Url) -> Result<Option<Url>> {
             ErrorKind::Unavailable,
             "the server sends the request on to an address that is none of http or https",
         )
-        .subject(shown(from))),
+        .subject(shown(from))
+        .advice("give an http or https address at which the image itself is")),
     }
 }
 
