@@ -38,6 +38,8 @@ pub enum Fault {
     Redirect(String),
     /// So many bytes at once, and a pause after each.
     Trickle(usize, Duration),
+    /// The same over all connections with this fault together: they share one line.
+    Line(usize, Duration),
     /// After so many bytes of the body nothing comes, and the connection stays open.
     Stall(u64),
     /// A range answer that begins so many bytes further than asked.
@@ -166,6 +168,7 @@ pub struct FaultServer {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
+    line: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]

@@ -3,6 +3,9 @@
 //! A single stream comes first and is measured. Where the rest would take it long, several streams are tried,
 //! and stay only where they bring clearly more. Their pieces are put in order in memory, so that what is on
 //! disk is always a beginning: hashed as it grows, and continued after a break like any other.
+//!
+//! No answer is left in its middle for another one: what is on its way would be sent for nothing, and on a fast
+//! network that is megabytes. So the single stream asks for a piece after the other, too, while it is measured.
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +20,12 @@ use super::partial::Feed;
 use super::transfer::{STEP, Step, Transfer};
 use crate::client::shown;
 
+/// A rest that is smaller is got in one answer.
+const MEASURABLE: u64 = 4 << 20;
+/// The first piece of a stream that is measured.
+const FIRST: u64 = 64 << 10;
+/// How many times what came before a next piece is at most: a rate that was measured over little may be wrong.
+const GROWTH: u64 = 8;
 /// How long each way is measured.
 const MEASURED: Duration = Duration::from_millis(700);
 /// A rest that one stream brings in this time is left to it.
@@ -52,6 +61,40 @@ impl Pace {
     }
 }
 
+/// One stream while it is measured, a piece after the other.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Probe {
+    bytes: u64,
+    time: Duration,
+}
+
+impl Probe {
+    /// Where the next piece ends that begins at `start`; `None` where the rest is worth no measurement.
+    pub(super) fn piece(&self, start: u64, total: u64) -> Option<u64> {
+        let rest = total.saturating_sub(start);
+        if rest < MEASURABLE {
+            return None;
+        }
+        let longest = FIRST.max(self.bytes * GROWTH);
+        let left = MEASURED.saturating_sub(self.time).as_secs_f64();
+        let wanted = self.bytes as f64 / self.time.as_secs_f64().max(1e-6) * left;
+        Some(start + rest.min((wanted as u64).clamp(FIRST, longest)))
+    }
+
+    /// So many bytes came in this time.
+    pub(super) fn add(&mut self, bytes: u64, time: Duration) {
+        self.bytes += bytes;
+        self.time += time;
+    }
+
+    /// Bytes a second, once that was measured for long enough.
+    pub(super) fn rate(&self) -> Option<f64> {
+        // The last piece was reckoned from the rate before it, and may have come a little early.
+        let enough = self.time >= MEASURED * 3 / 4;
+        enough.then(|| self.bytes as f64 / self.time.as_secs_f64())
+    }
+}
+
 /// Whether several streams are worth a try for this rest, after one brought so many bytes a second.
 pub(super) fn is_worth_trying(rest: u64, rate: f64) -> bool {
     rate < FAST && rest as f64 > rate * SHORT.as_secs_f64() && rest > PIECES.0 * 4
@@ -73,21 +116,25 @@ impl Transfer<'_> {
         let mut next = feed.length();
         let piece = piece_of(total - next, streams);
         let pace = Pace::new(next);
-        let mut proven = false;
+        let mut proven = None;
         let mut coming = FuturesOrdered::new();
         loop {
-            while coming.len() < streams && next < total {
+            while proven != Some(false) && coming.len() < streams && next < total {
                 let end = total.min(next + piece);
                 coming.push_back(self.piece(next, end, total));
                 next = end;
             }
             let Some(got) = coming.next().await else {
-                return Ok(Step::Complete);
+                // What several streams had begun is there; one alone gets what is left.
+                return Ok(match proven {
+                    Some(false) => Step::Narrow,
+                    _ => Step::Complete,
+                });
             };
             let bytes = match got? {
                 Ok(bytes) => bytes,
                 // A server that does not bear several streams is no broken one.
-                Err(_) if !proven => return Ok(Step::Narrow),
+                Err(_) if proven != Some(true) => return Ok(Step::Narrow),
                 Err(step) => return Ok(step),
             };
             for start in (0..bytes.len()).step_by(WRITTEN) {
@@ -98,17 +145,17 @@ impl Transfer<'_> {
             }
             let length = feed.length();
             self.request.progress(length, Some(total));
-            if !proven && let Some(several) = pace.rate(length) {
-                proven = is_worth_keeping(single, several);
+            if proven.is_none()
+                && let Some(several) = pace.rate(length)
+            {
+                let stays = is_worth_keeping(single, several);
                 tracing::debug!(
                     single,
                     several,
-                    proven,
+                    stays,
                     "several ranges of the image at once"
                 );
-                if !proven {
-                    return Ok(Step::Narrow);
-                }
+                proven = Some(stays);
             }
         }
     }
@@ -169,5 +216,28 @@ mod tests {
         assert!(!is_worth_keeping(1e6, 1.1e6), "the same, but for chance");
         assert_eq!(piece_of(1 << 40, 4), PIECES.1);
         assert_eq!(piece_of(8 * megabyte, 4), 512 << 10);
+    }
+
+    #[test]
+    fn a_measured_stream_asks_for_pieces_that_end_with_the_measurement() {
+        let total = 1 << 30;
+        // How many pieces a stream of this rate is measured by, and how long that takes.
+        let measured = |rate: f64| {
+            let (mut probe, mut at, mut pieces) = (Probe::default(), 0, 0);
+            while probe.rate().is_none() {
+                let end = probe.piece(at, total).expect("much is left");
+                assert!(at < end && end <= total, "{at} to {end}");
+                probe.add(end - at, Duration::from_secs_f64((end - at) as f64 / rate));
+                (at, pieces) = (end, pieces + 1);
+            }
+            (pieces, probe.time)
+        };
+        for rate in [1e5, 1e6, 1e7, 1e8, 1e9] {
+            let (pieces, time) = measured(rate);
+            assert!(pieces <= 7, "{pieces} requests at {rate} bytes a second");
+            assert!(time < MEASURED * 2, "{time:?} at {rate} bytes a second");
+        }
+        assert_eq!(Probe::default().piece(total - 1000, total), None);
+        assert_eq!(Probe::default().piece(total + 1, total), None, "no more");
     }
 }

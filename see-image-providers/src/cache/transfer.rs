@@ -11,7 +11,7 @@ use see_core::{Error, ErrorKind, ImageRequest, Result};
 use super::answer::{content_length, content_range, quoted, replaced};
 use super::origin::{ByteRange, Object, Origin, Validator};
 use super::partial::{Feed, Partial};
-use super::ranges::{Pace, is_worth_trying};
+use super::ranges::{Probe, is_worth_trying};
 use super::settings::Settings;
 use crate::client::{retry_after, shown};
 
@@ -33,8 +33,8 @@ pub(crate) struct Transfer<'a> {
     /// Whether the server can continue.
     pub(crate) ranges: bool,
     pub(crate) was_renewed: AtomicBool,
-    /// Whether several streams may bring more than one.
-    pub(crate) widens: bool,
+    /// The measurement of one stream, as long as several may bring more.
+    pub(crate) probe: Option<Probe>,
 }
 
 /// What one request led to.
@@ -45,6 +45,8 @@ pub(super) enum Step {
     /// What is there cannot be continued.
     Restart,
     Changed(Error),
+    /// A piece is there, and the next one follows.
+    Onward,
     /// One stream brings so many bytes a second, of so many that there are: several may bring more.
     Widen(u64, f64),
     /// Several streams bring no more than one.
@@ -79,6 +81,8 @@ impl Transfer<'_> {
             }
             let mut step = self.attempt(feed).await?;
             if let Step::Widen(total, single) = step {
+                // After a break it is measured anew.
+                self.probe = Some(Probe::default());
                 step = self.widen(feed, total, single).await?;
             }
             if feed.length() > furthest {
@@ -92,13 +96,15 @@ impl Transfer<'_> {
                 Step::Complete => return Ok(None),
                 Step::Changed(error) => return Ok(Some(error)),
                 Step::Restart => feed.restart().await?,
-                Step::Widen(..) | Step::Narrow => self.widens = false,
+                Step::Onward => {}
+                Step::Widen(..) | Step::Narrow => self.probe = None,
                 Step::Again(error, asked) => {
                     let wait = asked.unwrap_or(pause).max(FIRST_PAUSE);
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     let patience = self.settings.patience;
                     if since.elapsed() + wait > patience {
-                        return Err(gave_up(error, asked, patience));
+                        let came = (feed.length(), self.total);
+                        return Err(gave_up(error, asked, patience, came));
                     }
                     tracing::info!(error = %error.chain(), ?wait, "the download is tried again");
                     self.request
@@ -116,7 +122,11 @@ impl Transfer<'_> {
         if start > 0 && !self.ranges {
             return Ok(Step::Restart);
         }
-        let range = (start > 0).then_some(ByteRange { start, end: None });
+        let end = match (&self.probe, self.total) {
+            (Some(probe), Some(total)) if self.ranges => probe.piece(start, total),
+            _ => None,
+        };
+        let range = (start > 0 || end.is_some()).then_some(ByteRange { start, end });
         let response = match self.ask(range).await? {
             Ok(response) => response,
             Err(step) => return Ok(step),
@@ -124,7 +134,12 @@ impl Transfer<'_> {
         if let Some(step) = self.begins(&response, range) {
             return Ok(step);
         }
-        if response.status() == StatusCode::OK && start > 0 {
+        let is_piece = response.status() == StatusCode::PARTIAL_CONTENT;
+        if !is_piece {
+            // There is no choice between one stream and several.
+            self.probe = None;
+        }
+        if !is_piece && start > 0 {
             // All of it comes again.
             self.ranges = false;
             feed.restart().await?;
@@ -134,7 +149,7 @@ impl Transfer<'_> {
         {
             return Err(too_large(total, limit));
         }
-        self.take(response, feed).await
+        self.take(response, feed, end.filter(|_| is_piece)).await
     }
 
     /// Sends one request; what is no answer with bytes is a step already.
@@ -269,10 +284,16 @@ impl Transfer<'_> {
         }
     }
 
-    async fn take(&mut self, mut response: Response, feed: &mut Feed) -> Result<Step> {
+    /// Takes the bytes of an answer, of which no more than up to `end` were asked for.
+    async fn take(
+        &mut self,
+        mut response: Response,
+        feed: &mut Feed,
+        end: Option<u64>,
+    ) -> Result<Step> {
         let url = shown(response.url());
         let stall = self.settings.stall;
-        let pace = Pace::new(feed.length());
+        let (start, since) = (feed.length(), Instant::now());
         loop {
             let waited = tokio::time::timeout(stall, response.chunk());
             let piece = match self.request.stop().or(STEP, waited).await? {
@@ -288,6 +309,9 @@ impl Transfer<'_> {
             let Some(piece) = piece else {
                 let length = feed.length();
                 return Ok(match self.total {
+                    Some(total) if length < total && end.is_some_and(|end| length >= end) => {
+                        self.measured(length - start, since.elapsed(), total - length)
+                    }
                     Some(total) if length < total => Step::Again(
                         Error::new(
                             ErrorKind::Unavailable,
@@ -320,15 +344,20 @@ impl Transfer<'_> {
             if self.total == Some(length) {
                 return Ok(Step::Complete);
             }
-            if self.widens
-                && let (Some(total), Some(rate)) = (self.total, pace.rate(length))
-            {
-                if is_worth_trying(total - length, rate) {
-                    return Ok(Step::Widen(total, rate));
-                }
-                // One measurement a stream is enough.
-                self.widens = false;
-            }
+        }
+    }
+
+    /// What follows a piece of so many bytes that came in this time, while so many are left.
+    fn measured(&mut self, bytes: u64, time: Duration, rest: u64) -> Step {
+        let Some(probe) = &mut self.probe else {
+            return Step::Onward;
+        };
+        probe.add(bytes, time);
+        match (probe.rate(), self.total) {
+            (Some(rate), Some(total)) if is_worth_trying(rest, rate) => Step::Widen(total, rate),
+            // One measurement a stream is enough.
+            (Some(_), _) => Step::Narrow,
+            (None, _) => Step::Onward,
         }
     }
 }
@@ -338,8 +367,14 @@ fn is_passing(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
 }
 
-fn gave_up(error: Error, asked: Option<Duration>, patience: Duration) -> Error {
-    let kept = "what was downloaded is kept, and the next run continues it";
+fn gave_up(
+    error: Error,
+    asked: Option<Duration>,
+    patience: Duration,
+    (came, total): (u64, Option<u64>),
+) -> Error {
+    let of = total.map_or(String::new(), |total| format!(" of {total}"));
+    let kept = format!("the {came}{of} bytes that came are kept, and the next run continues them");
     let why = match asked {
         Some(asked) => format!(
             "the server asks to come back in {}, and `cache.patience` is {}; {kept}",

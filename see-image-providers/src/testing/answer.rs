@@ -175,7 +175,7 @@ async fn body(
     }
     let _sending = Sending::begin(shared);
     let (piece, pause) = match &fault {
-        Some(Fault::Trickle(piece, pause)) => (*piece, Some(*pause)),
+        Some(Fault::Trickle(piece, pause) | Fault::Line(piece, pause)) => (*piece, Some(*pause)),
         _ => (PIECE, None),
     };
     let stop = match &fault {
@@ -186,6 +186,10 @@ async fn body(
     };
     let mut at = first;
     while at < stop {
+        let _line = match fault {
+            Some(Fault::Line(..)) => Some(shared.line.lock().await),
+            _ => None,
+        };
         let bytes = piece_of(resource, at, stop.min(at + piece as u64), &fault);
         writing.write_all(&bytes).await?;
         shared.state().sent += bytes.len() as u64;

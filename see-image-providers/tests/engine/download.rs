@@ -321,12 +321,41 @@ async fn a_slow_connection_gets_others_beside_it() {
     let origin = Web::new(server.url("/image")).promising(sum);
     shelf.get(&origin).await.unwrap();
     assert!(server.most_at_once() > 1, "{}", server.most_at_once());
-    // No byte but those under way in the first connection came twice.
+    assert_eq!(server.sent(), body.len() as u64, "nothing came twice");
+}
+
+#[tokio::test]
+async fn connections_that_bring_no_more_than_one_are_left_without_a_byte_twice() {
+    let server = FaultServer::start().await;
+    let body = noise(5 << 20);
+    let line = Fault::Line(16 << 10, Duration::from_millis(20));
+    let resource = Resource::new(body.clone()).entity_tag("one").always(line);
+    server.put("/image", resource);
+    let sum = digest(Algorithm::Sha256, &body);
+    let origin = Web::new(server.url("/image")).promising(sum);
+    Shelf::new().get(&origin).await.unwrap();
+    assert!(server.most_at_once() > 1, "several were tried");
+    assert_eq!(server.sent(), body.len() as u64, "nothing came twice");
+    let seen = server.seen();
+    let last = seen.iter().rev().find_map(|seen| seen.header("range"));
     assert!(
-        server.sent() < (body.len() + (1 << 20)) as u64,
-        "{}",
-        server.sent()
+        last.is_some_and(|range| range.ends_with('-')),
+        "one gets the rest: {last:?}"
     );
+}
+
+#[tokio::test]
+async fn an_image_without_a_mark_or_a_digest_comes_in_one_answer() {
+    let server = FaultServer::start().await;
+    let body = noise(5 << 20);
+    server.put("/image", Resource::new(body.clone()));
+    let origin = Web::new(server.url("/image"));
+    let shelf = Shelf::new();
+    let image = shelf.get(&origin).await.unwrap();
+    assert!(std::fs::read(&image.path).unwrap() == body);
+    let seen = server.seen();
+    let gets = seen.iter().filter(|seen| seen.method == "GET").count();
+    assert_eq!(gets, 1, "{seen:#?}");
 }
 
 #[tokio::test]

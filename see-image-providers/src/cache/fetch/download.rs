@@ -10,6 +10,7 @@ use crate::cache::digest::{Algorithm, Digest};
 use crate::cache::folder::Lock;
 use crate::cache::origin::Object;
 use crate::cache::partial::{Partial, Plan, Whole};
+use crate::cache::ranges::Probe;
 use crate::cache::settings::Unpack;
 use crate::cache::store::{Store, StoredImage};
 use crate::cache::transfer::{Transfer, too_large};
@@ -53,6 +54,9 @@ impl Fetch<'_> {
         {
             return Err(too_large(size, limit));
         }
+        // Pieces of two versions are told apart by a mark, or in the end by a digest; without either, what comes
+        // in one answer alone is sure to be of one.
+        let tells_versions = object.validator.is_some() || !expected.is_empty();
         let partial = self.begin(object, &expected, lock, continues).await?;
         let was_continued = partial.was_continued();
         self.request.phase(ImagePhase::Fetching, object.size);
@@ -69,7 +73,7 @@ impl Fetch<'_> {
             total: object.size,
             ranges: true,
             was_renewed: AtomicBool::new(false),
-            widens: self.settings.streams > 1,
+            probe: (self.settings.streams > 1 && tells_versions).then(Probe::default),
         };
         let (partial, ended) = transfer.run(partial).await?;
         match ended {
