@@ -1,8 +1,15 @@
-//! Numbers that a seed repeats, and what a campaign asks for.
+//! Numbers and bytes that a seed repeats, and what a campaign asks for.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::ops::Range;
+use std::path::Path;
 use std::time::SystemTime;
 
-/// Numbers that a seed repeats.
+/// How many bytes of a file are made at once.
+const PIECE: u64 = 1 << 20;
+
+/// Numbers and bytes that a seed repeats.
 #[derive(Debug)]
 pub struct Dice(u64);
 
@@ -22,14 +29,22 @@ impl Dice {
         Self(own)
     }
 
-    /// The next one, from 0 to 1.
-    pub fn roll(&mut self) -> f64 {
+    fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        (mixed >> 11) as f64 / (1_u64 << 53) as f64
+        mixed ^ (mixed >> 31)
+    }
+
+    /// The next one, from 0 to 1.
+    pub fn roll(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// The next one, from this range, which is not empty.
+    pub fn within(&mut self, range: Range<u64>) -> u64 {
+        range.start + self.next() % (range.end - range.start)
     }
 
     /// This many numbers from 0 to 1, one in each part of the way, so that no part is missed.
@@ -37,6 +52,30 @@ impl Dice {
         (0..count)
             .map(|part| (part as f64 + self.roll()) / count as f64)
             .collect()
+    }
+
+    /// So many bytes, no two parts of them alike: a raw image, as far as anybody can tell.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(count + 8);
+        while bytes.len() < count {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(count);
+        bytes
+    }
+
+    /// A file of so many such bytes.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn file(&mut self, path: &Path, mut size: u64) {
+        let mut file = File::create(path).expect("the test's folder is writable");
+        while size > 0 {
+            let count = size.min(PIECE);
+            let bytes = self.bytes(count as usize);
+            file.write_all(&bytes).expect("there is room");
+            size -= count;
+        }
     }
 }
 

@@ -134,6 +134,17 @@ impl Glance {
         self.await_images();
     }
 
+    /// Breaks the connections over https, and refuses new ones; those over http go on.
+    pub fn close_https(&self) {
+        self.front.stop(Signal::KILL);
+    }
+
+    /// Takes connections over https again after [`Glance::close_https`], on the same ports.
+    pub fn open_https(&self) {
+        self.front.begin();
+        self.front.await_port();
+    }
+
     /// Starts Keystone again with tokens that live so long from then on, in seconds; 0 means as usual. Who calls
     /// it has its turn alone, and sets it back.
     pub fn tokens_live(&self, seconds: u32) {
@@ -200,16 +211,41 @@ impl Glance {
         );
     }
 
-    /// An application credential of the ordinary user: its identifier and its secret.
-    pub fn application_credential(&self, name: &str) -> (String, String) {
-        let token = self.token(Self::USER);
+    /// Makes all tokens of somebody worthless, and waits until new ones are good. Who calls it has its turn alone.
+    pub fn revoke_all(&self, person: Person) {
+        let token = self.token(person);
+        let url = format!("{}/users/{}", self.identity_url(), self.user_of(&token));
+        // Whoever is shut out and let in again has no token from before.
+        for enabled in [false, true] {
+            drop(
+                Curl::new("PATCH", &url)
+                    .header("X-Auth-Token", &self.token(Self::ADMINISTRATOR))
+                    .json(&json!({ "user": { "enabled": enabled } }))
+                    .send()
+                    .ok(),
+            );
+        }
+        assert!(!self.takes(&token), "a token outlives its revocation");
+        // Keystone counts whole seconds: one of the same second is revoked, too.
+        self.identity
+            .await_that("new tokens are good", || self.takes(&self.token(person)));
+    }
+
+    /// The identifier of the user to whom a token was given.
+    fn user_of(&self, token: &str) -> String {
         let whose = Curl::new("GET", &format!("{}/auth/tokens", self.identity_url()))
-            .header("X-Auth-Token", &token)
-            .header("X-Subject-Token", &token)
+            .header("X-Auth-Token", token)
+            .header("X-Subject-Token", token)
             .send()
             .ok()
             .json();
-        let user = text(&whose["token"]["user"]["id"]);
+        text(&whose["token"]["user"]["id"])
+    }
+
+    /// An application credential of the ordinary user: its identifier and its secret.
+    pub fn application_credential(&self, name: &str) -> (String, String) {
+        let token = self.token(Self::USER);
+        let user = self.user_of(&token);
         let url = format!(
             "{}/users/{user}/application_credentials",
             self.identity_url()

@@ -16,7 +16,8 @@ const LOGGED: Duration = Duration::from_secs(10);
 /// A web server of a test's own.
 ///
 /// Every file that [`Nginx::put`] stores is there under these paths, too:
-/// `/slow/` (8 MB/s), `/whole/` (no ranges), `/headless/` (405 to HEAD), `/private/` (user `reader`, password `reader-secret`), `/plain/` (neither
+/// `/slow/` (8 MB/s, after the first 8 MB of each answer), `/bare/` (the same with neither ETag nor Last-Modified),
+/// `/closable/` (`/slow/`, but 503 with `Retry-After: 2` while there is a file `closed`), `/whole/` (no ranges), `/headless/` (405 to HEAD), `/private/` (user `reader`, password `reader-secret`), `/plain/` (neither
 /// ETag nor Last-Modified), `/busy/` (503 with `Retry-After: 1`), `/moved/` (302 to the file on this host),
 /// `/away/` (302 to the file under the name `localhost`, which is another host to a client), `/round/` (302 to
 /// itself).
@@ -45,6 +46,8 @@ pub struct Request {
     pub authorization: Option<String>,
     /// The header `Host`.
     pub host: String,
+    /// When the answer was over, since the beginning of 1970; in milliseconds.
+    pub at: Duration,
 }
 
 impl Nginx {
@@ -189,6 +192,7 @@ fn parsed(line: &str) -> Request {
         range: given("range"),
         authorization: given("authorization"),
         host: text("host"),
+        at: Duration::from_secs_f64(text("at").parse().expect("nginx writes seconds")),
     }
 }
 
@@ -202,11 +206,17 @@ fn configuration([port, secure, mutual]: [u16; 3]) -> String {
         ""
     };
     let log = r#"{"path":"$request_uri","status":"$status","sent":"$body_bytes_sent",
-            "range":"$http_range","authorization":"$http_authorization","host":"$http_host"}"#
+            "range":"$http_range","authorization":"$http_authorization","host":"$http_host",
+            "at":"$msec"}"#
         .replace(['\n', ' '], "");
     let locations = format!(
         "root files; etag on;
     location /slow/ {{ alias files/; limit_rate 8m; }}
+    location /bare/ {{ alias files/; limit_rate 8m; etag off; add_header Last-Modified \"\"; }}
+    location /closable/ {{
+      alias files/; limit_rate 8m; add_header Retry-After 2 always;
+      if (-f files/closed) {{ return 503; }}
+    }}
     location /whole/ {{ alias files/; max_ranges 0; }}
     location /private/ {{ alias files/; auth_basic images; auth_basic_user_file readers; }}
     location /headless/ {{ alias files/; if ($request_method = HEAD) {{ return 405; }} }}

@@ -61,6 +61,14 @@ impl<T: Sync> Turn<T> {
     }
 }
 
+impl<T> Shared<T> {
+    /// The server for what cannot hold this guard, such as other threads; they are done with it before the guard
+    /// goes.
+    pub fn server(&self) -> &'static T {
+        self.server
+    }
+}
+
 impl<T> Deref for Shared<T> {
     type Target = T;
 

@@ -44,6 +44,7 @@ async fn refused(section: &Value, kind: ErrorKind, parts: &[&str]) -> Error {
     let error = Desk::new().pull(section).await.unwrap_err();
     let text = error.to_string();
     assert_eq!(error.kind(), kind, "{text}");
+    assert!(error.advice_text().is_some(), "what to do? {text}");
     for part in parts {
         assert!(text.contains(part), "{part}: {text}");
     }

@@ -30,6 +30,7 @@ fn sent(nginx: &Nginx, path: &str) -> usize {
 fn says(error: &Error, kind: ErrorKind, parts: &[&str]) {
     let line = error.chain();
     assert_eq!(error.kind(), kind, "{line}");
+    assert!(error.advice_text().is_some(), "what to do? {line}");
     for part in parts {
         assert!(line.contains(part), "{part:?} in {line}");
     }

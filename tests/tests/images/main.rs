@@ -5,10 +5,12 @@
     reason = "seeds and instants are told, so that a failure can be repeated"
 )]
 
+mod conformance;
 mod crowd;
 mod digests;
 mod glance;
 mod http;
+mod meanwhile;
 mod resume;
 mod s3;
 mod secrets;

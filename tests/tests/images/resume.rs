@@ -2,6 +2,7 @@
 
 use see_core::{ImagePhase, ImageProgress};
 use see_tests::services::{self, Glance, Nginx, Signal, Swift};
+use see_tests::{Dice, rounds};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -148,22 +149,15 @@ async fn an_image_that_is_replaced_while_it_downloads_is_fetched_anew_and_never_
     nginx.put("guest.img", &old);
     let desk = Desk::new();
     let section = json!({ "provider": "http", "uri": nginx.url("slow/guest.img") });
-    let progress = ImageProgress::new();
-    let mut listener = progress.listen();
+    let half = old.len() as u64 / 2;
     let replacing = async {
-        let half = old.len() as u64 / 2;
-        let reached = listener
-            .wait_for(|report| report.phase == ImagePhase::Fetching && report.done >= half)
-            .await
-            .is_ok();
-        assert!(reached, "the download goes on");
         tokio::task::block_in_place(|| {
             nginx.stop(Signal::KILL);
             nginx.put("guest.img", &new);
             nginx.again();
         });
     };
-    let (image, ()) = tokio::join!(desk.pull_telling(&section, progress), replacing);
+    let image = desk.pull_while(&section, half, replacing).await;
     let path = image.expect("the new one is there").path;
     let pulled = std::fs::read(path).expect("the image is there");
     assert!(pulled != old, "the old one was there no more");

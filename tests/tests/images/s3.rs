@@ -49,6 +49,7 @@ async fn bytes(desk: &Desk, section: &Value) -> Vec<u8> {
 fn says(error: &Error, kind: ErrorKind, parts: &[&str]) {
     let line = error.chain();
     assert_eq!(error.kind(), kind, "{line}");
+    assert!(error.advice_text().is_some(), "what to do? {line}");
     for part in parts {
         assert!(line.contains(part), "{part:?} in {line}");
     }

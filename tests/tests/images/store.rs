@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use see_tests::services::Nginx;
-use see_tests::{Outcome, finish, spawn};
+use see_tests::{Dice, Outcome, finish, spawn};
 use serde_json::{Value, json};
 
 use crate::support::*;

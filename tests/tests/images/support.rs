@@ -1,16 +1,16 @@
-//! Images as a program asks the providers for them, and contents that a seed repeats.
+//! Images as a program asks the providers for them, and as a user does.
 
-use std::fs::{DirBuilder, File};
-use std::io::Write as _;
+use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use see_core::config::Configuration;
 use see_core::ledger::{Ledger, Record};
 use see_core::{
-    Identifier, Image, ImageProgress, ImageRequest, ImageSource, Registries, Result, Stop,
+    Identifier, Image, ImagePhase, ImageProgress, ImageRequest, ImageSource, Registries, Result,
+    Stop,
 };
 use see_tests::{Home, Outcome};
 use serde_json::{Value, json};
@@ -85,6 +85,27 @@ impl Desk {
         let pulled = tokio::time::timeout(PULL, source.image(&request)).await;
         pulled.unwrap_or_else(|_| panic!("waited {PULL:?} for {section}"))
     }
+
+    /// The same, while `act` is done as soon as so many bytes of the image are there.
+    pub(crate) async fn pull_while(
+        &self,
+        section: &Value,
+        bytes: u64,
+        act: impl Future<Output = ()>,
+    ) -> Result<Image> {
+        let progress = ImageProgress::new();
+        let mut listener = progress.listen();
+        let acting = async {
+            let reached = listener
+                .wait_for(|report| report.phase == ImagePhase::Fetching && report.done >= bytes)
+                .await
+                .is_ok();
+            assert!(reached, "{bytes} bytes come before the end: {section}");
+            act.await;
+        };
+        let (image, ()) = tokio::join!(self.pull_telling(section, progress), acting);
+        image
+    }
 }
 
 /// Somebody who pulls an image with `seectl`, with a home and a store of its own.
@@ -139,65 +160,4 @@ pub(crate) fn pulled_path(outcome: &Outcome) -> PathBuf {
     let result = result.get("result").unwrap_or(&result);
     let path = result["images"][0]["path"].as_str();
     PathBuf::from(path.unwrap_or_else(|| panic!("no path in {outcome:#?}")))
-}
-
-/// Bytes and numbers that a seed repeats; no two parts of the bytes are alike.
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    /// From the campaign's seed, else from the clock; it is printed, to be repeated.
-    pub(crate) fn of(test: &str) -> Self {
-        let seed = number(&["SEE_CAMPAIGN_SEED", "SEE_SEED"]).unwrap_or_else(|| {
-            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            since.map_or(0, |since| since.as_secs())
-        });
-        println!("\n{test}: SEE_SEED={seed}");
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number in a range.
-    pub(crate) fn within(&mut self, range: std::ops::Range<u64>) -> u64 {
-        range.start + self.next() % (range.end - range.start)
-    }
-
-    /// So many bytes: a raw image, as far as anybody can tell.
-    pub(crate) fn bytes(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(count + 8);
-        while bytes.len() < count {
-            bytes.extend_from_slice(&self.next().to_le_bytes());
-        }
-        bytes.truncate(count);
-        bytes
-    }
-}
-
-impl Dice {
-    /// A file of so many bytes.
-    pub(crate) fn file(&mut self, path: &Path, mut size: u64) {
-        let mut file = File::create(path).expect("the test's folder is writable");
-        while size > 0 {
-            let count = size.min(1 << 20);
-            let bytes = self.bytes(count as usize);
-            file.write_all(&bytes).expect("there is room");
-            size -= count;
-        }
-    }
-}
-
-/// How many rounds a campaign wants; `usual` without one.
-pub(crate) fn rounds(usual: u64) -> u64 {
-    number(&["SEE_CAMPAIGN_COUNT"]).unwrap_or(usual)
-}
-
-fn number(variables: &[&str]) -> Option<u64> {
-    let text = variables.iter().find_map(|name| std::env::var(name).ok())?;
-    let number = text.parse();
-    Some(number.unwrap_or_else(|_| panic!("{variables:?} are numbers, not {text:?}")))
 }
