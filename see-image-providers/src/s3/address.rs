@@ -199,7 +199,8 @@ fn check_key(key: &str) -> Result<()> {
         return wrong(format!(
             "the object's key `{}` has a part `.` or `..`, which no URL can name",
             key.escape_debug()
-        ));
+        ))
+        .map_err(|error| error.advice("copy the object to a key without such parts"));
     }
     Ok(())
 }
