@@ -5,6 +5,8 @@ use see_core::ledger::{CollectOptions, Collectors, Ledger, RecordState};
 use std::path::{Path, PathBuf};
 use tokio::runtime::{Builder, Runtime};
 
+/// Where the records of the corpus say that a folder lies: what is there is kept.
+const NOWHERE: &[u8] = b"/nowhere";
 /// The environment that the records of the corpus belong to.
 const NAME: &str = "6ca14d2c-2815-45c4-884b-649bac0cab90";
 
@@ -35,7 +37,7 @@ impl Books {
         let identifier: Identifier = NAME.parse().expect("it is one");
         let record = ledger.begin_blocking(identifier, "").expect("a record");
         drop(record);
-        let kept = folder.path().join("kept");
+        let kept = folder.path().join(format!("disk-{NAME}"));
         std::fs::create_dir(&kept).expect("the folder is writable");
         let file = format!("state/ledger/{identifier}.jsonl");
         Self {
@@ -50,8 +52,22 @@ impl Books {
         }
     }
 
+    /// The same record with the folder that it names where ours is.
+    fn settle(&self, bytes: &[u8]) -> Vec<u8> {
+        let here = self.kept.parent().expect("it lies in a folder");
+        let here = here.as_os_str().as_encoded_bytes();
+        let mut rest = bytes;
+        let mut settled = Vec::with_capacity(bytes.len());
+        while let Some(at) = rest.windows(NOWHERE.len()).position(|part| part == NOWHERE) {
+            settled.extend([&rest[..at], here].concat());
+            rest = &rest[at + NOWHERE.len()..];
+        }
+        settled.extend(rest);
+        settled
+    }
+
     fn read(&self, bytes: &[u8]) -> bool {
-        std::fs::write(&self.file, bytes).expect("there is room");
+        std::fs::write(&self.file, self.settle(bytes)).expect("there is room");
         let listed = self.ledger.list_blocking().expect("the folder is there");
         assert_eq!(listed.len(), 1, "a record is never overlooked");
         let readable = !matches!(listed[0].state, RecordState::Broken(_));
