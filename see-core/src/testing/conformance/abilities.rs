@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::bench::Bench;
 use super::lifecycle::change;
-use super::report::{Outcome, Stumble, ensure};
+use crate::testing::report::{Outcome, Stumble, ensure};
 use crate::{Sandbox, Transition};
 
 pub(super) async fn claims(bench: Arc<Bench>) -> Outcome {

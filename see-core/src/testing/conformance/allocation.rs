@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::bench::{Bench, stands};
 use super::lifecycle::change;
-use super::report::{Outcome, ensure};
 use crate::ledger::CollectOptions;
+use crate::testing::report::{Outcome, ensure};
 use crate::{SandboxState, Transition};
 
 pub(super) async fn in_parallel(bench: Arc<Bench>) -> Outcome {

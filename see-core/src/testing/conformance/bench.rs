@@ -6,11 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::candidate::Candidate;
-use super::report::{Outcome, Stumble, ensure};
 use crate::config::{Configuration, HooksSection};
 use crate::ledger::{Collectors, Ledger, Record, Resource};
-use crate::shared::died;
-use crate::testing::{Faults, Injected};
+use crate::testing::report::{Outcome, Stumble, ensure};
+use crate::testing::{Faults, suite};
 use crate::{
     AllocateOptions, Allocation, Environment, Error, Host, Identifier, ImageProgress, Prepared,
     PreparedBackend, Registries, Result, Sandbox, SandboxState, Stop,
@@ -46,8 +45,10 @@ pub(super) struct Attempt {
     _stop: Stop,
 }
 
-impl Bench {
-    pub(super) fn new(candidate: Arc<dyn Candidate>) -> Outcome<Self> {
+impl suite::Bench for Bench {
+    type Candidate = dyn Candidate;
+
+    fn new(candidate: Arc<dyn Candidate>) -> Outcome<Self> {
         let folder = std::env::temp_dir().join(format!("see-conformance-{}", Identifier::random()));
         let ledger = Ledger::open_blocking(&folder)?;
         let folder = Folder(folder);
@@ -62,7 +63,7 @@ impl Bench {
     }
 
     /// Waits for the environments that a check dropped; then the ledger must be empty.
-    pub(super) async fn finish(self: Arc<Self>) -> Outcome<()> {
+    async fn finish(self: Arc<Self>) -> Outcome<()> {
         let Some(bench) = Arc::into_inner(self) else {
             return Err(Stumble::Failed("a task of the check still runs".to_owned()));
         };
@@ -72,7 +73,9 @@ impl Bench {
             format!("{} records are left in the ledger", left.len())
         })
     }
+}
 
+impl Bench {
     pub(super) fn registries(&self) -> &Registries {
         self.host.registries()
     }
@@ -83,10 +86,7 @@ impl Bench {
         what: impl std::fmt::Display,
         step: impl Future<Output = T>,
     ) -> Outcome<T> {
-        let patience = self.candidate.patience();
-        tokio::time::timeout(patience, step)
-            .await
-            .map_err(|_| Stumble::Failed(format!("{what} did not end within {patience:.0?}")))
+        suite::within(self.candidate.patience(), what, step).await
     }
 
     /// Waits until something holds, up to the candidate's patience.
@@ -160,17 +160,7 @@ impl Bench {
             progress: ImageProgress::new(),
         };
         let work = tokio::spawn(async move { backend.allocate(&allocation).await });
-        let outcome = match self.within("allocate", work).await? {
-            Ok(outcome) => outcome,
-            Err(failed) => Err(match failed.try_into_panic() {
-                Ok(panic) if panic.is::<Injected>() => Error::stopped("the injected panic"),
-                Ok(panic) => {
-                    let message = crate::bus::panic_message(&*panic);
-                    return Err(Stumble::Failed(format!("the backend panicked: {message}")));
-                }
-                Err(failed) => died(failed),
-            }),
-        };
+        let outcome = suite::survived("the backend", self.within("allocate", work).await?)?;
         Ok(Attempt {
             identifier,
             record,

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::bench::Bench;
-use super::report::{Outcome, Stumble, ensure};
 use crate::ErrorKind;
 use crate::config::{Configuration, HooksSection};
+use crate::testing::report::{Outcome, Stumble, ensure};
 
 /// A key that no backend has.
 const UNKNOWN: &str = "no-backend-has-this-key";

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 
 use super::bench::{Bench, named};
 use super::candidate::Stranger;
-use super::report::{Outcome, Stumble, ensure};
 use crate::ledger::Resource;
 use crate::testing::Faults;
+use crate::testing::report::{Outcome, Stumble, ensure};
 use crate::{Error, Identifier, Result, Stop};
 
 /// What lies in a stranger's file.

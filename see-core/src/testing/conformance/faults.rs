@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::bench::Bench;
-use super::report::{Outcome, Stumble, ensure};
 use crate::fault::Point;
+use crate::testing::report::{Outcome, Stumble, ensure};
 use crate::testing::{Act, Faults};
 use crate::{AllocateOptions, Error, Host, Identifier, Stop};
 

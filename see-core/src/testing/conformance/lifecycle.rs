@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::bench::{Bench, stands};
-use super::report::{Outcome, Stumble, ensure};
 use crate::bus::lock;
+use crate::testing::report::{Outcome, Stumble, ensure};
 use crate::{Environment, ErrorKind, SandboxState, Transition};
 
 /// How long a guest without an operating system is waited for before its power is cut.

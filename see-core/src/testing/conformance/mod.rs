@@ -45,37 +45,17 @@ mod dirty;
 mod faults;
 mod lifecycle;
 mod release;
-pub(super) mod report;
 mod watch;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
+pub use super::report::{Finding, Report, Verdict};
 pub use candidate::{Candidate, GuestAct, Stranger};
-pub use report::{Finding, Report, Verdict};
 
+use super::suite::{self, Check, checks};
 use bench::Bench;
-use report::{Outcome, Stumble};
 
-/// One check under way.
-type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
-
-/// One check of the suite.
-struct Check {
-    name: &'static str,
-    fact: &'static str,
-    start: fn(Arc<Bench>) -> Running,
-}
-
-/// Every check, in the order in which they run: its name, the fact that it shows, and what shows it.
-macro_rules! checks {
-    ($($name:literal, $fact:literal, $show:path;)*) => {
-        &[$(Check { name: $name, fact: $fact, start: |bench| Box::pin($show(bench)) }),*]
-    };
-}
-
-const CHECKS: &[Check] = checks! {
+const CHECKS: &[Check<Bench>] = checks! {
     "configuration", "a malformed configuration is refused, and its place named", configuration::refused;
     "lifecycle", "every legal transition leads where the table says", lifecycle::every_legal_transition;
     "illegal-transitions", "every other one is refused and changes nothing", lifecycle::every_illegal_transition;
@@ -110,25 +90,5 @@ pub async fn run_only(
     wanted: impl Fn(&str) -> bool,
 ) -> Report {
     let candidate: Arc<dyn Candidate> = Arc::new(candidate);
-    let mut report = Report::default();
-    for check in CHECKS.iter().filter(|check| wanted(check.name)) {
-        let verdict = match one(&candidate, check).await {
-            Ok(notes) => Verdict::Passed(notes),
-            Err(Stumble::Failed(why)) => Verdict::Failed(why),
-            Err(Stumble::NotApplicable(why)) => Verdict::NotApplicable(why),
-        };
-        report.add(check.name, check.fact, verdict);
-    }
-    report
-}
-
-async fn one(candidate: &Arc<dyn Candidate>, check: &Check) -> Outcome {
-    let bench = Arc::new(Bench::new(Arc::clone(candidate))?);
-    // In a task of its own: a backend that panics fails this check and no other.
-    let outcome = match tokio::spawn((check.start)(Arc::clone(&bench))).await {
-        Ok(outcome) => outcome,
-        Err(failed) => Err(Stumble::from(crate::shared::died(failed))),
-    };
-    let finished = bench.finish().await;
-    outcome.and_then(|notes| finished.map(|()| notes))
+    suite::run(candidate, CHECKS, wanted).await
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::bench::Bench;
-use super::report::{Outcome, Stumble, ensure};
+use crate::testing::report::{Outcome, Stumble, ensure};
 use crate::testing::{Act, Faults};
 use crate::{Identifier, Stop};
 

@@ -7,8 +7,8 @@ use tokio::sync::mpsc;
 use super::bench::Bench;
 use super::candidate::GuestAct;
 use super::lifecycle::{change, heard};
-use super::report::{Outcome, Stumble, ensure};
 use crate::bus::lock;
+use crate::testing::report::{Outcome, Stumble, ensure};
 use crate::{ErrorKind, Sandbox, SandboxChange, SandboxState, Transition};
 
 pub(super) async fn the_hosts_changes(bench: Arc<Bench>) -> Outcome {

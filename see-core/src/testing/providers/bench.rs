@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::candidate::ImageCandidate;
 use crate::config::Configuration;
 use crate::ledger::{Ledger, Record};
-use crate::testing::conformance::report::{Outcome, Stumble, ensure};
-use crate::testing::{Faults, Injected};
+use crate::testing::report::{Outcome, Stumble, ensure};
+use crate::testing::{Faults, suite};
 use crate::{
     Error, Identifier, Image, ImageProgress, ImageRequest, ImageSource, Registries, Result, Stop,
 };
@@ -35,8 +35,10 @@ pub(super) struct Way {
     pub(super) progress: ImageProgress,
 }
 
-impl Bench {
-    pub(super) fn new(candidate: Arc<dyn ImageCandidate>) -> Outcome<Self> {
+impl suite::Bench for Bench {
+    type Candidate = dyn ImageCandidate;
+
+    fn new(candidate: Arc<dyn ImageCandidate>) -> Outcome<Self> {
         let folder = std::env::temp_dir().join(format!("see-conformance-{}", Identifier::random()));
         let registries = candidate.registries()?;
         Ok(Self {
@@ -47,10 +49,13 @@ impl Bench {
         })
     }
 
-    /// Removes the ledger, which must be empty.
-    pub(super) async fn finish(&self) -> Outcome<()> {
+    /// Heals the source, so that the next check finds it as it should be, and removes the ledger, which must
+    /// be empty.
+    async fn finish(self: Arc<Self>) -> Outcome<()> {
+        let healed = self.candidate.heal().await;
         let left = self.ledger.list().await;
         let removed = std::fs::remove_dir_all(&self.folder);
+        healed?;
         let left = left?;
         ensure(left.is_empty(), || {
             format!("{} records are left in the ledger", left.len())
@@ -58,13 +63,12 @@ impl Bench {
         removed.map_err(|error| Error::io("the ledger's folder cannot be removed", error))?;
         Ok(())
     }
+}
 
+impl Bench {
     /// Waits for a step, up to the candidate's patience.
     pub(super) async fn within<T>(&self, what: &str, step: impl Future<Output = T>) -> Outcome<T> {
-        let patience = self.candidate.patience();
-        tokio::time::timeout(patience, step)
-            .await
-            .map_err(|_| Stumble::Failed(format!("{what} did not end within {patience:.0?}")))
+        suite::within(self.candidate.patience(), what, step).await
     }
 
     /// The provider, prepared for the image of this name.
@@ -91,17 +95,8 @@ impl Bench {
             let request = ImageRequest::new(&lent, &token).with_progress(progress);
             source.image(&request).await
         });
-        let outcome = match self.within("the ask for the image", work).await? {
-            Ok(outcome) => outcome,
-            Err(failed) => Err(match failed.try_into_panic() {
-                Ok(panic) if panic.is::<Injected>() => Error::stopped("the injected panic"),
-                Ok(panic) => {
-                    let message = crate::bus::panic_message(&*panic);
-                    return Err(Stumble::Failed(format!("the provider panicked: {message}")));
-                }
-                Err(failed) => crate::shared::died(failed),
-            }),
-        };
+        let ended = self.within("the ask for the image", work).await?;
+        let outcome = suite::survived("the provider", ended)?;
         Ok(Ask { outcome, record })
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::bench::{Bench, Look, Way, whole};
 use super::content;
 use crate::config::Configuration;
-use crate::testing::conformance::report::{Outcome, Stumble, ensure};
+use crate::testing::report::{Outcome, Stumble, ensure};
 use crate::{Error, ErrorKind, ImagePhase, ImageProgress, ImageReport};
 
 /// How many ask at once.

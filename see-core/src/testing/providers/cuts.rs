@@ -7,7 +7,7 @@ use super::bench::{Bench, Way, whole};
 use super::checks::not_applicable;
 use super::content;
 use crate::fault::Point;
-use crate::testing::conformance::report::{Outcome, Stumble, ensure};
+use crate::testing::report::{Outcome, Stumble, ensure};
 use crate::testing::{Act, Faults};
 use crate::{ErrorKind, ImageProgress, Stop};
 

@@ -46,34 +46,15 @@ mod checks;
 mod cuts;
 mod secrets;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 pub use candidate::ImageCandidate;
 
-use super::conformance::report::{Outcome, Stumble};
-use super::conformance::{Report, Verdict};
+use super::report::Report;
+use super::suite::{self, Check, checks};
 use bench::Bench;
 
-/// One check under way.
-type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
-
-/// One check of the suite.
-struct Check {
-    name: &'static str,
-    fact: &'static str,
-    start: fn(Arc<Bench>) -> Running,
-}
-
-/// Every check, in the order in which they run: its name, the fact that it shows, and what shows it.
-macro_rules! checks {
-    ($($name:literal, $fact:literal, $show:path;)*) => {
-        &[$(Check { name: $name, fact: $fact, start: |bench| Box::pin($show(bench)) }),*]
-    };
-}
-
-const CHECKS: &[Check] = checks! {
+const CHECKS: &[Check<Bench>] = checks! {
     "configuration", "a malformed section is refused, and its place named", checks::malformed;
     "image", "what is given is an absolute path to the whole image", checks::image;
     "again", "the next ask gives the same file, which nobody wrote to", checks::again;
@@ -106,30 +87,7 @@ pub async fn run_only(
     wanted: impl Fn(&str) -> bool,
 ) -> Report {
     let candidate: Arc<dyn ImageCandidate> = Arc::new(candidate);
-    let mut report = Report::default();
-    for check in CHECKS.iter().filter(|check| wanted(check.name)) {
-        let verdict = match one(&candidate, check).await {
-            Ok(notes) => Verdict::Passed(notes),
-            Err(Stumble::Failed(why)) => Verdict::Failed(why),
-            Err(Stumble::NotApplicable(why)) => Verdict::NotApplicable(why),
-        };
-        report.add(check.name, check.fact, verdict);
-    }
-    report
-}
-
-async fn one(candidate: &Arc<dyn ImageCandidate>, check: &Check) -> Outcome {
-    let bench = Arc::new(Bench::new(Arc::clone(candidate))?);
-    // In a task of its own: a provider that panics fails this check and no other.
-    let outcome = match tokio::spawn((check.start)(Arc::clone(&bench))).await {
-        Ok(outcome) => outcome,
-        Err(failed) => Err(Stumble::from(crate::shared::died(failed))),
-    };
-    // What a check broke, the next one finds healed.
-    let healed = candidate.heal().await.map_err(Stumble::from);
-    let finished = bench.finish().await;
-    let notes = outcome?;
-    healed.and(finished).map(|()| notes)
+    suite::run(candidate, CHECKS, wanted).await
 }
 
 /// Bytes that nothing shortens and no two seeds have in common.

@@ -11,7 +11,7 @@ use super::bench::{Bench, Way};
 use super::checks::not_applicable;
 use super::content;
 use crate::bus::lock;
-use crate::testing::conformance::report::{Outcome, Stumble, ensure};
+use crate::testing::report::{Outcome, Stumble, ensure};
 
 pub(super) async fn kept(bench: Arc<Bench>) -> Outcome {
     let secrets = bench.candidate.secrets();

@@ -5,18 +5,18 @@ use std::fmt;
 use crate::Error;
 
 /// What a check found, in words; nothing where there is nothing to add.
-pub(in crate::testing) type Outcome<T = String> = Result<T, Stumble>;
+pub(super) type Outcome<T = String> = Result<T, Stumble>;
 
 /// Why a check did not pass.
 #[derive(Debug)]
-pub(in crate::testing) enum Stumble {
+pub(super) enum Stumble {
     Failed(String),
     NotApplicable(String),
 }
 
 impl Stumble {
     /// The same, told with what was being done.
-    pub(in crate::testing) fn during(self, what: impl fmt::Display) -> Self {
+    pub(super) fn during(self, what: impl fmt::Display) -> Self {
         match self {
             Self::Failed(why) => Self::Failed(format!("{what}: {why}")),
             other => other,
@@ -31,7 +31,7 @@ impl From<Error> for Stumble {
 }
 
 /// Goes on where the fact holds, and otherwise fails the check.
-pub(in crate::testing) fn ensure(fact: bool, otherwise: impl FnOnce() -> String) -> Outcome<()> {
+pub(super) fn ensure(fact: bool, otherwise: impl FnOnce() -> String) -> Outcome<()> {
     if fact {
         return Ok(());
     }
@@ -67,12 +67,7 @@ pub enum Verdict {
 }
 
 impl Report {
-    pub(in crate::testing) fn add(
-        &mut self,
-        name: &'static str,
-        fact: &'static str,
-        verdict: Verdict,
-    ) {
+    pub(super) fn add(&mut self, name: &'static str, fact: &'static str, verdict: Verdict) {
         self.findings.push(Finding {
             name,
             fact,
