@@ -5,7 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
 use crate::place::*;
-use see_core::ledger::Outcome;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use see_core::ErrorKind;
+use see_core::ledger::{Outcome, Resource};
 
 #[tokio::test]
 async fn a_link_planted_in_place_of_a_folder_or_file_is_refused() {
@@ -116,4 +118,76 @@ async fn without_an_identity_only_what_cannot_be_anothers_is_removed() {
     drop(linked);
     let report = place.collect().await;
     assert!(refused(&report).contains("other names"), "{report:?}");
+    fs::remove_file(&path).unwrap();
+
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let report = place.collect().await;
+    assert!(refused(&report).contains("it is a pipe"), "{report:?}");
+    fs::remove_file(&path).unwrap();
+    assert!(place.collect().await.is_clean());
+}
+
+#[test]
+fn a_path_that_does_not_name_its_environment_is_not_recorded() {
+    let place = Place::new();
+    let record = place.begin();
+    let nameless = [
+        Resource::folder(place.run(), "shared").unwrap(),
+        Resource::file(place.run(), "shared").unwrap(),
+    ];
+    for resource in nameless {
+        let error = record.intend_one_blocking(resource).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+        assert!(error.to_string().contains("must contain its identifier"));
+    }
+}
+
+#[tokio::test]
+async fn without_an_identity_nothing_is_removed_whose_path_could_be_anybodys() {
+    for is_folder in [true, false] {
+        let place = Place::new();
+        let record = place.begin();
+        let entry = match is_folder {
+            true => place.folder(&record, " shared"),
+            false => place.file(&record, " shared"),
+        };
+        let name = entry.resource().name.clone();
+        let file = place
+            .ledger
+            .path()
+            .join(format!("{}.jsonl", record.identifier()));
+        drop((record, entry));
+        // The ledger writes no such record; another program of this user might.
+        let written = fs::read_to_string(&file).unwrap();
+        fs::write(&file, written.replace(&name, "shared")).unwrap();
+        let path = place.run().join("shared");
+        match is_folder {
+            true => fs::create_dir(&path).unwrap(),
+            false => fs::write(&path, "x").unwrap(),
+        }
+        let report = place.collect().await;
+        let reason = refused(&report);
+        assert!(reason.contains("does not name the environment"), "{reason}");
+        assert!(path.exists());
+    }
+}
+
+#[tokio::test]
+async fn without_an_identity_another_users_file_is_not_removed() {
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else can give files away.
+        return;
+    }
+    let place = Place::new();
+    let record = place.begin();
+    let path = place.file(&record, "").path().unwrap();
+    fs::write(&path, "x").unwrap();
+    std::os::unix::fs::chown(&path, Some(65534), None).unwrap();
+    drop(record);
+    let report = place.collect().await;
+    assert!(
+        refused(&report).contains("belongs to user 65534"),
+        "{report:?}"
+    );
+    assert!(path.exists());
 }
