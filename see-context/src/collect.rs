@@ -327,8 +327,54 @@ pub(crate) fn late(request: &CollectRequest, what: &str) -> Error {
 mod tests {
     use see_core::Identifier;
     use see_core::ledger::{Details, Resource};
+    use see_libvirt::xml::DomainXml;
 
     use super::*;
+
+    #[test]
+    fn a_domain_or_network_with_another_environments_label_or_none_is_a_strangers() {
+        const BARE: &str = "<domain><name>a</name><devices/></domain>";
+        let identifier = Identifier::random();
+        let resource = Resource::new(DOMAIN, identifier.to_string(), "qemu:///system");
+        let request = CollectRequest::new(identifier, resource);
+        let labelled = |label: &str| {
+            let mut domain = DomainXml::parse(BARE).unwrap();
+            domain.set_label(label);
+            domain.to_string()
+        };
+        assert_eq!(stranger(&request, &labelled(&identifier.to_string())), None);
+        let other = Identifier::random().to_string();
+        let reason = stranger(&request, &labelled(&other)).unwrap();
+        assert!(reason.contains(&other), "{reason}");
+        assert!(stranger(&request, BARE).is_some());
+        assert!(stranger(&request, "<domain><name>a").is_some());
+    }
+
+    #[test]
+    fn an_embedded_drivers_root_goes_only_where_it_is_the_folder_that_was_made() {
+        let scratch = tempfile::tempdir().unwrap();
+        let [ours, strange, link] =
+            ["ours", "strange", "link"].map(|name| scratch.path().join(name));
+        std::fs::create_dir(&ours).unwrap();
+        std::fs::create_dir(&strange).unwrap();
+        std::os::unix::fs::symlink(&ours, &link).unwrap();
+        let identifier = Identifier::random();
+        let request = |path: &Path| {
+            let resource = Resource::new(ROOT, path.to_str().unwrap(), "");
+            let mut request = CollectRequest::new(identifier, resource);
+            request.identity = Some(embedded::identity(&ours).unwrap());
+            request
+        };
+        for path in [&strange, &link] {
+            let collected = root(&request(path)).unwrap();
+            assert!(matches!(collected, Collected::Refused(_)), "{collected:?}");
+        }
+        assert!(ours.exists() && strange.exists());
+        let request = request(&ours);
+        assert_eq!(root(&request).unwrap(), Collected::Removed);
+        assert!(!ours.exists());
+        assert_eq!(root(&request).unwrap(), Collected::AlreadyGone);
+    }
 
     #[test]
     fn a_domain_without_a_label_is_told_by_the_uuid_in_the_ledger() {

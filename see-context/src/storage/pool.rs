@@ -159,3 +159,44 @@ pub(super) async fn find(request: &CollectRequest, connection: &Connection) -> R
     }
     Ok(Found::Own(pool))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use see_core::Identifier;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pool_is_told_by_its_uuid_and_its_folder_together() {
+        let limit = Duration::from_secs(30);
+        let connection = Connection::open("test:///default", limit).await.unwrap();
+        let identifier = Identifier::random();
+        let name = identifier.to_string();
+        let request = |folder: &str| {
+            let resource = Resource::new(POOL, &name, "test:///default").detail(PATH, folder);
+            CollectRequest::new(identifier, resource)
+        };
+        for (uuid, folder, ours) in [
+            (&Identifier::random().to_string(), "/ours", false),
+            (&name, "/another", false),
+            (&name, "/ours", true),
+        ] {
+            let xml = format!(
+                "<pool type='dir'><name>{name}</name><uuid>{uuid}</uuid>\
+                 <target><path>{folder}</path></target></pool>"
+            );
+            let pool = connection.create_storage_pool(&xml).await.unwrap();
+            let collected = collect(&request("/ours"), &connection).await.unwrap();
+            if ours {
+                assert_eq!(collected, Collected::Removed);
+            } else {
+                assert!(matches!(collected, Collected::Refused(_)), "{collected:?}");
+                pool.destroy().await.unwrap();
+            }
+        }
+        let collected = collect(&request("/ours"), &connection).await.unwrap();
+        assert_eq!(collected, Collected::AlreadyGone);
+    }
+}
