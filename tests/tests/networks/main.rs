@@ -4,6 +4,7 @@
 
 mod claims;
 mod crashes;
+mod guard;
 mod holes;
 mod isolated;
 mod neighbour;

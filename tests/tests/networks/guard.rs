@@ -1,0 +1,94 @@
+//! Rules that somebody changes while a guest stands behind them.
+
+use std::time::Duration;
+
+use see_tests::{Live, until};
+use serde_json::{Value, json};
+
+use crate::support::{RUN, SANDBOX_FAILED, Site, allocated, staying, told};
+
+/// The table around the bridge of the shared network.
+const FLOOR: &str = "see-shared";
+
+/// A run behind walls, whose guest never starts, and the name of its own tables.
+struct Walled {
+    live: Live,
+    table: String,
+}
+
+impl Walled {
+    fn start(site: &Site, file: &str, mode: &str) -> Self {
+        let before = tables(site);
+        let run_file = site.run_file(file, json!({ "mode": mode, "verify": false }), staying());
+        let mut live = site.start(&run_file, "true");
+        allocated(&mut live);
+        let new = tables(site).into_iter().find(|name| !before.contains(name));
+        let table = new.expect("the guest has a wall");
+        Self { live, table }
+    }
+
+    /// Fails unless the run ends as one whose walls fell, and says this.
+    fn assert_ended(self, why: &str) {
+        let outcome = self.live.finish(RUN);
+        assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{why}: {outcome:#?}");
+        let isolation = told(&outcome, "/isolation");
+        assert_eq!(isolation["verdict"], "broken", "{why}: {isolation}");
+        let found = isolation["why"].as_str().expect("it says why");
+        assert!(found.contains(why), "{why}: {found}");
+        assert_eq!(told(&outcome, "/teardown_errors"), json!([]), "{why}");
+        assert_eq!(told(&outcome, "/left_behind"), json!([]), "{why}");
+    }
+}
+
+/// The walls that stand.
+fn tables(site: &Site) -> Vec<String> {
+    let listed = site.daemon.told("nft", &["list", "tables", "bridge"]);
+    let names = listed
+        .lines()
+        .filter_map(|line| line.strip_prefix("table bridge "));
+    names.map(str::to_owned).collect()
+}
+
+/// The seat of this run on the shared network, as nft writes it.
+fn seat(site: &Site, table: &str) -> String {
+    let set = ["-j", "list", "set", "inet", FLOOR, "seats"];
+    let listed: Value = serde_json::from_str(&site.daemon.told("nft", &set)).expect("JSON");
+    let objects = listed["nftables"].as_array().expect("objects");
+    let elements = objects
+        .iter()
+        .filter_map(|object| object.pointer("/set/elem")?.as_array())
+        .flatten();
+    let label = table.replacen("see-", "see:", 1);
+    let concat = elements
+        .filter(|element| element.pointer("/elem/comment") == Some(&json!(label)))
+        .find_map(|element| element.pointer("/elem/val/concat"));
+    let concat = concat.expect("the run has a seat");
+    let address = concat[0].as_str().expect("an address");
+    format!("{{ {address} . {} }}", concat[1])
+}
+
+#[test]
+fn rules_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_their_results() {
+    let site = Site::new();
+    let nft = |words: &[&str]| site.daemon.told("nft", words);
+    let changed = Walled::start(&site, "changed.json", "shared");
+    let unseated = Walled::start(&site, "unseated.json", "shared");
+    let floorless = Walled::start(&site, "floorless.json", "isolated");
+    let mut last = Walled::start(&site, "last.json", "shared");
+
+    nft(&["insert", "rule", "bridge", &changed.table, "out", "accept"]);
+    let own = seat(&site, &unseated.table);
+    nft(&["delete", "element", "inet", FLOOR, "seats", &own]);
+    nft(&["delete", "table", "inet", &floorless.table]);
+    changed.assert_ended("firewall rules changed: new is");
+    unseated.assert_ended("its seat on the shared network");
+    floorless.assert_ended("firewall rules are gone: its tables");
+
+    // Whose walls and seat are as they were stays, until the floor that all have in common changes.
+    assert!(last.live.runs(), "{:#?}", last.live);
+    nft(&["flush", "chain", "inet", FLOOR, "forward"]);
+    last.assert_ended("firewall rules changed: missing is");
+    until("the end of the networks", Duration::from_secs(10), || {
+        site.traces().is_empty()
+    });
+}
