@@ -110,13 +110,7 @@ impl Glance {
         glance.await_identity();
         if fresh {
             seed::all(&glance);
-            // The databases must be whole when they are kept.
-            glance.identity.stop(Signal::TERM);
-            glance.images.stop(Signal::TERM);
             glance.settings.keep();
-            glance.identity.begin();
-            glance.images.begin();
-            glance.await_identity();
         }
         glance.await_images();
         glance.front.await_port();

@@ -1,5 +1,6 @@
 //! Configuration files and databases of Keystone and Glance.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,8 +85,7 @@ impl Settings {
     pub(super) fn keep(&self) {
         fs::create_dir_all(self.folder.join("kept")).expect("the target folder is writable");
         for (kept, live) in self.databases() {
-            checkpoint(&live);
-            fs::copy(live, kept).expect("the target folder is writable");
+            copy(&live, &kept);
         }
         self.put("kept/description", self.description());
     }
@@ -167,10 +167,12 @@ impl Settings {
     fn keystone(&self, token_seconds: u32) -> String {
         let own = self.folder.join("identity");
         let own = own.display();
+        // Without its cache Keystone asks its database some hundred times whether one token is good. It is one
+        // process, so the cache knows at once of what is revoked.
         format!(
             "[DEFAULT]\nuse_stderr = true\n\
              [database]\nconnection = sqlite:///{own}/identity.db\n\
-             [cache]\nenabled = false\n\
+             [cache]\nenabled = true\nbackend = oslo_cache.dict\n\
              [identity]\npassword_hash_rounds = 4\n\
              [token]\nexpiration = {token_seconds}\nallow_expired_window = 0\n\
              [fernet_tokens]\nkey_repository = {own}/fernet\n\
@@ -256,9 +258,18 @@ fn gunicorn(port: u16, application: &str) -> String {
     format!(
         "wsgi_app = '{application}'\nbind = '127.0.0.1:{port}'\nworkers = 1\n\
          worker_class = 'gthread'\nthreads = 8\ntimeout = 600\ngraceful_timeout = 1\n\
-         control_socket_disable = True\n"
+         control_socket_disable = True\n{ENDING}"
     )
 }
+
+/// The process that serves ends with the one that made it: else it keeps the port for a while after a test program,
+/// and the next one makes databases for another port.
+const ENDING: &str = "\
+def post_fork(server, worker):
+    import ctypes, signal
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+";
 
 /// What stands between a request and Glance: who asks is looked up in Keystone.
 const PIPELINE: &str = "\
@@ -284,22 +295,23 @@ delay_auth_decision = true
 paste.filter_factory = glance.api.middleware.context:ContextMiddleware.factory
 ";
 
-/// Brings everything into the database's one file.
-fn checkpoint(database: &Path) {
-    sqlite(database, "PRAGMA wal_checkpoint(TRUNCATE)");
+/// Copies a database as it is now, also while its server runs.
+fn copy(from: &Path, to: &Path) {
+    let script = "import sqlite3, sys; \
+                  sqlite3.connect(sys.argv[1]).backup(sqlite3.connect(sys.argv[2]))";
+    python(script, &[from.as_os_str(), to.as_os_str()]);
 }
 
-/// Python has SQLite with it.
 fn sqlite(database: &Path, statement: &str) {
     let script =
         "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchall()";
+    python(script, &[database.as_os_str(), statement.as_ref()]);
+}
+
+/// Python has SQLite with it.
+fn python(script: &str, words: &[&OsStr]) {
     let mut python = Command::new("/usr/bin/python3");
-    end(begin(
-        python
-            .args(["-I", "-c", script])
-            .arg(database)
-            .arg(statement),
-    ));
+    end(begin(python.args(["-I", "-c", script]).args(words)));
 }
 
 fn begin(command: &mut Command) -> (String, Child) {
