@@ -251,3 +251,50 @@ fn without_a_place_for_records_a_run_says_what_to_set() {
     assert_eq!(outcome.code, Some(CONFIGURATION), "{outcome:#?}");
     assert!(outcome.stderr.contains("SEE_STATE_DIR"), "{outcome:#?}");
 }
+
+/// The names of the processes that ended and were never waited for.
+fn zombies() -> Vec<String> {
+    std::fs::read_dir("/proc")
+        .expect("it is mounted")
+        .filter_map(|process| {
+            let stat = std::fs::read_to_string(process.ok()?.path().join("stat")).ok()?;
+            let (name, fields) = stat.rsplit_once(") ")?;
+            fields.starts_with('Z').then(|| name.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn where_pid_1_reaps_nobody_a_run_ends_as_elsewhere_and_leaves_no_zombie() {
+    const NAME: &str = "where_pid_1_reaps_nobody_a_run_ends_as_elsewhere_and_leaves_no_zombie";
+    const INSIDE: &str = "SEE_TEST_IS_PID_1";
+    if std::env::var_os(INSIDE).is_some() {
+        // This process waits for `seectl` and for nobody else, as a container's program would.
+        assert_eq!(std::process::id(), 1);
+        let home = Home::new();
+        let run_file = home.run_file(Home::embedded());
+        let sample = home.write("sample.sh", SAMPLE);
+        let mut command = home.seectl();
+        command
+            .env_remove(INSIDE)
+            .args(["run", "--output", "json"])
+            .arg(run_file)
+            .arg("--sample")
+            .arg(sample);
+        assert_ran(&finish(spawn(&mut command), RUN));
+        assert_eq!(zombies(), Vec::<String>::new());
+        return;
+    }
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+        .arg(std::env::current_exe().expect("a running test has a path"))
+        .args(["--exact", "--nocapture", NAME])
+        .env(INSIDE, "yes");
+    let outcome = finish(spawn(&mut command), RUN);
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    assert!(outcome.stdout.contains("1 passed"), "{outcome:#?}");
+}

@@ -13,12 +13,29 @@
 //! permission bits let root's files' owner do, so prefer an ordinary user where the software is
 //! hostile. [`EmulatorAccount::Libvirt`] keeps libvirt's account. libvirt as root refuses to
 //! start when that account does not exist, whichever is chosen.
+//!
+//! # Processes
+//! QEMU leaves its starter and becomes an orphan, and libvirt's destroy waits until somebody has reaped it. So that
+//! this does not hang on pid 1, which in a container may be a program that reaps nobody, the first
+//! [`Connection::open_embedded`](crate::Connection::open_embedded) makes this process a *child subreaper*
+//! (`PR_SET_CHILD_SUBREAPER`), and a thread reaps the emulators of the root: those alone, each by its pidfd. What
+//! changes for a program that does this:
+//!
+//! - Orphans among the descendants of its other children come to it, no longer to pid 1. When they end they stay
+//!   zombies until the program waits for them, or ends. `getppid` in them tells the program's pid in place of 1.
+//! - It gets `SIGCHLD` for emulators that end.
+//! - It may itself wait for any child (`waitpid(-1)`) if it wants to: an emulator it takes so is reaped, too.
+//! - It may take the attribute back after the first open (`prctl(PR_SET_CHILD_SUBREAPER, 0)`); later opens leave it
+//!   alone. Emulators started after that are pid 1's to reap, as without SEE.
+//!
+//! Where inotify or a thread is not to be had, a warning says so and all of it stays with pid 1.
 
 mod cache;
 mod confine;
 mod emulator;
 mod folder;
 mod open;
+mod reaper;
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;

@@ -173,7 +173,7 @@ fn end(root: &Path, emulator: Emulator, deadline: Instant) -> Result<(), Cause> 
     Ok(())
 }
 
-fn hold(pid: u32) -> Result<Option<OwnedFd>, Cause> {
+pub(super) fn hold(pid: u32) -> Result<Option<OwnedFd>, Cause> {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return Ok(None);
     };

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{EmbeddedRoot, cache, folder};
+use super::{EmbeddedRoot, cache, folder, reaper};
 use crate::call;
 use crate::connection::{CALL_LIMIT, Connection, Link, Session};
 use crate::error::{Cause, Error};
@@ -45,6 +45,9 @@ impl Connection {
     /// The driver runs, and its one connection stays open, until the process ends: all that this
     /// returns share it. QEMU processes outlive it.
     ///
+    /// The first time, this process becomes a child subreaper, so that ended emulators are reaped wherever it runs:
+    /// [`embedded`](crate::embedded#processes) tells what that changes for a program with other children.
+    ///
     /// # Errors
     /// [`Cause::OtherRoot`] when this process has opened another root, [`Cause::RootLocked`]
     /// when another process has this one, whatever else libvirt reports, or the time limit.
@@ -80,6 +83,10 @@ impl Connection {
             };
             drop(open);
             folder::narrow(&root.path)?;
+            // Each time: the folders of a root that was removed and made again are others.
+            if let Err(cause) = reaper::follow(&root.path) {
+                tracing::warn!(%cause, "emulators that end are left to pid 1");
+            }
             // Asking makes libvirt probe what it does not know.
             link.last().connect().capabilities()?;
             if let Some(saved) = &root.saved

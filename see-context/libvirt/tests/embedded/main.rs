@@ -3,4 +3,5 @@
 
 mod domain;
 mod process;
+mod reaper;
 mod root;

@@ -12,6 +12,9 @@ use uuid::Uuid;
 /// For anything that should take moments, on a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
+/// The role of a process that is the first of a namespace of its own: orphans come to it.
+pub(crate) const FIRST: &str = "first";
+
 const ROLE: &str = "SEE_TEST_ROLE";
 const PLACE: &str = "SEE_TEST_PLACE";
 
@@ -93,7 +96,19 @@ impl Drop for Ended<'_> {
 
 /// Runs the test `name` in a new process as `role`.
 pub(crate) fn perform(name: &str, role: &str, place: &Path) -> ExitStatus {
-    Command::new(std::env::current_exe().unwrap())
+    let program = std::env::current_exe().unwrap();
+    let mut command = if role == FIRST {
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+        command.arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command
         .args(["--exact", "--nocapture", "--test-threads=1", name])
         .env(ROLE, role)
         .env(PLACE, place)
