@@ -64,17 +64,24 @@ impl Dice {
         bytes
     }
 
-    /// A file of so many such bytes.
+    /// A file of so many bytes, no two parts of it alike.
     ///
     /// # Panics
     /// When it cannot be written.
-    pub fn file(&mut self, path: &Path, mut size: u64) {
+    pub fn file(&mut self, path: &Path, size: u64) {
+        const PAGE: usize = 4096;
         let mut file = File::create(path).expect("the test's folder is writable");
-        while size > 0 {
-            let count = size.min(PIECE);
-            let bytes = self.bytes(count as usize);
-            file.write_all(&bytes).expect("there is room");
-            size -= count;
+        // Bytes of dice for all of it would take longer than what is shown with them.
+        let mut piece = self.bytes(PIECE as usize);
+        let mut start = 0;
+        while start < size {
+            for (page, number) in piece.chunks_exact_mut(PAGE).zip(start..) {
+                page[..8].copy_from_slice(&number.to_le_bytes());
+            }
+            let count = PIECE.min(size - start);
+            file.write_all(&piece[..count as usize])
+                .expect("there is room");
+            start += count;
         }
     }
 }

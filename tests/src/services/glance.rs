@@ -6,6 +6,7 @@ mod settings;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -41,6 +42,8 @@ pub struct Glance {
     front: Server,
     settings: Settings,
     authority: Authority,
+    /// Held by who changes something: SQLite takes one writer, and Glance answers 500 to another one at times.
+    writing: Mutex<()>,
     // The next test program waits for the folder.
     _lock: File,
 }
@@ -102,6 +105,7 @@ impl Glance {
             front,
             settings,
             authority,
+            writing: Mutex::new(()),
             _lock: lock,
         };
         for server in [&glance.identity, &glance.images, &glance.front] {
@@ -262,11 +266,10 @@ impl Glance {
             body[key] = value.clone();
         }
         let url = format!("{}/v2/images", self.image_url());
-        let made = Curl::new("POST", &url)
+        let request = Curl::new("POST", &url)
             .header("X-Auth-Token", &self.token(Self::USER))
-            .json(&body)
-            .send();
-        text(&made.ok().json()["id"])
+            .json(&body);
+        text(&self.change(request).ok().json()["id"])
     }
 
     /// Makes an image with this content; gives its identifier.
@@ -288,7 +291,13 @@ impl Glance {
         let request = Curl::new("PUT", &url)
             .header("X-Auth-Token", &self.token(Self::USER))
             .header("Content-Type", "application/octet-stream");
-        drop(with(request).send().ok());
+        drop(self.change(with(request)).ok());
+    }
+
+    /// Sends a request that changes something.
+    fn change(&self, request: Curl) -> Answer {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        request.send()
     }
 
     /// What Glance says of an image.
@@ -316,16 +325,14 @@ impl Glance {
     /// Changes a property of an image, which is no newer for it; gives what Glance then says of it.
     pub fn touch(&self, id: &str) -> Value {
         let change = json!([{ "op": "add", "path": "/touched", "value": "yes" }]);
-        Curl::new("PATCH", &format!("{}/v2/images/{id}", self.image_url()))
+        let request = Curl::new("PATCH", &format!("{}/v2/images/{id}", self.image_url()))
             .header("X-Auth-Token", &self.token(Self::USER))
             .header(
                 "Content-Type",
                 "application/openstack-images-v2.1-json-patch",
             )
-            .bytes(change.to_string().as_bytes())
-            .send()
-            .ok()
-            .json()
+            .bytes(change.to_string().as_bytes());
+        self.change(request).ok().json()
     }
 
     /// Whether a token is good for Glance.
@@ -348,7 +355,10 @@ impl Glance {
         if let Some(body) = body {
             request = request.json(body);
         }
-        request.send()
+        match method {
+            "GET" | "HEAD" => request.send(),
+            _ => self.change(request),
+        }
     }
 
     /// Turns the bits of one byte of an image's content around, on Glance's disk: it serves the wrong byte with
