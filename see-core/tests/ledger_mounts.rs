@@ -140,6 +140,35 @@ fn what_is_mounted_over_a_collected_folder_is_not_emptied() {
 }
 
 #[test]
+fn what_lies_behind_a_mount_on_the_way_is_not_removed() {
+    if !inside("what_lies_behind_a_mount_on_the_way_is_not_removed") {
+        return;
+    }
+    let place = Place::new();
+    let way = place.run().join("way");
+    fs::create_dir(&way).unwrap();
+    let record = place.ledger.begin_blocking(Identifier::random(), "");
+    let record = record.unwrap();
+    let name = format!("way/{}", record.identifier());
+    let file = Resource::file(place.run(), &name).unwrap();
+    // Nobody wrote down that it was made: only its path says whose it is.
+    drop(record.intend_one_blocking(file).unwrap());
+    drop(record);
+    mount(&way);
+    let precious = place.run().join(name);
+    fs::write(&precious, "x").unwrap();
+    let report = place.collect();
+    let Outcome::Failed(why) = outcome(&report) else {
+        panic!("{report:?}");
+    };
+    let why = format!("{why:?}");
+    assert!(why.contains("another file system is mounted"), "{why}");
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "x");
+    unmount(&way);
+    assert!(place.collect().is_clean());
+}
+
+#[test]
 fn what_lies_on_a_file_system_that_is_not_mounted_is_kept_in_the_record() {
     if !inside("what_lies_on_a_file_system_that_is_not_mounted_is_kept_in_the_record") {
         return;

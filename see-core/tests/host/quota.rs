@@ -11,10 +11,10 @@ use see_core::{
     Usage,
 };
 
-const STEPS: &str = r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "1h" },
+const STEPS: &str = r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "30s" },
     { "step": "trigger", "event": "kept", "always": true }]"#;
 
-/// A run that waits for an hour once `begin` was called with the power on.
+/// A run that waits for half a minute once `begin` was called with the power on.
 async fn run(
     environment: &mut Environment,
     limits: &RunLimits,
@@ -31,7 +31,7 @@ async fn run(
 /// Fails unless the run ended at this key, without power and with the steps that always follow.
 async fn assert_ended_by(key: &str, environment: &Environment, report: RunReport) -> Error {
     let (step, error) = report.failure.unwrap();
-    assert_eq!(step, "wait 3600s", "{error}");
+    assert_eq!(step, "wait 30s", "{error}");
     assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
     let named = format!("context.limits.{key}");
     assert!(error.to_string().contains(&named), "{error}");
