@@ -7,6 +7,7 @@ mod crashes;
 mod guard;
 mod holes;
 mod isolated;
+mod layers;
 mod neighbour;
 mod proof;
 mod rights;

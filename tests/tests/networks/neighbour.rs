@@ -44,6 +44,13 @@ impl Neighbour {
         neighbour
     }
 
+    /// Runs a script in it.
+    pub(crate) fn told(&self, script: &str) {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.namespace().display()));
+        succeed(command.args(["sh", "-e", "-c", script]));
+    }
+
     /// The file of its network namespace.
     pub(crate) fn namespace(&self) -> PathBuf {
         format!("/proc/{}/ns/net", self.0.id()).into()
@@ -64,6 +71,23 @@ fn succeed(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {output:?}");
 }
 
+/// Does something in a network: a socket belongs to the one in which it was made, whoever uses it.
+pub(crate) fn inside<T: Send + 'static>(
+    namespace: &Path,
+    act: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let namespace = std::fs::File::open(namespace).expect("somebody holds it");
+    let acting = std::thread::spawn(move || {
+        rustix::thread::move_into_link_name_space(
+            namespace.as_fd(),
+            Some(LinkNameSpaceType::Network),
+        )
+        .expect("root may");
+        act()
+    });
+    acting.join().expect("it is done")
+}
+
 /// Opens services in a network: some greet whoever connects, some send datagrams back. They end with the test.
 pub(crate) fn serve(namespace: PathBuf, tcp: &[&str], udp: &[&str]) {
     let addresses = |texts: &[&str]| -> Vec<SocketAddr> {
@@ -71,21 +95,13 @@ pub(crate) fn serve(namespace: PathBuf, tcp: &[&str], udp: &[&str]) {
         texts.iter().map(parse).collect()
     };
     let (tcp, udp) = (addresses(tcp), addresses(udp));
-    // A socket belongs to the network in which it was made, whoever uses it.
-    let opening = std::thread::spawn(move || {
-        let namespace = std::fs::File::open(namespace).expect("somebody holds it");
-        rustix::thread::move_into_link_name_space(
-            namespace.as_fd(),
-            Some(LinkNameSpaceType::Network),
-        )
-        .expect("root may");
+    let (tcp, udp) = inside(&namespace, move || {
         let bind = |at: &SocketAddr| TcpListener::bind(at).expect("the port is free");
         let tcp: Vec<_> = tcp.iter().map(bind).collect();
         let bind = |at: &SocketAddr| UdpSocket::bind(at).expect("the port is free");
         let udp: Vec<_> = udp.iter().map(bind).collect();
         (tcp, udp)
     });
-    let (tcp, udp) = opening.join().expect("the services start");
     for listener in tcp {
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
