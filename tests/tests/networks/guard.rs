@@ -1,4 +1,4 @@
-//! Rules that somebody changes while a guest stands behind them.
+//! Rules and ports that somebody changes while a guest stands behind them.
 
 use std::time::Duration;
 
@@ -25,6 +25,16 @@ impl Walled {
         let new = tables(site).into_iter().find(|name| !before.contains(name));
         let table = new.expect("the guest has a wall");
         Self { live, table }
+    }
+
+    /// The device that its guest's port will be.
+    fn port(&self, site: &Site) -> String {
+        let wall = site
+            .daemon
+            .told("nft", &["list", "table", "bridge", &self.table]);
+        let named = wall.split("oifname \"").nth(1);
+        let device = named.and_then(|rest| rest.split('"').next());
+        device.expect("the wall is around a port").to_owned()
     }
 
     /// Fails unless the run ends as one whose walls fell, and says this.
@@ -68,11 +78,13 @@ fn seat(site: &Site, table: &str) -> String {
 }
 
 #[test]
-fn rules_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_their_results() {
+fn rules_and_ports_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_their_results() {
     let site = Site::new();
     let nft = |words: &[&str]| site.daemon.told("nft", words);
     let changed = Walled::start(&site, "changed.json", "shared");
     let unseated = Walled::start(&site, "unseated.json", "shared");
+    let open = Walled::start(&site, "open.json", "shared");
+    let astray = Walled::start(&site, "astray.json", "isolated");
     let floorless = Walled::start(&site, "floorless.json", "isolated");
     let mut last = Walled::start(&site, "last.json", "shared");
 
@@ -80,8 +92,23 @@ fn rules_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_their_result
     let own = seat(&site, &unseated.table);
     nft(&["delete", "element", "inet", FLOOR, "seats", &own]);
     nft(&["delete", "table", "inet", &floorless.table]);
+    // Who takes a guest's port off its bridge, or lets it talk with others there. No guest stands behind it here.
+    let (open_port, stray_port) = (open.port(&site), astray.port(&site));
+    let link = |words: &str| {
+        let words: Vec<&str> = words.split(' ').collect();
+        site.daemon.told("ip", &[&["link"], &words[..]].concat());
+    };
+    link(&format!(
+        "add {open_port} master virbr-see type veth peer name end0"
+    ));
+    link(&format!("add {stray_port} type veth peer name end1"));
     changed.assert_ended("firewall rules changed: new is");
     unseated.assert_ended("its seat on the shared network");
+    open.assert_ended("is not isolated from others");
+    astray.assert_ended("is not on the bridge");
+    for port in [open_port, stray_port] {
+        link(&format!("del {port}"));
+    }
     floorless.assert_ended("firewall rules are gone: its tables");
 
     // Whose walls and seat are as they were stays, until the floor that all have in common changes.
