@@ -23,8 +23,7 @@ use self::login::Whence;
 use self::origin::{Glance as GlanceOrigin, Service};
 use crate::cache::{Cache, CacheConfiguration, Delivery, Unpack};
 use crate::client::{Client, TlsConfiguration};
-use crate::http::pinned;
-use crate::pool::{Pool, PoolConfiguration};
+use crate::pool::{self, Pool, PoolConfiguration};
 
 pub use self::catalog::EndpointInterface;
 pub use self::login::OpenStackLogin;
@@ -108,11 +107,7 @@ impl ImageProvider for Glance {
 
     async fn image(&self, request: &ImageRequest<'_>) -> Result<Image> {
         let image = self.cache.image(&self.origin, &self.delivery, request);
-        let image = image.await?;
-        if let Some(pool) = &self.pool {
-            pool.refresh(request.stop()).await?;
-        }
-        Ok(image)
+        pool::after(image, self.pool.as_ref(), request.stop()).await
     }
 }
 
@@ -178,19 +173,17 @@ fn prepared(
         interface,
     };
     let client = Client::new(&tls)?;
-    let checksum = configuration.checksum.as_ref().map(pinned).transpose()?;
-    let has_path = configuration.path.is_some();
-    let pool = configuration.libvirt_pool;
+    let delivery = Delivery::new(
+        configuration.path,
+        configuration.unpack,
+        configuration.max_size,
+        configuration.checksum.as_ref(),
+    )?;
     Ok(Glance {
-        pool: pool.map(|pool| Pool::new(pool, has_path)).transpose()?,
+        pool: Pool::over(configuration.libvirt_pool, delivery.path.as_deref())?,
         origin: GlanceOrigin::new(client, login, service, name.into_inner()),
         cache: Cache::new(configuration.cache.unwrap_or_default())?,
-        delivery: Delivery {
-            path: configuration.path.map(|path| path.path().to_owned()),
-            unpack: configuration.unpack.unwrap_or_default(),
-            max_size: configuration.max_size.map(u64::from),
-            digests: checksum.into_iter().collect(),
-        },
+        delivery,
     })
 }
 

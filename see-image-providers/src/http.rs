@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use self::address::{Address, Login};
 use self::origin::{HttpOrigin, Sums};
-use crate::cache::{Cache, CacheConfiguration, Delivery, Digest, Unpack};
+use crate::cache::{Cache, CacheConfiguration, Delivery, Unpack};
 use crate::client::{Client, TlsConfiguration};
 
 /// The provider `http`: an image on a web server, over http or https.
@@ -95,23 +95,23 @@ impl ImageProvider for Http {
             Some(node) => sums(node, &address)?,
             None => Sums::None,
         };
-        let pinned = configuration.checksum.as_ref().map(pinned).transpose()?;
+        let delivery = Delivery::new(
+            configuration.path,
+            configuration.unpack,
+            configuration.max_size,
+            configuration.checksum.as_ref(),
+        )?;
         let client = Client::new(&configuration.tls.unwrap_or_default())?;
         Ok(Self {
             cache: Cache::new(configuration.cache.unwrap_or_default())?,
-            delivery: Delivery {
-                path: configuration.path.map(|path| path.path().to_owned()),
-                unpack: configuration.unpack.unwrap_or_default(),
-                max_size: configuration.max_size.map(u64::from),
-                digests: pinned.clone().into_iter().collect(),
-            },
             origin: HttpOrigin {
                 client,
                 address,
                 login,
                 sums,
-                pinned,
+                pinned: delivery.digests.first().cloned(),
             },
+            delivery,
         })
     }
 
@@ -138,20 +138,6 @@ fn address(url: Option<Located<String>>, name: Option<Located<String>>) -> Resul
         )
         .advice("give `uri`, or `provider_configuration.url`")),
     }
-}
-
-/// A digest that the configuration pins: one that proves something.
-pub(crate) fn pinned(text: &Located<String>) -> Result<Digest> {
-    let digest = Digest::parse(text).map_err(|error| error.or_at(text.place()))?;
-    if digest.is_strong() {
-        return Ok(digest);
-    }
-    let message = format!(
-        "found a checksum by {}, which anyone can forge",
-        digest.algorithm().name()
-    );
-    Err(Error::configuration(text.place().clone(), message)
-        .advice("give sha256 or sha512: `sha256sum` computes it"))
 }
 
 fn sums(node: &Configuration, address: &Address) -> Result<Sums> {

@@ -1,7 +1,9 @@
 //! A storage pool that is told when a provider put an image into its folder.
 
+use std::path::Path;
+
 use see_core::config::Located;
-use see_core::{Error, ErrorKind, Result, StopToken};
+use see_core::{Error, ErrorKind, Image, Result, StopToken};
 use serde::Deserialize;
 
 /// What stands under a provider's `libvirt_pool`: the pool in whose folder `path` is, which libvirt looks into
@@ -23,14 +25,20 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Checks what a configuration says; `path` is where it wants the image.
+    /// Checks what a configuration says, if anything; `path` is where it wants the image.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`] where the image is put nowhere that a pool could see, and
     /// [`ErrorKind::Unsupported`] where this build knows no libvirt.
-    pub(crate) fn new(configuration: PoolConfiguration, has_path: bool) -> Result<Self> {
+    pub(crate) fn over(
+        configuration: Option<PoolConfiguration>,
+        path: Option<&Path>,
+    ) -> Result<Option<Self>> {
+        let Some(configuration) = configuration else {
+            return Ok(None);
+        };
         let place = configuration.name.place().clone();
-        if !has_path {
+        if path.is_none() {
             return Err(Error::configuration(
                 place,
                 "found a `libvirt_pool`, but no `path` for the image",
@@ -45,10 +53,10 @@ impl Pool {
             .at(place)
             .advice("leave `libvirt_pool` out, or build with the feature `libvirt-pool`"));
         }
-        Ok(Self {
+        Ok(Some(Self {
             hypervisor: configuration.hypervisor.map(Located::into_inner),
             name: configuration.name.into_inner(),
-        })
+        }))
     }
 
     /// Lets libvirt look into the pool's folder again.
@@ -56,7 +64,7 @@ impl Pool {
     /// # Errors
     /// Where there is no such pool, or libvirt does not answer.
     #[cfg(feature = "libvirt-pool")]
-    pub(crate) async fn refresh(&self, stop: &StopToken) -> Result<()> {
+    async fn refresh(&self, stop: &StopToken) -> Result<()> {
         crate::libvirt_pool::refresh(self.hypervisor.as_deref(), &self.name, stop).await
     }
 
@@ -65,8 +73,24 @@ impl Pool {
     /// # Errors
     /// Always: this build knows no libvirt.
     #[cfg(not(feature = "libvirt-pool"))]
-    pub(crate) async fn refresh(&self, stop: &StopToken) -> Result<()> {
+    async fn refresh(&self, stop: &StopToken) -> Result<()> {
         stop.check("refresh the storage pool")?;
         Err(Error::unsupported("a storage pool without libvirt"))
     }
+}
+
+/// The image that a provider gives, which the pool, if any, knows then.
+///
+/// # Errors
+/// Those of the image, and of the pool.
+pub(crate) async fn after(
+    image: impl Future<Output = Result<Image>>,
+    pool: Option<&Pool>,
+    stop: &StopToken,
+) -> Result<Image> {
+    let image = image.await?;
+    if let Some(pool) = pool {
+        pool.refresh(stop).await?;
+    }
+    Ok(image)
 }

@@ -22,8 +22,7 @@ use self::origin::S3Origin;
 use self::profile::Profile;
 use crate::cache::{Cache, CacheConfiguration, Delivery, Unpack};
 use crate::client::{Client, TlsConfiguration};
-use crate::http::pinned;
-use crate::pool::{Pool, PoolConfiguration};
+use crate::pool::{self, Pool, PoolConfiguration};
 
 /// The region where none is said, as Amazon's own tools have it.
 const REGION: &str = "us-east-1";
@@ -153,19 +152,16 @@ impl ImageProvider for S3 {
             configuration.tls.take().unwrap_or_default(),
             auth.verify.as_ref(),
         )?;
-        let checksum = configuration.checksum.as_ref().map(pinned).transpose()?;
-        let has_path = configuration.path.is_some();
-        let pool = configuration.libvirt_pool.take();
-        let pool = pool.map(|pool| Pool::new(pool, has_path)).transpose()?;
+        let delivery = Delivery::new(
+            configuration.path,
+            configuration.unpack,
+            configuration.max_size,
+            configuration.checksum.as_ref(),
+        )?;
         Ok(Self {
-            pool,
+            pool: Pool::over(configuration.libvirt_pool, delivery.path.as_deref())?,
             cache: Cache::new(configuration.cache.unwrap_or_default())?,
-            delivery: Delivery {
-                path: configuration.path.map(|path| path.path().to_owned()),
-                unpack: configuration.unpack.unwrap_or_default(),
-                max_size: configuration.max_size.map(u64::from),
-                digests: checksum.into_iter().collect(),
-            },
+            delivery,
             origin: S3Origin::new(
                 Client::new(&tls)?,
                 endpoint,
@@ -190,14 +186,8 @@ impl ImageProvider for S3 {
     }
 
     async fn image(&self, request: &ImageRequest<'_>) -> Result<Image> {
-        let image = self
-            .cache
-            .image(&self.origin, &self.delivery, request)
-            .await?;
-        if let Some(pool) = &self.pool {
-            pool.refresh(request.stop()).await?;
-        }
-        Ok(image)
+        let image = self.cache.image(&self.origin, &self.delivery, request);
+        pool::after(image, self.pool.as_ref(), request.stop()).await
     }
 }
 

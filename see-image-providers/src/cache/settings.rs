@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use see_core::config::{ConfigPath, DurationValue, Size};
+use see_core::config::{ConfigPath, DurationValue, Located, Size};
 use see_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
@@ -120,6 +120,40 @@ pub struct Delivery {
     pub max_size: Option<u64>,
     /// Digests that the configuration pins; checked beside the server's, of the bytes as they are sent.
     pub digests: Vec<Digest>,
+}
+
+impl Delivery {
+    /// What the keys say that every provider has that downloads; `checksum` is of the bytes as they are sent.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] for a checksum that is none, or that proves nothing.
+    pub fn new(
+        path: Option<ConfigPath>,
+        unpack: Option<Unpack>,
+        max_size: Option<Size>,
+        checksum: Option<&Located<String>>,
+    ) -> Result<Self> {
+        Ok(Self {
+            path: path.map(|path| path.path().to_owned()),
+            unpack: unpack.unwrap_or_default(),
+            max_size: max_size.map(u64::from),
+            digests: checksum.map(pinned).transpose()?.into_iter().collect(),
+        })
+    }
+}
+
+/// A digest that the configuration pins: one that proves something.
+fn pinned(text: &Located<String>) -> Result<Digest> {
+    let digest = Digest::parse(text).map_err(|error| error.or_at(text.place()))?;
+    if digest.is_strong() {
+        return Ok(digest);
+    }
+    let message = format!(
+        "found a checksum by {}, which anyone can forge",
+        digest.algorithm().name()
+    );
+    Err(Error::configuration(text.place().clone(), message)
+        .advice("give sha256 or sha512: `sha256sum` computes it"))
 }
 
 /// Whether a `.gz`, `.xz` or `.zst` is unpacked while it is downloaded; the bytes tell, not the name.

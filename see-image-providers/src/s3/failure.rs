@@ -9,6 +9,12 @@ pub(super) const LONGEST: usize = 64 * 1024;
 /// As long as a word of the server's may be in an error.
 const WIDEST: usize = 300;
 
+/// What to do where requests without a signature are refused.
+const SIGNED: &str = "leave out `anonymous`, and give credentials";
+
+/// What went wrong, in which words, and what to do.
+type Explained = (ErrorKind, String, String);
+
 /// An answer that is no object: its status, and what its body says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Failure {
@@ -82,135 +88,111 @@ impl Failure {
     /// The error that says what was refused and what to do.
     pub(super) fn error(&self, asked: &Asked<'_>) -> Error {
         let (kind, message, advice) = self.explain(asked);
-        let mut error = Error::new(kind, message).subject(format!(
+        let error = Error::new(kind, message).advice(advice).subject(format!(
             "s3://{}/{}",
             asked.bucket.escape_debug(),
             asked.key.escape_debug()
         ));
-        if let Some(advice) = advice {
-            error = error.advice(advice);
-        }
         if self.message.is_empty() {
             return error;
         }
         error.caused_by(format!("the server says: {}", self.message))
     }
 
-    fn explain(&self, asked: &Asked<'_>) -> (ErrorKind, String, Option<String>) {
+    fn explain(&self, asked: &Asked<'_>) -> Explained {
         let bucket = asked.bucket.escape_debug();
         let credentials = asked.credentials;
+        let word = self.word();
+        let missing = |message: String, advice: &str| (ErrorKind::NotFound, message, advice.into());
+        let denied =
+            |message: String, advice: &str| (ErrorKind::PermissionDenied, message, advice.into());
+        let unavailable =
+            |message: String, advice: &str| (ErrorKind::Unavailable, message, advice.into());
         match (self.status, self.code.as_str()) {
-            (_, "NoSuchBucket" | "InvalidBucketName") => (
-                ErrorKind::NotFound,
+            (_, "NoSuchBucket" | "InvalidBucketName") => missing(
                 format!("there is no bucket `{bucket}`"),
-                Some("check `bucket_name`, and `auth.endpoint_url` if it is on another server".into()),
+                "check `bucket_name`, and `auth.endpoint_url` if it is on another server",
             ),
-            (_, "NoSuchVersion") => self.no_version(asked),
+            (_, "NoSuchVersion") => no_version(asked),
             (400, "InvalidArgument" | "InvalidVersionId" | "") | (404, _)
                 if asked.version.is_some() =>
             {
-                self.no_version(asked)
+                no_version(asked)
             }
-            (404 | 405, _) if self.is_deleted => (
-                ErrorKind::NotFound,
+            (404 | 405, _) if self.is_deleted => missing(
                 "the object was deleted: its newest version is a delete marker".into(),
-                Some(
-                    "pin an earlier `version_id`, or set `include_deleted` to take the newest one \
-                     that there was"
-                        .into(),
-                ),
+                "pin an earlier `version_id`, or set `include_deleted` to take the newest one that there was",
             ),
-            (404, _) => (
-                ErrorKind::NotFound,
+            (404, _) => missing(
                 "there is no such object".into(),
-                Some("check the image's `name`, which is the object's whole key".into()),
+                "check the image's `name`, which is the object's whole key",
             ),
-            (_, "SignatureDoesNotMatch") => (
-                ErrorKind::PermissionDenied,
-                format!("the server does not accept the signature made with the credentials of {credentials}"),
-                Some(
-                    "check `aws_secret_access_key` and the access key's id; a proxy that changes the \
-                     host or the path breaks signatures, too"
-                        .into(),
+            (_, "SignatureDoesNotMatch") => denied(
+                format!(
+                    "the server does not accept the signature made with the credentials of {credentials}"
                 ),
+                "check `aws_secret_access_key` and the access key's id; a proxy that changes the host or \
+                 the path breaks signatures, too",
             ),
-            (_, "InvalidAccessKeyId") => (
-                ErrorKind::PermissionDenied,
+            (_, "InvalidAccessKeyId") => denied(
                 format!("the server does not know the access key of {credentials}"),
-                Some("check `aws_access_key_id`, and `auth.endpoint_url`".into()),
+                "check `aws_access_key_id`, and `auth.endpoint_url`",
             ),
-            (_, "ExpiredToken" | "TokenRefreshRequired" | "InvalidToken" | "RequestExpired") => (
-                ErrorKind::PermissionDenied,
-                format!("the temporary credentials of {credentials} have expired or are not valid"),
-                Some("get new ones, with their `aws_session_token`".into()),
-            ),
-            (_, "RequestTimeTooSkewed") => (
-                ErrorKind::PermissionDenied,
+            (_, "ExpiredToken" | "TokenRefreshRequired" | "InvalidToken" | "RequestExpired") => {
+                denied(
+                    format!(
+                        "the temporary credentials of {credentials} have expired or are not valid"
+                    ),
+                    "get new ones, with their `aws_session_token`",
+                )
+            }
+            (_, "RequestTimeTooSkewed") => denied(
                 match &self.server_time {
                     Some(time) => format!("this host's clock is wrong: the server's says {time}"),
                     None => "this host's clock differs too much from the server's".into(),
                 },
-                Some("set it, for example with NTP".into()),
+                "set it, for example with NTP",
             ),
             _ if self.right_region(asked.region).is_some() => self.wrong_region(asked),
             (301 | 307 | 308, _) => self.wrong_region(asked),
-            (_, "InvalidObjectState") => (
-                ErrorKind::Unavailable,
+            (_, "InvalidObjectState") => unavailable(
                 "the object lies in an archive and is not ready to be read".into(),
-                Some("restore it first: `aws s3api restore-object`".into()),
+                "restore it first: `aws s3api restore-object`",
             ),
-            (_, "SlowDown" | "ServiceUnavailable" | "InternalError") | (500..=599 | 429, _) => (
-                ErrorKind::Unavailable,
-                format!("the server is not able to answer now{}", self.word()),
-                Some("try again later".into()),
+            (_, "SlowDown" | "ServiceUnavailable" | "InternalError") | (500..=599 | 429, _) => {
+                unavailable(
+                    format!("the server is not able to answer now{word}"),
+                    "try again later",
+                )
+            }
+            (401 | 403, _) if asked.is_anonymous => {
+                denied("the object is not public".into(), SIGNED)
+            }
+            (400, _) if asked.is_anonymous => denied(
+                format!("the server refuses a request without credentials{word}"),
+                SIGNED,
             ),
-            (401 | 403, _) if asked.is_anonymous => (
-                ErrorKind::PermissionDenied,
-                "the object is not public".into(),
-                Some("leave out `anonymous`, and give credentials".into()),
+            (401 | 403, _) => denied(
+                format!("the credentials of {credentials} do not allow reading it{word}"),
+                "they need s3:GetObject, and s3:GetObjectVersion for versions; without s3:ListBucket a \
+                 missing object is refused in the same way",
             ),
-            (400, _) if asked.is_anonymous => (
-                ErrorKind::PermissionDenied,
-                format!("the server refuses a request without credentials{}", self.word()),
-                Some("leave out `anonymous`, and give credentials".into()),
-            ),
-            (401 | 403, _) => (
-                ErrorKind::PermissionDenied,
-                format!(
-                    "the credentials of {credentials} do not allow reading it{}",
-                    self.word()
-                ),
-                Some(
-                    "they need s3:GetObject, and s3:GetObjectVersion for versions; without \
-                     s3:ListBucket a missing object is refused in the same way"
-                        .into(),
-                ),
-            ),
-            _ => (
+            (status, _) => (
                 ErrorKind::Unsupported,
-                format!("the server answered with status {}{}", self.status, self.word()),
-                Some("check that `auth.endpoint_url` is an S3 server".into()),
+                format!("the server answered with status {status}{word}"),
+                "check that `auth.endpoint_url` is an S3 server".into(),
             ),
         }
     }
 
-    fn no_version(&self, asked: &Asked<'_>) -> (ErrorKind, String, Option<String>) {
-        let version = asked.version.unwrap_or_default().escape_debug();
-        (
-            ErrorKind::NotFound,
-            format!("the object has no version `{version}`"),
-            Some("check `version_id`; `aws s3api list-object-versions` lists them".into()),
-        )
-    }
-
-    fn wrong_region(&self, asked: &Asked<'_>) -> (ErrorKind, String, Option<String>) {
+    fn wrong_region(&self, asked: &Asked<'_>) -> Explained {
         let right = match (self.right_region(asked.region), &self.endpoint) {
-            (Some(region), _) => Some(format!("set `auth.region_name` to \"{region}\"")),
-            (None, Some(endpoint)) => Some(format!(
+            (Some(region), _) => format!("set `auth.region_name` to \"{region}\""),
+            (None, Some(endpoint)) => format!(
                 "the server sends to `{}`: check `auth.endpoint_url` and `auth.region_name`",
                 endpoint.escape_debug()
-            )),
-            (None, None) => Some("check `auth.endpoint_url` and `auth.region_name`".into()),
+            ),
+            (None, None) => "check `auth.endpoint_url` and `auth.region_name`".into(),
         };
         (
             ErrorKind::Configuration,
@@ -230,6 +212,15 @@ impl Failure {
             code => format!(": {}", code.escape_debug()),
         }
     }
+}
+
+fn no_version(asked: &Asked<'_>) -> Explained {
+    let version = asked.version.unwrap_or_default().escape_debug();
+    (
+        ErrorKind::NotFound,
+        format!("the object has no version `{version}`"),
+        "check `version_id`; `aws s3api list-object-versions` lists them".into(),
+    )
 }
 
 #[cfg(test)]

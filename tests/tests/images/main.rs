@@ -11,6 +11,7 @@ mod digests;
 mod glance;
 mod http;
 mod meanwhile;
+mod pools;
 mod resume;
 mod s3;
 mod secrets;
