@@ -3,13 +3,14 @@
 //! The rules are those of a real run on the shared network. A neighbour stands in for its guest: it has the guest's
 //! port and addresses, and sends what no small guest could.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::net::TcpSocket;
 
-use crate::neighbour::{Neighbour, inside, serve};
+use crate::neighbour::{Neighbour, inside};
 use crate::support::{SERVICE, Site, allocated, staying, token};
 
 /// The table around the bridge of the shared network.
@@ -28,7 +29,7 @@ const SECOND_MAC: &str = "52:54:00:00:00:99";
 const FAR: &str = "198.51.100.9";
 
 /// Every question: all are answered where there are no walls.
-const QUESTIONS: [&str; 16] = [
+const QUESTIONS: [&str; 17] = [
     "guest to host",
     "guest to host, IPv6",
     "guest to other",
@@ -40,14 +41,18 @@ const QUESTIONS: [&str; 16] = [
     "other to guest, IPv6",
     "world to guest",
     "guest connects to host",
+    "guest connects to host from its agent's port",
     "host connects to agent",
     "request for another's address to host",
     "request for an address to other",
     "another's address in ARP to host",
     "second hardware address",
 ];
-/// What passes the wall around the guest's port.
-const THROUGH_THE_WALL: [&str; 1] = ["host connects to agent"];
+/// What passes the wall around the guest's port, which does not know who began to talk.
+const THROUGH_THE_WALL: [&str; 2] = [
+    "guest connects to host from its agent's port",
+    "host connects to agent",
+];
 /// What passes the floor around the bridge, which knows no guest by itself.
 const THROUGH_THE_FLOOR: [&str; 4] = [
     "host connects to agent",
@@ -185,7 +190,6 @@ impl<'a> Scene<'a> {
              ip route add default via 198.51.100.1"
         );
         let far = Neighbour::new(site, "far0", "ip link set far0 master world up", &there);
-        serve(guest.namespace(), &[&format!("[::]:{AGENT}")], &[]);
         Self {
             site,
             rules,
@@ -257,8 +261,10 @@ impl<'a> Scene<'a> {
             let ends = asked.into_iter().map(|question| question.join());
             ends.map(|end| end.expect("it is asked")).collect()
         });
-        answers.push(connects(&guest, &format!("{gateway}:{SERVICE}")));
-        answers.push(connects(&host, &format!("{own}:{AGENT}")));
+        let service = format!("{gateway}:{SERVICE}");
+        answers.push(connects(&guest, 0, &service));
+        answers.push(connects(&guest, AGENT, &service));
+        answers.push(self.agent_answers());
 
         let request = |mac: &str| {
             let bytes = mac.split(':').map(|byte| u8::from_str_radix(byte, 16));
@@ -276,11 +282,20 @@ impl<'a> Scene<'a> {
         answers.push(broadcast(&aside, mac));
         answers.push(self.learns_another_address());
         self.dress(SECOND_MAC);
-        answers.push(connects(&host, &format!("{own}:{AGENT}")));
+        answers.push(self.agent_answers());
         let questions = QUESTIONS.into_iter().zip(answers);
         questions
             .filter_map(|(question, is_answered)| is_answered.then_some(question))
             .collect()
+    }
+
+    /// Whether the host can connect to the guest's agent.
+    fn agent_answers(&self) -> bool {
+        let address = SocketAddr::from((self.rules.own, AGENT));
+        let _agent = inside(&self.guest.namespace(), move || {
+            TcpListener::bind(address).expect("it is free")
+        });
+        connects(&self.site.namespace(), 0, &address.to_string())
     }
 
     /// Whether the host learns from the guest's ARP that it has an address which is not its own.
@@ -322,10 +337,19 @@ fn arrives(from: &Path, source: &str, to: &Path, at: &str, heard_at: &str, what:
     })
 }
 
-/// Whether a connection is made from a network.
-fn connects(from: &Path, to: &str) -> bool {
+/// Whether a connection is made from a port in a network; any one where it is 0.
+fn connects(from: &Path, port: u16, to: &str) -> bool {
     let to: SocketAddr = to.parse().expect("an address with a port");
     inside(from, move || {
-        TcpStream::connect_timeout(&to, 3 * PATIENCE).is_ok()
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let socket = TcpSocket::new_v4().expect("a socket");
+            socket.set_reuseaddr(true).expect("it is set");
+            let from = (Ipv4Addr::UNSPECIFIED, port).into();
+            socket.bind(from).expect("it is free");
+            let connected = tokio::time::timeout(3 * PATIENCE, socket.connect(to)).await;
+            connected.is_ok_and(|connected| connected.is_ok())
+        })
     })
 }
