@@ -295,3 +295,32 @@ pub(crate) async fn collect(
     }
     Ok(Collected::Removed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use see_core::Identifier;
+    use see_core::ledger::Resource;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pool_whose_maker_died_before_it_was_started_is_removed() {
+        let limit = Duration::from_secs(30);
+        let connection = Connection::open("test:///default", limit).await.unwrap();
+        let identifier = Identifier::random();
+        let xml = format!(
+            "<pool type='dir'><name>{identifier}</name><uuid>{identifier}</uuid>\
+             <target><path>/ours</path></target></pool>"
+        );
+        let pool = connection.define_storage_pool(&xml).await.unwrap();
+        assert!(!pool.is_active().await.unwrap());
+        let resource = Resource::new(VOLUMES, identifier.to_string(), "test:///default")
+            .detail(pool::PATH, "/ours");
+        let request = CollectRequest::new(identifier, resource);
+        for expected in [Collected::Removed, Collected::AlreadyGone] {
+            assert_eq!(collect(&request, &connection).await.unwrap(), expected);
+        }
+    }
+}
