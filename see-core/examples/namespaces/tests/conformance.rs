@@ -18,9 +18,8 @@ use serde_json::{Value, json};
 /// The longest wait for anything.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A program that obeys, and one beside it that has left its session.
-const OBEDIENT: &str =
-    "trap 'exit 0' TERM USR1; setsid sleep 600 & echo up; while :; do sleep 600 & wait $!; done";
+/// A program that obeys, not without complaint, and one beside it that has left its session.
+const OBEDIENT: &str = "trap 'exit 0' USR1; trap 'exit 1' TERM; setsid sleep 600 & echo up; while :; do sleep 600 & wait $!; done";
 
 #[derive(Debug)]
 struct Candidates(tempfile::TempDir);
