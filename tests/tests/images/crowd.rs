@@ -19,9 +19,9 @@ const ON_ITS_WAY: u64 = 32 << 20;
 /// The longest that all of them may take on a busy host.
 const ALL: Duration = Duration::from_secs(400);
 
-/// The image's size: a campaign takes a larger one.
-fn size() -> u64 {
-    if rounds(0) > 0 { 2 << 30 } else { 512 << 20 }
+/// The image's size; a campaign takes a larger one.
+fn campaign_or(usual: u64) -> u64 {
+    if rounds(0) > 0 { 2 << 30 } else { usual }
 }
 
 /// A web server with an image and its sum, and a home with nothing in its store.
@@ -29,18 +29,24 @@ struct Scene {
     nginx: Nginx,
     user: User,
     sum: String,
+    size: u64,
 }
 
 impl Scene {
-    fn new() -> Self {
+    fn with(size: u64) -> Self {
         let nginx = Nginx::start();
         let path = nginx.files().join("guest.img");
-        Dice::of("a crowd").file(&path, size());
+        Dice::of("a crowd").file(&path, size);
         let sum = sum_of(&path);
         nginx.put("SHA256SUMS", format!("{sum}  guest.img\n").as_bytes());
         let user = User::of(&json!({ "provider": "http", "uri": nginx.url("guest.img"),
             "provider_configuration": { "checksums": true } }));
-        Self { nginx, user, sum }
+        Self {
+            nginx,
+            user,
+            sum,
+            size,
+        }
     }
 
     /// Eight at once.
@@ -74,13 +80,13 @@ impl Scene {
         assert_eq!(sum_of(path), self.sum);
         // Nothing else of that size lies in the store.
         let held: u64 = bytes_in(&self.user.store());
-        assert!(held < size() * 3 / 2, "{held} bytes in the store");
+        assert!(held < self.size * 3 / 2, "{held} bytes in the store");
     }
 }
 
 #[test]
 fn eight_processes_that_ask_at_once_share_one_download() {
-    let scene = Scene::new();
+    let scene = Scene::with(campaign_or(512 << 20));
     let outcomes: Vec<Outcome> = scene
         .crowd()
         .into_iter()
@@ -89,11 +95,11 @@ fn eight_processes_that_ask_at_once_share_one_download() {
     scene.assert_one_file(&outcomes);
     // nginx logs a request after its client has the answer.
     until("all of the image in nginx's log", ALL, || {
-        scene.sent() >= size()
+        scene.sent() >= scene.size
     });
     assert_eq!(
         scene.sent(),
-        size(),
+        scene.size,
         "each byte once: {:#?}",
         scene.nginx.log()
     );
@@ -101,9 +107,10 @@ fn eight_processes_that_ask_at_once_share_one_download() {
 
 #[test]
 fn another_process_takes_over_and_resumes_when_the_downloader_is_killed() {
-    let scene = Scene::new();
+    // Long enough on its way that it is seen in the middle.
+    let scene = Scene::with(campaign_or(256 << 20));
     let children = scene.crowd();
-    let third = size() / 3;
+    let third = scene.size / 3;
     until("a third of the image", ALL, || {
         bytes_in(&scene.user.store()) > third
     });
@@ -123,7 +130,7 @@ fn another_process_takes_over_and_resumes_when_the_downloader_is_killed() {
     scene.assert_one_file(&outcomes);
     // What the dead one had is not sent again, but for what was on its way.
     let log = scene.nginx.log();
-    assert!(scene.sent() < size() + ON_ITS_WAY, "{log:#?}");
+    assert!(scene.sent() < scene.size + ON_ITS_WAY, "{log:#?}");
     let resumed = |path: &str, range: Option<&str>| {
         path == "/guest.img" && range.is_some_and(|range| !range.starts_with("bytes=0-"))
     };

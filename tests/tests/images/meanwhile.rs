@@ -12,6 +12,8 @@ use crate::support::Desk;
 
 /// Large enough that a stop in the middle comes in time.
 const SIZE: usize = 32 << 20;
+/// The same from nginx, which sends eight of them a second where a path says so.
+const SLOW_SIZE: usize = 12 << 20;
 /// So much is there when it happens.
 const BEGUN: u64 = 1 << 20;
 /// How long a server that asks for time may take to be asked.
@@ -21,7 +23,7 @@ const ASKED: Duration = Duration::from_secs(30);
 async fn an_image_that_shrank_behind_its_broken_download_is_fetched_anew() {
     let mut dice = Dice::of("shrunk");
     let nginx = Nginx::start();
-    let (old, new) = (dice.bytes(SIZE), dice.bytes(70_000));
+    let (old, new) = (dice.bytes(SLOW_SIZE), dice.bytes(70_000));
     nginx.put("guest.img", &old);
     let desk = Desk::new();
     // Nothing but its length tells the one from the other.
@@ -45,7 +47,7 @@ async fn an_image_that_shrank_behind_its_broken_download_is_fetched_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_asks_for_time_is_given_it_and_the_download_goes_on() {
     let nginx = Nginx::start();
-    let content = Dice::of("closed for a while").bytes(SIZE);
+    let content = Dice::of("closed for a while").bytes(SLOW_SIZE);
     nginx.put("guest.img", &content);
     let desk = Desk::new();
     let section = json!({ "provider": "http", "uri": nginx.url("closable/guest.img") });

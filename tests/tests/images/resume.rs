@@ -9,6 +9,8 @@ use crate::support::*;
 
 /// Large enough that a stop in the middle comes in time.
 const SIZE: usize = 96 << 20;
+/// The same from nginx, which sends eight of them a second where a path says so.
+const SLOW_SIZE: usize = 24 << 20;
 /// How often it is stopped in one download, where it starts in an instant.
 const STOPS: u64 = 3;
 /// The same for the servers in Python, which take seconds.
@@ -59,7 +61,7 @@ async fn a_download_goes_on_where_it_broke_when_the_web_server_is_stopped() {
     let mut dice = Dice::of("resume from nginx");
     for _ in 0..rounds(1) {
         let nginx = Nginx::start();
-        let content = dice.bytes(SIZE);
+        let content = dice.bytes(SLOW_SIZE);
         nginx.put("guest.img", &content);
         let desk = Desk::new();
         let section = json!({ "provider": "http", "uri": nginx.url("slow/guest.img") });
@@ -145,7 +147,7 @@ async fn a_download_goes_on_where_it_broke_when_the_s3_server_is_stopped() {
 async fn an_image_that_is_replaced_while_it_downloads_is_fetched_anew_and_never_mixed() {
     let mut dice = Dice::of("replaced");
     let nginx = Nginx::start();
-    let (old, new) = (dice.bytes(SIZE / 4), dice.bytes(SIZE / 4 + 4097));
+    let (old, new) = (dice.bytes(SLOW_SIZE / 2), dice.bytes(SLOW_SIZE / 2 + 4097));
     nginx.put("guest.img", &old);
     let desk = Desk::new();
     let section = json!({ "provider": "http", "uri": nginx.url("slow/guest.img") });
