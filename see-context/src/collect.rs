@@ -8,6 +8,7 @@
 
 mod bridge;
 pub(crate) mod emulator;
+mod groups;
 mod traces;
 
 use std::path::Path;

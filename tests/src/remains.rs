@@ -10,7 +10,7 @@ use crate::virsh;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Everything on this host that carries an identifier: processes, sockets, files in the folders for temporary
-/// and runtime files, network devices, firewall tables, and the system daemon's domains, networks and pools.
+/// and runtime files, control groups, network devices, firewall tables, and the system daemon's domains, networks and pools.
 pub fn remains(identifier: &str) -> Vec<String> {
     let marks = Marks::of(identifier);
     let mut found = Vec::new();
@@ -26,6 +26,7 @@ pub fn remains(identifier: &str) -> Vec<String> {
         (Path::new("/run/libvirt"), 3),
         (Path::new("/var/lib/libvirt"), 3),
         (Path::new("/sys/class/net"), 0),
+        (Path::new("/sys/fs/cgroup"), 2),
     ] {
         entries(folder, depth, &marks, &mut found);
     }

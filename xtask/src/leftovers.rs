@@ -1,6 +1,6 @@
 //! What a run may leave on the host: domains, networks, pools, processes,
-//! folders, network interfaces, leases. Two looks, before and after, tell what
-//! is new; what was there before is nobody's business of ours.
+//! folders, control groups, network interfaces, leases. Two looks, before and
+//! after, tell what is new; what was there before is nobody's business of ours.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -43,6 +43,7 @@ impl Look {
         tables(&mut things);
         let lines = processes(&mut things);
         folders(&mut things);
+        control_groups(&mut things);
         interfaces_and_leases(&mut things);
         Self { things, lines }
     }
@@ -159,6 +160,18 @@ fn folders(into: &mut BTreeSet<String>) {
                 into.insert(format!("folder {place}/{name}"));
             }
         }
+    }
+}
+
+/// Those that libvirt makes where no systemd does.
+fn control_groups(into: &mut BTreeSet<String>) {
+    const HIERARCHIES: &str = "/sys/fs/cgroup";
+    let each = names(HIERARCHIES).into_iter();
+    let each = each.map(|name| format!("{HIERARCHIES}/{name}/machine"));
+    for machines in each.chain([format!("{HIERARCHIES}/machine")]) {
+        let groups = names(&machines).into_iter();
+        let groups = groups.filter(|name| name.contains(".libvirt-"));
+        into.extend(groups.map(|name| format!("control group {machines}/{name}")));
     }
 }
 

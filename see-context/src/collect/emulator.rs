@@ -11,17 +11,27 @@ use see_core::ledger::{CollectRequest, Collected};
 use see_core::{Error, Result};
 
 use super::late;
+use super::traces::Traces;
 
 /// Ends the emulator of the environment, wherever it is on this host.
 pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
     let uuid = request.identifier.to_string();
     let root = &request.resource.location;
     let found = find(|line| has_arguments(line, &uuid, root))?;
-    if found.is_empty() {
-        return Ok(Collected::AlreadyGone);
-    }
+    let ran = !found.is_empty();
     end(found, request)?;
-    Ok(Collected::Removed)
+    // Only for root does libvirt make any.
+    let had_groups = !request.dry_run
+        && rustix::process::geteuid().is_root()
+        && match Traces::of(root) {
+            Some(traces) => traces.clear_groups("qemu", &uuid)?,
+            None => false,
+        };
+    Ok(if ran || had_groups {
+        Collected::Removed
+    } else {
+        Collected::AlreadyGone
+    })
 }
 
 /// Ends the emulators of the environment that are left when libvirt knows no domain of it.

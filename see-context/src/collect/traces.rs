@@ -25,8 +25,12 @@ impl Traces {
     pub(super) fn of(uri: &str) -> Option<Self> {
         let own = socket_of(uri).and_then(|socket| peer(&socket));
         let path = own.map_or_else(|| "/".to_owned(), |pid| format!("/proc/{pid}/root"));
+        Self::at(path.as_ref()).ok()
+    }
+
+    pub(super) fn at(path: &Path) -> rustix::io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(path, flags, Mode::empty()).ok().map(Self)
+        rustix::fs::open(path, flags, Mode::empty()).map(Self)
     }
 
     /// Removes those of a network; whether there were any.
@@ -56,24 +60,22 @@ impl Traces {
         for end in ["dev", "devpts", "fuse"] {
             self.remove_tree(&state, &format!("{name}.{end}"), 0)?;
         }
-        let Some(short) = name.get(..SHORT) else {
-            return Ok(());
-        };
+        let short = name.get(..SHORT);
         for folder in [
             "var/lib/libvirt/qemu",
             "var/lib/libvirt/qemu/channel/target",
         ] {
             for entry in self.names(folder)? {
-                if is_of_domain(&entry, short) {
+                if short.is_some_and(|short| is_of_domain(&entry, short)) {
                     self.remove_tree(folder, &entry, 1)?;
                 }
             }
         }
-        Ok(())
+        self.clear_groups(driver, name).map(|_| ())
     }
 
     /// Opens a folder of libvirt's; links lead nowhere else.
-    fn folder(&self, path: &str) -> Result<Option<OwnedFd>> {
+    pub(super) fn folder(&self, path: &str) -> Result<Option<OwnedFd>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         match rustix::fs::openat2(&self.0, path, flags, Mode::empty(), within) {
@@ -83,7 +85,7 @@ impl Traces {
         }
     }
 
-    fn names(&self, folder: &str) -> Result<Vec<String>> {
+    pub(super) fn names(&self, folder: &str) -> Result<Vec<String>> {
         match self.folder(folder)? {
             Some(open) => names(&open, folder),
             None => Ok(Vec::new()),
@@ -158,7 +160,7 @@ fn names(folder: &OwnedFd, path: &str) -> Result<Vec<String>> {
         .collect()
 }
 
-fn failed(path: &str, error: Errno) -> Error {
+pub(super) fn failed(path: &str, error: Errno) -> Error {
     let message = "what libvirt left cannot be removed";
     Error::io(message, error.into()).subject(format!("/{path}"))
 }
@@ -193,9 +195,8 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let open = rustix::fs::open(folder.path(), flags, Mode::empty()).unwrap();
-        (folder, Traces(open))
+        let traces = Traces::at(folder.path()).unwrap();
+        (folder, traces)
     }
 
     #[test]

@@ -1,0 +1,138 @@
+//! The control groups of machines, which libvirt removes with them unless it is killed before.
+//!
+//! Where no systemd makes them, libvirt itself does, in each hierarchy: `machine/DRIVER-NUMBER-NAME.libvirt-DRIVER`,
+//! and `DRIVER-embed-ROOT-NUMBER-NAME` for the embedded driver. The kernel removes none before its last process ended.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use see_core::Result;
+
+use super::traces::{Traces, failed};
+
+/// Where the hierarchies are mounted; in version 2 it is the only one.
+const HIERARCHIES: &str = "sys/fs/cgroup";
+/// The group that libvirt has all machines in.
+const MACHINES: &str = "machine";
+/// How deep a container's own groups may lie in each other.
+const DEPTH: usize = 16;
+/// How long the kernel may take to empty the group of a process that ended.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(5);
+
+impl Traces {
+    /// Removes those of a domain of this driver; whether there were any.
+    pub(super) fn clear_groups(&self, driver: &str, name: &str) -> Result<bool> {
+        let end = Instant::now() + PATIENCE;
+        let each = self.names(HIERARCHIES)?.into_iter();
+        let each = each.map(|hierarchy| format!("{HIERARCHIES}/{hierarchy}/{MACHINES}"));
+        let mut found = false;
+        for machines in each.chain([format!("{HIERARCHIES}/{MACHINES}")]) {
+            let Some(open) = self.folder(&machines)? else {
+                continue;
+            };
+            for group in self.names(&machines)? {
+                if is_group_of(&group, driver, name) {
+                    remove(&open, &group, end)
+                        .map_err(|error| failed(&format!("{machines}/{group}"), error))?;
+                    found = true;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Whether a control group is that of the machine with this whole name.
+fn is_group_of(group: &str, driver: &str, name: &str) -> bool {
+    let number = group
+        .strip_suffix(driver)
+        .and_then(|rest| rest.strip_suffix(".libvirt-"))
+        .and_then(|rest| rest.strip_prefix(driver)?.strip_prefix('-'))
+        .and_then(|rest| rest.strip_suffix(name)?.strip_suffix('-'));
+    let number = number.map(|number| match number.strip_prefix("embed-") {
+        Some(rest) => rest.split_once('-').map_or("", |(_, number)| number),
+        None => number,
+    });
+    number.is_some_and(|number| {
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
+}
+
+/// Removes a group and those in it, once all of their processes are gone.
+fn remove(parent: &OwnedFd, name: &str, end: Instant) -> rustix::io::Result<()> {
+    loop {
+        match remove_tree(parent, name, DEPTH) {
+            // Somebody else removes it as well.
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::BUSY) if Instant::now() < end => thread::sleep(PAUSE),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The files of a group go with it.
+fn remove_tree(parent: &OwnedFd, name: &str, depth: usize) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let group = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    for entry in Dir::read_from(&group)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if entry.file_type() == FileType::Directory && ![c".", c".."].contains(&name) && depth > 0 {
+            remove_tree(&group, &name.to_string_lossy(), depth - 1)?;
+        }
+    }
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_group_is_known_by_driver_number_and_whole_name() {
+        let name = "01234567-89ab-4def-8123-456789abcdef";
+        for group in [
+            format!("qemu-7-{name}.libvirt-qemu"),
+            format!("qemu-embed-ff692f2c-12-{name}.libvirt-qemu"),
+        ] {
+            assert!(is_group_of(&group, "qemu", name), "{group}");
+            assert!(!is_group_of(&group, "lxc", name), "{group}");
+            assert!(!is_group_of(&group, "qemu", &name[1..]), "{group}");
+        }
+        for group in [
+            format!("qemu-7-{name}"),
+            format!("qemu--{name}.libvirt-qemu"),
+            format!("qemu-7-x{name}.libvirt-qemu"),
+            format!("qemu-7-other-{name}.libvirt-qemu"),
+            format!("qemu-embed-ff692f2c-{name}.libvirt-qemu"),
+            format!("qemu-7-{name}-x.libvirt-qemu"),
+        ] {
+            assert!(!is_group_of(&group, "qemu", name), "{group}");
+        }
+    }
+
+    #[test]
+    fn the_groups_of_a_domain_go_from_every_hierarchy_and_others_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let machines =
+            ["cpu/machine", "machine"].map(|path| root.path().join(HIERARCHIES).join(path));
+        for machine in &machines {
+            fs::create_dir_all(machine.join("lxc-7-abc.libvirt-lxc/init/inner")).unwrap();
+            fs::create_dir_all(machine.join("lxc-7-abcd.libvirt-lxc")).unwrap();
+        }
+        let traces = Traces::at(root.path()).unwrap();
+        assert!(traces.clear_groups("lxc", "abc").unwrap());
+        assert!(!traces.clear_groups("lxc", "abc").unwrap());
+        for machine in &machines {
+            let names = fs::read_dir(machine).unwrap();
+            let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+            assert_eq!(names, ["lxc-7-abcd.libvirt-lxc"]);
+        }
+    }
+}
