@@ -209,6 +209,19 @@ async fn a_length_that_lies_is_an_error_that_names_both() {
 }
 
 #[tokio::test]
+async fn a_server_that_sends_more_than_it_announced_is_not_believed() {
+    let server = FaultServer::start().await;
+    let resource = Resource::new(noise(LENGTH)).announcing(1_000_001);
+    server.put("/image", resource.always(Fault::NoLength));
+    let shelf = Shelf::new();
+    let got = shelf.get(&Web::new(server.url("/image"))).await;
+    let text = got.unwrap_err().to_string();
+    assert!(text.contains("should have 1000001 bytes"), "{text}");
+    assert!(text.contains("the server sends more"), "{text}");
+    assert!(shelf.store().list().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_server_that_keeps_failing_is_given_up_with_what_it_says() {
     let server = FaultServer::start().await;
     let page = Fault::Status(500, Vec::new(), "<b>out of\x1b order</b>".into());
