@@ -252,8 +252,8 @@ fn chunks(
             .env("SEE_CAMPAIGN_COUNT", rounds.to_string())
             .env("SEE_CAMPAIGN_SEED", seed.to_string())
             .args(campaign.command)
-            .args(campaign.only)
-            .args(["--", "--nocapture"]);
+            .args(["--", "--nocapture"])
+            .args(campaign.only);
         let finished = command::finish(&mut cargo, DEADLINE)?;
         // The program itself must have run: one that is not there is no failed round.
         if !finished.stdout.contains("test result:") {
