@@ -12,7 +12,10 @@ use tempfile::TempDir;
 
 use crate::parts;
 
-/// A home in which `seectl` runs.
+/// How long a failed test's home may take to be collected: a daemon that crashed is started again meanwhile.
+const COLLECTION: Duration = Duration::from_secs(10);
+
+/// A home in which `seectl` runs. What a test that fails leaves in its ledger is collected.
 ///
 /// The capability cache of the emulators is shared between homes, since filling it takes seconds.
 #[derive(Debug)]
@@ -172,6 +175,24 @@ impl Home {
         let outcome = self.run(["ls", "--output", "json"], Duration::from_secs(30));
         assert_eq!(outcome.code, Some(0), "{outcome:#?}");
         outcome.lines().collect()
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if !std::thread::panicking() || !self.path("state").exists() {
+            return;
+        }
+        let end = Instant::now() + COLLECTION;
+        loop {
+            let mut gc = self.seectl();
+            gc.arg("gc").stdout(Stdio::null()).stderr(Stdio::null());
+            // The test has failed already; there is no more to tell.
+            if gc.status().is_ok_and(|status| status.success()) || Instant::now() >= end {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
     }
 }
 

@@ -45,6 +45,8 @@ impl EmbeddedRoot {
     /// Kills the emulators of a root whose owner is dead, and waits for their end. Returns how
     /// many there were.
     ///
+    /// The empty control groups stay that libvirt made for them: as root, where no systemd does.
+    ///
     /// # Errors
     /// [`Cause::RootLocked`] while the owner lives, [`Cause::OtherRoot`] when that is this
     /// process, missing rights, or the time limit; the signals have been sent then.

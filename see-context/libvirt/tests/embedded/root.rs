@@ -1,6 +1,7 @@
 //! Roots of the embedded driver.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use see_libvirt::{Cause, Connection, EmbeddedRoot, EmulatorAccount, StartOptions, embedded};
 use uuid::Uuid;
@@ -185,17 +186,39 @@ fn abandoned_emulators_are_ended_without_opening_their_root() {
             assert_eq!(root.end_emulators(LIMIT).await.unwrap(), 1);
             assert_eq!(root.emulators().unwrap(), []);
             assert_eq!(root.end_emulators(LIMIT).await.unwrap(), 0);
+            remove_control_groups(uuid);
         },
         owner_is_killed,
     );
 }
 
+/// Those that libvirt made for an emulator and could not remove, as it was killed: where no systemd makes them.
+fn remove_control_groups(uuid: Uuid) {
+    let end = format!("-see-{uuid}.libvirt-qemu");
+    let is_ours = |path: &Path| path.to_string_lossy().ends_with(&end);
+    for hierarchy in children("/sys/fs/cgroup".as_ref()) {
+        for group in children(&hierarchy.join("machine")) {
+            if is_ours(&group) {
+                for part in children(&group).iter().filter(|part| part.is_dir()) {
+                    std::fs::remove_dir(part).unwrap();
+                }
+                std::fs::remove_dir(&group).unwrap();
+            }
+        }
+    }
+}
+
+/// What is in a folder; nothing where there is no such folder.
+fn children(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
 #[test]
 fn unfit_places_for_a_root_are_refused_and_left_alone() {
     let place = tempfile::tempdir_in("/tmp").unwrap();
-    let create = |path: &std::path::Path| {
-        EmbeddedRoot::create(path, None, EmulatorAccount::default()).unwrap_err()
-    };
+    let create =
+        |path: &Path| EmbeddedRoot::create(path, None, EmulatorAccount::default()).unwrap_err();
     let long = place.path().join("x".repeat(embedded::MAX_ROOT_LENGTH));
     assert!(create(&long).to_string().contains("sockets get too long"));
     assert!(create("relative".as_ref()).to_string().contains("absolute"));
