@@ -64,6 +64,8 @@ impl Host {
             .args(["--keep-in-foreground", "--conf-file=/dev/null", "--port=0"])
             .args(["--bind-interfaces", &format!("--interface={EXIT}")])
             .args(["--enable-ra", "--dhcp-range=2001:db8:77::,ra-only,64"])
+            // Every few seconds: the guest may ask before it is led around its walls, and never again.
+            .arg(format!("--ra-param={EXIT},4"))
             .args(["--leasefile-ro", "--pid-file=", "--user=root"]);
         let routers = site.daemon.beside(dnsmasq).spawn();
         Self {
