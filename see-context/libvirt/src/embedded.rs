@@ -32,7 +32,6 @@
 
 mod cache;
 mod confine;
-mod emulator;
 mod folder;
 mod open;
 mod reaper;
@@ -45,7 +44,6 @@ use std::path::{Path, PathBuf};
 use crate::error::Error;
 
 pub(crate) use self::confine::without_capabilities;
-pub use self::emulator::Emulator;
 pub(crate) use self::open::is_begun;
 pub use self::open::opened_root;
 

@@ -22,9 +22,10 @@ use std::{fs, thread};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
-use rustix::process::{WaitId, WaitIdOptions, getpid, set_child_subreaper, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, WaitId, WaitIdOptions, getpid, pidfd_open, set_child_subreaper, waitid,
+};
 
-use super::emulator;
 use crate::error::Cause;
 
 /// The driver's own, with the pid of this process. Closing it would give up libvirt's lock on it.
@@ -160,7 +161,7 @@ fn hold(path: &Path, kind: Kind, held: &mut HashMap<u32, Vec<OwnedFd>>) {
     if held.contains_key(&pid) {
         return;
     }
-    match emulator::hold(pid) {
+    match open(pid) {
         // Probes run in a folder that the emulators' account may own: it must not point at others.
         Ok(Some(process)) if kind == Kind::Domains || is_probe(pid, path) => {
             let mut processes = vec![process];
@@ -170,7 +171,19 @@ fn hold(path: &Path, kind: Kind, held: &mut HashMap<u32, Vec<OwnedFd>>) {
             held.insert(pid, processes);
         }
         Ok(_) => {}
-        Err(cause) => tracing::warn!(pid, %cause, "the emulator will not be reaped"),
+        Err(error) => tracing::warn!(pid, %error, "the emulator will not be reaped"),
+    }
+}
+
+/// A process; `None` where there is none of this number.
+fn open(pid: u32) -> Result<Option<OwnedFd>, Errno> {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return Ok(None);
+    };
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(process) => Ok(Some(process)),
+        Err(Errno::SRCH) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -181,7 +194,7 @@ fn starter(pid: u32) -> Option<OwnedFd> {
     if leader == 0 || leader == pid || session(std::process::id()) == Some(leader) {
         return None;
     }
-    emulator::hold(leader).ok()?
+    open(leader).ok()?
 }
 
 /// The leader of a process's session.

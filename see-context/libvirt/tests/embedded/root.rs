@@ -141,68 +141,19 @@ fn a_machine_whose_owner_was_killed_is_found_and_ended_by_the_next() {
         },
         owner_is_killed,
     );
+    remove_control_groups(uuid);
 }
 
-#[test]
-fn abandoned_emulators_are_ended_without_opening_their_root() {
-    let name = "root::abandoned_emulators_are_ended_without_opening_their_root";
-    let uuid = Uuid::from_u128(0x5ee0_0000_0000_4000_8000_0000_0000_0002);
-    play(
-        name,
-        &["owner", "heir"],
-        |part| async move {
-            if part.role == "owner" {
-                let connection = part.open().await;
-                connection
-                    .create_domain(&machine(uuid), StartOptions::default())
-                    .await
-                    .unwrap();
-                let root = EmbeddedRoot::existing(&part.root_path()).unwrap();
-                let error = root.end_emulators(LIMIT).await.unwrap_err();
-                assert!(matches!(error.cause(), Cause::OtherRoot { .. }), "{error}");
-
-                let place = part.place.clone();
-                let onlooker =
-                    tokio::task::spawn_blocking(move || perform(name, "onlooker", &place));
-                assert!(onlooker.await.unwrap().success());
-                let killed = std::process::Command::new("kill")
-                    .args(["-9", &std::process::id().to_string()])
-                    .status();
-                panic!("still alive after {killed:?}");
-            }
-            let root = EmbeddedRoot::existing(&part.root_path()).unwrap();
-            let running = root.emulators().unwrap();
-            assert_eq!(running.len(), 1);
-            assert_eq!(running[0].uuid, uuid);
-            if part.role == "onlooker" {
-                let owner = std::os::unix::process::parent_id();
-                let error = root.end_emulators(LIMIT).await.unwrap_err();
-                assert!(
-                    matches!(error.cause(), Cause::RootLocked { pid: Some(pid), .. } if *pid == owner),
-                    "{error}"
-                );
-                return;
-            }
-            assert_eq!(root.end_emulators(LIMIT).await.unwrap(), 1);
-            assert_eq!(root.emulators().unwrap(), []);
-            assert_eq!(root.end_emulators(LIMIT).await.unwrap(), 0);
-            remove_control_groups(uuid);
-        },
-        owner_is_killed,
-    );
-}
-
-/// Those that libvirt made for an emulator and could not remove, as it was killed: where no systemd makes them.
+/// Those of an emulator whose libvirt was killed, or ended before it was done with them: where no systemd makes them.
 fn remove_control_groups(uuid: Uuid) {
     let end = format!("-see-{uuid}.libvirt-qemu");
-    let is_ours = |path: &Path| path.to_string_lossy().ends_with(&end);
     for hierarchy in children("/sys/fs/cgroup".as_ref()) {
         for group in children(&hierarchy.join("machine")) {
-            if is_ours(&group) {
-                for part in children(&group).iter().filter(|part| part.is_dir()) {
-                    std::fs::remove_dir(part).unwrap();
+            if group.to_string_lossy().ends_with(&end) {
+                // The process that still ends may be quicker.
+                for part in children(&group).iter().chain([&group]) {
+                    let _ = std::fs::remove_dir(part);
                 }
-                std::fs::remove_dir(&group).unwrap();
             }
         }
     }
@@ -210,8 +161,8 @@ fn remove_control_groups(uuid: Uuid) {
 
 /// What is in a folder; nothing where there is no such folder.
 fn children(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten();
-    entries.map(|entry| entry.unwrap().path()).collect()
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
 }
 
 #[test]
