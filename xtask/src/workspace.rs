@@ -23,6 +23,15 @@ pub(crate) fn target() -> PathBuf {
         .map_or_else(|| root().join("target"), Path::to_path_buf)
 }
 
+/// SEE's folder in the account's cache; `None` for an account without a home.
+pub(crate) fn cache() -> Option<PathBuf> {
+    let cache = env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|cache| cache.is_absolute())
+        .or_else(|| Some(env::home_dir()?.join(".cache")))?;
+    Some(cache.join("see"))
+}
+
 /// This very program, also after a build has put a new one in its place.
 pub(crate) fn own_program() -> PathBuf {
     let program = env::current_exe().unwrap_or_default();

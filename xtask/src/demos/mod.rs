@@ -1,7 +1,6 @@
 //! The demonstration as newcomers meet it: a second time, and from an awkward place.
 
 use std::collections::BTreeMap;
-use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -42,14 +41,11 @@ pub(crate) fn once() -> Result<String, Failure> {
 /// What a demonstration makes for later ones, with the time of each file.
 fn made() -> BTreeMap<PathBuf, SystemTime> {
     let target = workspace::target();
-    let cache = env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")));
     let mut files = BTreeMap::new();
     add(&target.join("guest"), &mut files);
     add(&target.join("debug/seectl"), &mut files);
-    if let Some(cache) = cache {
-        add(&cache.join("see"), &mut files);
+    if let Some(cache) = workspace::cache() {
+        add(&cache, &mut files);
     }
     files
 }

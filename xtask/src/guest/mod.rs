@@ -136,10 +136,8 @@ fn build_into(folder: &Path) -> Result<(), Failure> {
     }
     let packages = work.join("packages");
     make_folder(&packages)?;
-    let store = folder.join("packages");
-    make_folder(&store)?;
     let agent = stage("guest: agent", build_agent)?;
-    stage("guest: packages", || packages::unpack(&store, &packages))?;
+    stage("guest: packages", || packages::unpack(folder, &packages))?;
     stage("guest: images", || {
         let kernel = work.join("vmlinuz");
         copy(&find_kernel(&packages)?, &kernel)?;
