@@ -1,0 +1,62 @@
+//! What goes wrong in the fake backend, and where.
+
+use serde::Deserialize;
+
+/// What goes wrong at a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fault {
+    /// The step fails, and nothing of it is done.
+    Fail,
+    /// The step panics.
+    Panic,
+    /// The step waits for `stall` first; a stop ends the wait with an error.
+    Stall,
+}
+
+/// A step at which a fault can be injected.
+///
+/// The first three are the resources of an allocation, in the order in which they are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FaultAt {
+    /// Making the first resource.
+    Disk,
+    /// Making the second resource.
+    Network,
+    /// Making the third resource.
+    Domain,
+    /// [`Sandbox::state`].
+    State,
+    /// [`Sandbox::start`].
+    Start,
+    /// [`Sandbox::destroy`].
+    Destroy,
+    /// [`Sandbox::suspend`].
+    Suspend,
+    /// [`Sandbox::resume`].
+    Resume,
+    /// [`Sandbox::shutdown`].
+    Shutdown,
+    /// [`Sandbox::reboot`].
+    Reboot,
+    /// [`Sandbox::addresses`].
+    Addresses,
+    /// [`Sandbox::release`].
+    Release,
+    /// [`Isolation::check`], which fails as a broken wall does.
+    Walls,
+}
+
+impl FaultAt {
+    /// The steps of an allocation.
+    pub const ALLOCATION: [Self; 3] = [Self::Disk, Self::Network, Self::Domain];
+
+    pub(super) fn folder(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::Network => "network",
+            _ => "domain",
+        }
+    }
+}
