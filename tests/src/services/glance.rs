@@ -79,16 +79,16 @@ impl Glance {
         };
         settings.write(TOKEN_SECONDS);
         let fresh = settings.prepare();
-        let python = ["/usr/bin/python3", "-m", "gunicorn"];
-        let identity = Server::new(
-            "identity",
-            &own.join("identity"),
-            settings.identity,
-            &python,
-        )
-        .with("OS_KEYSTONE_CONFIG_DIR", path(&own.join("identity")));
-        let images = Server::new("images", &own.join("images"), settings.images, &python)
-            .with("OS_GLANCE_CONFIG_DIR", path(&own.join("images")));
+        let python = |name, port, words: &[&str]| {
+            let words = [&["/usr/bin/python3", "-m"], words].concat();
+            Server::new(name, &own.join(name), port, &words)
+        };
+        let identity = python("identity", settings.identity, &["gunicorn"])
+            .with("OS_KEYSTONE_CONFIG_DIR", path(&own.join("identity")));
+        // Its own server: under gunicorn's threads its greenlets wait for one another's locks for ever.
+        let configuration = path(&own.join("images/glance-api.conf"));
+        let words = ["glance.cmd.api", "--config-file", &configuration];
+        let images = python("images", settings.images, &words);
         let words = [
             super::nginx::program(),
             "-p",

@@ -35,17 +35,7 @@ impl Settings {
         ] {
             fs::create_dir_all(self.folder.join(name)).expect("the target folder is writable");
         }
-        self.put(
-            "identity/gunicorn.conf.py",
-            gunicorn(
-                self.identity,
-                "keystone.server.wsgi:initialize_public_application()",
-            ),
-        );
-        self.put(
-            "images/gunicorn.conf.py",
-            gunicorn(self.images, "glance.common.wsgi_app:init_app()"),
-        );
+        self.put("identity/gunicorn.conf.py", gunicorn(self.identity));
         self.put("identity/keystone.conf", self.keystone(token_seconds));
         self.put("images/glance-api.conf", self.glance());
         self.put("images/glance-api-paste.ini", PIPELINE.to_owned());
@@ -185,16 +175,17 @@ impl Settings {
         let own = own.display();
         let (name, password, project) = SERVICE;
         let keystone = format!("http://127.0.0.1:{}/v3", self.identity);
+        let port = self.images;
         let mut text = format!(
             // Every list of more than a few images has pages.
             "[DEFAULT]\nuse_stderr = true\nenabled_backends = disk:file\nenabled_import_methods = []\n\
              limit_param_default = 4\napi_limit_max = 4\n\
-             public_endpoint = http://127.0.0.1:{}\n\
+             bind_host = 127.0.0.1\nbind_port = {port}\npublic_endpoint = http://127.0.0.1:{port}\n\
+             workers = 0\n\
              [database]\nconnection = sqlite:///{own}/images.db\n\
              [paste_deploy]\nflavor = keystone\nconfig_file = {own}/glance-api-paste.ini\n\
              [oslo_concurrency]\nlock_path = {own}/locks\n\
-             [glance_store]\ndefault_backend = disk\n",
-            self.images
+             [glance_store]\ndefault_backend = disk\n"
         );
         for (section, folder) in [
             ("disk", "content"),
@@ -254,9 +245,10 @@ impl Settings {
 
 /// gunicorn reads this file of the folder it runs in. Its command line stays empty, since Keystone takes the
 /// words on it for its own.
-fn gunicorn(port: u16, application: &str) -> String {
+fn gunicorn(port: u16) -> String {
     format!(
-        "wsgi_app = '{application}'\nbind = '127.0.0.1:{port}'\nworkers = 1\n\
+        "wsgi_app = 'keystone.server.wsgi:initialize_public_application()'\n\
+         bind = '127.0.0.1:{port}'\nworkers = 1\n\
          worker_class = 'gthread'\nthreads = 8\ntimeout = 600\ngraceful_timeout = 1\n\
          control_socket_disable = True\n{ENDING}"
     )
