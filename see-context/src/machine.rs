@@ -204,16 +204,24 @@ impl Sandbox for Machine {
     }
 
     async fn start(&self) -> Result<()> {
+        let orders = self.watch.orders();
         let started = self
             .command("start", |domain| async move {
-                domain.start(StartOptions::default()).await
+                orders.start();
+                let started = domain.start(StartOptions::default()).await;
+                if started.is_err() {
+                    orders.start_failed();
+                }
+                started
             })
             .await;
         started.map_err(|error| self.advise(error))
     }
 
     async fn destroy(&self) -> Result<()> {
+        let orders = self.watch.orders();
         self.command_after("destroy", OVERTAKES, |domain| async move {
+            orders.cut();
             match domain.destroy().await {
                 Err(error) if error.is_invalid_state() => Ok(()),
                 // Not every driver tells by its error that there was nothing to end.
@@ -296,6 +304,7 @@ impl Sandbox for Machine {
         let mut holdings = self.holdings.lock().await;
         // A command under way ends first, unless it hangs; no later one finds a domain.
         let _turn = turn(&self.commands, OVERTAKES).await;
+        self.watch.orders().cut();
         let removed = holdings.remove().await;
         if !holdings.rest_on_each_other() {
             // The domain is gone.

@@ -60,6 +60,48 @@ struct Watchers {
     list: Vec<Watcher>,
     /// Why the hypervisor stopped the guest by itself.
     halted: Option<String>,
+    runs: Runs,
+}
+
+/// Which run of the machine the driver tells of, and which of them we cut short ourselves.
+///
+/// libvirt's LXC driver tells some machines that it destroys as failed. What is told may be read late, so that the
+/// order of our own commands alone does not tell whose end it is.
+#[derive(Debug, Default)]
+struct Runs {
+    /// The runs that we asked for.
+    asked: u64,
+    /// The runs whose beginning was told.
+    told: u64,
+    /// The last run whose power we cut.
+    cut: Option<u64>,
+}
+
+impl Runs {
+    fn begin(&mut self) {
+        // Somebody else may start it, too.
+        self.asked = self.asked.max(self.told) + 1;
+    }
+
+    fn cut(&mut self) {
+        self.cut = Some(self.asked.max(self.told));
+    }
+
+    fn hear(&mut self, event: &DomainEvent) {
+        match event {
+            DomainEvent::Started => self.told += 1,
+            // What was lost may be a beginning.
+            DomainEvent::Missed(_) | DomainEvent::Reconnected => {
+                self.told = self.told.max(self.asked);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether the run that is told of now was cut short by us.
+    fn is_cut(&self) -> bool {
+        self.cut.is_some_and(|cut| cut >= self.told)
+    }
 }
 
 #[derive(Debug)]
@@ -94,6 +136,11 @@ impl Watch {
         self.changed.notify_one();
     }
 
+    /// Whoever starts the machine, or cuts its power, says so before.
+    pub(super) fn orders(&self) -> Orders {
+        Orders(Arc::clone(&self.watchers))
+    }
+
     /// Changes from now on; the channel closes with the machine.
     pub(super) fn subscribe(&self) -> mpsc::Receiver<SandboxChange> {
         let (sender, receiver) = mpsc::channel(QUEUE);
@@ -116,6 +163,28 @@ impl Watch {
     pub(super) fn end(&self) {
         self.reader.abort();
         lock(&self.watchers).end();
+    }
+}
+
+/// What we are about to do to the machine's power.
+#[derive(Debug)]
+pub(super) struct Orders(Arc<Mutex<Watchers>>);
+
+impl Orders {
+    /// A start.
+    pub(super) fn start(&self) {
+        lock(&self.0).runs.begin();
+    }
+
+    /// A start that failed began no run.
+    pub(super) fn start_failed(&self) {
+        let runs = &mut lock(&self.0).runs;
+        runs.asked = runs.asked.saturating_sub(1).max(runs.told);
+    }
+
+    /// A cut of the power: the machine's end is no crash.
+    pub(super) fn cut(&self) {
+        lock(&self.0).runs.cut();
     }
 }
 
@@ -178,8 +247,13 @@ fn tell(watchers: &Mutex<Watchers>, change: SandboxChange) {
 async fn read(mut events: DomainEvents, told: &Mutex<Watchers>) {
     let mut restarts = Restarts::default();
     while let Some(event) = events.next().await {
-        lock(told).halted_by(&event);
-        let change = change_of(&event);
+        let is_cut = {
+            let mut watchers = lock(told);
+            watchers.halted_by(&event);
+            watchers.runs.hear(&event);
+            watchers.runs.is_cut()
+        };
+        let change = change_of(&event, is_cut);
         let change = change.filter(|change| restarts.is_news(*change, Instant::now()));
         if let Some(change) = change {
             tell(told, change);
@@ -229,8 +303,9 @@ impl Restarts {
     }
 }
 
-fn change_of(event: &DomainEvent) -> Option<SandboxChange> {
+fn change_of(event: &DomainEvent, is_cut: bool) -> Option<SandboxChange> {
     let state = match event {
+        DomainEvent::Stopped(StopCause::Failed) if is_cut => SandboxState::Shutoff,
         DomainEvent::Started | DomainEvent::Resumed => SandboxState::Running,
         DomainEvent::Suspended(_) => SandboxState::Paused,
         DomainEvent::Stopped(StopCause::Crashed | StopCause::Failed) => SandboxState::Crashed,
@@ -272,11 +347,40 @@ mod tests {
 
     #[test]
     fn a_guest_that_stops_by_itself_is_off_and_one_that_crashes_has_crashed() {
-        let off = change_of(&DomainEvent::Stopped(StopCause::Shutdown));
+        let change_of = |event| change_of(&event, false);
+        let off = change_of(DomainEvent::Stopped(StopCause::Shutdown));
         assert_eq!(off, Some(SandboxChange::State(SandboxState::Shutoff)));
-        let crashed = change_of(&DomainEvent::Stopped(StopCause::Crashed));
-        assert_eq!(crashed, Some(SandboxChange::State(SandboxState::Crashed)));
-        assert_eq!(change_of(&DomainEvent::Undefined), None);
+        for cause in [StopCause::Crashed, StopCause::Failed] {
+            let crashed = change_of(DomainEvent::Stopped(cause));
+            assert_eq!(crashed, Some(SandboxChange::State(SandboxState::Crashed)));
+        }
+        assert_eq!(change_of(DomainEvent::Undefined), None);
+    }
+
+    #[test]
+    fn a_machine_that_we_cut_off_has_not_crashed_however_late_that_is_read() {
+        let mut runs = Runs::default();
+        let read = |runs: &mut Runs, event| {
+            runs.hear(&event);
+            change_of(&event, runs.is_cut())
+        };
+        let failed = DomainEvent::Stopped(StopCause::Failed);
+        let state = |state| Some(SandboxChange::State(state));
+        // Started, cut off, started again, and only then read.
+        runs.begin();
+        runs.cut();
+        runs.begin();
+        read(&mut runs, DomainEvent::Started);
+        let first = read(&mut runs, failed.clone());
+        assert_eq!(first, state(SandboxState::Shutoff));
+        read(&mut runs, DomainEvent::Started);
+        let second = read(&mut runs, failed.clone());
+        assert_eq!(second, state(SandboxState::Crashed), "nobody cut it off");
+        // A cut of a machine that is off is none of its next run.
+        runs.cut();
+        runs.begin();
+        read(&mut runs, DomainEvent::Started);
+        assert_eq!(read(&mut runs, failed), state(SandboxState::Crashed));
     }
 
     #[test]

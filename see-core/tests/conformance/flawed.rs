@@ -2,13 +2,13 @@
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use see_core::config::Configuration;
 use see_core::ledger::{Collectors, Entry, Resource};
-use see_core::testing::{FakeBackend, FakeConfiguration};
+use see_core::testing::{FakeBackend, FakeConfiguration, FakeControl};
 use see_core::{
     Address, Allocation, Backend, Error, ErrorKind, GuestChannel, Identifier, Picture, Preparation,
     Result, Sandbox, SandboxChange, SandboxState, Screenshot, Stop,
@@ -56,6 +56,10 @@ pub(crate) enum Flaw {
     Undead,
     /// It cannot release a machine that is off.
     ReleasesOnlyTheLiving,
+    /// It tells one in ten machines whose power is cut as crashed.
+    CrashesAtTheCut,
+    /// A start that is dropped leaves it neither on nor off.
+    HalfStarted,
 }
 
 #[derive(Debug, Deserialize)]
@@ -124,6 +128,7 @@ impl Backend for Flawed {
             released: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             started: AtomicBool::new(false),
+            cuts: AtomicUsize::new(0),
             mute: Mutex::default(),
         }))
     }
@@ -138,6 +143,7 @@ struct Wrong {
     released: AtomicBool,
     failed: AtomicBool,
     started: AtomicBool,
+    cuts: AtomicUsize,
     /// The ends of watchers that stay open as long as the machine, and on which nothing ever comes.
     mute: Mutex<Vec<mpsc::Sender<SandboxChange>>>,
 }
@@ -159,11 +165,22 @@ impl Sandbox for Wrong {
         self.started.store(true, Ordering::SeqCst);
         match self.flaw {
             Flaw::Undead if self.released.load(Ordering::SeqCst) => Ok(()),
+            Flaw::HalfStarted => {
+                let control = FakeControl::of(&*self.inner).expect("it is a fake");
+                control.guest_becomes(SandboxState::ShuttingDown);
+                tokio::task::yield_now().await;
+                self.inner.start().await
+            }
             _ => self.inner.start().await,
         }
     }
 
     async fn destroy(&self) -> Result<()> {
+        let cuts = self.cuts.fetch_add(1, Ordering::SeqCst);
+        if self.flaw == Flaw::CrashesAtTheCut && cuts % 10 == 9 {
+            let control = FakeControl::of(&*self.inner).expect("it is a fake");
+            control.guest_becomes(SandboxState::Crashed);
+        }
         self.inner.destroy().await
     }
 

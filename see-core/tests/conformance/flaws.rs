@@ -111,6 +111,8 @@ async fn each_flaw_is_caught_by_the_check_that_is_meant_for_it() {
         (ReleaseGivesUp, "interrupted-release", "it failed before"),
         (Undead, "release", "could be started after its release"),
         (ReleasesOnlyTheLiving, "dead-machine", "it does not run"),
+        (CrashesAtTheCut, "poweroff", "cut 10: its power was cut"),
+        (HalfStarted, "interrupted-start", "neither on nor off"),
     ];
     for (flaw, check, words) in flaws {
         let context = |folder: &str| {

@@ -44,6 +44,7 @@ mod configuration;
 mod dirty;
 mod faults;
 mod lifecycle;
+mod power;
 mod release;
 mod watch;
 
@@ -60,6 +61,8 @@ const CHECKS: &[Check<Bench>] = checks! {
     "lifecycle", "every legal transition leads where the table says", lifecycle::every_legal_transition;
     "illegal-transitions", "every other one is refused and changes nothing", lifecycle::every_illegal_transition;
     "watch", "every watcher is told of the changes that the host makes", watch::the_hosts_changes;
+    "poweroff", "a machine whose power is cut is told as off, never as crashed", power::cut_and_told;
+    "interrupted-start", "a start that is cut off leaves the machine on or off, told so, and releasable", power::start_interrupted;
     "guest-power", "what the guest does to its own power becomes an event", watch::the_guests_changes;
     "abilities", "what is claimed works, and the claims stay the same", abilities::claims;
     "failing-allocation", "one whose ledger fails at any write leaves nothing", faults::failing;
