@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
 use crate::{Outcome, until};
@@ -123,6 +123,15 @@ impl Live {
         if self.runs() {
             // It was not reaped yet, so the number is still its own.
             kill_process(Pid::from_child(&self.child), signal).expect("a child can be signalled");
+        }
+    }
+
+    /// Sends a signal to it and whatever it has started in its process group, as a terminal does; it was started as
+    /// the first of its group.
+    pub fn signal_group(&mut self, signal: Signal) {
+        if self.runs() {
+            let group = Pid::from_child(&self.child);
+            kill_process_group(group, signal).expect("a child can be signalled");
         }
     }
 

@@ -6,6 +6,7 @@
 //! that were written down before it was made, without ports.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -147,7 +148,10 @@ fn run(program: &str, words: &[&str]) -> Result<String> {
         Error::io("what is left of a network cannot be removed", error)
             .subject(format!("{program} {}", words.join(" ")))
     };
-    let output = Command::new(program).args(words).output().map_err(failed)?;
+    // A Ctrl-C in mid-change is not for it.
+    let mut command = Command::new(program);
+    let output = command.args(words).process_group(0).output();
+    let output = output.map_err(failed)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

@@ -116,6 +116,8 @@ async fn exchange(program: &Path, commands: &Value, mark: Option<(&str, &str)>) 
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        // A Ctrl-C is for the run, which decides what is still to be done.
+        .process_group(0)
         .kill_on_drop(true);
     if let Some((name, value)) = mark {
         command.env(name, value);

@@ -84,6 +84,8 @@ async fn run(
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
+        // A Ctrl-C is for the run, which stops it in order.
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()
         .map_err(failed)?;

@@ -265,6 +265,8 @@ impl CommandExecute for Programs {
         let running = tokio::process::Command::new(program)
             .args(arguments)
             .stdin(std::process::Stdio::null())
+            // A Ctrl-C is for the run, not for what it asks.
+            .process_group(0)
             .kill_on_drop(true)
             .output();
         let output = tokio::time::timeout(PROGRAM_LIMIT, running)

@@ -6,8 +6,8 @@ use see_tests::{Dice, Live, emulator, rounds};
 
 use crate::arena::{Arena, Kind, PATIENCE, Usual};
 use crate::decoys::Decoys;
-use crate::instants::At;
-use crate::volley::{Cut, Victim, fire, identifier_of};
+use crate::instants::{At, Phase};
+use crate::volley::{Cut, Victim, fire, identifier_of, inside, within};
 
 /// How many runs at once.
 pub(crate) const AT_ONCE: usize = 6;
@@ -42,16 +42,20 @@ fn torture(kind: Kind, name: &str) {
 
     let mut leaks = steps_of_the_ledger(&arena, &usual);
     for phase in kind.phases() {
-        let fractions = dice.spread(rounds(5));
-        let cuts = fractions.into_iter().map(|fraction| Cut {
-            file: phase.file(),
-            at: At::Within(*phase, usual.length(*phase).mul_f64(fraction)),
-            with: Signal::KILL,
+        let mut left = Vec::new();
+        let victims = within(&mut dice, (&usual, *phase), rounds(5), |instants| {
+            let cuts = instants.into_iter().map(|at| Cut {
+                file: phase.file(),
+                at,
+                with: Signal::KILL,
+            });
+            let (victims, leaks) = volleys(&arena, &cuts.collect::<Vec<Cut>>());
+            left.extend(leaks);
+            victims
         });
-        let cuts: Vec<Cut> = cuts.collect();
-        let (victims, left) = volleys(&arena, &cuts);
         tell(kind, &format!("{phase:?}"), &victims, left.len());
         leaks.extend(left);
+        leaks.extend(too_few(*phase, &victims));
     }
 
     assert!(
@@ -81,11 +85,17 @@ fn steps_of_the_ledger(arena: &Arena, usual: &Usual) -> Vec<String> {
 
 /// Says what a campaign reports.
 pub(crate) fn tell(kind: Kind, what: &str, victims: &[Victim], leaks: usize) {
-    let inside = victims.iter().filter(|victim| victim.in_phase).count();
     println!(
-        "\ninstants tried: {} ({kind:?}, {what}), before its end: {inside}, leaks: {leaks}",
-        victims.len()
+        "\ninstants tried: {} ({kind:?}, {what}), inside: {}, leaks: {leaks}",
+        victims.len(),
+        inside(victims)
     );
+}
+
+/// That a phase was not met as often as it should have been.
+pub(crate) fn too_few(phase: Phase, victims: &[Victim]) -> Option<String> {
+    let (met, wanted) = (inside(victims), rounds(5));
+    (met < wanted).then(|| format!("{phase:?} was met {met} times only, not {wanted}"))
 }
 
 /// Kills all of them, some at a time, and collects. What is left that should not be, and what is gone or

@@ -7,8 +7,8 @@ use see_tests::{Dice, Live, emulator, rounds, until};
 
 use crate::arena::{Arena, Kind, PATIENCE};
 use crate::instants::At;
-use crate::kills::{AT_ONCE, tell};
-use crate::volley::{Cut, Victim, fire, identifier_of};
+use crate::kills::{AT_ONCE, tell, too_few};
+use crate::volley::{Cut, Victim, fire, identifier_of, within};
 
 /// What a person waits for after a second Ctrl-C.
 const AT_ONCE_FOR_A_PERSON: Duration = Duration::from_secs(3);
@@ -35,41 +35,37 @@ fn torture(kind: Kind, name: &str) {
     let mut dice = Dice::of(name);
     let arena = Arena::new(kind);
     let usual = arena.usual(AT_ONCE);
-    let mut leaks = Vec::new();
-    let mut volleys = |what: &str, instants: Vec<(&'static str, At)>| {
-        let signals = SIGNALS.iter().cycle();
-        let cuts: Vec<Cut> = instants
-            .into_iter()
-            .zip(signals)
-            .map(|((file, at), (with, _))| Cut {
-                file,
-                at,
-                with: *with,
-            })
-            .collect();
+    let mut signals = SIGNALS.iter().cycle();
+    // Interrupts a run at each instant, some at a time, and tells what is wrong with them.
+    let mut volleys = |file: &'static str, instants: Vec<At>, left: &mut Vec<String>| {
+        let cuts = instants.into_iter().zip(&mut signals);
+        let cuts = cuts.map(|(at, (with, _))| Cut {
+            file,
+            at,
+            with: *with,
+        });
         let mut all = Vec::new();
-        let mut left = Vec::new();
-        for cuts in cuts.chunks(AT_ONCE) {
+        for cuts in cuts.collect::<Vec<Cut>>().chunks(AT_ONCE) {
             let victims = fire(&arena, cuts);
             left.extend(victims.iter().filter_map(ill));
             let identifiers: Vec<&str> = victims.iter().map(|it| it.identifier.as_str()).collect();
             left.extend(arena.left_of(&identifiers));
             all.extend(victims);
         }
-        tell(kind, what, &all, left.len());
-        leaks.extend(left);
+        all
     };
-    let steps = usual.steps.iter();
-    volleys(
-        "signals at ledger steps",
-        steps.map(|lines| ("run.json", At::Line(*lines))).collect(),
-    );
+    let mut leaks = Vec::new();
+    let steps = usual.steps.iter().map(|lines| At::Line(*lines)).collect();
+    let all = volleys("run.json", steps, &mut leaks);
+    tell(kind, "signals at ledger steps", &all, leaks.len());
     for phase in kind.phases() {
-        let instants = dice.spread(rounds(5)).into_iter().map(|fraction| {
-            let delay = usual.length(*phase).mul_f64(fraction);
-            (phase.file(), At::Within(*phase, delay))
+        let mut left = Vec::new();
+        let all = within(&mut dice, (&usual, *phase), rounds(5), |instants| {
+            volleys(phase.file(), instants, &mut left)
         });
-        volleys(&format!("signals in {phase:?}"), instants.collect());
+        tell(kind, &format!("signals in {phase:?}"), &all, left.len());
+        leaks.extend(left);
+        leaks.extend(too_few(*phase, &all));
     }
     assert!(leaks.is_empty(), "{leaks:#?}");
     let gone = arena.collect();

@@ -1,13 +1,19 @@
 //! Several runs at once, each cut off at an instant of its own.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
 use rustix::process::Signal;
-use see_tests::{Home, Live, Outcome};
+use see_tests::{Dice, Home, Live, Outcome};
 
-use crate::arena::{Arena, PATIENCE};
-use crate::instants::At;
+use crate::arena::{Arena, PATIENCE, Usual};
+use crate::instants::{At, Phase};
+
+/// How often as many instants are drawn as are missing.
+const DRAWS: usize = 10;
+/// How much shorter the phase is taken to be at each further draw.
+const SHORTER: f64 = 0.8;
 
 /// How a run is cut off.
 #[derive(Debug, Clone, Copy)]
@@ -48,13 +54,46 @@ pub(crate) fn fire(arena: &Arena, cuts: &[Cut]) -> Vec<Victim> {
     })
 }
 
+/// Cuts runs off within a phase until so many of them were cut off before its end: an instant that came too late
+/// is made up for by another one.
+pub(crate) fn within(
+    dice: &mut Dice,
+    (usual, phase): (&Usual, Phase),
+    wanted: usize,
+    mut cut_off: impl FnMut(Vec<At>) -> Vec<Victim>,
+) -> Vec<Victim> {
+    let mut all = Vec::new();
+    let mut length = usual.length(phase);
+    for _ in 0..DRAWS {
+        let missing = wanted.saturating_sub(inside(&all));
+        if missing == 0 {
+            break;
+        }
+        let fractions = dice.spread(missing).into_iter();
+        let instants = fractions.map(|part| At::Within(phase, length.mul_f64(part)));
+        all.extend(cut_off(instants.collect()));
+        // What was usual while the host was busier is too long now.
+        length = length.mul_f64(SHORTER);
+    }
+    all
+}
+
+/// How many were cut off before their phase was over.
+pub(crate) fn inside(victims: &[Victim]) -> usize {
+    victims.iter().filter(|victim| victim.in_phase).count()
+}
+
 fn one(home: &Home, cut: Cut, command: &mut Command) -> Victim {
-    let mut live = Live::start(command);
+    // As a shell starts it: a Ctrl-C goes to whatever it has started, too.
+    let mut live = Live::start(command.process_group(0));
     let identifier = identifier_of(&mut live);
     let hit = cut.at.come(home, &mut live, &identifier);
     let in_phase = hit && !cut.at.is_late(live.said());
     if hit {
-        live.signal(cut.with);
+        match cut.with {
+            Signal::INT => live.signal_group(Signal::INT),
+            signal => live.signal(signal),
+        }
     }
     let outcome = match hit && cut.with == Signal::KILL {
         true => live.kill(),
