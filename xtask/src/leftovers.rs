@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -24,6 +24,10 @@ const PROGRAMS: [&str; 6] = [
     "see-agent",
     "seectl",
 ];
+/// Where the hierarchies of control groups are mounted.
+const HIERARCHIES: &str = "/sys/fs/cgroup";
+/// What who makes or removes the shared network holds.
+const SHARED_LOCK: &str = "shared.lock";
 /// The folder in the target folder that the servers of tests work in.
 const SERVICES: &str = "services";
 
@@ -43,23 +47,26 @@ impl Look {
         tables(&mut things);
         let lines = processes(&mut things);
         folders(&mut things);
-        control_groups(&mut things);
+        control_groups(HIERARCHIES, &mut things);
         interfaces_and_leases(&mut things);
         Self { things, lines }
     }
 
-    /// What is there now and was not at this look. Waits for what is ending.
+    /// What is there now and was not at this look. Waits for what is ending; what appears meanwhile is
+    /// another's.
     pub(crate) fn left_since(&self) -> Vec<String> {
-        let mut left = Vec::new();
+        let mut left: Option<BTreeSet<String>> = None;
         command::wait_until(DEADLINE, || {
-            left = Self::now()
-                .things
-                .difference(&self.things)
-                .cloned()
-                .collect();
-            left.is_empty()
+            let mut now = Self::now().things;
+            now.retain(|thing| {
+                let was_left = left.as_ref().is_none_or(|left| left.contains(thing));
+                was_left && !self.things.contains(thing)
+            });
+            let is_done = now.is_empty();
+            left = Some(now);
+            is_done
         });
-        left
+        left.into_iter().flatten().collect()
     }
 
     /// What is there of the run with this identifier, whoever else runs something. Waits for what is
@@ -156,23 +163,46 @@ fn folders(into: &mut BTreeSet<String>) {
     for place in places {
         let place = place.to_string_lossy().into_owned();
         for name in names(&place) {
-            if name == "see" || name.starts_with("see-") {
-                into.insert(format!("folder {place}/{name}"));
+            let path = format!("{place}/{name}");
+            if name.starts_with("see-") || name == "see" && !is_idle(Path::new(&path)) {
+                into.insert(format!("folder {path}"));
             }
         }
     }
 }
 
-/// Those that libvirt makes where no systemd does.
-fn control_groups(into: &mut BTreeSet<String>) {
-    const HIERARCHIES: &str = "/sys/fs/cgroup";
-    let each = names(HIERARCHIES).into_iter();
-    let each = each.map(|name| format!("{HIERARCHIES}/{name}/machine"));
-    for machines in each.chain([format!("{HIERARCHIES}/machine")]) {
-        let groups = names(&machines).into_iter();
-        let groups = groups.filter(|name| name.contains(".libvirt-"));
-        into.extend(groups.map(|name| format!("control group {machines}/{name}")));
+/// Whether a folder holds no more than the lock of the shared network, which nobody can remove without a race
+/// and which goes with the next boot.
+fn is_idle(folder: &Path) -> bool {
+    let names = names(&folder.to_string_lossy());
+    let is_empty = |name: &str| fs::metadata(folder.join(name)).is_ok_and(|found| found.len() == 0);
+    names
+        .iter()
+        .all(|name| name == SHARED_LOCK && is_empty(name))
+}
+
+/// Those that libvirt makes where no systemd does, and that no machine is in: one that runs is told as a process.
+fn control_groups(hierarchies: &str, into: &mut BTreeSet<String>) {
+    let each = names(hierarchies).into_iter();
+    let each = each.map(|name| format!("{hierarchies}/{name}/machine"));
+    for machines in each.chain([format!("{hierarchies}/machine")]) {
+        for name in names(&machines) {
+            let group = format!("{machines}/{name}");
+            if name.contains(".libvirt-") && !has_processes(&group) {
+                into.insert(format!("control group {group}"));
+            }
+        }
     }
+}
+
+/// Whether a process is in a control group, or in one of those in it.
+fn has_processes(group: &str) -> bool {
+    let own = fs::read_to_string(format!("{group}/cgroup.procs"));
+    own.is_ok_and(|processes| !processes.trim().is_empty())
+        || names(group)
+            .into_iter()
+            .map(|name| format!("{group}/{name}"))
+            .any(|inner| Path::new(&inner).is_dir() && has_processes(&inner))
 }
 
 fn interfaces_and_leases(into: &mut BTreeSet<String>) {
@@ -215,5 +245,36 @@ mod tests {
         assert_eq!(own, [entry.as_str()]);
         folder.close().expect("removed");
         assert!(!Look::now().things.contains(&entry));
+    }
+
+    #[test]
+    fn a_control_group_is_left_when_nobody_is_in_it() {
+        let root = tempfile::tempdir().expect("a folder");
+        let machines = root.path().join("cpu/machine");
+        let group = |name: &str, inner: &str, processes: &str| {
+            let group = machines.join(name);
+            fs::create_dir_all(group.join(inner)).expect("a folder");
+            fs::write(group.join(inner).join("cgroup.procs"), processes).expect("a file");
+        };
+        group("qemu-1-a.libvirt-qemu", "emulator", "4711\n");
+        group("qemu-2-b.libvirt-qemu", "emulator", "");
+        group("other", "", "");
+        let mut found = BTreeSet::new();
+        control_groups(&root.path().to_string_lossy(), &mut found);
+        let left = machines.join("qemu-2-b.libvirt-qemu");
+        assert_eq!(found, [format!("control group {}", left.display())].into());
+    }
+
+    #[test]
+    fn a_folder_with_nothing_but_an_empty_lock_is_idle() {
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(is_idle(folder.path()));
+        fs::write(folder.path().join(SHARED_LOCK), "").expect("a file");
+        assert!(is_idle(folder.path()));
+        fs::write(folder.path().join(SHARED_LOCK), "x").expect("a file");
+        assert!(!is_idle(folder.path()));
+        fs::write(folder.path().join(SHARED_LOCK), "").expect("a file");
+        fs::write(folder.path().join("seats"), "").expect("a file");
+        assert!(!is_idle(folder.path()));
     }
 }
