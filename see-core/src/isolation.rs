@@ -18,6 +18,7 @@ pub const ISOLATION_PROVEN: &str = "isolation_proven";
 pub const ISOLATION_BROKEN: &str = "isolation_broken";
 
 /// The event of whoever was to let the guest try the walls, and could not. Its attribute `message` says why.
+/// It ends the run as a hole does: what nobody could try is not taken for closed.
 pub const ISOLATION_NOT_CHECKED: &str = "isolation_not_checked";
 
 /// How often the walls are looked at.
@@ -68,9 +69,11 @@ struct Breach {
 pub(crate) struct Walls {
     sandbox: Arc<dyn Sandbox>,
     proven: LastHeard,
-    not_checked: LastHeard,
+    not_checked: Listener,
     hole: Listener,
     broken: Option<Breach>,
+    /// Why the guest could not try the walls.
+    untried: Option<String>,
     /// Looks in a row that failed.
     blind: u32,
     looks: tokio::time::Interval,
@@ -84,25 +87,28 @@ impl Walls {
         Self {
             sandbox: Arc::clone(sandbox),
             proven: turn.keep_last(ISOLATION_PROVEN),
-            not_checked: turn.keep_last(ISOLATION_NOT_CHECKED),
+            not_checked: turn.listen(ISOLATION_NOT_CHECKED),
             hole: turn.listen(ISOLATION_BROKEN),
             broken: None,
+            untried: None,
             blind: 0,
             looks,
         }
     }
 
-    /// Whether a hole is known.
-    pub(crate) fn are_broken(&self) -> bool {
-        self.broken.is_some()
+    /// Whether the run has ended for their sake.
+    pub(crate) fn have_ended_the_run(&self) -> bool {
+        self.broken.is_some() || self.untried.is_some()
     }
 
-    /// Waits until the walls are found broken; for ever where they stand. May be dropped at any time.
+    /// Waits until the walls are found broken, or cannot be tried; for ever where they stand. May be dropped at
+    /// any time.
     pub(crate) async fn broken(&mut self) -> Error {
         loop {
             tokio::select! {
                 biased;
                 Some(event) = self.hole.heard() => return self.hole_of(&event),
+                Some(event) = self.not_checked.heard() => return self.could_not_be_tried(&event),
                 _ = self.looks.tick() => {}
             }
             if let Err(error) = self.look().await {
@@ -111,15 +117,18 @@ impl Walls {
         }
     }
 
-    /// The hole that somebody has told of and that was not waited for.
-    pub(crate) fn told_hole(&mut self) -> Option<Error> {
-        let event = self.hole.heard_already()?;
-        Some(self.hole_of(&event))
+    /// The hole, or the walls that could not be tried, that somebody has told of and that was not waited for.
+    pub(crate) fn told(&mut self) -> Option<Error> {
+        if let Some(event) = self.hole.heard_already() {
+            return Some(self.hole_of(&event));
+        }
+        let event = self.not_checked.heard_already()?;
+        Some(self.could_not_be_tried(&event))
     }
 
     /// Looks a last time.
     pub(crate) async fn last_look(&mut self) -> Result<()> {
-        if self.are_broken() {
+        if self.broken.is_some() {
             return Ok(());
         }
         // Nobody looks again: what cannot be seen now is never seen.
@@ -137,7 +146,7 @@ impl Walls {
                 why: found.why.clone(),
                 holes: found.holes.clone(),
             },
-            None if self.proven.was_heard() => IsolationVerdict::Proven,
+            None if self.proven.was_heard() && self.untried.is_none() => IsolationVerdict::Proven,
             None => match self.sandbox.isolation() {
                 Some(isolation) => IsolationVerdict::NotChecked {
                     why: self.why_not(isolation),
@@ -149,9 +158,7 @@ impl Walls {
 
     /// Why no guest tried the walls.
     fn why_not(&self, isolation: &dyn Isolation) -> String {
-        let told = self.not_checked.take();
-        let why = told.as_ref().and_then(|event| event.get("message"));
-        let why = match (why.and_then(Value::as_str), isolation.is_verified()) {
+        let why = match (self.untried.as_deref(), isolation.is_verified()) {
             (Some(why), _) => why,
             (None, false) => "`verify` of the network is false",
             (None, true) => {
@@ -197,6 +204,13 @@ impl Walls {
         let holes = holes.into_iter().filter_map(|hole| hole.as_str());
         let holes = holes.map(str::to_owned).collect();
         self.breach(Error::new(ErrorKind::Isolation, message), holes)
+    }
+
+    fn could_not_be_tried(&mut self, event: &Event) -> Error {
+        let message = event.get("message").and_then(Value::as_str);
+        let message = message.unwrap_or("the guest could not try the walls around its network");
+        self.untried = Some(message.to_owned());
+        Error::new(ErrorKind::Isolation, message.to_owned())
     }
 
     fn found(&mut self, error: Error) -> Error {

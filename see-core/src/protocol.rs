@@ -269,7 +269,7 @@ impl Environment {
     ///
     /// A step that fails ends the others, but for those marked `always`; these have the time once more.
     /// When the guest reaches a limit on the host's room, or the walls around its network are found
-    /// broken, its power is cut and the step fails. The walls are looked at once more at the end.
+    /// broken or cannot be tried, its power is cut and the step fails. The walls are looked at once more at the end.
     /// `step_started` (`step`, `index`) and `step_finished` (`step`, `index`, `seconds`, `error`) are
     /// triggered around each step.
     ///
@@ -312,7 +312,7 @@ impl Environment {
             let started = Instant::now();
             let _ = turn.trigger(about("step_started")).await;
             let mut cut = false;
-            let walls_broken = walls.are_broken();
+            let walls_broken = walls.have_ended_the_run();
             let mut outcome = tokio::select! {
                 biased;
                 outcome = take(step, &mut turn, &mut ears) => outcome,
@@ -330,7 +330,7 @@ impl Environment {
                 }
             };
             // The step may have ended by what was told with the hole, or in the same instant.
-            if !cut && let Some(hole) = walls.told_hole() {
+            if !cut && let Some(hole) = walls.told() {
                 cut = true;
                 outcome = Err(hole);
             }

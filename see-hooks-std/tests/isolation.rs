@@ -72,6 +72,14 @@ fn hole() -> (Closed, SocketAddr, TcpListener) {
     (closed, address, listener)
 }
 
+/// A port that refuses connections: an answer at once.
+fn refused() -> Closed {
+    let (mut closed, _, listener) = hole();
+    drop(listener);
+    closed.what = "a refusal".to_owned();
+    closed
+}
+
 #[tokio::test]
 async fn a_guest_that_reaches_nothing_proves_it_before_it_is_ready() {
     let (mut world, _folder) = world(AgentSettings::default()).await;
@@ -151,7 +159,7 @@ async fn a_guest_with_a_hole_takes_no_orders() {
 }
 
 #[tokio::test]
-async fn without_an_agent_the_walls_count_as_not_checked_and_the_reason_is_told() {
+async fn without_an_agent_that_could_try_the_walls_the_run_ends_and_says_what_to_do() {
     let settings = AgentSettings {
         transport: AgentTransport::None,
         ..AgentSettings::default()
@@ -161,11 +169,87 @@ async fn without_an_agent_the_walls_count_as_not_checked_and_the_reason_is_told(
     world.control.close(vec![hole]);
     let steps = r#"[{ "step": "poweron" }, { "step": "wait", "for": "ready", "timeout": "30s" }]"#;
     let report = run(&mut world, steps).await;
-    assert!(report.failure.is_none(), "{:?}", report.failure);
+    let (_, error) = report.failure.expect("the run failed");
+    assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
     let IsolationVerdict::NotChecked { why } = report.isolation else {
         panic!("{:?}", report.isolation);
     };
-    assert!(why.contains("no agent in the guest"), "{why}");
+    for part in ["no agent in the guest", "`\"verify\": false`"] {
+        assert!(why.contains(part), "no {part} in {why}");
+        assert!(error.to_string().contains(part), "no {part} in {error}");
+    }
+    assert_eq!(world.all("ready").len(), 0);
+    let state = world.environment.sandbox().state().await;
+    assert_eq!(state.expect("a state"), SandboxState::Shutoff);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn targets_that_are_too_many_or_cannot_be_sent_to_are_not_taken_for_closed() {
+    let (closed, _socket) = silent();
+    let nowhere = Closed {
+        what: "the host".to_owned(),
+        // Nobody can send to it.
+        target: Target::Udp(([0, 0, 0, 0], 0).into()),
+    };
+    let many = vec![closed.clone(); 2049];
+    for (closed, why) in [(many, "2049"), (vec![closed, nowhere], "the host (UDP")] {
+        let (mut world, _folder) = world(AgentSettings::default()).await;
+        world.control.close(closed);
+        let report = run(&mut world, RUN).await;
+        let (_, error) = report.failure.expect("the run failed");
+        assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
+        assert!(error.to_string().contains(why), "no {why} in {error}");
+        assert_eq!(
+            world.all("ready").len() + world.all("command_started").len(),
+            0
+        );
+        world.end().await;
+    }
+}
+
+#[tokio::test]
+async fn as_many_targets_as_are_allowed_are_all_tried() {
+    let (mut world, _folder) = world(AgentSettings::default()).await;
+    // The last of all is the only one that answers.
+    let ((hole, ..), refused) = (hole(), refused());
+    let mut closed = vec![refused; 2047];
+    closed.push(hole);
+    world.control.close(closed);
+    let report = run(&mut world, RUN).await;
+    let IsolationVerdict::Broken { holes, .. } = report.isolation else {
+        panic!("{:?}", report.isolation);
+    };
+    assert_eq!(holes.len(), 2048);
+    assert!(
+        holes[2047].starts_with("the host's secrets"),
+        "{}",
+        holes[2047]
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_guest_that_had_a_hole_is_not_ready_after_it_boots_again() {
+    let (mut world, _folder) = world(AgentSettings::default()).await;
+    let (hole, _, listener) = hole();
+    world.control.close(vec![hole]);
+    world.poweron().await;
+    world.event("not_ready").await;
+    // The hole is closed meanwhile: whoever got through it may have left something in the guest.
+    drop(listener);
+    let (closed, _socket) = silent();
+    world.control.close(vec![closed]);
+    world.control.guest_reboots();
+    let again = async {
+        while world.all("not_ready").len() < 2 && world.all("ready").is_empty() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let again = tokio::time::timeout(world::PATIENCE, again).await;
+    again.unwrap_or_else(|_| panic!("it says nothing: {:?}", world.names()));
+    assert_eq!(world.all("ready").len(), 0);
+    assert_eq!(world.all("isolation_proven").len(), 0);
     world.end().await;
 }
 

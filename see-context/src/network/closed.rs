@@ -10,10 +10,6 @@ use see_core::{Closed, Error, Result, Target};
 use super::netlink::{self, Route};
 use super::rules::{GuestPort, Seat};
 
-/// Services that are tried on each address: more tell nothing new, since one rule closes them all.
-const SERVICES: usize = 12;
-/// Addresses of the host that are tried.
-const ADDRESSES: usize = 12;
 /// Other sandboxes that are tried.
 const OTHERS: usize = 2;
 /// A TCP port on which rarely anything listens: a host that can be reached refuses with an answer.
@@ -48,13 +44,12 @@ pub(super) fn list(port: &GuestPort, others: &[Seat], proc: &Path) -> Result<Vec
             format!("the host at {address}"),
             Target::Tcp(SocketAddr::new(address, UNUSED)),
         );
-        for service in services
-            .iter()
-            .filter(|service| service.serves(address))
-            .take(SERVICES)
-        {
-            let target = SocketAddr::new(address, service.port);
-            match service.datagrams {
+        let serving = services.iter().filter(|service| service.serves(address));
+        // One may listen on an address and on all.
+        let serving = serving.map(|service| (service.datagrams, service.port));
+        for (datagrams, port) in serving.collect::<BTreeSet<_>>() {
+            let target = SocketAddr::new(address, port);
+            match datagrams {
                 true => add(
                     format!("the host's UDP service {target}"),
                     Target::Udp(target),
@@ -118,10 +113,7 @@ fn own_addresses(routes: &[Route], gateway: IpAddr) -> Vec<IpAddr> {
         .map(|subnet| subnet.address())
         .filter(|address| !address.is_loopback() && *address != gateway)
         .collect();
-    std::iter::once(gateway)
-        .chain(all)
-        .take(ADDRESSES)
-        .collect()
+    std::iter::once(gateway).chain(all).collect()
 }
 
 impl Service {
@@ -217,6 +209,41 @@ mod tests {
         assert_eq!(found[0].address, IpAddr::V6(Ipv6Addr::LOCALHOST));
     }
 
+    fn port(gateway: IpAddr) -> GuestPort {
+        GuestPort {
+            device: "see0".to_owned(),
+            mac: "52:54:00:00:00:01".to_owned(),
+            address: [10, 0, 0, 2].into(),
+            gateway,
+            agent: None,
+        }
+    }
+
+    #[test]
+    fn every_service_on_every_address_of_the_host_is_tried_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let services: Vec<u16> = (1000..1100).collect();
+        let listening = |anywhere: &str| {
+            let lines = services
+                .iter()
+                .map(|port| format!("0: {anywhere}:{port:04X} 00000000:0000 0A 0:0\n"));
+            format!("head\n{}", lines.collect::<String>())
+        };
+        fs::write(folder.path().join("tcp"), listening("00000000")).unwrap();
+        let anywhere = listening("00000000000000000000000000000000");
+        fs::write(folder.path().join("tcp6"), anywhere).unwrap();
+        let gateway = IpAddr::from([10, 0, 0, 1]);
+        let closed = list(&port(gateway), &[], folder.path()).unwrap();
+        let own = own_addresses(&netlink::routes().unwrap(), gateway);
+        for address in own {
+            for service in &services {
+                let wanted = Target::Tcp(SocketAddr::new(address, *service));
+                let times = closed.iter().filter(|closed| closed.target == wanted);
+                assert_eq!(times.count(), 1, "{wanted:?}");
+            }
+        }
+    }
+
     #[test]
     fn the_host_its_services_and_the_link_are_to_be_closed() {
         let folder = tempfile::tempdir().unwrap();
@@ -228,14 +255,7 @@ mod tests {
             agent: None,
             label: "see:b".to_owned(),
         };
-        let port = GuestPort {
-            device: "see0".to_owned(),
-            mac: "52:54:00:00:00:01".to_owned(),
-            address: [10, 0, 0, 2].into(),
-            gateway,
-            agent: None,
-        };
-        let targets: Vec<Target> = list(&port, &[other], folder.path())
+        let targets: Vec<Target> = list(&port(gateway), &[other], folder.path())
             .unwrap()
             .into_iter()
             .map(|closed| closed.target)

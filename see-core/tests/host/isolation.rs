@@ -5,8 +5,8 @@ use std::time::Duration;
 use see_core::config::Configuration;
 use see_core::testing::{FakeControl, Fault, FaultAt};
 use see_core::{
-    AllocateOptions, Environment, ErrorKind, Event, ISOLATION_BROKEN, ISOLATION_PROVEN,
-    IsolationVerdict, Protocol, RunLimits, RunReport, SandboxState, Stop,
+    AllocateOptions, Environment, ErrorKind, Event, ISOLATION_BROKEN, ISOLATION_NOT_CHECKED,
+    ISOLATION_PROVEN, IsolationVerdict, Protocol, RunLimits, RunReport, SandboxState, Stop,
 };
 
 use serde_json::json;
@@ -105,6 +105,26 @@ async fn a_hole_that_somebody_finds_ends_the_run_and_is_named() {
     assert_eq!(report.isolation, found);
     let (_, error) = report.failure.unwrap();
     assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn walls_that_cannot_be_tried_end_the_run() {
+    let (_host, mut environment) = walled().await;
+    let prober = environment.context("prober");
+    let inside = prober.clone();
+    prober.subscribe("post_poweron", move |_| {
+        let untried = Event::new(ISOLATION_NOT_CHECKED).with("message", "nobody answers");
+        inside.post(untried).unwrap();
+        inside.post(Event::new(ISOLATION_PROVEN)).unwrap();
+    });
+    let report = run(&mut environment, HANGING).await;
+    let (_, error) = report.failure.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
+    let why = "nobody answers".to_owned();
+    assert_eq!(report.isolation, IsolationVerdict::NotChecked { why });
+    let state = environment.sandbox().state().await;
+    assert_eq!(state.unwrap(), SandboxState::Shutoff);
     environment.deallocate().await;
 }
 

@@ -7,8 +7,7 @@ use super::readiness::{self, Cause, NotReady};
 use crate::client::Client;
 use see_core::{Context, Error, ErrorKind, Event, Result};
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -21,8 +20,9 @@ pub(super) struct Guest {
     /// Counts the boots, so that looking for one agent ends when the next boot begins.
     boots: watch::Sender<u64>,
     address: watch::Sender<Option<IpAddr>>,
-    /// The walls around the guest were tried, or cannot be any more.
-    tried: AtomicBool,
+    /// What came of trying the walls, in the first boot in which that was done to its end. Later a sample may
+    /// have run, and then nothing that the guest says proves anything.
+    walls: OnceLock<Result<(), NotReady>>,
 }
 
 /// Whether somebody in the guest answers.
@@ -57,7 +57,7 @@ impl Guest {
             reach: watch::Sender::new(Reach::Off),
             boots: watch::Sender::new(0),
             address: watch::Sender::new(None),
-            tried: AtomicBool::new(false),
+            walls: OnceLock::new(),
         }
     }
 
@@ -130,10 +130,16 @@ impl Guest {
         self.reach.send_replace(Reach::Never(why));
     }
 
-    /// Whether this boot is the one to try the walls around the guest in. Only the first is: later a sample
-    /// may have run, and then nothing that the guest says proves anything.
-    pub(super) fn may_try_walls(&self) -> bool {
-        !self.tried.swap(true, Ordering::Relaxed)
+    /// What came of trying the walls around the guest in an earlier boot: a guest that had a hole is never
+    /// ready, and one that had none is not asked again.
+    pub(super) fn tried_walls(&self) -> Option<Result<(), NotReady>> {
+        self.walls.get().cloned()
+    }
+
+    /// Keeps what came of trying the walls.
+    pub(super) fn keep_tried(&self, outcome: Result<(), NotReady>) {
+        // Only the look of the current boot tries them.
+        let _ = self.walls.set(outcome);
     }
 
     /// Who answers in the guest; waits for it while it boots.

@@ -13,10 +13,12 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// How often a guest is asked again that has no way to a target.
 const AGAIN: Duration = Duration::from_millis(500);
-/// How long a guest may take to set up an address that it has been given.
-const SET_UP: Duration = Duration::from_secs(5);
+/// How long a guest may take to set up its addresses, when it has been given one.
+const SET_UP: Duration = Duration::from_secs(15);
 /// The longest time that a proof takes.
-pub(super) const PROOF: Duration = Duration::from_secs(90);
+pub(super) const PROOF: Duration = Duration::from_secs(240);
+/// The most targets of a proof: what it is about has to be tried in time, and whole.
+const MOST_TARGETS: usize = 2048;
 /// How many holes a message names.
 const MOST_NAMED: usize = 5;
 
@@ -76,19 +78,22 @@ async fn prove_without_end(guest: &Guest, way: &Way) -> Proof {
     if closed.is_empty() {
         return Proof::Unknown("nothing is known that has to be closed".to_owned());
     }
+    if closed.len() > MOST_TARGETS {
+        let found = closed.len();
+        return Proof::Unknown(format!(
+            "there are {found} ways into this host to try, and at most {MOST_TARGETS} can be"
+        ));
+    }
     let until = tokio::time::Instant::now() + SET_UP;
     loop {
         let findings = match try_all(client, &closed).await {
             Ok(findings) => findings,
             Err(error) => return Proof::Unknown(error.to_string()),
         };
-        // A network that is not up yet looks as closed as can be. Not every guest has IPv6.
-        let is_up = findings.iter().all(|(closed, finding)| {
-            *finding != Finding::Unreachable
-                || address(&closed.target).is_none_or(|ip| ip.is_ipv6())
-        });
         let proof = judge(&findings);
-        if is_up || matches!(proof, Proof::Open(_)) || tokio::time::Instant::now() >= until {
+        // A network that is not up yet cannot be tried.
+        let may_come = matches!(proof, Proof::Unknown(_));
+        if !may_come || tokio::time::Instant::now() >= until {
             return proof;
         }
         tokio::time::sleep(AGAIN).await;
@@ -162,8 +167,13 @@ fn judge(findings: &[(&Closed, Finding)]) -> Proof {
     if !holes.is_empty() {
         return Proof::Open(holes);
     }
+    // What a network that is not up yet keeps from being sent looks as closed as can be. In IPv6 a guest may
+    // lack it, or any way beyond its link: an agent that still waits for its link's address says so.
     let untried = findings.iter().find_map(|(closed, finding)| match finding {
-        Finding::Untried(why) => Some((closed, why)),
+        Finding::Untried(why) => Some((closed, why.as_str())),
+        Finding::Unreachable => address(&closed.target)
+            .is_none_or(|ip| ip.is_ipv4())
+            .then_some((closed, "the guest's network has no way there")),
         _ => None,
     });
     if let Some((closed, why)) = untried {
@@ -181,6 +191,14 @@ fn judge(findings: &[(&Closed, Finding)]) -> Proof {
         };
     }
     Proof::Unknown("the guest's network did not come up, so that nothing could be tried".to_owned())
+}
+
+/// The walls that could not be tried for people: why, and what to do.
+pub(super) fn unknown(why: &str) -> String {
+    format!(
+        "whether the guest's network is closed could not be tried: {why}. Nothing was run in it; \
+         `\"verify\": false` in `network` skips the proof"
+    )
 }
 
 /// The holes for people, of many the first ones, and what to do.
@@ -251,11 +269,28 @@ mod tests {
         let silent = ("a", Finding::Silent);
         let unreachable = ("b", Finding::Unreachable);
         assert_eq!(
-            judged(&[silent.clone(), unreachable.clone()]),
+            judged(std::slice::from_ref(&silent)),
+            Proof::Closed { tried: 1 }
+        );
+        assert!(matches!(judged(&[]), Proof::Unknown(_)));
+        let Proof::Unknown(why) = judged(&[silent.clone(), unreachable]) else {
+            panic!("one had no way");
+        };
+        assert!(why.contains("b (TCP 192.0.2.1:22)"), "{why}");
+        // A guest without IPv6 beyond its link, or without any.
+        let six = Closed {
+            what: "the host".to_owned(),
+            target: Target::Ping("2001:db8::1".parse().unwrap()),
+        };
+        assert!(matches!(
+            judge(&[(&six, Finding::Unreachable)]),
+            Proof::Unknown(_)
+        ));
+        let four = closed("a");
+        assert_eq!(
+            judge(&[(&four, Finding::Silent), (&six, Finding::Unreachable)]),
             Proof::Closed { tried: 2 }
         );
-        assert!(matches!(judged(&[unreachable]), Proof::Unknown(_)));
-        assert!(matches!(judged(&[]), Proof::Unknown(_)));
         let untried = ("c", Finding::Untried("no `ping`".to_owned()));
         let Proof::Unknown(why) = judged(&[silent, untried]) else {
             panic!("one was not tried");

@@ -9,15 +9,17 @@
 //! - where the machine's network promises walls and a proof of them is wanted, before `ready`, after the
 //!   guest has its address: `isolation_proven` (`tried`), when the guest tried everything that is to be
 //!   closed to it and nothing answered; `isolation_broken` (`message`, and `holes`, a list of everything
-//!   that answered), when something did, after which the guest is not ready; `isolation_not_checked` (`message`), when it could not try. Tried once, at the
-//!   first boot, since no guest is believed after a sample;
+//!   that answered), when something did, or `isolation_not_checked` (`message`), when not everything could
+//!   be tried: after both the guest is not ready. Tried to its end once, before any sample, since no guest is
+//!   believed after one; a guest that had a hole is not ready after its next boot either;
 //! - or `not_ready` and `not_ip_address` (`cause`, `message`, `seconds`) when it gives up, or only the latter
 //!   when the agent answers and no address comes; a wait for the event without `not_` ends with it.
 //!
 //! Causes: `no_power` (the machine is off), `no_channel` (the host's end of the guest channel
 //! cannot be opened), `no_boot_output` (the guest's console is still empty), `no_lease` (the guest
 //! has no address yet), `no_agent` (nobody answers in the guest), `no_token`, `wrong_token`,
-//! `bad_agent` (what answers is not an agent), `isolation` (the guest reaches what has to be closed to it).
+//! `bad_agent` (what answers is not an agent), `isolation` (the guest reaches what has to be closed to it, or
+//! could not try).
 //!
 //! # Running
 //! - `run_sample`: `sample` (a file of the host; left out where the command needs none), `command`

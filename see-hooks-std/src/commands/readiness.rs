@@ -203,8 +203,11 @@ impl Search<'_> {
     /// error when there is a hole.
     async fn walls(&mut self, way: &Way) -> Result<(), NotReady> {
         let guest = self.guest;
-        if !isolation::is_wanted(guest) || !guest.may_try_walls() {
+        if !isolation::is_wanted(guest) {
             return Ok(());
+        }
+        if let Some(outcome) = guest.tried_walls() {
+            return outcome;
         }
         let proof = match self.lease(way).await {
             Ok(()) => isolation::prove(guest, way).await,
@@ -214,18 +217,21 @@ impl Search<'_> {
         match proof {
             Proof::NotWanted => Ok(()),
             Proof::Closed { tried } => {
+                guest.keep_tried(Ok(()));
                 let event = Event::new(ISOLATION_PROVEN).with("tried", tried as u64);
                 guest.post_surely(event).await;
                 Ok(())
             }
+            // Nothing runs in it, so that the next boot may try again.
             Proof::Unknown(why) => {
-                tracing::warn!("whether the guest's network is closed was not checked: {why}");
-                let event = Event::new(ISOLATION_NOT_CHECKED).with("message", why);
+                let message = isolation::unknown(&why);
+                let event = Event::new(ISOLATION_NOT_CHECKED).with("message", message.clone());
                 guest.post_surely(event).await;
-                Ok(())
+                Err(NotReady::new(Cause::Isolation, message))
             }
             Proof::Open(holes) => {
                 let message = isolation::open(&holes);
+                guest.keep_tried(Err(NotReady::new(Cause::Isolation, message.clone())));
                 let event = Event::new(ISOLATION_BROKEN)
                     .with("message", message.clone())
                     .with("holes", serde_json::Value::from(holes));
