@@ -14,6 +14,9 @@ use crate::volley::identifier_of;
 const END: Duration = Duration::from_secs(100);
 /// How long after the beginning of its phase a run may lose its daemon.
 const LATEST: Duration = Duration::from_millis(600);
+/// How often a daemon's death is drawn anew, where it came after a phase, and how much earlier each time.
+const DRAWS: usize = 10;
+const EARLIER: f64 = 0.6;
 /// How long the daemon is away at most.
 const AWAY: Duration = Duration::from_millis(1200);
 
@@ -21,37 +24,58 @@ const AWAY: Duration = Duration::from_millis(1200);
 fn a_daemon_that_is_killed_and_started_again_hangs_no_run_and_costs_nothing() {
     let mut dice = Dice::of("restarts of a daemon");
     let mut arena = Arena::new(Kind::System);
-    let phases = Kind::System.phases();
-    let instants = dice.spread(rounds(1));
-    let (tried, mut clean) = (instants.len() * phases.len(), 0);
+    let wanted = rounds(1);
+    // How often the daemon died inside each phase.
+    let mut inside: Vec<(Phase, usize)> = Kind::System.phases().iter().map(|it| (*it, 0)).collect();
+    let (mut tried, mut clean) = (0, 0);
     let mut problems = Vec::new();
-    for fraction in instants {
-        // One run at the beginning of each phase: they all meet the same death.
-        let mut runs: Vec<(Phase, Live, String)> = phases
-            .iter()
-            .map(|phase| {
-                let mut live = Live::start(&mut arena.run(phase.file()));
-                let identifier = identifier_of(&mut live);
-                let come = At::Within(*phase, Duration::ZERO);
-                assert!(come.come(arena.home(), &mut live, &identifier));
-                live.signal(Signal::STOP);
-                (*phase, live, identifier)
-            })
-            .collect();
-        for (_, live, _) in &mut runs {
-            live.signal(Signal::CONT);
+    let mut latest = LATEST;
+    for _ in 0..DRAWS {
+        let fewest = inside.iter().map(|(_, count)| *count).min();
+        let missing = wanted.saturating_sub(fewest.unwrap_or(wanted));
+        for fraction in dice.spread(missing) {
+            // One run at the beginning of each phase: they all meet the same death.
+            let mut runs: Vec<(Phase, Live, String)> = Kind::System
+                .phases()
+                .iter()
+                .map(|phase| halted(&arena, *phase))
+                .collect();
+            for (_, live, _) in &mut runs {
+                live.signal(Signal::CONT);
+            }
+            pass(latest.mul_f64(fraction));
+            for ((phase, live, _), (_, count)) in runs.iter_mut().zip(&mut inside) {
+                let at = At::Within(*phase, Duration::ZERO);
+                *count += usize::from(live.runs() && !at.is_late(live.said()));
+            }
+            arena.daemon_mut().kill();
+            pass(AWAY.mul_f64(dice.roll()));
+            arena.daemon_mut().restart();
+            tried += runs.len();
+            problems.extend(end(&arena, fraction, runs, &mut clean));
         }
-        pass(LATEST.mul_f64(fraction));
-        arena.daemon_mut().kill();
-        pass(AWAY.mul_f64(dice.roll()));
-        arena.daemon_mut().restart();
-        problems.extend(end(&arena, fraction, runs, &mut clean));
+        // What was over by then is met earlier.
+        latest = latest.mul_f64(EARLIER);
     }
     println!(
-        "\ninstants tried: {tried} (System, daemon killed in {phases:?}), runs that ended clean: {clean}, leaks: {}",
+        "\ninstants tried: {tried} (System, daemon killed), inside: {inside:?}, runs that ended clean: {clean}, leaks: {}",
         problems.len()
     );
     assert!(problems.is_empty(), "{problems:#?}");
+    assert!(
+        inside.iter().all(|(_, count)| *count >= wanted),
+        "a phase was met less than {wanted} times: {inside:?}"
+    );
+}
+
+/// A run that was stopped at the beginning of a phase.
+fn halted(arena: &Arena, phase: Phase) -> (Phase, Live, String) {
+    let mut live = Live::start(&mut arena.run(phase.file()));
+    let identifier = identifier_of(&mut live);
+    let come = At::Within(phase, Duration::ZERO);
+    assert!(come.come(arena.home(), &mut live, &identifier));
+    live.signal(Signal::STOP);
+    (phase, live, identifier)
 }
 
 /// Lets time pass: what is tried is an instant, whatever happens at it.
