@@ -1,5 +1,9 @@
 //! SIGTERM, Ctrl-C and SIGHUP at the same instants: the run tidies up itself, and nothing is left to collect.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -117,4 +121,50 @@ fn a_second_interrupt_ends_a_run_at_once_and_the_rest_is_collected() {
     let gone = arena.collect();
     assert_eq!(gone.code, Some(0), "{gone:#?}");
     assert_eq!(arena.left_of(&[&identifier]), Vec::<String>::new());
+}
+
+/// Says that it lives on and whether it was interrupted, until it may go on.
+const SLOW: &str = "#!/bin/sh
+trap 'echo interrupted >> beats' INT
+until [ -e go ]; do echo beat >> beats; sleep 0.01; done
+exec QEMU_IMG \"$@\"
+";
+
+#[test]
+fn a_ctrl_c_ends_no_program_that_a_run_has_started_and_waits_for() {
+    let arena = Arena::new(Kind::Embedded);
+    let home = arena.home();
+    let program = programs("qemu-img").next().expect("it is installed");
+    let script = SLOW.replace("QEMU_IMG", &program.display().to_string());
+    std::fs::create_dir(home.path("bin")).expect("the home is writable");
+    let slow = home.write("bin/qemu-img", script);
+    std::fs::set_permissions(slow, Permissions::from_mode(0o755)).expect("it is ours");
+    let path = std::env::var("PATH").expect("there is a path");
+    let mut command = arena.run("run.json");
+    command.env("PATH", format!("{}:{path}", home.path("bin").display()));
+    let mut live = Live::start(command.current_dir(home.path("")).process_group(0));
+    let identifier = identifier_of(&mut live);
+
+    let beats = || std::fs::read_to_string(home.path("beats")).unwrap_or_default();
+    until("qemu-img", PATIENCE, || beats().lines().count() > 0);
+    // The run itself hears of it later, so what is seen until then is the terminal's doing.
+    live.signal(Signal::STOP);
+    live.signal_group(Signal::INT);
+    let before = beats().lines().count();
+    until("further beats", PATIENCE, || {
+        beats().lines().count() > before + 5
+    });
+    assert!(!beats().contains("interrupted"), "{}", beats());
+    live.signal(Signal::CONT);
+    let outcome = live.finish(PATIENCE);
+    assert_eq!(outcome.code, Some(130), "{outcome:#?}");
+    assert_eq!(arena.left_of(&[&identifier]), Vec::<String>::new());
+}
+
+/// Where the path has this program.
+fn programs(name: &str) -> impl Iterator<Item = PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let files = folders.into_iter().map(move |folder| folder.join(name));
+    files.filter(|file| file.is_file())
 }
