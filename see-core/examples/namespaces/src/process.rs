@@ -60,6 +60,8 @@ impl Process {
             .stdin(OwnedFd::from(theirs))
             .stdout(log.try_clone().map_err(failed)?)
             .stderr(Stdio::from(log))
+            // A Ctrl-C is for the run, which ends the machine in order.
+            .process_group(0)
             .spawn()
             .map_err(failed)?;
         match Self::stands(&child, ours, entry).await {
