@@ -135,19 +135,20 @@ impl Host {
     }
 }
 
-/// The guest's address in IPv6, once it took the host's advertisement and answers.
-fn await_ipv6(host: &Host) {
+/// Waits until the guest behind this port took the host's advertisement and answers.
+fn await_ipv6(host: &Host, port: &str) {
+    let link = host.shell(&format!("ip -o link show dev {port}"));
+    let mac = link.split("link/ether ").nth(1);
+    let mac = mac.and_then(|rest| rest.split_whitespace().next());
+    let mac: Vec<&str> = mac.expect("a port has an address").split(':').collect();
+    // The port's hardware address is the guest's but for the first byte; the guest makes its address of its own, by
+    // RFC 4291, appendix A.
+    let own = format!("5054:{}ff:fe{}:{}{}", mac[2], mac[3], mac[4], mac[5]);
     until("the guest's IPv6", SOON, || {
-        let neighbours = host.shell(&format!("ip -6 neigh show dev {EXIT}"));
-        let own = neighbours
-            .lines()
-            .find_map(|line| line.split_whitespace().next()?.strip_prefix("fe80::"));
-        own.is_some_and(|own| {
-            let mut ping = Command::new("ping");
-            ping.args(["-c", "1", "-W", "1", &format!("2001:db8:77:0:{own}")]);
-            let asked = host.site.daemon.beside(ping).output();
-            asked.expect("ping is installed").status.success()
-        })
+        let mut ping = Command::new("ping");
+        ping.args(["-c", "1", "-W", "1", &format!("2001:db8:77:0:{own}")]);
+        let asked = host.site.daemon.beside(ping).output();
+        asked.expect("ping is installed").status.success()
     });
 }
 
@@ -193,7 +194,7 @@ fn every_hole_that_is_opened_is_found_and_named_before_the_sample_runs() {
     let port = port.expect("it was found");
     // First without DHCP, so that the guest has IPv6 before it has the address after which it is asked.
     host.lead_around(&port, "meta l4proto 255");
-    await_ipv6(&host);
+    await_ipv6(&host, &port);
     host.lead_around(&port, "udp dport 67 accept");
 
     let outcome = run.finish(RUN);

@@ -19,6 +19,8 @@ const FLOOR: &str = "see-shared";
 const AGENT: u16 = 8020;
 /// How long an answer is waited for, three times.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long a connection is waited for: the kernel asks again after a second.
+const CONNECTED: Duration = Duration::from_millis(1800);
 /// The hardware address of the host's bridge.
 const HOST_MAC: &str = "52:54:00:00:00:01";
 /// That of another guest.
@@ -348,7 +350,7 @@ fn connects(from: &Path, port: u16, to: &str) -> bool {
             socket.set_reuseaddr(true).expect("it is set");
             let from = (Ipv4Addr::UNSPECIFIED, port).into();
             socket.bind(from).expect("it is free");
-            let connected = tokio::time::timeout(3 * PATIENCE, socket.connect(to)).await;
+            let connected = tokio::time::timeout(CONNECTED, socket.connect(to)).await;
             connected.is_ok_and(|connected| connected.is_ok())
         })
     })
