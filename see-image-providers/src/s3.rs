@@ -114,6 +114,7 @@ pub struct S3Auth {
     /// Whether Amazon's servers are asked over https; an `endpoint_url` says it itself. `true`.
     pub use_ssl: Option<bool>,
     /// `false` takes any certificate, as `tls.insecure` does; a path is the file of the authorities, as `tls.cacert`.
+    /// `$AWS_CA_BUNDLE`, the profile's `ca_bundle`, or those that the host trusts.
     pub verify: Option<Configuration>,
     /// The version of the service: `2006-03-01`, the only one.
     pub api_version: Option<Located<String>>,
@@ -151,6 +152,7 @@ impl ImageProvider for S3 {
         let tls = tls(
             configuration.tls.take().unwrap_or_default(),
             auth.verify.as_ref(),
+            profile.authorities.as_ref(),
         )?;
         let delivery = Delivery::new(
             configuration.path,
@@ -174,6 +176,7 @@ impl ImageProvider for S3 {
                 },
                 credentials(
                     auth,
+                    profile,
                     configuration.anonymous.unwrap_or(false),
                     configuration.instance_role.unwrap_or(false),
                 )?,
@@ -225,9 +228,16 @@ fn endpoint(configuration: &S3Configuration, auth: &S3Auth, profile: &Profile) -
     }
 }
 
-/// What `tls` says, with boto3's `verify` in it.
-fn tls(mut tls: TlsConfiguration, verify: Option<&Configuration>) -> Result<TlsConfiguration> {
+/// What `tls` says, with boto3's `verify` in it, else the authorities of the AWS environment.
+fn tls(
+    mut tls: TlsConfiguration,
+    verify: Option<&Configuration>,
+    authorities: Option<&ConfigPath>,
+) -> Result<TlsConfiguration> {
     let Some(node) = verify else {
+        if tls.cacert.is_none() && !tls.is_insecure() {
+            tls.cacert = authorities.cloned();
+        }
         return Ok(tls);
     };
     if tls.cacert.is_some() || tls.insecure.is_some() {
@@ -246,17 +256,20 @@ fn tls(mut tls: TlsConfiguration, verify: Option<&Configuration>) -> Result<TlsC
             .advice("a path names the file of the authorities that are trusted")
     })?;
     tls.insecure = Some(!verify);
+    if verify {
+        tls.cacert = authorities.cloned();
+    }
     Ok(tls)
 }
 
 /// Whose requests they are; nobody's where they are anonymous.
 fn credentials(
     auth: S3Auth,
+    profile: Profile,
     is_anonymous: bool,
     asks_instance: bool,
 ) -> Result<Option<Credentials>> {
     let wrong = |message: &'static str| Error::new(ErrorKind::Configuration, message);
-    let profile = auth.profile_name.map(Located::into_inner);
     let source = match (auth.aws_access_key_id, auth.aws_secret_access_key) {
         (None, None) if is_anonymous => return Ok(None),
         _ if is_anonymous => {
@@ -273,7 +286,8 @@ fn credentials(
             })
         }
         (None, None) if auth.aws_session_token.is_none() => Source::Chain {
-            profile,
+            profile: auth.profile_name.map(Located::into_inner),
+            unsupported: profile.unsupported,
             asks_instance,
         },
         _ => {
@@ -281,5 +295,10 @@ fn credentials(
                 .advice("give both `aws_access_key_id` and `aws_secret_access_key`"));
         }
     };
-    Credentials::new(source, OsEnv).map(Some)
+    // Not `auth.verify`: that is said of the server of images alone.
+    let services = TlsConfiguration {
+        cacert: profile.authorities,
+        ..TlsConfiguration::default()
+    };
+    Credentials::new(source, OsEnv, &services).map(Some)
 }

@@ -18,7 +18,7 @@ use reqwest::{Request, Url};
 use see_core::{Error, ErrorKind, Result};
 use tokio::sync::Mutex;
 
-use super::profile;
+use super::profile::{self, Unsupported};
 use crate::client::{Client, TlsConfiguration};
 
 /// The header with the digest of a request's body.
@@ -36,6 +36,8 @@ pub(super) enum Source {
     Chain {
         /// The profile that the configuration names; the environment's variables do not count then.
         profile: Option<String>,
+        /// What the selected profile has that does not work here.
+        unsupported: Option<Unsupported>,
         /// Whether the host's own metadata service is asked at last.
         asks_instance: bool,
     },
@@ -55,18 +57,23 @@ struct Held {
 }
 
 impl Credentials {
-    /// Credentials out of this source; `environment` is where variables and the home folder come from.
+    /// Credentials out of this source; `environment` is where variables and the home folder come from, `tls` says
+    /// whom the services have to be that give out credentials.
     ///
     /// # Errors
     /// What [`Client::new`] reports.
-    pub(super) fn new(source: Source, environment: impl Env) -> Result<Self> {
+    pub(super) fn new(
+        source: Source,
+        environment: impl Env,
+        tls: &TlsConfiguration,
+    ) -> Result<Self> {
         let context = Context::new()
             .with_env(environment)
             .with_file_read(Files)
             .with_command_execute(Programs)
             .with_http_send(Services {
-                anywhere: Client::new(&TlsConfiguration::default())?,
-                here: Client::direct(&TlsConfiguration::default())?,
+                anywhere: Client::new(tls)?,
+                here: Client::direct(tls)?,
             });
         Ok(Self {
             source,
@@ -139,7 +146,7 @@ impl Credentials {
     }
 
     async fn find(&self) -> Result<Held> {
-        let (profile, asks_instance) = match &self.source {
+        let (profile, unsupported, asks_instance) = match &self.source {
             Source::Given(credential) => {
                 return Ok(Held {
                     credential: credential.clone(),
@@ -148,10 +155,27 @@ impl Credentials {
             }
             Source::Chain {
                 profile,
+                unsupported,
                 asks_instance,
-            } => (profile.as_deref(), *asks_instance),
+            } => (profile.as_deref(), unsupported.as_ref(), *asks_instance),
         };
-        for (origin, provider) in chain(profile, asks_instance) {
+        let variables = match profile {
+            None => variables(),
+            Some(_) => Vec::new(),
+        };
+        if let Some(held) = self.first_of(variables).await? {
+            return Ok(held);
+        }
+        // Other credentials than the profile means would be a surprise.
+        if let Some(unsupported) = unsupported {
+            return Err(unsupported.refusal());
+        }
+        let found = self.first_of(chain(profile, asks_instance)).await?;
+        found.ok_or_else(|| self.nothing(profile, asks_instance))
+    }
+
+    async fn first_of(&self, sources: Vec<(&'static str, Provider)>) -> Result<Option<Held>> {
+        for (origin, provider) in sources {
             let given = provider.provide_credential_dyn(&self.context).await;
             let found = given.map_err(|error| {
                 // Its words may quote what a service answered, but never a key: they are redacted.
@@ -164,10 +188,10 @@ impl Credentials {
                 )
             })?;
             if let Some(credential) = found {
-                return Ok(Held { credential, origin });
+                return Ok(Some(Held { credential, origin }));
             }
         }
-        Err(self.nothing(profile, asks_instance))
+        Ok(None)
     }
 
     fn nothing(&self, profile: Option<&str>, asks_instance: bool) -> Error {
@@ -200,15 +224,27 @@ impl std::fmt::Debug for Credentials {
 
 type Provider = Box<dyn ProvideCredentialDyn<Credential = Credential>>;
 
-/// The sources in boto3's order, each with its name. None of them asks a server unless the environment or the
-/// profile names one; the instance's own is asked only on request.
+fn source(
+    name: &'static str,
+    provider: impl ProvideCredential<Credential = Credential>,
+) -> (&'static str, Provider) {
+    (name, Box::new(provider))
+}
+
+/// The sources that come before the profile, in boto3's order, each with its name.
+fn variables() -> Vec<(&'static str, Provider)> {
+    vec![
+        source("the environment", EnvCredentialProvider::new()),
+        source(
+            "the web identity",
+            AssumeRoleWithWebIdentityCredentialProvider::new(),
+        ),
+    ]
+}
+
+/// The profile and what comes after it. None of them asks a server unless the environment or the profile names
+/// one; the instance's own is asked only on request.
 fn chain(profile: Option<&str>, asks_instance: bool) -> Vec<(&'static str, Provider)> {
-    fn source(
-        name: &'static str,
-        provider: impl ProvideCredential<Credential = Credential>,
-    ) -> (&'static str, Provider) {
-        (name, Box::new(provider))
-    }
     let mut keys = ProfileCredentialProvider::new();
     let mut sign_on = SSOCredentialProvider::new();
     let mut program = ProcessCredentialProvider::new();
@@ -217,18 +253,12 @@ fn chain(profile: Option<&str>, asks_instance: bool) -> Vec<(&'static str, Provi
         sign_on = sign_on.with_profile(name);
         program = program.with_profile(name);
     }
-    let mut chain = Vec::new();
-    if profile.is_none() {
-        chain.push(source("the environment", EnvCredentialProvider::new()));
-        chain.push(source(
-            "the web identity",
-            AssumeRoleWithWebIdentityCredentialProvider::new(),
-        ));
-    }
-    chain.push(source("the single sign-on of the AWS profile", sign_on));
-    chain.push(source("the AWS profile", keys));
-    chain.push(source("the program of the AWS profile", program));
-    chain.push(source("the container", ECSCredentialProvider::new()));
+    let mut chain = vec![
+        source("the single sign-on of the AWS profile", sign_on),
+        source("the AWS profile", keys),
+        source("the program of the AWS profile", program),
+        source("the container", ECSCredentialProvider::new()),
+    ];
     if asks_instance {
         chain.push(source("the instance", IMDSv2CredentialProvider::new()));
     }

@@ -4,12 +4,22 @@ use std::path::{Path, PathBuf};
 
 use ini::Ini;
 use reqsign_core::Env;
+use see_core::config::{ConfigPath, Origin, Place};
 use see_core::{Error, ErrorKind, Result};
 
 /// As long as a file of the AWS configuration may be.
 pub(super) const LONGEST: u64 = 1024 * 1024;
 /// The profile where none is named.
 const DEFAULT: &str = "default";
+/// The keys of profiles that lead to credentials by ways that only Amazon's own tools know: roles, with whatever
+/// identity they are assumed; sign-ons that are described apart from the profile; the console's login.
+const UNSUPPORTED: [&str; 5] = [
+    "role_arn",
+    "web_identity_token_file",
+    "credential_source",
+    "sso_session",
+    "login_session",
+];
 
 /// What a profile, or the environment in its place, says of the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +30,44 @@ pub(super) struct Profile {
     pub(super) region: Option<String>,
     /// The S3 server.
     pub(super) endpoint: Option<String>,
+    /// The authorities that servers' certificates must come from.
+    pub(super) authorities: Option<ConfigPath>,
+    /// What it has of the ways to credentials that do not work here.
+    pub(super) unsupported: Option<Unsupported>,
+}
+
+/// A key of a profile that leads Amazon's own tools to credentials, but not us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unsupported {
+    profile: String,
+    key: &'static str,
+}
+
+impl Unsupported {
+    /// The first such key of a profile, whose keys `of_profile` gives.
+    fn among(profile: &str, of_profile: impl Fn(&str) -> Option<String>) -> Option<Self> {
+        let key = UNSUPPORTED.into_iter().find(|key| {
+            // A profile that says all of the sign-on itself needs no session for it.
+            let is_told = *key == "sso_session" && of_profile("sso_start_url").is_some();
+            of_profile(key).is_some() && !is_told
+        })?;
+        Some(Self {
+            profile: profile.to_owned(),
+            key,
+        })
+    }
+
+    /// The error for whoever needs credentials of this profile.
+    pub(super) fn refusal(&self) -> Error {
+        let Self { profile, key } = self;
+        let profile = profile.escape_debug();
+        let message = format!("the AWS profile `{profile}` has `{key}`, which is not supported");
+        Error::new(ErrorKind::Configuration, message).advice(format!(
+            "select another profile, with `credential_process = aws configure export-credentials \
+             --profile {profile}`; or run that and give what it prints as `auth.aws_access_key_id`, \
+             `auth.aws_secret_access_key` and `auth.aws_session_token`"
+        ))
+    }
 }
 
 impl Profile {
@@ -57,6 +105,11 @@ impl Profile {
             let value = settings.and_then(|section| section.get(key))?;
             (!value.is_empty()).then(|| value.to_owned())
         };
+        // Amazon's tools read these in both files.
+        let of_either = |key: &str| {
+            let beside = keys.and_then(|section| section.get(key));
+            of_profile(key).or_else(|| Some(beside?.to_owned()))
+        };
         let ignores_endpoints = set("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
             .is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let endpoint = if ignores_endpoints {
@@ -66,7 +119,20 @@ impl Profile {
                 .or_else(|| set("AWS_ENDPOINT_URL"))
                 .or_else(|| of_profile("endpoint_url"))
         };
+        let bundle = |written: String, key: &str| {
+            let (origin, key) = (Origin::Program, key.to_owned());
+            ConfigPath::new(written, Place { origin, key })
+        };
         Ok(Self {
+            authorities: set("AWS_CA_BUNDLE")
+                .map(|path| bundle(path, "AWS_CA_BUNDLE"))
+                .or_else(|| {
+                    Some(bundle(
+                        of_profile("ca_bundle")?,
+                        "the AWS profile's ca_bundle",
+                    ))
+                }),
+            unsupported: Unsupported::among(&name, of_either),
             region: set("AWS_REGION")
                 .or_else(|| set("AWS_DEFAULT_REGION"))
                 .or_else(|| of_profile("region")),
@@ -203,6 +269,16 @@ mod tests {
         let nobody = home.path().join("nobody");
         let error = Profile::read(Some("lab"), &environment(&nobody, &[])).unwrap_err();
         assert!(error.to_string().contains("neither"), "{error}");
+        std::fs::write(aws.join("config"), "[default]\nca_bundle = /of/profile\n").unwrap();
+        for (variables, path, key) in [
+            (&[][..], "/of/profile", "ca_bundle"),
+            (&[("AWS_CA_BUNDLE", "/own")][..], "/own", "AWS_CA_BUNDLE"),
+        ] {
+            let profile = Profile::read(None, &environment(home.path(), variables)).unwrap();
+            let authorities = profile.authorities.unwrap();
+            assert_eq!(authorities.path(), Path::new(path));
+            assert!(authorities.place().to_string().contains(key));
+        }
         let none = Profile::read(None, &environment(&nobody, &[])).unwrap();
         assert_eq!((none.region, none.endpoint), (None, None));
     }

@@ -6,6 +6,7 @@ use reqsign_core::StaticEnv;
 use reqwest::header::AUTHORIZATION;
 use ring::{digest, hmac};
 
+use super::super::profile::Profile;
 use super::*;
 use crate::testing::{FaultServer, Resource};
 
@@ -22,9 +23,10 @@ fn environment(home: &Path, variables: &[(&str, &str)]) -> StaticEnv {
 fn chain_of(profile: Option<&str>, environment: StaticEnv) -> Credentials {
     let source = Source::Chain {
         profile: profile.map(str::to_owned),
+        unsupported: Profile::read(profile, &environment).unwrap().unsupported,
         asks_instance: false,
     };
-    Credentials::new(source, environment).unwrap()
+    Credentials::new(source, environment, &TlsConfiguration::default()).unwrap()
 }
 
 async fn found(credentials: &Credentials) -> Result<(String, &'static str)> {
@@ -118,6 +120,85 @@ async fn where_nothing_gives_credentials_all_that_was_looked_at_is_told() {
 }
 
 #[tokio::test]
+async fn a_profile_that_only_amazons_tools_can_follow_is_named_with_its_key_and_what_works_instead()
+{
+    let home = tempfile::tempdir().unwrap();
+    let aws = home.path().join(".aws");
+    std::fs::create_dir(&aws).unwrap();
+    let pair = "aws_access_key_id = of-profile\naws_secret_access_key = hunter2\n";
+    let role = "role_arn = arn:aws:iam::1:role/r\n";
+    for (key, lines, file) in [
+        (
+            "role_arn",
+            format!("{role}source_profile = base\n"),
+            "config",
+        ),
+        (
+            "role_arn",
+            format!("{role}source_profile = base\n"),
+            "credentials",
+        ),
+        ("role_arn", format!("{role}{pair}"), "config"),
+        (
+            "role_arn",
+            format!("{role}web_identity_token_file = /t\n"),
+            "config",
+        ),
+        (
+            "web_identity_token_file",
+            "web_identity_token_file = /t\n".to_owned(),
+            "config",
+        ),
+        (
+            "credential_source",
+            "credential_source = Environment\n".to_owned(),
+            "config",
+        ),
+        (
+            "sso_session",
+            "sso_session = work\nsso_account_id = 1\n".to_owned(),
+            "config",
+        ),
+        (
+            "login_session",
+            "login_session = arn:aws:iam::1:user/u\n".to_owned(),
+            "config",
+        ),
+    ] {
+        for name in ["config", "credentials"] {
+            std::fs::write(aws.join(name), "").unwrap();
+        }
+        let section = if file == "config" {
+            "profile lab"
+        } else {
+            "lab"
+        };
+        std::fs::write(aws.join(file), format!("[{section}]\n{lines}")).unwrap();
+        for (named, variables) in [
+            (Some("lab"), &OWN[..]),
+            (None, &[("AWS_PROFILE", "lab")][..]),
+        ] {
+            let credentials = chain_of(named, environment(home.path(), variables));
+            let error = found(&credentials).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            for part in [
+                "`lab`",
+                &format!("`{key}`"),
+                "export-credentials --profile lab",
+                "`auth.aws_access_key_id`",
+            ] {
+                assert!(error.to_string().contains(part), "{part}: {error}");
+            }
+            assert!(!error.chain().contains("hunter2"), "{error}");
+        }
+        // The environment's own come first, as they do in Amazon's tools.
+        let both = [OWN[0], OWN[1], ("AWS_PROFILE", "lab")];
+        let credentials = chain_of(None, environment(home.path(), &both));
+        assert_eq!(found(&credentials).await.unwrap().1, "the environment");
+    }
+}
+
+#[tokio::test]
 async fn a_container_is_asked_where_the_environment_says_so_and_again_on_renewal() {
     let home = tempfile::tempdir().unwrap();
     let server = FaultServer::start().await;
@@ -171,6 +252,7 @@ async fn a_signature_is_the_one_that_amazon_describes() {
             expires_in: None,
         }),
         StaticEnv::default(),
+        &TlsConfiguration::default(),
     )
     .unwrap();
     let url = "https://s3.example.org:9000/b/a%20b%2Bc%C3%BC?versionId=x%2By&versions=";
