@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use see_tests::{Home, Outcome, assert_nothing_remains};
+use see_tests::{Home, Neighbour, Outcome, assert_nothing_remains};
 use serde_json::{Value, json};
 
 /// The longest run, emulated on a busy machine.
-const LIMIT: Duration = Duration::from_secs(180);
+const LIMIT: Duration = Duration::from_secs(300);
 /// The exit code for a sandbox that failed, as `seectl --help` documents it.
 const SANDBOX_FAILED: i32 = 4;
 
@@ -20,7 +20,23 @@ fn run_to_the_limit(key: &str, limit: &str, sample: &str) {
 /// The same with a whole context; the failure names the key and the limit.
 fn run_to_the_end(key: &str, limit: &str, context: Value, sample: &str) {
     let home = Home::new();
-    let file = home.run_file(context);
+    let run = json!({
+        "version": 1,
+        "context": context,
+        "hooks": {
+            "configuration": { "results_folder": "results" },
+            "hooks": [{ "name": "commands", "configuration": { "ready_timeout": "160s" } }],
+        },
+        // A busy host lets a guest take its time to boot.
+        "protocol": [
+            { "step": "poweron" },
+            { "step": "wait", "for": "ready", "timeout": "170s" },
+            { "step": "trigger", "event": "run_sample",
+              "attributes": { "sample": "${sample}", "command": "${command}" } },
+            { "step": "wait", "for": "sample_finished", "timeout": "150s" },
+        ],
+    });
+    let file = home.write("run.json", run.to_string());
     let sample = home.write("sample.sh", format!("#!/bin/sh\n{sample}\n"));
     let outcome = home.run(
         [
@@ -28,8 +44,6 @@ fn run_to_the_end(key: &str, limit: &str, context: Value, sample: &str) {
             file.as_os_str(),
             "--sample".as_ref(),
             sample.as_os_str(),
-            "--runtime".as_ref(),
-            "150s".as_ref(),
             "--output".as_ref(),
             "json".as_ref(),
         ],
@@ -57,18 +71,25 @@ fn assert_ended(home: &Home, outcome: &Outcome, key: &str, limit: &str) {
     assert_eq!(home.listed(), Vec::<Value>::new());
 }
 
+/// How long a neighbour's sample lasts: about as long as a guest takes to boot and to fill what it may.
+const BESIDE: Duration = Duration::from_secs(10);
+
 #[test]
-fn a_guest_that_fills_its_disk_ends_its_run_and_the_limit_is_named() {
+fn a_guest_that_fills_its_disk_ends_its_run_named_and_its_neighbour_finishes() {
+    let neighbour = Neighbour::begin(BESIDE);
     run_to_the_limit(
         "disk",
         "32MiB",
         "dd if=/dev/zero of=/root/full bs=1M; sync; sleep 600",
     );
+    neighbour.assert_finishes();
 }
 
 #[test]
-fn a_guest_that_floods_its_console_ends_its_run_and_the_limit_is_named() {
+fn a_guest_that_floods_its_console_ends_its_run_named_and_its_neighbour_finishes() {
+    let neighbour = Neighbour::begin(BESIDE);
     run_to_the_limit("console", "256KiB", "exec yes flood > /dev/ttyS0");
+    neighbour.assert_finishes();
 }
 
 #[test]

@@ -8,14 +8,17 @@ use see_libvirt::xml::NetworkXml;
 use see_tests::{Lab, Live};
 use serde_json::{Value, json};
 
-use crate::support::{SANDBOX_FAILED, Site, allocated, passing, staying, told};
+use crate::support::{SANDBOX_FAILED, Site, allocated, passing, sampling, staying, stdout, told};
+
+/// What a neighbour runs.
+const BESIDE: &str = "sleep 3; echo undisturbed";
 
 fn within(network: &str, prefix: u8, subnet_prefix: u8) -> Value {
     json!({ "dynamic_address": {
         "ipv4": network, "prefix": prefix, "subnet_prefix": subnet_prefix } })
 }
 
-/// The addresses of the daemon's networks.
+/// The addresses of the daemon's networks, but for a neighbour's.
 fn subnets(site: &Site) -> Vec<(IpAddr, u8)> {
     let virsh = |arguments: &[&str]| {
         let uri = site.daemon.uri();
@@ -29,12 +32,14 @@ fn subnets(site: &Site) -> Vec<(IpAddr, u8)> {
             let xml = NetworkXml::parse(&virsh(&["net-dumpxml", name]));
             xml.expect("libvirt writes XML").subnets()
         })
+        .filter(|(address, _)| address.to_string() != "10.92.0.1")
         .collect()
 }
 
 #[test]
 fn processes_that_allocate_at_once_get_different_subnets_until_none_is_left() {
     let site = Site::new();
+    let beside = neighbour(&site);
     // A network without addresses is nobody's obstacle.
     let bare = site.home.write(
         "bare.xml",
@@ -64,7 +69,66 @@ fn processes_that_allocate_at_once_get_different_subnets_until_none_is_left() {
         run.signal(rustix::process::Signal::TERM);
         run.finish(crate::support::RUN);
     }
-    assert_eq!(subnets(&site), []);
+    assert_undisturbed(beside);
+    assert_eq!(site.traces(), ["virbr-bare"], "which is somebody else's");
+}
+
+/// A guest with a network of its own beside the others, which runs a sample once it has an address.
+fn neighbour(site: &Site) -> Live {
+    let network = within("10.92.0.0", 24, 24);
+    let mut live = site.start(&site.run_file("beside.json", network, sampling()), BESIDE);
+    allocated(&mut live);
+    live
+}
+
+fn assert_undisturbed(neighbour: Live) {
+    let outcome = neighbour.finish(crate::support::RUN);
+    assert_eq!(outcome.code, Some(0), "the neighbour: {outcome:#?}");
+    assert_eq!(stdout(&outcome), "undisturbed\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_that_exists_is_told_and_left_and_the_neighbour_finishes() {
+    let site = Site::new();
+    let beside = neighbour(&site);
+    // A bridge gets eight digits of the identifier, wherever they stand in it: here there are few such names.
+    let text = "44444444-4444-4444-8444-444444444444";
+    let identifier: Identifier = text.parse().expect("an identifier");
+    let digits = text.replace('-', "");
+    let names: BTreeSet<String> = (0..=digits.len() - 8)
+        .map(|start| format!("virbr-{}", &digits[start..start + 8]))
+        .collect();
+    for name in &names {
+        site.daemon
+            .told("ip", &["link", "add", name, "type", "bridge"]);
+    }
+    let ours = |links: &str| -> Vec<String> {
+        let lines = links.lines().filter(|line| line.contains("virbr-4"));
+        let mut lines: Vec<String> = lines.map(str::to_owned).collect();
+        lines.sort();
+        lines
+    };
+    let bridges = || {
+        ours(
+            &site
+                .daemon
+                .told("ip", &["-o", "link", "show", "type", "bridge"]),
+        )
+    };
+    let before = bridges();
+    let run_file = site.run_file("run.json", within("10.93.3.0", 24, 28), passing());
+    let lab = Lab::new(&site.home);
+    let error = lab.allocate_as(&run_file, identifier).await;
+    let error = error.expect_err("no bridge is free").chain();
+    assert!(
+        error.contains("virbr-4") && error.contains("exists already"),
+        "{error}"
+    );
+    assert_eq!(bridges(), before, "they are somebody else's");
+    assert_eq!(see_tests::remains(text), Vec::<String>::new());
+    assert_eq!(site.daemon.objects(text), Vec::<String>::new());
+    lab.finish().await;
+    assert_undisturbed(beside);
 }
 
 #[test]

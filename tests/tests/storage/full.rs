@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
-use see_tests::{Home, Live, finish, guest, spawn, until};
+use see_tests::{Home, Live, Neighbour, finish, guest, spawn, until};
 use serde_json::{Value, json};
 
 use crate::support::*;
+
+/// How long a neighbour's sample lasts at least.
+const BESIDE: Duration = Duration::from_secs(3);
 
 /// A context whose disk is made in the folder `small`.
 fn in_a_small_folder(copy_on_write: bool) -> Value {
@@ -26,7 +29,8 @@ fn small(size: &str) -> (Home, String) {
 }
 
 #[test]
-fn a_copy_that_finds_no_room_is_told_and_leaves_nothing() {
+fn a_copy_that_finds_no_room_is_told_and_leaves_nothing_and_the_neighbour_finishes() {
+    let neighbour = Neighbour::begin(BESIDE);
     let (home, mount) = small("1m");
     write_run(&home, &in_a_small_folder(false), None);
     // The shell stays, to tell what is left where only it can look.
@@ -37,10 +41,12 @@ fn a_copy_that_finds_no_room_is_told_and_leaves_nothing() {
     assert!(failure.contains("No space left"), "{failure}");
     let left = std::fs::read_to_string(home.path("left")).expect("the shell told");
     assert_eq!(left, "");
+    neighbour.assert_finishes();
 }
 
 #[test]
 fn a_guest_that_fills_the_hosts_disk_ends_its_run_and_the_neighbour_finishes() {
+    let neighbour = Neighbour::begin(3 * BESIDE);
     let (home, mount) = small("24m");
     write_run(&home, &in_a_small_folder(true), Some(sampling()));
     home.write(
@@ -48,25 +54,13 @@ fn a_guest_that_fills_the_hosts_disk_ends_its_run_and_the_neighbour_finishes() {
         "#!/bin/sh\ndd if=/dev/zero of=/root/full bs=1M; sync; sleep 600\n",
     );
     let filling = spawn(&mut with_mounts(&home, &mount, &["--sample", "sample.sh"]));
-
-    let next = Home::new();
-    let steps = json!([
-        { "step": "poweron" },
-        { "step": "wait", "timeout": "3s" },
-        { "step": "pause" },
-        { "step": "resume" },
-        { "step": "poweroff" },
-    ]);
-    write_run(&next, &Home::embedded(), Some(steps));
-    let neighbour = next.run(["run", "--output", "json", "run.json"], RUN);
-
     let failure = failure(&home, &finish(filling, RUN));
     assert!(
         failure.contains("no space is left on the host's disk"),
         "{failure}"
     );
     assert!(failure.contains("disk.qcow2"), "{failure}");
-    assert_eq!(neighbour.code, Some(0), "{neighbour:#?}");
+    neighbour.assert_finishes();
 }
 
 /// The process that makes the disk of a run, once there is one.
@@ -88,7 +82,8 @@ fn disk_maker(home: &Home) -> Option<Pid> {
 }
 
 #[test]
-fn an_image_that_vanishes_while_it_is_copied_is_told_and_leaves_nothing() {
+fn an_image_that_vanishes_in_mid_clone_is_told_and_leaves_nothing_and_the_neighbour_finishes() {
+    let neighbour = Neighbour::begin(BESIDE);
     let home = Home::new();
     let mut noise: u32 = 1;
     let bytes: Vec<u8> = std::iter::repeat_with(|| {
@@ -115,4 +110,5 @@ fn an_image_that_vanishes_while_it_is_copied_is_told_and_leaves_nothing() {
     let failure = failure(&home, &live.finish(RUN));
     assert!(failure.contains("vanished while"), "{failure}");
     assert!(failure.contains("base.img"), "{failure}");
+    neighbour.assert_finishes();
 }
