@@ -20,6 +20,7 @@ mod lxc;
 mod machine;
 mod network;
 mod parts;
+mod program;
 mod qemu;
 mod storage;
 mod vbox;

@@ -15,6 +15,7 @@ use see_core::{Error, Result};
 
 use super::emulator;
 use super::traces::Traces;
+use crate::program::environment;
 
 /// The details by which a bridge is known again.
 pub(crate) const BRIDGE: &str = "bridge";
@@ -148,10 +149,14 @@ fn run(program: &str, words: &[&str]) -> Result<String> {
         Error::io("what is left of a network cannot be removed", error)
             .subject(format!("{program} {}", words.join(" ")))
     };
-    // A Ctrl-C in mid-change is not for it.
-    let mut command = Command::new(program);
-    let output = command.args(words).process_group(0).output();
-    let output = output.map_err(failed)?;
+    let output = Command::new(program)
+        .args(words)
+        .env_clear()
+        .envs(environment())
+        // A Ctrl-C in mid-change is not for it.
+        .process_group(0)
+        .output()
+        .map_err(failed)?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::program::environment;
+
 /// The longest that it may take; it takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Where administrators' programs lie, also when the path of a user leaves them out.
@@ -112,7 +114,8 @@ async fn exchange(program: &Path, commands: &Value, mark: Option<(&str, &str)>) 
     let mut command = Command::new(program);
     command
         .args(["-j", "-f", "-"])
-        .env("LC_ALL", "C")
+        .env_clear()
+        .envs(environment())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -10,6 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
 use super::format::Format;
+use crate::program::environment;
 
 /// The program's name.
 pub(crate) const PROGRAM: &str = "qemu-img";
@@ -79,7 +80,8 @@ async fn run(
     };
     let mut child = Command::new(PROGRAM)
         .args(arguments)
-        .env("LC_ALL", "C")
+        .env_clear()
+        .envs(environment())
         .envs([mark])
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -281,6 +281,17 @@ impl FileRead for Files {
     }
 }
 
+/// The secrets of an environment that a program which gives credentials has no use for. Everything else stays: it may
+/// take its own login from any variable.
+const NOT_FOR_PROGRAMS: [&str; 6] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "OS_PASSWORD",
+    "OS_TOKEN",
+    "OS_APPLICATION_CREDENTIAL_SECRET",
+];
+
 /// Runs the program that a profile names under `credential_process`.
 #[derive(Debug)]
 struct Programs;
@@ -292,7 +303,11 @@ impl CommandExecute for Programs {
         arguments: &'a [&'a str],
     ) -> reqsign_core::Result<CommandOutput> {
         let refused = reqsign_core::Error::config_invalid;
-        let running = tokio::process::Command::new(program)
+        let mut command = tokio::process::Command::new(program);
+        for name in NOT_FOR_PROGRAMS {
+            command.env_remove(name);
+        }
+        let running = command
             .args(arguments)
             .stdin(std::process::Stdio::null())
             // A Ctrl-C is for the run, not for what it asks.
