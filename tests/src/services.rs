@@ -25,6 +25,7 @@
 
 mod authority;
 mod curl;
+mod front;
 mod glance;
 mod nginx;
 mod ports;

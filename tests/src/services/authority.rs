@@ -70,6 +70,14 @@ impl Authority {
         self.folder.join("client.pem")
     }
 
+    /// A server's certificate and its key.
+    pub(super) fn server(&self) -> (PathBuf, PathBuf) {
+        (
+            self.folder.join("server.crt"),
+            self.folder.join("server.key"),
+        )
+    }
+
     fn sign(&self, name: &str, extensions: &str) {
         let file = |ending: &str| format!("{name}.{ending}");
         let written = format!("basicConstraints=CA:FALSE\n{extensions}");

@@ -14,7 +14,7 @@ use self::settings::Settings;
 use super::authority::Authority;
 use super::curl::{Answer, Curl};
 use super::server::{Server, alone_in};
-use super::{Signal, folder, ports};
+use super::{Signal, folder, front, ports};
 
 /// How long tokens live, in seconds, unless a test wants it otherwise.
 const TOKEN_SECONDS: u32 = 3600;
@@ -89,16 +89,11 @@ impl Glance {
         let configuration = path(&own.join("images/glance-api.conf"));
         let words = ["glance.cmd.api", "--config-file", &configuration];
         let images = python("images", settings.images, &words);
-        let words = [
-            super::nginx::program(),
-            "-p",
-            &path(&own),
-            "-e",
-            "stderr",
-            "-c",
-            "front.conf",
+        let behind = [
+            (settings.secure_identity, settings.identity),
+            (settings.secure_images, settings.images),
         ];
-        let front = Server::new("front", &own, settings.secure_identity, &words);
+        let front = front::before(&own, &authority, &behind);
         let glance = Self {
             identity,
             images,

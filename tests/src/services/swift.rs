@@ -4,9 +4,10 @@ mod settings;
 
 use std::path::{Path, PathBuf};
 
+use super::authority::Authority;
 use super::curl::{Answer, Curl};
 use super::server::Server;
-use super::{Signal, folder, ports};
+use super::{Signal, folder, front, ports};
 
 /// The servers behind the proxy.
 const KINDS: [&str; 3] = ["account", "container", "object"];
@@ -15,6 +16,9 @@ const KINDS: [&str; 3] = ["account", "container", "object"];
 #[derive(Debug)]
 pub struct Swift {
     proxy: Server,
+    /// TLS in front of it.
+    front: Server,
+    authority: Authority,
     /// They run as long as this.
     _nodes: Vec<Server>,
     folder: PathBuf,
@@ -37,6 +41,9 @@ impl Swift {
         let port = |name: &str| ports::remembered(&own.join(format!("{name}.port")));
         let node_ports = KINDS.map(port);
         let proxy_port = port("proxy");
+        let authority = Authority::in_folder(&own.join("authority"));
+        let behind = [(port("secure-proxy"), proxy_port)];
+        let front = front::before(&own, &authority, &behind);
         settings::write(&own, proxy_port, &node_ports);
         empty(&own);
         let nodes: Vec<Server> = KINDS
@@ -49,11 +56,15 @@ impl Swift {
             node.begin();
         }
         proxy.begin();
+        front.begin();
         for node in &nodes {
             node.await_port();
         }
+        front.await_port();
         let swift = Self {
             proxy,
+            front,
+            authority,
             _nodes: nodes,
             folder: own,
             _lock: lock,
@@ -85,6 +96,16 @@ impl Swift {
     /// Where its S3 is, without a bucket.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.proxy.port())
+    }
+
+    /// The same over https.
+    pub fn secure_endpoint(&self) -> String {
+        format!("https://127.0.0.1:{}", self.front.port())
+    }
+
+    /// Who signed its certificate.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// The port of its S3.

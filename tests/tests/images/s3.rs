@@ -322,3 +322,54 @@ fn credentials_come_from_the_aws_environment() {
         "by a profile that is not there"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_has_to_be_who_the_configuration_or_the_aws_environment_trusts() {
+    let swift = services::swift().shared();
+    swift.bucket("encrypted");
+    let image = content(9, 5_000);
+    swift.put("encrypted", "guest.img", &image);
+    let plain = section(&swift, "encrypted", "guest.img");
+    let secure = with_auth(plain, "endpoint_url", json!(swift.secure_endpoint()));
+    let nginx = services::Nginx::start();
+    let (right, wrong) = (swift.authority().file(), nginx.authority().file());
+
+    let trusting = with_auth(secure.clone(), "verify", json!(right));
+    assert_eq!(bytes(&Desk::new(), &trusting).await, image);
+    let trusting = with(secure.clone(), "tls", json!({ "cacert": right }));
+    assert_eq!(bytes(&Desk::new(), &trusting).await, image);
+    let careless = with_auth(secure.clone(), "verify", json!(false));
+    assert_eq!(bytes(&Desk::new(), &careless).await, image);
+    for section in [
+        secure.clone(),
+        with_auth(secure.clone(), "verify", json!(wrong)),
+        with(secure.clone(), "tls", json!({ "cacert": wrong })),
+    ] {
+        let error = Desk::new().pull(&section).await.unwrap_err();
+        says(&error, ErrorKind::Unavailable, &["certificate", "cacert"]);
+    }
+
+    // The environment's word, and that of the profile.
+    let by_environment = |name: &str, value: &Path, section: &Value| {
+        let user = User::of(section);
+        let mut pull = user.pull();
+        // Who runs the tests may have one.
+        pull.env_remove("AWS_CA_BUNDLE").env(name, value);
+        let outcome = finish(spawn(&mut pull), PULL);
+        (user, outcome)
+    };
+    let (_user, outcome) = by_environment("AWS_CA_BUNDLE", &right, &secure);
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    let (_user, outcome) = by_environment("AWS_CA_BUNDLE", &wrong, &secure);
+    assert_ne!(outcome.code, Some(0), "{outcome:#?}");
+    assert!(outcome.stderr.contains("certificate"), "{outcome:#?}");
+    // What the configuration says is worth more.
+    let (_user, outcome) = by_environment("AWS_CA_BUNDLE", &wrong, &trusting);
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let profile = home.path().join("config");
+    let text = format!("[default]\nca_bundle = {}\n", text(&right));
+    std::fs::write(&profile, text).expect("the folder is writable");
+    let (_user, outcome) = by_environment("AWS_CONFIG_FILE", &profile, &secure);
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+}

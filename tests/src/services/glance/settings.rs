@@ -31,7 +31,6 @@ impl Settings {
             "images/staging",
             "images/tasks",
             "images/locks",
-            "temporary",
         ] {
             fs::create_dir_all(self.folder.join(name)).expect("the target folder is writable");
         }
@@ -39,7 +38,6 @@ impl Settings {
         self.put("identity/keystone.conf", self.keystone(token_seconds));
         self.put("images/glance-api.conf", self.glance());
         self.put("images/glance-api-paste.ini", PIPELINE.to_owned());
-        self.put("front.conf", self.front());
     }
 
     /// Databases as they are after the seed: true where they are new and have no seed yet.
@@ -206,36 +204,6 @@ impl Settings {
              service_token_roles_required = true\ntoken_cache_time = -1"
         );
         text
-    }
-
-    /// nginx before both, for those who come over https. What it passes on it does not keep back: a server that
-    /// is stopped breaks the client's connection, too.
-    fn front(&self) -> String {
-        let user = if rustix::process::geteuid().is_root() {
-            "user root;"
-        } else {
-            ""
-        };
-        let mut servers = String::new();
-        for (secure, plain) in [
-            (self.secure_identity, self.identity),
-            (self.secure_images, self.images),
-        ] {
-            let _ = writeln!(
-                servers,
-                "  server {{ listen 127.0.0.1:{secure} ssl; location / {{
-    proxy_pass http://127.0.0.1:{plain}; proxy_http_version 1.1; proxy_buffering off;
-    proxy_request_buffering off; proxy_set_header Host $http_host; }} }}"
-            );
-        }
-        format!(
-            "{user}\ndaemon off; master_process off; pid temporary/pid; error_log stderr;\n\
-             events {{ worker_connections 256; }}\nhttp {{\n  access_log off; client_max_body_size 0;\n  \
-             client_body_temp_path temporary/body; proxy_temp_path temporary/proxy;\n  \
-             fastcgi_temp_path temporary/fastcgi; uwsgi_temp_path temporary/uwsgi;\n  \
-             scgi_temp_path temporary/scgi;\n  \
-             ssl_certificate authority/server.crt; ssl_certificate_key authority/server.key;\n{servers}}}\n"
-        )
     }
 
     fn put(&self, name: &str, text: String) {
