@@ -43,6 +43,7 @@ impl ImageProvider for Dummy {
                 ConfigPath::new(uri.into_inner(), place)
             }
             (Some(folder), Some(name)) => {
+                crate::name::beneath(&name, "the folder `path`")?;
                 let folder = folder.existing_folder("the folder of the disk image")?;
                 let joined = folder.join(name.as_str());
                 let joined = joined.to_str().ok_or_else(|| {

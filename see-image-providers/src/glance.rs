@@ -124,6 +124,8 @@ fn prepared(
         )
         .advice("give its `name`, or its id")
     })?;
+    // Words of its owner, which are in no path: the image is fetched by its id.
+    crate::name::plain(&name)?;
     let cloud = cloud(configuration.os_auth, configuration.cloud, around)?;
     let explicit = configuration.endpoint.as_ref().map(endpoint).transpose()?;
     let endpoint = match (explicit, &cloud.endpoint) {

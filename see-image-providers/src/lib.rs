@@ -18,6 +18,7 @@ mod http;
 #[cfg(feature = "libvirt-pool")]
 mod libvirt_pool;
 mod metadata;
+mod name;
 mod pool;
 mod s3;
 #[cfg(feature = "testing")]

@@ -111,6 +111,7 @@ impl ImageProvider for LibvirtPool {
             return Err(wrong("the provider `libvirt-pool` is told no volume")
                 .advice("give its `name` in the pool"));
         };
+        crate::name::beneath(&volume, "the storage pool")?;
         Ok(Self {
             hypervisor,
             pool,

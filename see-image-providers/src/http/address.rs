@@ -50,17 +50,8 @@ impl Address {
     /// # Errors
     /// [`ErrorKind::Configuration`] where the name leads elsewhere.
     pub(super) fn beneath(&self, name: &Located<String>) -> Result<Self> {
+        crate::name::beneath(name, "the `url`")?;
         let wrong = |message: String| Error::configuration(name.place().clone(), message);
-        let leads_elsewhere = name.is_empty()
-            || name.starts_with('/')
-            || name.chars().any(char::is_control)
-            || name.split('/').any(|part| matches!(part, "." | ".."));
-        if leads_elsewhere {
-            return Err(wrong(format!(
-                "found the name `{}`, expected one beneath the `url`",
-                name.escape_debug()
-            )));
-        }
         let mut whole = self.clone();
         let mut steps = whole
             .url
