@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use reqwest::{Method, Request, Url};
 use see_core::config::{ConfigPath, Configuration, DurationValue};
 use see_core::ledger::Ledger;
-use see_core::{Error, ErrorKind, Identifier, Image, ImageRequest, Result, Stop, StopToken};
+use see_core::{
+    Error, ErrorKind, Identifier, Image, ImageProgress, ImageRequest, Result, Stop, StopToken,
+};
 use see_image_providers::cache::{
     Algorithm, ByteRange, Cache, CacheConfiguration, Delivery, Digest, Hasher, Object, Origin,
     Store, Validator,
@@ -163,11 +165,20 @@ impl Shelf {
     }
 
     pub(crate) async fn get(&self, origin: &dyn Origin) -> Result<Image> {
+        self.get_telling(origin, ImageProgress::new()).await
+    }
+
+    /// The same, told how far it is.
+    pub(crate) async fn get_telling(
+        &self,
+        origin: &dyn Origin,
+        progress: ImageProgress,
+    ) -> Result<Image> {
         let state = self.folder.path().join("state");
         let ledger = Ledger::open(state).await?;
         let record = ledger.begin(Identifier::random(), "").await?;
         let token = self.stop.token();
-        let request = ImageRequest::new(&record, &token);
+        let request = ImageRequest::new(&record, &token).with_progress(progress);
         let cache = Cache::new(self.configuration.clone())?;
         let image = cache.image(origin, &self.delivery, &request).await?;
         // The record stays, as that of a kept environment does.

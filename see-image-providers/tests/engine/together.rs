@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use see_core::ErrorKind;
+use see_core::{ErrorKind, ImagePhase, ImageProgress};
 use see_image_providers::testing::{Fault, FaultServer, Resource, noise};
 use tokio::task::JoinSet;
 
@@ -31,6 +31,39 @@ async fn eight_who_ask_at_once_cause_one_download() {
     assert_eq!(server.sent(), LENGTH as u64);
     let stored = shelf.store().list().unwrap();
     assert_eq!((stored.len(), stored[0].leases), (1, 8));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_sees_how_far_the_one_is_who_downloads() {
+    let server = FaultServer::start().await;
+    let slow = Fault::Trickle(64 << 10, Duration::from_millis(40));
+    server.put(
+        "/image",
+        Resource::new(noise(LENGTH)).entity_tag("one").fault(slow),
+    );
+    let shelf = Arc::new(Shelf::new());
+    let (first, url) = (Arc::clone(&shelf), server.url("/image"));
+    let downloading = tokio::spawn(async move { first.get(&Web::new(url)).await });
+    shelf.until_partial_has(1).await;
+    let progress = ImageProgress::new();
+    let mut listener = progress.listen();
+    let watching = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while listener.changed().await.is_ok() {
+            let report = *listener.borrow_and_update();
+            if report.phase == ImagePhase::Waiting && report.done > 0 {
+                assert_eq!(report.total, Some(LENGTH as u64), "{report:?}");
+                seen.push(report.done);
+            }
+        }
+        seen
+    });
+    let web = Web::new(server.url("/image"));
+    let waited = shelf.get_telling(&web, progress).await.unwrap();
+    assert_eq!(downloading.await.unwrap().unwrap().path, waited.path);
+    let seen = watching.await.unwrap();
+    assert!(seen.len() > 1 && seen.is_sorted(), "{seen:?}");
+    assert_eq!(server.sent(), LENGTH as u64, "only one downloaded");
 }
 
 #[tokio::test(flavor = "multi_thread")]
