@@ -180,9 +180,15 @@ impl Shelf {
         let token = self.stop.token();
         let request = ImageRequest::new(&record, &token).with_progress(progress);
         let cache = Cache::new(self.configuration.clone())?;
-        let image = cache.image(origin, &self.delivery, &request).await?;
+        let image = cache.image(origin, &self.delivery, &request).await;
+        if let Err(error) = &image
+            && error.kind() != ErrorKind::Stopped
+        {
+            // Whatever went wrong, somebody has to do something about it.
+            assert!(error.advice_text().is_some(), "what to do? {error:?}");
+        }
         // The record stays, as that of a kept environment does.
-        Ok(image)
+        image
     }
 
     /// Waits until a download has so many bytes on disk.
