@@ -36,6 +36,10 @@ pub enum Ability {
     Monitor,
     /// Telling the addresses of a domain's interfaces.
     InterfaceAddresses,
+    /// Telling the host's memory that a domain has.
+    MemoryStats,
+    /// Opening a channel to the guest.
+    OpenChannel,
     /// Telling what domains can have.
     DomainCapabilities,
     /// Networks under names that the caller chooses.
@@ -55,6 +59,8 @@ impl fmt::Display for Ability {
             Self::Reset => "a reset of domains",
             Self::Monitor => "a monitor of QEMU's",
             Self::InterfaceAddresses => "the addresses of domains",
+            Self::MemoryStats => "the memory of domains on the host",
+            Self::OpenChannel => "channels to guests",
             Self::DomainCapabilities => "the capabilities of domains",
             Self::Networks => "networks of a chosen name",
             Self::StoragePools => "storage pools",
@@ -90,6 +96,8 @@ static VBOX: Driver = Driver {
         Ability::Reset,
         Ability::Monitor,
         Ability::InterfaceAddresses,
+        Ability::MemoryStats,
+        Ability::OpenChannel,
         Ability::DomainCapabilities,
         // Its host-only networks get names of VirtualBox's own.
         Ability::Networks,

@@ -24,6 +24,7 @@ use virt_sys as sys;
 use super::Domain;
 use crate::call;
 use crate::connection::{Session, wait_closed};
+use crate::driver::Ability;
 use crate::error::{Cause, Error};
 use crate::handle::Handle;
 use crate::text;
@@ -59,6 +60,8 @@ impl Domain {
     /// [`Error::is_invalid_state`] for a domain that does not run, [`Error::is_unsupported`],
     /// whatever else libvirt reports, or the time limit.
     pub async fn open_channel(&self, name: &str) -> Result<ChannelStream, Error> {
+        let operation = "open a channel of";
+        self.object.require(Ability::OpenChannel, operation)?;
         let name = name.to_owned();
         let (sender, received) = mpsc::unbounded_channel();
         let backlog = Arc::new(AtomicUsize::new(0));
@@ -69,7 +72,7 @@ impl Domain {
         };
         let native = self
             .object
-            .call_with("open a channel of", move |domain, session| {
+            .call_with(operation, move |domain, session| {
                 // Checked here because the `virt` crate panics on a NUL byte in it.
                 text::c_string(&name)?;
                 let flags = sys::VIR_STREAM_NONBLOCK;

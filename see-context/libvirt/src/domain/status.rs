@@ -7,6 +7,7 @@ use std::time::Duration;
 use virt_sys as sys;
 
 use super::Domain;
+use crate::driver::Ability;
 use crate::error::{Cause, Error};
 
 /// libvirt's states of a domain.
@@ -209,10 +210,13 @@ impl Domain {
     /// The host's memory that its processes have, in bytes; `None` where the driver does not know.
     ///
     /// # Errors
-    /// [`Error::is_invalid_state`] for a domain that does not run, and as [`Domain::status`].
+    /// [`Error::is_invalid_state`] for a domain that does not run, [`Error::is_unsupported`], and as
+    /// [`Domain::status`].
     pub async fn resident_memory(&self) -> Result<Option<u64>, Error> {
+        let operation = "read the memory of";
+        self.object.require(Ability::MemoryStats, operation)?;
         self.object
-            .repeat("read the memory of", |domain| {
+            .repeat(operation, |domain| {
                 let resident = domain
                     .memory_stats(0)?
                     .into_iter()

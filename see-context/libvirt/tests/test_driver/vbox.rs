@@ -29,6 +29,8 @@ async fn what_virtualbox_lacks_is_refused_by_name_though_another_driver_stands_b
         domain.destroy_gracefully().await.err(),
         domain.qmp("{}").await.err(),
         domain.interface_addresses(AddressSource::Lease).await.err(),
+        domain.resident_memory().await.err(),
+        domain.open_channel("agent").await.err(),
         connection.domain_capabilities("").await.err(),
         connection.networks().await.err(),
         connection.network("default").await.err(),
