@@ -115,6 +115,7 @@ fn try_target(target: &ProbeTarget, patience: Duration) -> Finding {
 
 /// Tries an address over every link where it does not say which one, until something answers.
 fn over_ways(address: SocketAddr, try_one: impl Fn(SocketAddr) -> Finding) -> Finding {
+    let awaited = routes::awaited(address);
     let mut last = Finding::Unreachable;
     for way in routes::ways(address) {
         if !has_way(way) {
@@ -127,7 +128,11 @@ fn over_ways(address: SocketAddr, try_one: impl Fn(SocketAddr) -> Finding) -> Fi
             _ => last = found,
         }
     }
-    last
+    // What a link that is still being set up swallows would look like a wall.
+    match awaited {
+        Some(link) => Finding::Untried(format!("{link} has no address of IPv6 yet")),
+        None => last,
+    }
 }
 
 /// An unused socket for datagrams to that address.

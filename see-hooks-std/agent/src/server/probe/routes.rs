@@ -3,6 +3,7 @@
 use crate::platform;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A link of the guest that has an address which is good on it alone.
@@ -16,13 +17,63 @@ pub(super) struct Link {
 /// The address, once for each link where it is one that every link has of its own.
 pub(super) fn ways(address: SocketAddr) -> Vec<SocketAddr> {
     match address {
-        SocketAddr::V6(v6) if v6.scope_id() == 0 && is_of_a_link(*v6.ip()) => {
+        SocketAddr::V6(v6) if is_of_every_link(v6) => {
             let links = links().into_iter();
             let on = |link: Link| SocketAddrV6::new(*v6.ip(), v6.port(), 0, link.number);
             links.map(|link| on(link).into()).collect()
         }
         address => vec![address],
     }
+}
+
+/// The name of a link on which the address means somebody, and that has no address to ask from yet: the guest
+/// gives it one once it has seen, for a second or more, that nobody else has it.
+pub(super) fn awaited(address: SocketAddr) -> Option<String> {
+    match address {
+        SocketAddr::V6(v6) if is_of_every_link(v6) => {
+            let table = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+            let settings = Path::new("/proc/sys/net/ipv6/conf");
+            awaited_link(Path::new("/sys/class/net"), settings, &table)
+        }
+        _ => None,
+    }
+}
+
+/// Looks for it among the devices: a cable that is plugged in, IPv6 switched on, and no address that is good yet.
+fn awaited_link(devices: &Path, settings: &Path, table: &str) -> Option<String> {
+    const ETHERNET: &str = "1";
+    let is = |file: PathBuf, wanted: &str| {
+        fs::read_to_string(file).is_ok_and(|found| found.trim() == wanted)
+    };
+    let devices = fs::read_dir(devices).ok()?.flatten();
+    devices
+        .filter(|device| {
+            let folder = device.path();
+            is(folder.join("type"), ETHERNET)
+                && is(folder.join("carrier"), "1")
+                && !folder.join("master").exists()
+        })
+        .filter_map(|device| device.file_name().into_string().ok())
+        .filter(|name| is(settings.join(name).join("disable_ipv6"), "0"))
+        .find(|name| !table.lines().any(|line| is_good(line, name)))
+}
+
+/// Whether a line of the kernel's table is of an address of this link alone, which may be used.
+fn is_good(line: &str, name: &str) -> bool {
+    const TENTATIVE: u32 = 0x40;
+    const OPTIMISTIC: u32 = 0x04;
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [address, _, _, _, flags, link] = words[..] else {
+        return false;
+    };
+    let flags = u32::from_str_radix(flags, 16).unwrap_or(TENTATIVE);
+    let address = u128::from_str_radix(address, 16).unwrap_or_default();
+    let may_be_used = flags & TENTATIVE == 0 || flags & OPTIMISTIC != 0;
+    link == name && may_be_used && Ipv6Addr::from(address).is_unicast_link_local()
+}
+
+fn is_of_every_link(address: SocketAddrV6) -> bool {
+    address.scope_id() == 0 && is_of_a_link(*address.ip())
 }
 
 fn is_of_a_link(address: Ipv6Addr) -> bool {
@@ -152,6 +203,41 @@ mod tests {
         assert_eq!(missing_default(&format!("{HEAD}{default}{OWN}")), None);
         assert_eq!(missing_default(HEAD), None);
         assert_eq!(missing_default("nonsense\nof two lines"), None);
+    }
+
+    #[test]
+    fn a_link_whose_address_is_not_good_yet_is_awaited() {
+        let folder = std::env::temp_dir().join(format!("see-agent-links-{}", std::process::id()));
+        let (devices, settings) = (folder.join("net"), folder.join("conf"));
+        let write = |file: PathBuf, text: &str| {
+            fs::create_dir_all(file.parent().expect("it is in a folder")).expect("made");
+            fs::write(file, text).expect("written");
+        };
+        for (name, kind, carrier, off) in [
+            ("lo", "772", "1", "0"),
+            ("eth0", "1", "1", "0"),
+            ("unplugged0", "1", "0", "0"),
+            ("without0", "1", "1", "1"),
+        ] {
+            write(devices.join(name).join("type"), kind);
+            write(devices.join(name).join("carrier"), carrier);
+            write(settings.join(name).join("disable_ipv6"), off);
+        }
+        let awaited = |flags: &str, address: &str| {
+            let table = format!("{address} 02 40 20 {flags}     eth0\n");
+            awaited_link(&devices, &settings, &table)
+        };
+        let own = "fe80000000000000505400fffe123456";
+        assert_eq!(awaited("80", own), None);
+        assert_eq!(awaited("c4", own), None);
+        assert_eq!(awaited("c0", own).as_deref(), Some("eth0"));
+        let wide = "fd000000000000000000000000000001";
+        assert_eq!(awaited("80", wide).as_deref(), Some("eth0"));
+        let none = awaited_link(&devices, &settings, "");
+        assert_eq!(none.as_deref(), Some("eth0"));
+        // A kernel without IPv6.
+        assert_eq!(awaited_link(&devices, Path::new("/nothing"), ""), None);
+        fs::remove_dir_all(folder).expect("removed");
     }
 
     #[test]
