@@ -289,6 +289,27 @@ fn a_frame_cut_off_anywhere_costs_only_itself_once_padding_follows() {
 }
 
 #[test]
+fn frames_in_place_of_a_body_that_was_cut_off_are_found() {
+    let cut = Request::Data(vec![0x5A; 5000])
+        .into_frame(1, 1)
+        .expect("fits");
+    let bytes = cut.encode().expect("fits");
+    let sent: Vec<Frame> = (1..200)
+        .map(|number| Request::Ping.into_frame(2, number).expect("fits"))
+        .collect();
+    let mut decoder = Decoder::default();
+    decoder.push(&bytes[..100]);
+    let mut found = Vec::new();
+    for frame in &sent {
+        decoder.push(&frame.encode().expect("fits"));
+        found.extend(std::iter::from_fn(|| decoder.next_frame()));
+    }
+    // Their bytes are more than the body lacks, so that none waits any more.
+    assert_eq!(found, sent);
+    assert_eq!((decoder.skipped(), decoder.damaged()), (100, 1));
+}
+
+#[test]
 fn any_flipped_bit_is_noticed() {
     let mut chance = Chance(0x5EE_0003);
     let frame = Request::Data(chance.bytes(300))

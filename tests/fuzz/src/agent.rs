@@ -1,7 +1,7 @@
 //! The agent's side: whatever a host, or whoever poses as one, sends.
 
 use crate::wire::{Dough, bake};
-use see_agent::protocol::{Decoder, FailureCode, Frame, MAX_BODY, PADDING, Reply, Request};
+use see_agent::protocol::{Decoder, FailureCode, Frame, HEADER, MAX_BODY, PADDING, Reply, Request};
 use see_agent::server::{Agent, Settings, Token, Trust, serve_connection};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
@@ -44,8 +44,47 @@ pub(crate) fn agent_serial(bytes: &[u8]) -> bool {
         let next = [vec![0; PADDING], frame.encode().expect("it is short")].concat();
         let found = decode(&mut decoder, &next, next.len());
         assert_eq!(found.last(), Some(&frame), "the next host is not heard");
+        let all = [wire, next].concat();
+        let found = decode(&mut Decoder::default(), &all, all.len());
+        assert_eq!(found, whole(&all), "not all whole frames are found");
     }
     understood > 0
+}
+
+/// The frames that stand whole in these bytes, looked for at every place.
+fn whole(bytes: &[u8]) -> Vec<Frame> {
+    let mut found = Vec::new();
+    let mut rest = bytes;
+    while let Some(header) = rest.first_chunk::<HEADER>() {
+        match header
+            .starts_with(b"\xA5SEE")
+            .then(|| whole_at(header, rest))
+        {
+            Some(Some((frame, length))) => {
+                found.push(frame);
+                rest = &rest[length..];
+            }
+            _ => rest = &rest[1..],
+        }
+    }
+    found
+}
+
+/// The frame that stands here, and its length, where it is what would have been written for its fields.
+fn whole_at(header: &[u8; HEADER], rest: &[u8]) -> Option<(Frame, usize)> {
+    let number = |at: usize| {
+        let four = [header[at], header[at + 1], header[at + 2], header[at + 3]];
+        u32::from_le_bytes(four)
+    };
+    let length = HEADER + usize::try_from(number(20)).ok()?;
+    let bytes = rest.get(..length)?;
+    let frame = Frame {
+        session: u64::from(number(12)) << 32 | u64::from(number(8)),
+        request: number(16),
+        kind: header[5],
+        body: bytes[HEADER..].to_vec(),
+    };
+    (frame.encode().as_deref() == Ok(bytes)).then_some((frame, length))
 }
 
 /// Whether the frame is a request. One that is says the same when it is written again.
