@@ -86,8 +86,18 @@ impl Fetch<'_> {
             Err(error) => return Err(error),
         }
         let limit = self.delivery.max_size;
+        let is_weak = !expected.is_empty() && !expected.iter().any(Digest::is_strong);
         let looked = blocking(move || look(partial, &expected, limit)).await?;
         match looked {
+            Ok(looked) if is_weak => {
+                let digest = self.keep(object, looked).await?;
+                tracing::warn!(
+                    image = self.identity,
+                    "nothing but an MD5 or a SHA-1 was promised of the image, which finds accidents and no forgery: \
+                     pin a `checksum`"
+                );
+                Ok(Downloaded::Image(digest))
+            }
             Ok(looked) => self.keep(object, looked).await.map(Downloaded::Image),
             // What was there before may be what is wrong.
             Err(error) if was_continued => Ok(Downloaded::Changed(error)),
