@@ -12,17 +12,17 @@ use tokio::runtime::Runtime;
 use crate::exit;
 use crate::support::{Ended, Place, Running};
 
-const SIZE: usize = 1 << 20;
+pub(crate) const SIZE: usize = 1 << 20;
 
 /// A place, and a web server with an image.
-struct Served {
-    place: Place,
+pub(crate) struct Served {
+    pub(crate) place: Place,
     runtime: Runtime,
-    server: FaultServer,
+    pub(crate) server: FaultServer,
 }
 
 impl Served {
-    fn new(image: Resource) -> Self {
+    pub(crate) fn new(image: Resource) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -37,19 +37,19 @@ impl Served {
         }
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.server.url("/guest.raw")
     }
 
     /// A run file whose machine needs the image.
-    fn run_file(&self, configuration: Value) {
+    pub(crate) fn run_file(&self, configuration: Value) {
         let image = json!({
             "provider": "http", "uri": self.url(), "provider_configuration": configuration,
         });
         self.place.run_file(json!({ "image": image }), exit(0));
     }
 
-    fn seectl(&self, words: &str) -> Ended {
+    pub(crate) fn seectl(&self, words: &str) -> Ended {
         self.place.output(words.split(' '))
     }
 
@@ -58,7 +58,7 @@ impl Served {
     }
 }
 
-fn image() -> Resource {
+pub(crate) fn image() -> Resource {
     Resource::new(noise(SIZE)).entity_tag("one")
 }
 

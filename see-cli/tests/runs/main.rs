@@ -8,6 +8,7 @@ mod images;
 mod interrupts;
 mod results;
 mod support;
+mod told;
 
 use std::process::ExitCode;
 
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
     if std::env::var_os(PLAY).is_some() {
         return play();
     }
-    let tests: [(&str, fn()); 31] = [
+    let tests: [(&str, fn()); 34] = [
         (
             "a_run_ends_well_and_leaves_nothing_but_its_results",
             a_run_ends_well,
@@ -120,6 +121,15 @@ fn main() -> ExitCode {
             "an_image_that_is_not_to_be_had_has_a_code_and_advice",
             images::not_to_be_had,
         ),
+        (
+            "a_warning_of_an_image_is_told_once_and_without_being_asked",
+            told::warnings,
+        ),
+        (
+            "a_terminal_shows_bytes_rate_and_time_left_of_an_image_and_nothing_else_does",
+            told::bar,
+        ),
+        ("dates_mean_the_same_in_every_time_zone", told::time_zones),
         (
             "no_secret_of_a_provider_is_in_a_log_an_error_json_or_a_process_list",
             images::secrets,

@@ -90,6 +90,7 @@ const NEEDS: &[Need] = &[
     need(Purpose::Everything, Sign::Firmware, ["ovmf", "edk2-ovmf", "edk2-ovmf", "qemu-ovmf-x86_64", "ovmf"]),
     need(Purpose::Everything, Sign::Program("curl"), ["curl", "curl", "curl", "curl", "curl"]),
     need(Purpose::Everything, Sign::Program("openssl"), ["openssl", "openssl", "openssl", "openssl", "openssl"]),
+    need(Purpose::Everything, Sign::Program("script"), ["bsdutils", "util-linux-script", "util-linux", "util-linux", "util-linux-misc"]),
     need(Purpose::Everything, Sign::Program("setpriv"), ["util-linux", "util-linux", "util-linux", "util-linux", "setpriv"]),
     need(Purpose::Everything, Sign::Server("nginx"), ["nginx-light", "nginx-core", "nginx", "nginx", "nginx"]),
     need(Purpose::Everything, Sign::PythonPackage("gunicorn"), ["gunicorn", "python3-gunicorn", "gunicorn", "python3-gunicorn", "py3-gunicorn"]),
