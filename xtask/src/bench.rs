@@ -3,9 +3,10 @@
 //! `bench events` runs our event bus and python-see's in turn, several rounds
 //! each, so that a busy moment of the host hits both; the medians are compared.
 //! `bench demo` measures how long after the command the demonstration's machine
-//! is started. `bench images` is in a file of its own.
+//! is started. `bench images` and `bench subnets` are in files of their own.
 
 mod images;
+mod subnets;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -51,12 +52,16 @@ type Rounds = BTreeMap<String, Vec<f64>>;
 
 pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => events().and(demonstration()).and(images::run()),
+        [] => events()
+            .and(demonstration())
+            .and(images::run())
+            .and(subnets::run()),
         ["events"] => events(),
         ["demo"] => demonstration(),
         ["images"] => images::run(),
+        ["subnets"] => subnets::run(),
         _ => Err(Failure::usage(
-            "usage: cargo xtask bench [events | demo | images]",
+            "usage: cargo xtask bench [events | demo | images | subnets]",
         )),
     }
 }

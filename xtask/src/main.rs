@@ -38,7 +38,7 @@ struct Duty {
 const DUTIES: &[Duty] = &[
     Duty {
         name: "bench",
-        help: "measure: the event bus beside python-see, the demonstration's start, images; `bench events`, `bench demo`, `bench images`",
+        help: "measure: the event bus beside python-see, the demonstration's start, images, subnets; `bench events`, `bench demo`, `bench images`, `bench subnets`",
         run: bench::run,
     },
     Duty {
