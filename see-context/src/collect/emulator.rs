@@ -54,6 +54,11 @@ pub(super) fn clear(root: &str, request: &CollectRequest) -> Result<()> {
     )
 }
 
+/// Whether an emulator runs that was given a file in this folder.
+pub(super) fn is_used(folder: &str) -> Result<bool> {
+    find(|line| is_emulator(line) && is_in(line, folder)).map(|found| !found.is_empty())
+}
+
 pub(super) fn end(found: Vec<(i32, OwnedFd)>, request: &CollectRequest) -> Result<()> {
     if request.dry_run {
         return Ok(());

@@ -11,6 +11,8 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use see_core::{Error, Result};
 
+use super::emulator;
+
 /// Where libvirt has the files of its address servers.
 const SERVERS: &str = "var/lib/libvirt/dnsmasq";
 /// Where it has the state of networks.
@@ -49,8 +51,18 @@ impl Traces {
         Ok(found)
     }
 
-    /// Removes those of a domain of this driver.
+    /// Removes those of a domain of this driver, and its control groups.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`](see_core::ErrorKind::Timeout) where a process of the domain's lives on in a group; others where only names stay.
     pub(super) fn clear_domain(&self, driver: &str, name: &str) -> Result<()> {
+        // Whatever becomes of the files, the groups go.
+        let files = self.clear_files(driver, name);
+        self.clear_groups(driver, name)?;
+        files
+    }
+
+    fn clear_files(&self, driver: &str, name: &str) -> Result<()> {
         let state = format!("run/libvirt/{driver}");
         for end in ["pid", "xml", "xml.new", "sock"] {
             self.remove(&state, &format!("{name}.{end}"))?;
@@ -66,12 +78,15 @@ impl Traces {
             "var/lib/libvirt/qemu/channel/target",
         ] {
             for entry in self.names(folder)? {
-                if short.is_some_and(|short| is_of_domain(&entry, short)) {
+                // Another's may begin the same way: as long as it runs, its folder is on its command line.
+                if short.is_some_and(|short| is_of_domain(&entry, short))
+                    && !emulator::is_used(&format!("/{folder}/{entry}"))?
+                {
                     self.remove_tree(folder, &entry, 1)?;
                 }
             }
         }
-        self.clear_groups(driver, name).map(|_| ())
+        Ok(())
     }
 
     /// Opens a folder of libvirt's; links lead nowhere else.
