@@ -102,7 +102,10 @@ impl Collector for Domains {
 }
 
 /// Removes the files that libvirt keeps of a domain which is gone. What stays of them costs nothing but its names.
-pub(crate) async fn after_domain(location: &str, name: &str) {
+///
+/// # Errors
+/// When processes of the domain live on.
+pub(crate) async fn after_domain(location: &str, name: &str) -> Result<()> {
     let (location, name) = (location.to_owned(), name.to_owned());
     let cleared = blocking("remove a domain's files", move || {
         if bridge::is_local(&location)
@@ -113,7 +116,13 @@ pub(crate) async fn after_domain(location: &str, name: &str) {
         }
         Ok(())
     });
-    note(cleared.await);
+    match cleared.await {
+        Err(error) if error.kind() == ErrorKind::Timeout => Err(error),
+        cleared => {
+            note(cleared);
+            Ok(())
+        }
+    }
 }
 
 /// Says what could not be cleared up.
@@ -133,7 +142,7 @@ async fn forgotten(request: &CollectRequest) -> Result<Collected> {
         .await?
     };
     if !request.dry_run {
-        after_domain(&request.resource.location, &request.resource.name).await;
+        after_domain(&request.resource.location, &request.resource.name).await?;
     }
     Ok(ended)
 }

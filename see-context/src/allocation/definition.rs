@@ -89,8 +89,7 @@ struct Defined {
 impl Holding for Defined {
     async fn remove(&mut self) -> Result<()> {
         remove_domain(&self.domain).await?;
-        collect::after_domain(&self.location, self.domain.name()).await;
-        Ok(())
+        collect::after_domain(&self.location, self.domain.name()).await
     }
 
     fn rests_on_others(&self) -> bool {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use see_core::Result;
+use see_core::{Error, Result};
 
 use super::traces::{Traces, failed};
 
@@ -25,8 +25,25 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 impl Traces {
     /// Removes those of a domain of this driver; whether there were any.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`](see_core::ErrorKind::Timeout) where a process lives on in one.
     pub(super) fn clear_groups(&self, driver: &str, name: &str) -> Result<bool> {
         let end = Instant::now() + PATIENCE;
+        let mut found = false;
+        // The kernel may leave one out of a list while its neighbour goes: two looks have to agree.
+        let mut clean = 0;
+        while clean < 2 {
+            if self.clear_listed(driver, name, end)? {
+                (found, clean) = (true, 0);
+            } else {
+                clean += 1;
+            }
+        }
+        Ok(found)
+    }
+
+    fn clear_listed(&self, driver: &str, name: &str, end: Instant) -> Result<bool> {
         let each = self.names(HIERARCHIES)?.into_iter();
         let each = each.map(|hierarchy| format!("{HIERARCHIES}/{hierarchy}/{MACHINES}"));
         let mut found = false;
@@ -36,8 +53,11 @@ impl Traces {
             };
             for group in self.names(&machines)? {
                 if is_group_of(&group, driver, name) {
-                    remove(&open, &group, end)
-                        .map_err(|error| failed(&format!("{machines}/{group}"), error))?;
+                    remove(&open, &group, end).map_err(|error| match error {
+                        Errno::BUSY => Error::timeout("the machine's processes to end", PATIENCE)
+                            .subject(format!("/{machines}/{group}")),
+                        error => failed(&format!("{machines}/{group}"), error),
+                    })?;
                     found = true;
                 }
             }
@@ -66,18 +86,20 @@ fn is_group_of(group: &str, driver: &str, name: &str) -> bool {
 fn remove(parent: &OwnedFd, name: &str, end: Instant) -> rustix::io::Result<()> {
     loop {
         match remove_tree(parent, name, DEPTH) {
-            // Somebody else removes it as well.
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
             Err(Errno::BUSY) if Instant::now() < end => thread::sleep(PAUSE),
-            Err(error) => return Err(error),
+            other => return other,
         }
     }
 }
 
-/// The files of a group go with it.
+/// The files of a group go with it. One that somebody else removes as well is no error, and says nothing of those
+/// around it.
 fn remove_tree(parent: &OwnedFd, name: &str, depth: usize) -> rustix::io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let group = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    let group = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NODEV) => return Ok(()),
+        opened => opened?,
+    };
     for entry in Dir::read_from(&group)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -85,7 +107,10 @@ fn remove_tree(parent: &OwnedFd, name: &str, depth: usize) -> rustix::io::Result
             remove_tree(&group, &name.to_string_lossy(), depth - 1)?;
         }
     }
-    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+        removed => removed,
+    }
 }
 
 #[cfg(test)]
@@ -133,6 +158,29 @@ mod tests {
             let names = fs::read_dir(machine).unwrap();
             let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
             assert_eq!(names, ["lxc-7-abcd.libvirt-lxc"]);
+        }
+    }
+
+    #[test]
+    fn whoever_removes_groups_beside_another_comes_back_when_they_are_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let group = root
+            .path()
+            .join(HIERARCHIES)
+            .join("cpu/machine/qemu-7-abc.libvirt-qemu");
+        for _ in 0..20 {
+            for inner in 0..100 {
+                fs::create_dir_all(group.join(inner.to_string())).unwrap();
+            }
+            thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        let traces = Traces::at(root.path()).unwrap();
+                        traces.clear_groups("qemu", "abc").unwrap();
+                        assert!(!group.exists());
+                    });
+                }
+            });
         }
     }
 }
