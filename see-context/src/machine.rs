@@ -178,17 +178,22 @@ async fn turn(commands: &Mutex<()>, patience: Duration) -> Option<MutexGuard<'_,
 pub(crate) async fn remove_domain(domain: &Domain) -> Result<()> {
     match domain.destroy().await {
         Ok(()) => {}
-        Err(error) if error.is_no_domain() || error.is_invalid_state() => {}
-        // Not every driver tells by its error that there was nothing to end.
+        Err(error) if error.is_no_domain() => return Ok(()),
+        // Not every driver tells by its error that there was nothing to end, and one that says so is not believed.
         Err(error) => match domain.is_active().await {
             Ok(false) => {}
+            Err(gone) if gone.is_no_domain() => return Ok(()),
             _ => return Err(libvirt(error)),
         },
     }
     match domain.undefine().await {
-        // A transient domain went with its run.
-        Err(error) if error.is_invalid_state() || error.is_no_domain() => Ok(()),
-        other => other.map_err(libvirt),
+        Err(error) if error.is_no_domain() => Ok(()),
+        Err(error) => match domain.is_active().await {
+            // A transient domain went with its run.
+            Err(gone) if gone.is_no_domain() => Ok(()),
+            _ => Err(libvirt(error)),
+        },
+        Ok(()) => Ok(()),
     }
 }
 
@@ -223,7 +228,6 @@ impl Sandbox for Machine {
         self.command_after("destroy", OVERTAKES, |domain| async move {
             orders.cut();
             match domain.destroy().await {
-                Err(error) if error.is_invalid_state() => Ok(()),
                 // Not every driver tells by its error that there was nothing to end.
                 Err(error) if !domain.is_active().await.unwrap_or(true) => {
                     tracing::debug!(%error, "the machine is off already");

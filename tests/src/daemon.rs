@@ -45,6 +45,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use self::relay::Relay;
@@ -243,6 +244,21 @@ impl PrivateDaemon {
     /// Lets a paused daemon go on (SIGCONT).
     pub fn cont(&mut self) {
         self.order("CONT");
+    }
+
+    /// Stops the first process (SIGSTOP): nobody reaps what ends, so to the daemon it does not end.
+    pub fn neglect(&self) {
+        self.signal_first(Signal::STOP);
+    }
+
+    /// Lets the first process reap again (SIGCONT).
+    pub fn attend(&self) {
+        self.signal_first(Signal::CONT);
+    }
+
+    fn signal_first(&self, signal: Signal) {
+        let first = i32::try_from(self.first).ok().and_then(Pid::from_raw);
+        kill_process(first.expect("a process"), signal).expect("it is ours");
     }
 
     /// A command in all of its namespaces: `nft`, `ip`, `ls`, as the daemon sees the world.

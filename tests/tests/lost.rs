@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use see_core::{AllocateOptions, EndLimits, ErrorKind, SandboxState};
-use see_tests::{Dice, Home, Lab, PrivateDaemon, Watched, emulator, rounds, until};
+use see_tests::{Dice, Home, Lab, Live, PrivateDaemon, Watched, emulator, rounds, until};
 use serde_json::json;
 
 /// The longest wait for anything, on a busy host.
@@ -138,6 +138,62 @@ fn a_guest_that_ends_while_its_libvirtd_is_away_is_told_once_the_daemon_is_back(
         lab.finish().await;
         assert_gone(&home, &daemon, &identifier);
     });
+}
+
+/// A run with a machine that runs, whose owner is killed.
+fn orphan(home: &Home, daemon: &PrivateDaemon) -> String {
+    let run_file = run_file(home, daemon);
+    let mut command = home.seectl();
+    command
+        .args(["run", "--no-gc", "--output", "json"])
+        .arg(run_file);
+    let mut live = Live::start(&mut command);
+    let begun = live.wait_for("beginning", PATIENCE, |line| line.get("run").is_some());
+    let identifier = begun.expect("it begins")["run"]["identifier"].clone();
+    let identifier = identifier.as_str().expect("an identifier").to_owned();
+    live.wait_for("machine that runs", PATIENCE, |line| {
+        line["event"] == "post_poweron"
+    })
+    .expect("it starts");
+    drop(live.kill());
+    identifier
+}
+
+#[test]
+fn a_machine_that_does_not_end_stays_in_the_ledger_and_a_later_collection_ends_it() {
+    let daemon = PrivateDaemon::start();
+    let home = Home::passable();
+    let identifier = orphan(&home, &daemon);
+
+    // Killed, and yet not gone: libvirt gives up on it.
+    daemon.neglect();
+    let collected = home.run(["gc"], PATIENCE);
+    daemon.attend();
+    assert_eq!(collected.code, Some(6), "{collected:#?}");
+    assert_eq!(home.recorded(), std::slice::from_ref(&identifier));
+    assert!(!daemon.objects(&identifier).is_empty(), "{collected:#?}");
+
+    let collected = home.run(["gc"], PATIENCE);
+    assert_eq!(collected.code, Some(0), "{collected:#?}");
+    assert_gone(&home, &daemon, &identifier);
+}
+
+#[test]
+fn a_machine_whose_daemon_is_gone_stays_in_the_ledger_and_a_later_collection_ends_it() {
+    let mut daemon = PrivateDaemon::start();
+    let home = Home::passable();
+    let identifier = orphan(&home, &daemon);
+
+    daemon.kill();
+    let collected = home.run(["gc"], PATIENCE);
+    assert_eq!(collected.code, Some(6), "{collected:#?}");
+    assert_eq!(home.recorded(), std::slice::from_ref(&identifier));
+    assert!(emulator(&identifier).is_some(), "{collected:#?}");
+
+    daemon.restart();
+    let collected = home.run(["gc"], PATIENCE);
+    assert_eq!(collected.code, Some(0), "{collected:#?}");
+    assert_gone(&home, &daemon, &identifier);
 }
 
 /// A part of a run in which its daemon dies.
