@@ -16,17 +16,17 @@ use crate::support::{SERVICE, Site, allocated, staying, token};
 /// The table around the bridge of the shared network.
 const FLOOR: &str = "see-shared";
 /// The port of the agent that the walls let the host ask.
-const AGENT: u16 = 8020;
+pub(crate) const AGENT: u16 = 8020;
 /// How long an answer is waited for, three times.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// How long a connection is waited for: the kernel asks again after a second.
 const CONNECTED: Duration = Duration::from_millis(1800);
 /// The hardware address of the host's bridge.
-const HOST_MAC: &str = "52:54:00:00:00:01";
+pub(crate) const HOST_MAC: &str = "52:54:00:00:00:01";
 /// That of another guest.
-const OTHER_MAC: &str = "52:54:00:00:00:03";
+pub(crate) const OTHER_MAC: &str = "52:54:00:00:00:03";
 /// One that the guest has no right to.
-const SECOND_MAC: &str = "52:54:00:00:00:99";
+pub(crate) const SECOND_MAC: &str = "52:54:00:00:00:99";
 /// A machine in the world behind the host.
 const FAR: &str = "198.51.100.9";
 
@@ -90,18 +90,18 @@ fn each_layer_of_the_walls_stops_by_itself_what_it_is_there_for() {
 }
 
 /// What a run on the shared network had around its guest.
-struct Rules {
-    wall: String,
+pub(crate) struct Rules {
+    pub(crate) wall: String,
     floor: String,
-    device: String,
-    mac: String,
-    own: Ipv4Addr,
-    gateway: Ipv4Addr,
-    other: Ipv4Addr,
+    pub(crate) device: String,
+    pub(crate) mac: String,
+    pub(crate) own: Ipv4Addr,
+    pub(crate) gateway: Ipv4Addr,
+    pub(crate) other: Ipv4Addr,
 }
 
 impl Rules {
-    fn of_a_run(site: &Site) -> Self {
+    pub(crate) fn of_a_run(site: &Site) -> Self {
         let context = json!({
             "network": { "mode": "shared", "verify": false },
             "agent": { "transport": "tcp", "port": AGENT, "token": token() },

@@ -8,6 +8,7 @@ mod guard;
 mod holes;
 mod isolated;
 mod layers;
+mod matches;
 mod neighbour;
 mod proof;
 mod rights;
