@@ -14,4 +14,5 @@ mod kills;
 mod sampling;
 mod signals;
 mod strangers;
+mod terminal;
 mod volley;
