@@ -95,14 +95,27 @@ impl Bench {
         F: FnMut() -> Fut,
         Fut: Future<Output = bool>,
     {
+        let look = || {
+            let holds = holds();
+            async { holds.await.then_some(()) }
+        };
+        self.first(look).await.is_some()
+    }
+
+    /// Looks until there is something to see, up to the candidate's patience.
+    pub(super) async fn first<T, F, Fut>(&self, mut look: F) -> Option<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Option<T>>,
+    {
         let deadline = Instant::now() + self.candidate.patience();
-        while !holds().await {
-            if Instant::now() >= deadline {
-                return false;
+        loop {
+            let seen = look().await;
+            if seen.is_some() || Instant::now() >= deadline {
+                return seen;
             }
             tokio::time::sleep(POLL).await;
         }
-        true
     }
 
     pub(super) fn context(&self) -> Configuration {

@@ -164,16 +164,17 @@ async fn begun<F: Future + Unpin>(start: &mut F, after: Duration) -> Option<F::O
     }
 }
 
-/// The state of a machine that is on its way to be on or off, once it is either.
+/// The state of a machine that is on its way to be on or off, once it is either. A start that has not begun yet
+/// leaves it off, and may go on behind this look.
 async fn settled(bench: &Bench, sandbox: &dyn Sandbox) -> Outcome<SandboxState> {
     let is_settled =
-        |state: SandboxState| matches!(state, SandboxState::Running | SandboxState::Shutoff);
-    let is = bench
-        .until(|| async { sandbox.state().await.is_ok_and(is_settled) })
-        .await;
+        |state: &SandboxState| matches!(state, SandboxState::Running | SandboxState::Shutoff);
+    let look = || async { sandbox.state().await.ok().filter(is_settled) };
+    if let Some(state) = bench.first(look).await {
+        return Ok(state);
+    }
     let state = sandbox.state().await?;
-    ensure(is && is_settled(state), || {
-        format!("the machine is {state}, and neither on nor off")
-    })?;
-    Ok(state)
+    Err(Stumble::Failed(format!(
+        "the machine is {state}, and neither on nor off"
+    )))
 }
