@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use see_core::config::Place;
 use see_core::ledger::{Entry, Resource};
 use see_core::{
     Allocation, Error, ErrorKind, GuestChannel, Identifier, Isolation, Result, Sandbox, StopToken,
@@ -81,6 +82,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) hypervisor: &'a Hypervisor,
     /// The domain, before the parts fill it in.
     pub(crate) domain: DomainXml,
+    /// Where the user asked for this domain; none for a built-in one.
+    pub(crate) domain_at: Option<Place>,
     /// What they consist of, in the order of making: each may use what those before it made.
     pub(crate) parts: Vec<Box<dyn Part>>,
 }
@@ -223,7 +226,9 @@ pub(crate) async fn allocate(plan: Plan<'_>, allocation: &Allocation) -> Result<
         identifier: allocation.identifier,
         hypervisor: plan.hypervisor.location(allocation.identifier)?,
     };
-    let definition = Definition;
+    let definition = Definition {
+        asked_at: plan.domain_at,
+    };
     let parts: Vec<&dyn Part> = std::iter::once(plan.hypervisor as &dyn Part)
         .chain(plan.parts.iter().map(|part| &**part))
         .chain(std::iter::once(&definition as &dyn Part))

@@ -17,7 +17,7 @@ mod users;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use see_core::config::Configuration;
+use see_core::config::{Configuration, Place};
 use see_core::{
     AgentTransport, Allocation, Backend, Error, ErrorKind, Preparation, Result, Sandbox,
 };
@@ -51,6 +51,7 @@ const DRIVER: Driver = Driver {
 pub struct Lxc {
     hypervisor: Hypervisor,
     domain: DomainXml,
+    domain_at: Place,
     root: Root,
     folders: Vec<HostFolder>,
     network: NetworkPlan,
@@ -100,6 +101,7 @@ impl Backend for Lxc {
         Ok(Self {
             hypervisor,
             domain,
+            domain_at: configuration.domain.configuration.place().clone(),
             root,
             folders,
             network,
@@ -124,6 +126,7 @@ impl Backend for Lxc {
             driver: &DRIVER,
             hypervisor: &self.hypervisor,
             domain: self.domain.clone(),
+            domain_at: Some(self.domain_at.clone()),
             parts,
         };
         allocation::allocate(plan, allocation).await

@@ -8,7 +8,7 @@ mod template;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use see_core::config::Configuration;
+use see_core::config::{Configuration, Place};
 use see_core::{
     AgentTransport, Allocation, Backend, Error, ErrorKind, ImageSource, Preparation, Result,
     Sandbox,
@@ -47,6 +47,7 @@ const EMULATOR: &str = "qemu-system-x86_64";
 pub struct Qemu {
     hypervisor: Hypervisor,
     domain: DomainXml,
+    domain_at: Option<Place>,
     files: Files,
     image: ImageSource,
     storage: DiskPlan,
@@ -119,6 +120,10 @@ impl Backend for Qemu {
         Ok(Self {
             hypervisor,
             domain,
+            domain_at: configuration
+                .domain
+                .as_ref()
+                .map(|domain| domain.configuration.place().clone()),
             files,
             image,
             storage,
@@ -164,6 +169,7 @@ impl Backend for Qemu {
             driver: &DRIVER,
             hypervisor: &self.hypervisor,
             domain: self.domain.clone(),
+            domain_at: self.domain_at.clone(),
             parts,
         };
         allocation::allocate(plan, allocation).await

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use see_core::config::{ConfigPath, Configuration, Located};
+use see_core::config::{ConfigPath, Configuration, Located, Place};
 use see_core::{
     AgentSettings, AgentTransport, Allocation, Backend, Error, ImageSource, Limits, Preparation,
     Result, Sandbox,
@@ -91,6 +91,7 @@ pub struct VboxNetwork(Located<NetworkConfiguration>);
 pub struct Vbox {
     hypervisor: Hypervisor,
     domain: DomainXml,
+    domain_at: Place,
     image: ImageSource,
     storage: Storage,
     network: NetworkPlan,
@@ -133,6 +134,7 @@ impl Backend for Vbox {
         Ok(Self {
             hypervisor,
             domain,
+            domain_at: configuration.domain.configuration.place().clone(),
             image,
             storage,
             network,
@@ -150,6 +152,7 @@ impl Backend for Vbox {
             driver: &DRIVER,
             hypervisor: &self.hypervisor,
             domain: self.domain.clone(),
+            domain_at: Some(self.domain_at.clone()),
             parts,
         };
         allocation::allocate(plan, allocation).await

@@ -1,6 +1,7 @@
 //! The domain itself: named, labelled and defined once everything it uses is there.
 
 use async_trait::async_trait;
+use see_core::config::Place;
 use see_core::ledger::{Details, Resource};
 use see_core::{Error, ErrorKind, Identifier, Result};
 use see_libvirt::{Connection, Domain};
@@ -15,7 +16,10 @@ use crate::machine::{Native, remove_domain};
 pub(crate) const DOMAIN: &str = "libvirt.domain";
 
 #[derive(Debug)]
-pub(super) struct Definition;
+pub(super) struct Definition {
+    /// Where the user asked for this domain; none for a built-in one.
+    pub(super) asked_at: Option<Place>,
+}
 
 #[async_trait]
 impl Part for Definition {
@@ -37,7 +41,10 @@ impl Part for Definition {
         let domain = match connection.define_domain(&making.domain.to_string()).await {
             Ok(domain) => domain,
             Err(error) => {
-                let error = libvirt(error).during("define the domain");
+                let mut error = libvirt(error).during("define the domain");
+                if let Some(place) = &self.asked_at {
+                    error = error.or_at(place);
+                }
                 return Err(refused(entry, error).await);
             }
         };
