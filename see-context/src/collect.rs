@@ -9,9 +9,9 @@
 mod bridge;
 pub(crate) mod emulator;
 mod groups;
+mod root;
 mod traces;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -237,50 +237,11 @@ impl Collector for Roots {
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
         let _gate = embedded::gate().await;
         let request = request.clone();
-        blocking("remove the embedded driver's root", move || root(&request)).await
+        blocking("remove the embedded driver's root", move || {
+            root::collect(&request)
+        })
+        .await
     }
-}
-
-fn root(request: &CollectRequest) -> Result<Collected> {
-    let path = Path::new(&request.resource.name);
-    let found = match std::fs::symlink_metadata(path) {
-        Ok(found) => found,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok(Collected::AlreadyGone);
-        }
-        Err(error) => {
-            return Err(
-                Error::io("the embedded driver's root cannot be looked at", error)
-                    .subject(path.display()),
-            );
-        }
-    };
-    if !found.is_dir() {
-        return Ok(Collected::Refused("it is not a folder".to_owned()));
-    }
-    match &request.identity {
-        Some(identity) if *identity == embedded::identity(path)? => {}
-        Some(_) => {
-            return Ok(Collected::Refused(
-                "it is another folder than the one that was made".to_owned(),
-            ));
-        }
-        // Its maker stopped or died before it wrote down what it made.
-        None => {
-            let user = path.join("users").join(request.identifier.to_string());
-            if !user.exists() && !embedded::is_abandoned(path, request.identifier)? {
-                // The root is that of other sandboxes, which this one never joined.
-                return Ok(Collected::AlreadyGone);
-            }
-        }
-    }
-    if !request.dry_run {
-        if embedded::is_last(path, request.identifier)? {
-            emulator::clear(&request.resource.name, request)?;
-        }
-        embedded::withdraw(path, request.identifier)?;
-    }
-    Ok(Collected::Removed)
 }
 
 pub(crate) async fn open(request: &CollectRequest) -> Result<Connection> {
@@ -358,32 +319,6 @@ mod tests {
         assert!(reason.contains(&other), "{reason}");
         assert!(stranger(&request, BARE).is_some());
         assert!(stranger(&request, "<domain><name>a").is_some());
-    }
-
-    #[test]
-    fn an_embedded_drivers_root_goes_only_where_it_is_the_folder_that_was_made() {
-        let scratch = tempfile::tempdir().unwrap();
-        let [ours, strange, link] =
-            ["ours", "strange", "link"].map(|name| scratch.path().join(name));
-        std::fs::create_dir(&ours).unwrap();
-        std::fs::create_dir(&strange).unwrap();
-        std::os::unix::fs::symlink(&ours, &link).unwrap();
-        let identifier = Identifier::random();
-        let request = |path: &Path| {
-            let resource = Resource::new(ROOT, path.to_str().unwrap(), "");
-            let mut request = CollectRequest::new(identifier, resource);
-            request.identity = Some(embedded::identity(&ours).unwrap());
-            request
-        };
-        for path in [&strange, &link] {
-            let collected = root(&request(path)).unwrap();
-            assert!(matches!(collected, Collected::Refused(_)), "{collected:?}");
-        }
-        assert!(ours.exists() && strange.exists());
-        let request = request(&ours);
-        assert_eq!(root(&request).unwrap(), Collected::Removed);
-        assert!(!ours.exists());
-        assert_eq!(root(&request).unwrap(), Collected::AlreadyGone);
     }
 
     #[test]

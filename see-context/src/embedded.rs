@@ -46,8 +46,9 @@ const SKELETON: &[&str] = &[
     "run/qemu/dbus",
 ];
 
-/// Entering and leaving happen one at a time.
-static GATE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// Entering and leaving happen one at a time. Behind it is what tells the root that this process made last from
+/// a stranger's folder in its place.
+static GATE: tokio::sync::Mutex<Option<Details>> = tokio::sync::Mutex::const_new(None);
 
 /// The root of this process, chosen by its first sandbox. It is libvirt's own rule that there is
 /// one in the life of a process.
@@ -77,19 +78,52 @@ fn root_name(identifier: Identifier) -> String {
     digits[..16].to_owned()
 }
 
-/// Opens the driver in the entry's root, which is made where it is missing.
-pub(crate) async fn enter(entry: &Entry) -> Result<Connection> {
-    let _gate = GATE.lock().await;
-    let identifier = entry.identifier();
+/// A root that nobody removes before it is entered.
+pub(crate) struct Prepared {
+    root: EmbeddedRoot,
+    identity: Details,
+    _gate: Gate,
+}
+
+/// The entry's root, which is made where it is missing.
+///
+/// # Errors
+/// [`ErrorKind::AlreadyExists`] where somebody else has a folder of its name: nothing was made then.
+pub(crate) async fn prepare(entry: &Entry) -> Result<Prepared> {
+    let mut gate = gate().await;
     let path = PathBuf::from(&entry.resource().name);
-    let made = path.clone();
-    let (root, identity) = blocking("prepare the embedded driver", move || {
-        let root = prepare(&made)?;
+    let (made, known) = (path.clone(), gate.clone());
+    let prepared = blocking("prepare the embedded driver", move || {
+        let root = make(&made, known.as_ref())?;
         let identity = identity(&made)?;
         Ok((root, identity))
     })
-    .await?;
-    entry.created(identity).await?;
+    .await;
+    match prepared {
+        Ok((root, identity)) => {
+            *gate = Some(identity.clone());
+            Ok(Prepared {
+                root,
+                identity,
+                _gate: gate,
+            })
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let mut chosen = PATH.lock().unwrap_or_else(PoisonError::into_inner);
+            chosen.take_if(|chosen| *chosen == path);
+            Err(error.advice(
+                "the folder is none of this sandbox's: remove it yourself, or start anew, which takes another name",
+            ))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens the driver in the entry's root.
+pub(crate) async fn enter(entry: &Entry, prepared: Prepared) -> Result<Connection> {
+    let identifier = entry.identifier();
+    entry.created(prepared.identity.clone()).await?;
+    let path = PathBuf::from(&entry.resource().name);
     let user = path.join("users").join(identifier.to_string());
     blocking("enter the embedded driver's root", move || {
         OpenOptions::new()
@@ -104,7 +138,7 @@ pub(crate) async fn enter(entry: &Entry) -> Result<Connection> {
             })
     })
     .await?;
-    Connection::open_embedded(&root, OPEN_LIMIT)
+    Connection::open_embedded(&prepared.root, OPEN_LIMIT)
         .await
         .map_err(|error| advise(libvirt(error)))
 }
@@ -117,9 +151,13 @@ fn advise(error: Error) -> Error {
     error
 }
 
-fn prepare(path: &Path) -> Result<EmbeddedRoot> {
+/// Makes the root, unless it stands: the one that is `known`, or where this process opened one by itself, that.
+fn make(path: &Path, known: Option<&Details>) -> Result<EmbeddedRoot> {
     let again = opened_root().is_some();
-    let root = if again && path.exists() {
+    let stands = again
+        && path.exists()
+        && known.is_none_or(|known| identity(path).is_ok_and(|found| found == *known));
+    let root = if stands {
         EmbeddedRoot::existing(path).map_err(libvirt)?
     } else {
         EmbeddedRoot::create(path, cache_folder().as_deref(), EmulatorAccount::Caller)
@@ -152,7 +190,7 @@ pub(crate) struct Entered {
 #[async_trait]
 impl Holding for Entered {
     async fn remove(&mut self) -> Result<()> {
-        let _gate = GATE.lock().await;
+        let _gate = gate().await;
         let (path, identifier) = (self.path.clone(), self.identifier);
         blocking("leave the embedded driver's root", move || {
             withdraw(&path, identifier).map(drop)
@@ -196,6 +234,38 @@ pub(crate) fn is_abandoned(path: &Path, identifier: Identifier) -> Result<bool> 
     is_last(path, identifier)
 }
 
+/// The first thing in a root that was not made there before libvirt opened it.
+pub(crate) fn first_strange(path: &Path) -> Result<Option<PathBuf>> {
+    fn look(root: &Path, inside: &Path) -> std::io::Result<Option<PathBuf>> {
+        for entry in fs::read_dir(root.join(inside))? {
+            let entry = entry?;
+            let name = inside.join(entry.file_name());
+            let kind = entry.file_type()?;
+            let is_ours = if kind.is_dir() {
+                SKELETON
+                    .iter()
+                    .any(|folder| Path::new(folder).starts_with(&name))
+            } else {
+                kind.is_file()
+                    && (name == Path::new("etc/qemu.conf")
+                        || inside == Path::new("cache/qemu/capabilities"))
+            };
+            if !is_ours {
+                return Ok(Some(name));
+            }
+            if kind.is_dir()
+                && let Some(strange) = look(root, &name)?
+            {
+                return Ok(Some(strange));
+            }
+        }
+        Ok(None)
+    }
+    look(path, Path::new("")).map_err(|error| {
+        Error::io("the embedded driver's root cannot be looked at", error).subject(path.display())
+    })
+}
+
 /// Whether a root has no user but this one.
 pub(crate) fn is_last(path: &Path, identifier: Identifier) -> Result<bool> {
     let own = identifier.to_string();
@@ -210,9 +280,12 @@ pub(crate) fn is_last(path: &Path, identifier: Identifier) -> Result<bool> {
 }
 
 /// Keeps the sandboxes of this process from entering and leaving the root.
-pub(crate) async fn gate() -> tokio::sync::MutexGuard<'static, ()> {
+pub(crate) async fn gate() -> Gate {
     GATE.lock().await
 }
+
+/// Held by whoever enters or leaves.
+type Gate = tokio::sync::MutexGuard<'static, Option<Details>>;
 
 /// What tells this folder from another one of the same name.
 pub(crate) fn identity(path: &Path) -> Result<Details> {

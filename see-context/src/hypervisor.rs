@@ -10,7 +10,7 @@ use see_core::{Error, ErrorKind, Identifier, Result};
 use see_libvirt::Connection;
 use see_libvirt::xml::DomainXml;
 
-use crate::allocation::{Entries, Making, Part, Site};
+use crate::allocation::{Entries, Making, Part, Site, refused};
 use crate::embedded;
 use crate::error::libvirt;
 use crate::host::read_xml;
@@ -136,7 +136,15 @@ impl Part for Hypervisor {
         let connection = match self {
             Self::Embedded => {
                 let entry = entries.next()?;
-                let entered = embedded::enter(&entry).await;
+                let prepared = match embedded::prepare(&entry).await {
+                    Ok(prepared) => prepared,
+                    // Somebody else's.
+                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                        return Err(refused(entry, error).await);
+                    }
+                    Err(error) => return Err(error),
+                };
+                let entered = embedded::enter(&entry, prepared).await;
                 let path = PathBuf::from(&entry.resource().name);
                 let identifier = entry.identifier();
                 making.hold_as(entry, embedded::Entered { path, identifier });
@@ -148,5 +156,66 @@ impl Part for Hypervisor {
         };
         making.connected(connection);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use see_core::ledger::Ledger;
+    use see_core::{Allocation, ImageProgress, Stop};
+
+    use crate::allocation::{self, Plan};
+    use crate::machine::Driver;
+    use see_libvirt::ShutdownMode;
+
+    use super::*;
+
+    const DRIVER: Driver = Driver {
+        shutdown: ShutdownMode::Signal,
+        reboot: ShutdownMode::Signal,
+        has_screen: false,
+    };
+
+    #[tokio::test]
+    async fn a_folder_that_has_the_name_of_the_embedded_drivers_root_stops_the_allocation_and_stays()
+     {
+        let ledger = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(ledger.path().join("ledger")).await.unwrap();
+        let identifier = Identifier::random();
+        let path = PathBuf::from(embedded::intent(identifier).unwrap().name);
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("thesis"), "a stranger's").unwrap();
+        let stop = Stop::new();
+        let allocation = Allocation {
+            identifier,
+            record: ledger.begin(identifier, "test").await.unwrap(),
+            stop: stop.token(),
+            progress: ImageProgress::new(),
+        };
+        let plan = Plan {
+            driver: &DRIVER,
+            hypervisor: &Hypervisor::Embedded,
+            domain: DomainXml::parse("<domain type='qemu'><devices/></domain>").unwrap(),
+            domain_at: None,
+            parts: Vec::new(),
+        };
+        let refused = allocation::allocate(plan, &allocation).await.unwrap_err();
+        let kept = fs::read_to_string(path.join("thesis"));
+        fs::remove_dir_all(&path).unwrap();
+        assert_eq!(kept.unwrap(), "a stranger's");
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists, "{refused:?}");
+        // The domain's entry is left, of which its collector finds nothing.
+        let kinds: Vec<_> = allocation
+            .record
+            .holdings()
+            .into_iter()
+            .map(|held| held.kind)
+            .collect();
+        assert_eq!(kinds, [crate::allocation::DOMAIN]);
+        // The next one of this process tries another name.
+        let next = embedded::intent(Identifier::random()).unwrap().name;
+        assert_ne!(PathBuf::from(next), path);
     }
 }

@@ -178,14 +178,19 @@ impl Error {
         self.has(&[sys::VIR_ERR_OPERATION_INVALID])
     }
 
-    /// The name or UUID, or the volume, exists already.
+    /// The name or UUID, the volume, or a file that was to be new exists already.
     #[must_use]
     pub fn is_existing(&self) -> bool {
-        self.has(&[
-            sys::VIR_ERR_DOM_EXIST,
-            sys::VIR_ERR_NETWORK_EXIST,
-            sys::VIR_ERR_STORAGE_VOL_EXIST,
-        ])
+        let is_file = matches!(
+            &self.cause,
+            Cause::File { error, .. } if error.kind() == std::io::ErrorKind::AlreadyExists
+        );
+        is_file
+            || self.has(&[
+                sys::VIR_ERR_DOM_EXIST,
+                sys::VIR_ERR_NETWORK_EXIST,
+                sys::VIR_ERR_STORAGE_VOL_EXIST,
+            ])
     }
 
     /// This driver or hypervisor cannot do it.
