@@ -5,8 +5,11 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use see_core::ErrorKind;
 use see_libvirt::Connection;
-use see_tests::{DaemonOptions, Home, Live, Outcome, Picture, PrivateDaemon, finish, spawn, until};
+use see_tests::{
+    DaemonOptions, Home, Lab, Live, Outcome, Picture, PrivateDaemon, finish, spawn, until,
+};
 use serde_json::{Value, json};
 
 /// The longest wait for anything that a run does; the guest boots emulated, on a busy machine.
@@ -211,6 +214,29 @@ fn a_killed_run_on_another_host_is_collected_from_here() {
         assert_eq!(home.recorded(), Vec::<String>::new(), "{when}: {gc:#?}");
         assert_nothing_left(&daemon, when);
     }
+}
+
+#[test]
+fn a_folder_on_another_host_that_holds_something_stops_the_allocation_and_stays() {
+    let daemon = other_host();
+    let home = Home::new();
+    let run_file = home.run_file(context(&home, &daemon.tcp_uri()));
+    let identifier = see_core::Identifier::random();
+    let folder = format!("{IMAGES}/see-{identifier}");
+    let file = format!("{folder}/thesis");
+    daemon.told("mkdir", &[&folder]);
+    daemon.told("cp", &["/etc/hostname", &file]);
+    let before = left_there(&daemon);
+    let runtime = tokio::runtime::Runtime::new().expect("there are threads");
+    let refused = runtime.block_on(async {
+        let lab = Lab::new(&home);
+        let refused = lab.allocate_as(&run_file, identifier).await;
+        lab.finish().await;
+        refused.expect_err("the folder is somebody else's")
+    });
+    assert_eq!(refused.kind(), ErrorKind::AlreadyExists, "{refused:?}");
+    assert_eq!(left_there(&daemon), before);
+    assert_eq!(home.recorded(), Vec::<String>::new());
 }
 
 #[test]

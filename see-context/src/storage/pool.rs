@@ -63,13 +63,16 @@ impl Part for Pool {
             .get(PATH)
             .and_then(|path| path.as_str())
             .unwrap_or_default();
+        let connection = making.connection()?.clone();
+        if let Err(error) = check_free(&connection, &identifier).await {
+            return Err(refused(entry, error).await);
+        }
         let xml = Element::new("pool")
             .with("type", "dir")
             .with_child(Element::new("name").with_text(&identifier))
             .with_child(Element::new("uuid").with_text(&identifier))
             .with_child(Element::new("target").with_child(Element::new("path").with_text(folder)));
-        let made = making
-            .connection()?
+        let made = connection
             .create_storage_pool(&Document::of(xml).to_string())
             .await;
         let pool = match made {
@@ -84,6 +87,22 @@ impl Part for Pool {
         let recorded = entry.created(identity).await;
         making.hold_as(entry, Started(pool));
         recorded
+    }
+}
+
+/// Refuses a pool that exists: libvirt would give one of the same name and UUID another definition, and start it.
+pub(super) async fn check_free(connection: &Connection, name: &str) -> Result<()> {
+    match connection.storage_pool(name).await {
+        Err(error) if error.is_no_storage_pool() => Ok(()),
+        Err(error) => Err(libvirt(error).during("create the storage pool")),
+        Ok(_) => Err(Error::new(
+            ErrorKind::AlreadyExists,
+            "the hypervisor has a storage pool of that name already",
+        )
+        .subject(name)
+        .advice(
+            "it is not of this sandbox: remove it yourself, or give the sandbox another identifier",
+        )),
     }
 }
 
@@ -166,7 +185,56 @@ mod tests {
 
     use see_core::Identifier;
 
+    use see_core::ledger::Ledger;
+    use see_core::{Allocation, ImageProgress, Stop};
+    use see_libvirt::ShutdownMode;
+    use see_libvirt::xml::DomainXml;
+
     use super::*;
+    use crate::allocation::{self, Plan};
+    use crate::hypervisor::Hypervisor;
+    use crate::machine::Driver;
+
+    const DRIVER: Driver = Driver {
+        shutdown: ShutdownMode::Signal,
+        reboot: ShutdownMode::Signal,
+        has_screen: false,
+    };
+
+    #[tokio::test]
+    async fn a_pool_that_has_name_and_uuid_already_stops_the_allocation_and_stays_as_it_is() {
+        let limit = Duration::from_secs(30);
+        let connection = Connection::open("test:///default", limit).await.unwrap();
+        let identifier = Identifier::random();
+        let xml = format!(
+            "<pool type='dir'><name>{identifier}</name><uuid>{identifier}</uuid>\
+             <target><path>/a/strangers</path></target></pool>"
+        );
+        let stranger = connection.define_storage_pool(&xml).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path().join("ledger")).await.unwrap();
+        let stop = Stop::new();
+        let allocation = Allocation {
+            identifier,
+            record: ledger.begin(identifier, "test").await.unwrap(),
+            stop: stop.token(),
+            progress: ImageProgress::new(),
+        };
+        let plan = Plan {
+            driver: &DRIVER,
+            hypervisor: &Hypervisor::Uri("test:///default".to_owned()),
+            domain: DomainXml::parse("<domain type='test'><devices/></domain>").unwrap(),
+            domain_at: None,
+            parts: vec![Box::new(Pool::new(folder.path().to_owned()))],
+        };
+        let refused = allocation::allocate(plan, &allocation).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists, "{refused:?}");
+        let held = allocation.record.holdings();
+        assert!(held.iter().all(|held| held.kind != POOL), "{held:?}");
+        assert!(!stranger.is_active().await.unwrap());
+        let kept = stranger.xml().await.unwrap();
+        assert!(kept.contains("/a/strangers"), "{kept}");
+    }
 
     #[tokio::test]
     async fn a_pool_is_told_by_its_uuid_and_its_folder_together() {

@@ -21,6 +21,9 @@ use crate::error::{blocking, libvirt};
 /// The kind of the ledger's entries for a pool with all that is in it.
 pub(crate) const VOLUMES: &str = "libvirt.volumes";
 
+/// What the ledger says of a pool whose folder was found empty: all that is in it came from us.
+const EMPTY: &str = "was_empty";
+
 /// The longest that the host of the hypervisor may take for a full copy.
 const COPY_LIMIT: Duration = Duration::from_secs(60 * 60);
 
@@ -86,10 +89,18 @@ impl Part for RemoteDisk {
         };
         let mut identity = Details::new();
         identity.insert("uuid".to_owned(), defined.uuid().to_string().into());
-        let recorded = entry.created(identity).await;
-        making.hold_as(entry, Defined(defined.clone()));
-        recorded?;
-        start(&defined).await?;
+        let mut made = entry.created(identity.clone()).await;
+        if made.is_ok() {
+            made = start(&defined).await;
+        }
+        let was_empty = made.is_ok();
+        if was_empty {
+            identity.insert(EMPTY.to_owned(), true.into());
+            made = entry.created(identity).await;
+        }
+        let pool = defined.clone();
+        making.hold_as(entry, Defined { pool, was_empty });
+        made?;
         making.stop.check("upload the image")?;
         let (disk, source) = self.fill(&defined, making.stop).await?;
         making.abilities.volumes.push(disk);
@@ -140,17 +151,7 @@ impl RemoteDisk {
 
 /// Defines a pool, unless there is one of that name.
 async fn define(connection: &Connection, name: &str, folder: &str) -> Result<StoragePool> {
-    match connection.storage_pool(name).await {
-        Err(error) if error.is_no_storage_pool() => {}
-        Err(error) => return Err(libvirt(error)),
-        Ok(_) => {
-            return Err(Error::new(
-                ErrorKind::AlreadyExists,
-                "the hypervisor has a storage pool of that name already",
-            )
-            .subject(name));
-        }
-    }
+    pool::check_free(connection, name).await?;
     let permissions =
         Element::new("permissions").with_child(Element::new("mode").with_text("0711"));
     let xml = Element::new("pool")
@@ -180,7 +181,8 @@ async fn start(pool: &StoragePool) -> Result<()> {
             ErrorKind::AlreadyExists,
             "the folder of the storage pool holds something already",
         )
-        .subject(pool.name()))
+        .subject(pool.name())
+        .advice("it is none of this sandbox's: remove it yourself, or start anew, which takes another name"))
     }
 }
 
@@ -240,19 +242,23 @@ fn volume(name: &str, format: Format) -> Element {
 }
 
 #[derive(Debug)]
-struct Defined(StoragePool);
+struct Defined {
+    pool: StoragePool,
+    was_empty: bool,
+}
 
 #[async_trait]
 impl Holding for Defined {
     async fn remove(&mut self) -> Result<()> {
-        remove(&self.0)
+        remove(&self.pool, self.was_empty)
             .await
-            .map_err(|error| error.subject(self.0.name()))
+            .map_err(|error| error.subject(self.pool.name()))
     }
 }
 
-/// Removes a pool of ours with its volumes and its folder; what is gone already is no error.
-async fn remove(pool: &StoragePool) -> Result<()> {
+/// Removes a pool of ours with its folder, which is left where it holds something and was not empty before: that is
+/// somebody else's. What is gone already is no error.
+async fn remove(pool: &StoragePool, was_empty: bool) -> Result<()> {
     let gone = |result: Result<(), see_libvirt::Error>| match result {
         Err(error)
             if error.is_no_storage_pool() || error.is_no_volume() || error.is_invalid_state() =>
@@ -273,11 +279,17 @@ async fn remove(pool: &StoragePool) -> Result<()> {
         }
     }
     gone(pool.refresh().await)?;
-    for volume in pool.volumes().await.map_err(libvirt)? {
-        gone(volume.delete().await)?;
+    let volumes = pool.volumes().await.map_err(libvirt)?;
+    let is_ours = was_empty || volumes.is_empty();
+    if is_ours {
+        for volume in volumes {
+            gone(volume.delete().await)?;
+        }
     }
     gone(pool.destroy().await)?;
-    gone(pool.delete().await)?;
+    if is_ours {
+        gone(pool.delete().await)?;
+    }
     gone(pool.undefine().await)
 }
 
@@ -291,7 +303,9 @@ pub(crate) async fn collect(
         Found::Not(answer) => return Ok(answer),
     };
     if !request.dry_run {
-        remove(&pool).await?;
+        let identity = request.identity.as_ref();
+        let was_empty = identity.and_then(|identity| identity.get(EMPTY)?.as_bool());
+        remove(&pool, was_empty.unwrap_or_default()).await?;
     }
     Ok(Collected::Removed)
 }
