@@ -311,7 +311,8 @@ impl Turn {
         self.trigger(power_event(after, &attributes)).await
     }
 
-    /// Asks the guest to shut down, and cuts the power at the deadline if it did not.
+    /// Asks the guest to shut down, and cuts the power at the deadline if it did not, or if the hypervisor did
+    /// not even answer.
     ///
     /// `post_shutdown` carries `forced`: whether the power had to be cut, and then a `message` that says for
     /// what it waited, and how long. A machine that is off already
@@ -330,19 +331,34 @@ impl Turn {
     ) -> Result<Shutdown> {
         let attributes: Vec<_> = attributes.into_iter().collect();
         let (before, after) = Transition::Shutdown.events();
-        Transition::Shutdown.check(self.shared.state().await?)?;
+        let begin = Instant::now();
+        // A hypervisor that does not answer in time is asked to cut the power, as for a guest that stays.
+        let state = answer(begin + timeout, self.shared.state()).await?;
+        let mut hangs = state.is_none();
+        if let Some(state) = state {
+            Transition::Shutdown.check(state)?;
+        }
+        // The time of the handlers is not the guest's.
+        let left = timeout.saturating_sub(begin.elapsed());
         self.trigger(power_event(before, &attributes)).await?;
-        let deadline = Instant::now() + timeout;
-        self.shared.act(Transition::Shutdown).await?;
-        let forced = !self.off_by(deadline).await?;
+        let deadline = Instant::now() + left;
+        if !hangs {
+            let asked = self.shared.act(Transition::Shutdown);
+            hangs = answer(deadline, asked).await?.is_none();
+        }
+        let forced = hangs || !self.off_by(deadline).await?;
+        let waited_for = if hangs {
+            "the hypervisor to ask the guest to switch itself off"
+        } else {
+            "the guest to switch itself off"
+        };
         if forced {
-            tracing::warn!("the guest did not shut down within {timeout:.1?}: its power is cut");
+            tracing::warn!("waited {timeout:.1?} for {waited_for}: its power is cut");
             self.shared.act(Transition::Poweroff).await?;
         }
         let mut told = power_event(after, &attributes).with("forced", forced);
         if forced {
-            let waited = format!("waited {timeout:.1?} for the guest to switch itself off");
-            told = told.with("message", waited);
+            told = told.with("message", format!("waited {timeout:.1?} for {waited_for}"));
         }
         self.trigger(told).await?;
         Ok(Shutdown { forced })
@@ -353,14 +369,11 @@ impl Turn {
         // Backends without events of their own are asked now and then.
         let mut poll = tokio::time::interval(Duration::from_millis(250));
         loop {
-            match tokio::time::timeout_at(deadline, self.shared.sandbox.state()).await {
-                Ok(state) => {
-                    if state?.is_off() {
-                        return Ok(true);
-                    }
-                }
+            match answer(deadline, self.shared.sandbox.state()).await? {
+                Some(state) if state.is_off() => return Ok(true),
+                Some(_) => {}
                 // A hypervisor that does not say is asked to cut the power, as for a guest that stays.
-                Err(_) => return Ok(false),
+                None => return Ok(false),
             }
             let shared = Arc::clone(&self.shared);
             tokio::select! {
@@ -371,6 +384,18 @@ impl Turn {
                 _ = poll.tick() => {}
             }
         }
+    }
+}
+
+/// What a hypervisor answers; `None` where it has not by then, or where the wait for it was over before.
+async fn answer<T>(
+    deadline: Instant,
+    asked: impl Future<Output = Result<T>> + Send,
+) -> Result<Option<T>> {
+    match tokio::time::timeout_at(deadline, asked).await {
+        Err(_) => Ok(None),
+        Ok(Err(error)) if error.kind() == ErrorKind::Timeout => Ok(None),
+        Ok(answered) => answered.map(Some),
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::common::{TestHost, environment, until};
 use crate::environment::allocate;
-use see_core::testing::{FakeConfiguration, FakeControl};
+use see_core::config::DurationValue;
+use see_core::testing::{FakeConfiguration, FakeControl, Fault, FaultAt};
 use see_core::{ErrorKind, SandboxState, Transition};
 use tokio::sync::Notify;
 
@@ -108,6 +109,39 @@ async fn a_shutdown_that_the_guest_ignores_ends_forced_at_its_deadline() {
         SandboxState::Shutoff
     );
     environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn a_hypervisor_that_does_not_answer_a_shutdown_in_time_is_told_to_cut_the_power() {
+    for hangs_at in [FaultAt::State, FaultAt::Shutdown] {
+        let host = TestHost::new();
+        let fake = FakeConfiguration {
+            stall: Some(DurationValue(Duration::from_secs(2))),
+            ..host.fake()
+        };
+        let mut environment = allocate(&host, fake).await.unwrap();
+        let context = environment.context("test");
+        let told: Arc<Mutex<Option<String>>> = Arc::default();
+        let heard = Arc::clone(&told);
+        context.subscribe("post_shutdown", move |event| {
+            let message = event.get("message").and_then(|message| message.as_str());
+            *heard.lock().unwrap() = message.map(str::to_owned);
+        });
+        let sandbox = Arc::clone(environment.sandbox());
+        let control = FakeControl::of(&*sandbox).unwrap();
+        let mut turn = environment.turn().await.unwrap();
+        turn.poweron().await.unwrap();
+        // It answers after two seconds, and the guest would obey then.
+        control.set_fault(hangs_at, Some(Fault::Stall));
+        let shutdown = turn.shutdown(Duration::from_millis(200)).await.unwrap();
+        assert!(shutdown.forced, "{hangs_at:?}");
+        drop(turn);
+        let told = told.lock().unwrap().take().unwrap();
+        assert!(told.contains("200.0ms for the hypervisor"), "{told}");
+        control.set_fault(hangs_at, None);
+        assert_eq!(sandbox.state().await.unwrap(), SandboxState::Shutoff);
+        environment.deallocate().await;
+    }
 }
 
 #[tokio::test]

@@ -148,6 +148,30 @@ fn an_emulator_that_hangs_is_switched_off_past_the_command_that_hangs_on_it() {
     );
 }
 
+#[test]
+fn a_shutdown_of_an_emulator_that_hangs_is_forced_at_its_deadline() {
+    on_a_started_machine(
+        |_| Home::embedded(),
+        async |watched| {
+            signal(watched, Signal::STOP);
+            let begin = Instant::now();
+            let mut turn = watched.environment.turn().await.expect("the turn");
+            let shutdown = turn.shutdown(Duration::from_secs(3)).await;
+            drop(turn);
+            assert!(shutdown.expect("its power is cut").forced);
+            assert!(begin.elapsed() < HANGS, "{:?}", begin.elapsed());
+            assert_eq!(state(watched).await, SandboxState::Shutoff);
+            assert_eq!(emulator(&watched.identifier()), None);
+            let told = watched.event("post_shutdown", 0, CALL).await;
+            let told = told.get("message").and_then(Value::as_str);
+            assert!(
+                told.is_some_and(|told| told.starts_with("waited 3.0s")),
+                "{told:?}"
+            );
+        },
+    );
+}
+
 /// A domain whose machine stands after a panic, with the device by which a kernel tells of it.
 const PANICS: &str = "<domain type='qemu'><name>panics</name><memory unit='MiB'>160</memory><vcpu>1</vcpu>\
     <os><type arch='x86_64' machine='pc'>hvm</type></os><features><acpi/></features>\
