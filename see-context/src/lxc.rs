@@ -83,7 +83,7 @@ impl Backend for Lxc {
             None => NetworkPlan::AsWritten,
             Some(section) => section.plan(&hypervisor, &configuration.agent)?,
         };
-        let (domain, root) = domain::prepare(&configuration.domain.configuration)?;
+        let (domain, root) = domain::prepare(&configuration.domain.configuration, &network)?;
         let folders = folders::prepare(&configuration.domain.filesystem)?;
         if !rustix::process::geteuid().is_root() {
             return Err(Error::new(

@@ -292,6 +292,31 @@ fn a_container_that_libvirt_refuses_leaves_nothing() {
 }
 
 #[test]
+fn a_second_interface_of_a_container_in_a_closed_network_is_refused_with_its_place() {
+    let home = home();
+    let domain = DOMAIN
+        .replace("ROOT", &guest("container").to_string_lossy())
+        .replace(
+            "</devices>",
+            "  <interface type='network'><source network='default'/></interface>\n  \
+             <interface type='network'><source network='default'/></interface>\n  </devices>",
+        );
+    home.write("container.xml", domain);
+    for mode in ["isolated", "shared"] {
+        let context = context(&json!({
+            "network": { "mode": mode },
+            "agent": { "transport": "tcp", "port": AGENT_PORT, "token": "secret" },
+        }));
+        let outcome = run(&home, &run_file(&home, &context, &Value::Null), "true");
+        assert_eq!(outcome.code, Some(2), "{mode}: {outcome:#?}");
+        let said = format!("{}{}", outcome.stdout, outcome.stderr);
+        let place = "container.xml:7:5: context.domain.configuration: ";
+        assert!(said.contains(place), "{mode}: {said}");
+    }
+    assert_eq!(home.recorded(), Vec::<String>::new());
+}
+
+#[test]
 fn a_container_that_shares_what_is_the_hosts_is_refused_with_its_place() {
     let home = home();
     let file = run_file(&home, &context(&json!({})), &Value::Null);
@@ -299,6 +324,10 @@ fn a_container_that_shares_what_is_the_hosts_is_refused_with_its_place() {
     let root = root.to_string_lossy();
     let filesystem =
         "    <filesystem type='mount'><source dir='ROOT'/><target dir='/'/></filesystem>\n  ";
+    let with = |more: &str| {
+        let domain = DOMAIN.replace("ROOT", &root);
+        domain.replace("<devices>", &format!("{more}<devices>"))
+    };
     for (domain, part) in [
         (
             DOMAIN.replace(filesystem, ""),
@@ -313,12 +342,39 @@ fn a_container_that_shares_what_is_the_hosts_is_refused_with_its_place() {
             "there is no folder at /none",
         ),
         (
-            DOMAIN.replace("ROOT", &root).replace(
-                "<devices>",
+            with(
                 "<idmap><uid start='0' target='0' count='9'/><gid start='0' target='0' count='9'/>\
-                 </idmap><devices>",
+                 </idmap>",
             ),
-            "makes the container's root the host's",
+            "container.xml:4:10: context.domain.configuration: the <idmap> makes the container's uid 0 the host's root",
+        ),
+        (
+            with(
+                "<idmap><uid start='0' target='100000' count='9'/><gid start='0' target='100000' count='9'/>\
+                 <uid start='9' target='0' count='9'/></idmap>",
+            ),
+            "makes the container's uid 9 the host's root",
+        ),
+        (
+            with(
+                "<idmap><uid start='0' target='100000' count='9'/><gid start='0' target='100000' count='9'/>\
+                 </idmap><idmap><gid start='9' target='0' count='9'/></idmap>",
+            ),
+            "makes the container's gid 9 the host's root",
+        ),
+        (
+            with(
+                "<idmap><uid start='0' target='100000' count='9'/><gid start='0' target=' 0' count='9'/>\
+                 </idmap>",
+            ),
+            "are not all numbers",
+        ),
+        (
+            with("<lxc:namespace><lxc:sharenet type='pid' value='1'/></lxc:namespace>").replace(
+                "<domain ",
+                "<domain xmlns:lxc='http://libvirt.org/schemas/domain/lxc/1.0' ",
+            ),
+            "container.xml:4:3: context.domain.configuration: the container shares a namespace",
         ),
     ] {
         home.write("container.xml", &domain);

@@ -10,9 +10,10 @@ use super::root::Root;
 use super::users::Users;
 use crate::error::xml;
 use crate::host::read_xml;
+use crate::network::NetworkPlan;
 
 /// Reads the domain's XML, and checks that everything can be filled in.
-pub(super) fn prepare(path: &ConfigPath) -> Result<(DomainXml, Root)> {
+pub(super) fn prepare(path: &ConfigPath, network: &NetworkPlan) -> Result<(DomainXml, Root)> {
     let bytes = read_xml(path, "a libvirt domain XML")?;
     let mut domain =
         DomainXml::parse_bytes(&bytes).map_err(|error| xml(error, path.path(), path.place()))?;
@@ -35,6 +36,21 @@ pub(super) fn prepare(path: &ConfigPath) -> Result<(DomainXml, Root)> {
             .advice("write <domain type='lxc'>"));
         }
     }
+    // Whatever its prefix: libvirt goes by the namespace that it stands for.
+    let shared = domain
+        .root()
+        .children()
+        .find(|child| child.local_name() == "namespace");
+    if let Some(shared) = shared {
+        return Err(wrong(
+            shared,
+            "the container shares a namespace with others: its network, its host name or its memory".to_owned(),
+        )
+        .advice("leave the element out: a container has namespaces of its own"));
+    }
+    network
+        .check_domain(&domain)
+        .map_err(|error| xml(error, path.path(), path.place()))?;
     let source = source_of_root(&domain, wrong)?;
     let users = mapped(domain.root(), wrong)?;
     // Without it a container without an interface has the host's network.
@@ -100,23 +116,47 @@ fn source_of_root(
     }
 }
 
-/// The users of the domain's own `<idmap>`; `None` without one.
+/// The users of the domain's own `<idmap>`; `None` without one. libvirt takes the lines of all of them together.
 fn mapped(root: &Element, wrong: impl Fn(&Element, String) -> Error) -> Result<Option<Users>> {
-    let Some(map) = root.child("idmap") else {
+    const ADVICE: &str = "leave the <idmap> out: each sandbox then gets users of its own";
+    let maps = || root.children().filter(|child| child.name() == "idmap");
+    let Some(map) = maps().next() else {
         return Ok(None);
     };
-    let first = |name: &str| {
-        map.children()
-            .filter(|line| line.name() == name)
-            .find(|line| line.attribute("start").as_deref() == Some("0"))
-            .and_then(|line| line.attribute("target")?.parse::<u32>().ok())
-    };
-    match (first("uid"), first("gid")) {
-        (Some(0), _) | (_, Some(0)) => Err(wrong(
-            map,
-            "the <idmap> makes the container's root the host's".to_owned(),
-        )
-        .advice("leave the <idmap> out: each sandbox then gets users of its own")),
+    let (mut uid, mut gid) = (None, None);
+    for line in maps().flat_map(Element::children) {
+        let first = match line.name() {
+            "uid" => &mut uid,
+            "gid" => &mut gid,
+            _ => continue,
+        };
+        let number = |name: &str| line.attribute(name)?.parse::<u32>().ok();
+        let (Some(start), Some(target), Some(_)) =
+            (number("start"), number("target"), number("count"))
+        else {
+            return Err(wrong(
+                line,
+                "`start`, `target` and `count` of a line in the <idmap> are not all numbers"
+                    .to_owned(),
+            )
+            .advice(ADVICE));
+        };
+        // The users of a line are its target and those above it, so no other line reaches the host's root.
+        if target == 0 {
+            return Err(wrong(
+                line,
+                format!(
+                    "the <idmap> makes the container's {} {start} the host's root",
+                    line.name()
+                ),
+            )
+            .advice(ADVICE));
+        }
+        if start == 0 {
+            *first = Some(target);
+        }
+    }
+    match (uid, gid) {
         (Some(uid), Some(gid)) => Ok(Some(Users::of_domain(uid, gid))),
         _ => Err(
             wrong(map, "the <idmap> does not say who root is".to_owned()).advice(
