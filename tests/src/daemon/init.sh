@@ -50,6 +50,8 @@ ip link set lo up
 
 exec 3>>"$here/libvirtd.log"
 for folder in "$@"; do
+  # One may lie in another, which is empty by then.
+  mkdir -p "$folder"
   mount -t tmpfs -o mode=1777 tmpfs "$folder"
 done
 
