@@ -142,7 +142,11 @@ fn a_guest_that_ends_while_its_libvirtd_is_away_is_told_once_the_daemon_is_back(
 
 /// A run with a machine that runs, whose owner is killed.
 fn orphan(home: &Home, daemon: &PrivateDaemon) -> String {
-    let run_file = run_file(home, daemon);
+    orphan_of(home, &run_file(home, daemon))
+}
+
+/// The same with this run file.
+fn orphan_of(home: &Home, run_file: &std::path::Path) -> String {
     let mut command = home.seectl();
     command
         .args(["run", "--no-gc", "--output", "json"])
@@ -193,6 +197,60 @@ fn a_machine_whose_daemon_is_gone_stays_in_the_ledger_and_a_later_collection_end
     daemon.restart();
     let collected = home.run(["gc"], PATIENCE);
     assert_eq!(collected.code, Some(0), "{collected:#?}");
+    assert_gone(&home, &daemon, &identifier);
+}
+
+#[test]
+fn a_container_that_its_daemon_forgot_is_ended_by_a_collection() {
+    let mut daemon = PrivateDaemon::start();
+    let home = Home::passable();
+    let root = see_tests::guest("container");
+    let xml = "<domain type='lxc'><memory unit='MiB'>64</memory>\
+        <os><type>exe</type><init>/etc/container</init></os><devices>\
+        <filesystem type='mount'><source dir='ROOT'/><target dir='/'/></filesystem></devices></domain>";
+    home.write(
+        "container.xml",
+        xml.replace("ROOT", &root.to_string_lossy()),
+    );
+    let run = json!({
+        "version": 1,
+        "context": {
+            "hypervisor": daemon.lxc_uri(),
+            "domain": { "configuration": "container.xml" },
+            "agent": { "transport": "none" },
+        },
+        "protocol": [{ "step": "poweron" }, { "step": "wait", "timeout": "300s" }],
+    });
+    let run_file = home.write("run.json", run.to_string());
+    let identifier = orphan_of(&home, &run_file);
+    let of_it = |line: &str| line.contains("libvirt_lxc") && line.contains(&identifier);
+    let first = || {
+        let all = daemon.processes();
+        let controller = all
+            .iter()
+            .find(|(_, line)| of_it(line))
+            .map(|(pid, _)| *pid)?;
+        let children = format!("/proc/{controller}/task/{controller}/children");
+        std::fs::read_to_string(children)
+            .ok()?
+            .trim()
+            .parse::<u32>()
+            .ok()
+    };
+    let first = first().expect("the container runs");
+
+    // As one that dies before it writes down what it has started.
+    daemon.kill();
+    daemon.told("rm", &["-f", &format!("/run/libvirt/lxc/{identifier}.xml")]);
+    daemon.restart();
+    assert!(daemon.processes().iter().any(|(_, line)| of_it(line)));
+
+    let collected = home.run(["gc"], PATIENCE);
+    assert_eq!(collected.code, Some(0), "{collected:#?}");
+    assert!(!daemon.processes().iter().any(|(_, line)| of_it(line)));
+    until("the container's end", PATIENCE, || {
+        !std::path::Path::new(&format!("/proc/{first}")).exists()
+    });
     assert_gone(&home, &daemon, &identifier);
 }
 

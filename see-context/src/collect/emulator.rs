@@ -1,4 +1,4 @@
-//! Ending an emulator whose embedded driver is gone.
+//! Ending an emulator, or a container's controller, that libvirt does not know any more.
 
 use std::fs;
 use std::path::Path;
@@ -34,15 +34,56 @@ pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
     })
 }
 
-/// Ends the emulators of the environment that are left when libvirt knows no domain of it.
+/// Ends the emulators and the containers of the environment that are left when libvirt knows no domain of it.
 pub(super) fn collect_forgotten(request: &CollectRequest) -> Result<Collected> {
     let uuid = request.identifier.to_string();
-    let found = find(|line| is_emulator_of(line, &uuid))?;
-    if found.is_empty() {
+    let mut found = find(|line| is_emulator_of(line, &uuid))?;
+    let controllers = find(|line| is_controller_of(line, &uuid))?;
+    if found.is_empty() && controllers.is_empty() {
         return Ok(Collected::AlreadyGone);
     }
+    if !request.dry_run {
+        for (pid, controller) in &controllers {
+            // A stopped one starts no container after this look. It may have ended meanwhile.
+            let _ = pidfd_send_signal(controller, Signal::STOP);
+            // The first process of a container takes all others with it, and outlives its controller.
+            found.extend(below(*pid));
+        }
+    }
+    found.extend(controllers);
     end(found, request)?;
     Ok(Collected::Removed)
+}
+
+/// The children of a process.
+fn below(pid: i32) -> Vec<(i32, OwnedFd)> {
+    // Each of its threads has its own.
+    let children = || -> Vec<i32> {
+        let threads = fs::read_dir(format!("/proc/{pid}/task"));
+        let lists = threads
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        let children = lists.collect::<Vec<_>>().join(" ");
+        children
+            .split_ascii_whitespace()
+            .filter_map(|child| child.parse().ok())
+            .collect()
+    };
+    let handles: Vec<(i32, OwnedFd)> = children()
+        .into_iter()
+        .filter_map(|child| {
+            let handle = pidfd_open(Pid::from_raw(child)?, PidfdFlags::empty()).ok()?;
+            Some((child, handle))
+        })
+        .collect();
+    // The number may have gone to another process before the handle was taken.
+    let still = children();
+    handles
+        .into_iter()
+        .filter(|(child, _)| still.contains(child))
+        .collect()
 }
 
 /// Ends what still runs in a root that nobody uses: libvirt asks emulators what they can do, and
@@ -126,13 +167,16 @@ pub(super) fn find(wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<(i32, OwnedFd)>
     Ok(found)
 }
 
+/// The name of the program of a command line.
+fn program(line: &[u8]) -> &[u8] {
+    let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = program.rsplit(|byte| *byte == b'/').next();
+    name.unwrap_or_default()
+}
+
 /// Whether the program is an emulator of QEMU's.
 fn is_emulator(line: &[u8]) -> bool {
-    let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
-    let name = program
-        .rsplit(|byte| *byte == b'/')
-        .next()
-        .unwrap_or_default();
+    let name = program(line);
     name.starts_with(b"qemu-system-") || name == b"qemu-kvm"
 }
 
@@ -150,11 +194,20 @@ fn has_arguments(line: &[u8], uuid: &str, root: &str) -> bool {
 
 /// Whether a command line is that of an emulator of the machine with this UUID.
 pub(crate) fn is_emulator_of(line: &[u8], uuid: &str) -> bool {
+    is_emulator(line) && has_pair(line, b"-uuid", uuid)
+}
+
+/// Whether a command line is that of the controller of libvirt's that runs the container of this name.
+fn is_controller_of(line: &[u8], name: &str) -> bool {
+    program(line) == b"libvirt_lxc" && has_pair(line, b"--name", name)
+}
+
+/// Whether this option has this value.
+fn has_pair(line: &[u8], option: &[u8], value: &str) -> bool {
     let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
-    is_emulator(line)
-        && arguments
-            .windows(2)
-            .any(|pair| pair == [b"-uuid".as_slice(), uuid.as_bytes()])
+    arguments
+        .windows(2)
+        .any(|pair| pair == [option, value.as_bytes()])
 }
 
 #[cfg(test)]
@@ -172,5 +225,29 @@ mod tests {
             "abc",
             "/tmp/see-1"
         ));
+    }
+
+    #[test]
+    fn a_containers_controller_is_known_by_program_and_whole_name() {
+        let line = b"/usr/lib/libvirt/libvirt_lxc\0--name\0abc\0--console\x0021\0--security=none\0";
+        assert!(is_controller_of(line, "abc"));
+        assert!(!is_controller_of(line, "ab"));
+        assert!(!is_controller_of(line, "21"));
+        assert!(!is_controller_of(b"sh\0--name\0abc\0", "abc"));
+    }
+
+    #[test]
+    fn the_children_of_a_process_are_found() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        let number = i32::try_from(child.id()).unwrap();
+        let is_there = || below(own).iter().any(|(pid, _)| *pid == number);
+        let found = is_there();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found && !is_there());
     }
 }
