@@ -210,6 +210,9 @@ pub struct Usage {
     /// Why the hypervisor stopped the guest by itself, such as a disk of the host that is full; the
     /// guest cannot go on, and its run ends.
     pub halted: Option<String>,
+    /// Which memory was full, and where its size is said, where the kernel killed something in the sandbox for
+    /// that; its run ends.
+    pub starved: Option<String>,
 }
 
 /// The ability to say what the guest's network keeps it from, and whether that still holds.

@@ -275,6 +275,22 @@ fn a_container_whose_owner_was_killed_is_collected_with_its_folders() {
 }
 
 #[test]
+fn a_container_that_uses_up_its_memory_ends_its_run_named() {
+    let home = home();
+    let file = run_file(&home, &context(&json!({})), &Value::Null);
+    // The shell that eats is killed, and the one that started it goes on.
+    let sample = "sh -c 'a=x; while :; do a=$a$a; done'; sleep 600";
+    let outcome = run(&home, &file, sample);
+    assert_eq!(outcome.code, Some(4), "{outcome:#?}");
+    let failure = told(&outcome, "/failure").to_string();
+    assert!(
+        failure.contains("used up its 128MiB of memory"),
+        "{failure}"
+    );
+    assert_clean(&home, &outcome);
+}
+
+#[test]
 fn a_container_that_libvirt_refuses_leaves_nothing() {
     let home = home();
     let domain = DOMAIN
@@ -310,7 +326,7 @@ fn a_second_interface_of_a_container_in_a_closed_network_is_refused_with_its_pla
         let outcome = run(&home, &run_file(&home, &context, &Value::Null), "true");
         assert_eq!(outcome.code, Some(2), "{mode}: {outcome:#?}");
         let said = format!("{}{}", outcome.stdout, outcome.stderr);
-        let place = "container.xml:7:5: context.domain.configuration: ";
+        let place = "container.xml:7:3: context.domain.configuration: ";
         assert!(said.contains(place), "{mode}: {said}");
     }
     assert_eq!(home.recorded(), Vec::<String>::new());

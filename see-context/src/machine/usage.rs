@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use see_core::config::Size;
 use see_core::{Meter, Result, Usage};
 use tokio::sync::OnceCell;
 
@@ -126,7 +127,15 @@ impl Gauge {
             seen.follow(controller.and_then(Process::at));
             let tree = seen.process.as_ref().and_then(Process::tree);
             let tree = tree.unwrap_or_default();
+            let starved = seen.process.as_ref().and_then(Process::starved);
+            let starved = starved.is_some_and(|killed| killed > 0).then(|| {
+                let all = Size(given);
+                format!(
+                    "the container used up its {all} of memory (`<memory>` in the domain's XML)"
+                )
+            });
             Ok(Usage {
+                starved,
                 cpu: Some(seen.time.with(info.cpu_time.max(tree.cpu))),
                 memory: Some(info.memory.saturating_sub(given)),
                 pids: Some(tree.threads),

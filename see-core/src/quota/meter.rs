@@ -55,6 +55,11 @@ impl Metered {
                 format!("the hypervisor stopped the guest: {reason}"),
             ));
         }
+        if let Some(what) = usage.starved {
+            return Some(Error::new(ErrorKind::Exhausted, what).advice(
+                "give it more, or run what needs less: the kernel killed a process of it",
+            ));
+        }
         let cpu = usage.cpu.map(|cpu| cpu.saturating_sub(self.before));
         if cpu.is_some_and(|cpu| cpu > self.cpu) {
             return Some(exceeded("processor time", "cpu", DurationValue(self.cpu)));

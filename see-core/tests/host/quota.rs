@@ -115,6 +115,7 @@ async fn processor_time_memory_processes_and_a_remote_disk_that_reach_their_limi
         pids: Some(101),
         disk: Some((1 << 30) + (33 << 20)),
         halted: None,
+        starved: None,
     };
     let cpu = Limits {
         cpu: Some(DurationValue(Duration::from_secs(30))),
@@ -159,6 +160,22 @@ async fn a_guest_that_the_hypervisor_stopped_by_itself_ends_its_run_with_the_rea
 }
 
 #[tokio::test]
+async fn a_sandbox_whose_own_memory_was_full_ends_its_run_and_which_one_is_named() {
+    let (_host, mut environment) = environment().await;
+    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    control.takes(Usage {
+        starved: Some("the box used up its 1MiB".to_owned()),
+        ..Usage::default()
+    });
+    let limits = RunLimits::new(&Limits::default(), None);
+    let report = run(&mut environment, &limits, |_| {}).await;
+    let (_, error) = report.failure.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    assert!(error.to_string().contains("used up its 1MiB"), "{error}");
+    environment.deallocate().await;
+}
+
+#[tokio::test]
 async fn what_stays_below_every_limit_ends_nothing() {
     let (host, mut environment) = environment().await;
     let control = FakeControl::of(&**environment.sandbox()).unwrap();
@@ -168,6 +185,7 @@ async fn what_stays_below_every_limit_ends_nothing() {
         pids: Some(4_096),
         disk: Some(4 << 30),
         halted: None,
+        starved: None,
     });
     let limits = RunLimits::new(&Limits::default(), Some(results_of(&host)));
     let steps = r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "600ms" }]"#;

@@ -88,6 +88,38 @@ impl Process {
         }
         Some(sum)
     }
+
+    /// How many processes of its control group the kernel killed because the group's memory was full.
+    pub(super) fn starved(&self) -> Option<u64> {
+        let groups = fs::read_to_string(format!("/proc/{}/cgroup", self.pid)).ok()?;
+        let events = fs::read_to_string(memory_events(&groups)?).ok()?;
+        Self::at(self.pid).filter(|same| same == self)?;
+        killed(&events)
+    }
+}
+
+/// The file that tells of a memory group's events, by a process's list of its groups.
+fn memory_events(groups: &str) -> Option<String> {
+    let mut lines = groups.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        rest.split_once(':')
+    });
+    let first_version = lines
+        .clone()
+        .find(|(kinds, _)| kinds.split(',').any(|kind| kind == "memory"));
+    if let Some((_, path)) = first_version {
+        return Some(format!("/sys/fs/cgroup/memory{path}/memory.oom_control"));
+    }
+    let (_, path) = lines.find(|(kinds, _)| kinds.is_empty())?;
+    Some(format!("/sys/fs/cgroup{path}/memory.events"))
+}
+
+/// The number of processes killed, in such a file of either version.
+fn killed(events: &str) -> Option<u64> {
+    let count = events
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "))?;
+    count.trim().parse().ok()
 }
 
 fn pids() -> Vec<u32> {
@@ -152,6 +184,23 @@ mod tests {
         assert_eq!(stat, expected);
         assert_eq!(read_stat("42 (a"), None);
         assert_eq!(read_stat("42 (a) S 7"), None);
+    }
+
+    #[test]
+    fn the_kernels_count_of_killed_processes_is_found_in_both_versions_of_control_groups() {
+        let first = "5:cpu:/machine/a\n4:memory:/machine/lxc-1-a.libvirt-lxc\n0::/\n";
+        let expected = "/sys/fs/cgroup/memory/machine/lxc-1-a.libvirt-lxc/memory.oom_control";
+        assert_eq!(memory_events(first).as_deref(), Some(expected));
+        let second = "0::/machine.slice/a.scope\n";
+        let expected = "/sys/fs/cgroup/machine.slice/a.scope/memory.events";
+        assert_eq!(memory_events(second).as_deref(), Some(expected));
+        assert_eq!(memory_events("3:cpu:/a\n"), None);
+        assert_eq!(
+            killed("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
+            Some(2)
+        );
+        assert_eq!(killed("low 0\nhigh 0\nmax 7\noom 1\noom_kill 1\n"), Some(1));
+        assert_eq!(killed("oom_kill_disable 0\n"), None);
     }
 
     #[test]
