@@ -101,6 +101,23 @@ pub(crate) fn written_type(context: &Configuration) -> Option<String> {
     DomainXml::parse_bytes(&bytes).ok()?.hypervisor_type()
 }
 
+/// Refuses limits that were asked for where nobody could tell that they are reached.
+pub(crate) fn refuse_limits(
+    limits: Option<&Configuration>,
+    keys: &[&str],
+    why: &str,
+) -> Result<()> {
+    let asked = keys.iter().find_map(|key| Some((key, limits?.get(key)?)));
+    match asked {
+        None => Ok(()),
+        Some((key, limit)) => Err(Error::configuration(
+            limit.place(),
+            format!("the limit `{key}` cannot be kept, {why}"),
+        )
+        .advice("leave it out")),
+    }
+}
+
 fn unreachable(error: Error, asked: Option<&Located<String>>, advice: &str) -> Error {
     let kind = match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::Timeout => error.kind(),

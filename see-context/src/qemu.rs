@@ -18,7 +18,7 @@ use see_libvirt::xml::DomainXml;
 
 use crate::allocation::{self, Part, Plan};
 use crate::host::require_program;
-use crate::hypervisor::Hypervisor;
+use crate::hypervisor::{Hypervisor, refuse_limits};
 use crate::machine::Driver;
 use crate::network::NetworkPlan;
 use crate::parts::{ConsoleFile, RunFolder, SerialPort, StreamPort};
@@ -94,6 +94,13 @@ impl Backend for Qemu {
                 "the agent of a guest on another host cannot be reached over the guest's network",
             )
             .advice("set `agent.transport` to `serial`, whose bytes come through libvirt"));
+        }
+        if remote {
+            refuse_limits(
+                configuration.limits.as_ref(),
+                &["pids"],
+                "since libvirt does not tell the number of processes on another host",
+            )?;
         }
         let (domain, files) = domain::prepare(&configuration, &hypervisor, &network).await?;
         let storage = if remote {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use see_core::config::{ConfigPath, Configuration, Located, Place};
 use see_core::{
-    AgentSettings, AgentTransport, Allocation, Backend, Error, ImageSource, Limits, Preparation,
-    Result, Sandbox,
+    AgentSettings, AgentTransport, Allocation, Backend, Error, ImageSource, Preparation, Result,
+    Sandbox,
 };
 use see_libvirt::ShutdownMode;
 use see_libvirt::xml::{DiskSource, DomainXml, XmlError};
@@ -20,7 +20,7 @@ use serde::Deserialize;
 use crate::allocation::{self, Part, Plan};
 use crate::error::xml;
 use crate::host::{read_xml, require_program};
-use crate::hypervisor::{Hypervisor, driver_of, written_type};
+use crate::hypervisor::{Hypervisor, driver_of, refuse_limits, written_type};
 use crate::machine::Driver;
 use crate::network::{NetworkConfiguration, NetworkPlan};
 use crate::qemu::DomainSection;
@@ -53,9 +53,8 @@ pub struct VboxConfiguration {
     pub network: Option<VboxNetwork>,
     /// How the agent in the guest is reached: `tcp` or `none`, since VirtualBox has no virtio-serial port.
     pub agent: Option<Located<AgentSettings>>,
-    /// What a run may use.
-    #[serde(default)]
-    pub limits: Limits,
+    /// What a run may use: [`Limits`](see_core::Limits), which the host reads.
+    pub limits: Option<Configuration>,
 }
 
 /// The `disk` section.
@@ -121,6 +120,11 @@ impl Backend for Vbox {
         let image = preparation.image(&configuration.disk.image)?;
         let network = configuration.network_plan()?;
         configuration.check_agent()?;
+        refuse_limits(
+            configuration.limits.as_ref(),
+            &["memory", "pids"],
+            "since libvirt does not tell what VirtualBox's processes take",
+        )?;
         let domain = read(&configuration.domain.configuration)?;
         let storage = configuration.storage()?;
         require_program(storage::QEMU_IMG, "qemu-utils")?;

@@ -224,7 +224,7 @@ fn a_folder_on_another_host_that_holds_something_stops_the_allocation_and_stays(
     let identifier = see_core::Identifier::random();
     let folder = format!("{IMAGES}/see-{identifier}");
     let file = format!("{folder}/thesis");
-    daemon.told("mkdir", &[&folder]);
+    daemon.told("mkdir", &["-p", &folder]);
     daemon.told("cp", &["/etc/hostname", &file]);
     let before = left_there(&daemon);
     let runtime = tokio::runtime::Runtime::new().expect("there are threads");
@@ -298,6 +298,11 @@ fn what_cannot_be_had_on_another_host_is_refused_before_anything_is_made() {
             "disk",
             json!({ "image": "guest.qcow2", "clone": { "storage_pool_path": "disks" } }),
             "relative path `disks`",
+        ),
+        (
+            "limits",
+            json!({ "pids": 9 }),
+            "the limit `pids` cannot be kept",
         ),
     ];
     let container = json!({

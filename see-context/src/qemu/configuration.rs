@@ -1,7 +1,7 @@
 //! The `context` section for QEMU: python-see's keys, and ours.
 
 use see_core::config::{ConfigPath, Configuration, Located, Size};
-use see_core::{AgentSettings, Error, Limits, Result};
+use see_core::{AgentSettings, Error, Result};
 use serde::Deserialize;
 
 use crate::hypervisor::{Hypervisor, driver_of, written_type};
@@ -31,9 +31,8 @@ pub struct QemuConfiguration {
     /// How the agent in the guest is reached.
     #[serde(default)]
     pub agent: AgentSettings,
-    /// What a run may use.
-    #[serde(default)]
-    pub limits: Limits,
+    /// What a run may use: [`Limits`](see_core::Limits), which the host reads.
+    pub limits: Option<Configuration>,
 }
 
 /// The `domain` section.

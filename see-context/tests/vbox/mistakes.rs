@@ -59,6 +59,16 @@ async fn what_virtualbox_cannot_serve_is_refused_before_anything_is_made() {
             json!({ "transport": "serial" }),
             "no virtio-serial port",
         ),
+        (
+            "limits",
+            json!({ "pids": 9 }),
+            "the limit `pids` cannot be kept",
+        ),
+        (
+            "limits",
+            json!({ "memory": "1GiB" }),
+            "the limit `memory` cannot be kept",
+        ),
     ];
     for (key, value, expected) in cases {
         let mut section = place.context();
