@@ -212,6 +212,12 @@ impl Candidate for Machine {
                     <os><type arch='x86_64'>hvm</type></os></domain>";
                 (Kind::Domain, "define", xml)
             }
+            "libvirt.pool" => {
+                // With the sandbox's UUID as well: libvirt would take it for the sandbox's.
+                let xml = "<pool type='dir'><name>NAME</name><uuid>NAME</uuid>\
+                    <target><path>/a/strangers</path></target></pool>";
+                (Kind::Pool, "pool-define", xml)
+            }
             "libvirt.network" => {
                 let xml = "<network><name>NAME</name></network>";
                 (Kind::Network, "net-define", xml)
@@ -241,9 +247,10 @@ impl Candidate for Machine {
 enum Kind {
     Domain,
     Network,
+    Pool,
 }
 
-/// A domain or network that is defined and not ours.
+/// A domain, network or pool that is defined and not ours.
 struct Defined {
     daemon: &'static str,
     kind: Kind,
@@ -252,24 +259,34 @@ struct Defined {
 }
 
 impl Defined {
-    fn virsh(&self, domain: &str, network: &str) -> Result<String> {
-        let command = match self.kind {
-            Kind::Domain => domain,
-            Kind::Network => network,
+    /// Runs the command that this word makes for its kind.
+    fn virsh(&self, word: &str) -> Result<String> {
+        let prefix = match (self.kind, word) {
+            (Kind::Domain, "uuid") => "dom",
+            (Kind::Domain, _) => "",
+            (Kind::Network, _) => "net-",
+            (Kind::Pool, _) => "pool-",
         };
-        let told = virsh(self.daemon, [command, &self.name]);
+        let command = format!("{prefix}{word}");
+        let told = virsh(self.daemon, [&*command, &self.name]);
         told.map(|text| text.trim().to_owned())
             .map_err(|message| Error::new(ErrorKind::Hypervisor, message))
     }
 
     fn uuid(&self) -> Result<String> {
-        self.virsh("domuuid", "net-uuid")
+        self.virsh("uuid")
     }
 }
 
 #[async_trait]
 impl Stranger for Defined {
     async fn harm(&self) -> Option<String> {
+        if matches!(self.kind, Kind::Pool) {
+            let xml = self.virsh("dumpxml").unwrap_or_default();
+            let info = self.virsh("info").unwrap_or_default();
+            let is_same = xml.contains("/a/strangers") && info.contains("inactive");
+            return (!is_same).then(|| format!("the pool is now {info} {xml}"));
+        }
         match self.uuid() {
             Ok(uuid) if uuid == self.uuid => None,
             found => Some(format!("it was {}, and now it is {found:?}", self.uuid)),
@@ -277,7 +294,7 @@ impl Stranger for Defined {
     }
 
     async fn remove(self: Box<Self>) -> Result<()> {
-        self.virsh("undefine", "net-undefine").map(drop)
+        self.virsh("undefine").map(drop)
     }
 }
 
@@ -290,6 +307,19 @@ pub fn assert_shown(report: &Report, checks: &[&str]) {
             matches!(verdict, Some(Verdict::Passed(_))),
             "{check} was not shown:\n{report}"
         );
+    }
+}
+
+/// Fails unless strangers of these kinds were there before a sandbox of the same name.
+pub fn assert_planted(report: &Report, kinds: &[&str]) {
+    let verdict = report.verdict("dirty-names");
+    let Some(Verdict::Passed(told)) = verdict else {
+        panic!("no stranger was met: {verdict:?}");
+    };
+    let (planted, _) = told.split_once(';').unwrap_or((told, ""));
+    for kind in kinds {
+        let was = planted.split(", ").any(|planted| planted == *kind);
+        assert!(was, "no {kind} was planted: {told}");
     }
 }
 

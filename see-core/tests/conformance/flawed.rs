@@ -42,6 +42,10 @@ pub(crate) enum Flaw {
     AlwaysRuns,
     /// It says that it suspends, and does not.
     FalseSuspend,
+    /// A start of a running machine switches it off.
+    TogglesPower,
+    /// A resume of a running machine suspends it.
+    TogglesPause,
     /// It tells its watchers nothing.
     Silent,
     /// Its guest never obeys.
@@ -164,6 +168,9 @@ impl Sandbox for Wrong {
     async fn start(&self) -> Result<()> {
         self.started.store(true, Ordering::SeqCst);
         match self.flaw {
+            Flaw::TogglesPower if self.inner.state().await? == SandboxState::Running => {
+                self.inner.destroy().await
+            }
             Flaw::Undead if self.released.load(Ordering::SeqCst) => Ok(()),
             Flaw::HalfStarted => {
                 let control = FakeControl::of(&*self.inner).expect("it is a fake");
@@ -192,7 +199,12 @@ impl Sandbox for Wrong {
     }
 
     async fn resume(&self) -> Result<()> {
-        self.inner.resume().await
+        match self.flaw {
+            Flaw::TogglesPause if self.inner.state().await? == SandboxState::Running => {
+                self.inner.suspend().await
+            }
+            _ => self.inner.resume().await,
+        }
     }
 
     async fn shutdown(&self) -> Result<()> {

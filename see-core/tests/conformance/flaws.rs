@@ -104,6 +104,16 @@ async fn each_flaw_is_caught_by_the_check_that_is_meant_for_it() {
             "lifecycle",
             "after pause: the machine is running",
         ),
+        (
+            TogglesPower,
+            "illegal-transitions",
+            "after a start of a machine that runs: the machine is shut off",
+        ),
+        (
+            TogglesPause,
+            "illegal-transitions",
+            "after a resume of a machine that runs: the machine is paused",
+        ),
         (Silent, "watch", "the news that it is running did not end"),
         (Deaf, "lifecycle", "shutdown"),
         (SecondReleasePanics, "release", "it is gone already"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::bench::{Bench, stands};
 use crate::bus::lock;
 use crate::testing::report::{Outcome, Stumble, ensure};
-use crate::{Environment, ErrorKind, SandboxState, Transition};
+use crate::{Environment, ErrorKind, Sandbox, SandboxState, Transition};
 
 /// How long a guest without an operating system is waited for before its power is cut.
 const DEAF: Duration = Duration::from_millis(500);
@@ -116,10 +116,26 @@ pub(super) async fn every_illegal_transition(bench: Arc<Bench>) -> Outcome {
                 format!("the refused {transition} triggered {told:?}")
             })?;
         }
+        if state == SandboxState::Running {
+            asked_again(&bench, &**environment.sandbox()).await?;
+        }
         states.push(state.to_string());
     }
     bench.end(environment).await?;
     Ok(format!("tried while {}", states.join(", ")))
+}
+
+/// Asks a running machine itself to start and to go on, past core's table: it may refuse that, and runs on as before.
+async fn asked_again(bench: &Bench, sandbox: &dyn Sandbox) -> Outcome<()> {
+    // Whether that is an error is the backend's choice.
+    let _ = bench.within("start", sandbox.start()).await?;
+    stands(sandbox, SandboxState::Running)
+        .await
+        .map_err(|stumble| stumble.during("after a start of a machine that runs"))?;
+    let _ = bench.within("resume", sandbox.resume()).await?;
+    stands(sandbox, SandboxState::Running)
+        .await
+        .map_err(|stumble| stumble.during("after a resume of a machine that runs"))
 }
 
 /// The names of the events from now on.
