@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use see_context::Native;
 use see_core::{ErrorKind, Event, SandboxState, Value};
+use see_libvirt::{DomainEvent, DomainEvents};
 use see_tests::{Home, Lab, Watched, assert_nothing_remains, emulator, guest};
 use serde_json::json;
 
@@ -45,6 +46,15 @@ fn on_a_ready_guest(play: impl AsyncFnOnce(&mut Watched)) {
 async fn state(watched: &Watched) -> SandboxState {
     let state = watched.environment.sandbox().state().await;
     state.expect("a state")
+}
+
+/// What libvirt tells of the machine from now on.
+async fn libvirts_events(watched: &Watched) -> DomainEvents {
+    let sandbox = watched.environment.sandbox().clone();
+    let native = sandbox.native().and_then(|native| native.downcast_ref());
+    let native: &Native = native.expect("a libvirt domain");
+    let events = native.connection.domain_events(native.domain.uuid()).await;
+    events.expect("libvirt tells events")
 }
 
 async fn picture(watched: &Watched) -> Vec<u8> {
@@ -213,7 +223,12 @@ fn a_guest_that_switches_itself_off_or_restarts_is_told_and_one_that_is_started_
         watched
             .trigger(Event::new("run_command").with("command", "poweroff"))
             .await;
-        watched.event("guest_poweroff", 0, BOOT).await;
+        let end = Instant::now() + BOOT;
+        while emulator(&watched.identifier()).is_some() {
+            assert!(Instant::now() < end, "it does not switch itself off");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        watched.event("guest_poweroff", 0, AT_ONCE).await;
         watched.event("command_finished", 0, BOOT).await;
         assert_eq!(state(watched).await, SandboxState::Shutoff);
         // A machine that is off can be started again.
@@ -237,10 +252,14 @@ fn a_guest_that_switches_itself_off_or_restarts_is_told_and_one_that_is_started_
         assert!(reboots.is_empty(), "it was the host's wish: {reboots:?}");
 
         let seen = watched.all("command_finished").len();
+        let mut told = libvirts_events(watched).await;
         watched
             .trigger(Event::new("run_command").with("command", "reboot -f"))
             .await;
-        watched.event("guest_reboot", 0, BOOT).await;
+        let reboots = async { while told.next().await != Some(DomainEvent::Rebooted) {} };
+        let rebooted = tokio::time::timeout(BOOT, reboots).await;
+        rebooted.expect("libvirt tells that it restarts");
+        watched.event("guest_reboot", 0, AT_ONCE).await;
         assert_eq!(watched.all("guest_poweroff").len(), 1);
         let finished = watched.event("command_finished", seen, BOOT).await;
         let lost = finished.get("agent_lost").and_then(Value::as_bool);
