@@ -133,6 +133,10 @@ fn the_list_tells_alive_kept_orphaned_and_broken_apart() {
         if !matches!(one.state, RecordState::Broken(_)) {
             assert_eq!(one.note, "a note");
             assert_eq!(one.pid, Some(std::process::id()));
+            // The kernel's clock is a second apart at most, and no test of this file takes minutes.
+            let started = one.started.unwrap();
+            let ahead = started.duration_since(SystemTime::now());
+            assert!(ahead.is_err_and(|error| error.duration() < Duration::from_secs(600)));
         }
     }
 }

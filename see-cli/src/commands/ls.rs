@@ -52,9 +52,15 @@ fn in_words(listed: &Listed) -> String {
         RecordState::Broken(error) => format!("broken: {}", escape_line(&error.chain())),
         _ => String::from("unknown"),
     };
-    let owner = match listed.pid {
-        Some(pid) => format!("uid {}, pid {pid}", listed.uid),
-        None => format!("uid {}", listed.uid),
+    let since = listed
+        .started
+        .and_then(|started| SystemTime::now().duration_since(started).ok());
+    let owner = match (listed.pid, since) {
+        (Some(pid), Some(since)) => {
+            format!("uid {}, pid {pid} started {} ago", listed.uid, age(since))
+        }
+        (Some(pid), None) => format!("uid {}, pid {pid}", listed.uid),
+        (None, _) => format!("uid {}", listed.uid),
     };
     let age = age(listed.age);
     let mut text = format!("{}  {state}, {age} old, {owner}\n", listed.identifier);
@@ -100,6 +106,7 @@ fn as_json(listed: &Listed) -> String {
         "age": listed.age.as_secs_f64(),
         "uid": listed.uid,
         "pid": listed.pid,
+        "started": listed.started.map(unix),
         "note": listed.note,
         "holdings": listed.holdings,
     });

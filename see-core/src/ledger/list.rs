@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use super::blocking;
 use super::folder::{Name, record_name};
+use super::process;
 use super::record::{milliseconds, read, release};
 use super::resource::Resource;
 use super::store::Ledger;
@@ -24,6 +25,8 @@ pub struct Listed {
     /// The process that made it, where the record could be read. For display: it may be long dead,
     /// and its number in use by another.
     pub pid: Option<u32>,
+    /// When that process started; `None` where the host was booted since, too.
+    pub started: Option<SystemTime>,
     /// Since the record was made; for a broken one, since it was last written.
     pub age: Duration,
     /// What its owner said it is. It may hold anything: escape it before showing it.
@@ -114,6 +117,7 @@ impl Ledger {
             state,
             uid: journal.header.uid,
             pid: Some(journal.header.pid),
+            started: process::start(&journal.header.boot, journal.header.process_started),
             age: Duration::from_millis(now.saturating_sub(journal.header.created)),
             note: journal.header.note,
             holdings,
@@ -138,6 +142,7 @@ fn broken(identifier: Identifier, file: Option<&File>, error: Error) -> Listed {
             .as_ref()
             .map_or_else(|| rustix::process::geteuid().as_raw(), MetadataExt::uid),
         pid: None,
+        started: None,
         age: written
             .and_then(|written| written.elapsed().ok())
             .unwrap_or_default(),

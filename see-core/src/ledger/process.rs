@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -85,6 +85,19 @@ pub(super) fn boot() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|text| text.trim().to_owned())
         .unwrap_or_default()
+}
+
+/// The time of a start, by the ticks of this boot; `None` where it was in another one.
+pub(super) fn start(boot_then: &str, ticks: u64) -> Option<SystemTime> {
+    if boot_then.is_empty() || boot_then != boot() {
+        return None;
+    }
+    let stat = std::fs::read_to_string("/proc/stat").ok()?;
+    let booted = stat.lines().find_map(|line| line.strip_prefix("btime "));
+    let booted: u64 = booted?.trim().parse().ok()?;
+    let each_second = rustix::param::clock_ticks_per_second().max(1);
+    let seconds = booted.checked_add(ticks / each_second)?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 /// Kills processes that carry our mark: the recorded one, and those that inherited its environment.
