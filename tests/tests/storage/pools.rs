@@ -10,10 +10,10 @@ use see_core::ledger::Ledger;
 use see_core::testing::conformance::Verdict;
 use see_core::testing::providers::{self, ImageCandidate};
 use see_core::{Error, ErrorKind, Identifier, Image, ImageRequest, Registries, Stop};
-use see_tests::{Footprint, Home, spawn, until};
+use see_tests::{Footprint, Home, Lab, spawn, until};
 use serde_json::{Value, json};
 
-use crate::support::virsh;
+use crate::support::{runtime, virsh};
 
 /// The system daemon's pools over a folder, running or only defined.
 fn pools_over(folder: &Path) -> Vec<String> {
@@ -105,6 +105,37 @@ fn an_image_added_to_an_existing_pool_is_found_and_the_pool_stays_as_it_is() {
     assert_eq!(gone.kind(), ErrorKind::NotFound, "{gone}");
 }
 
+/// Whether the system daemon would know a pool after it was stopped.
+fn is_persistent(name: &str) -> bool {
+    let info = virsh(&["pool-info", name]);
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("Persistent:"));
+    line.expect("virsh says so").trim() != "no"
+}
+
+#[test]
+fn the_pool_of_a_sandbox_is_transient_and_goes_with_it() {
+    let home = Home::passable();
+    let folder = home.path("pool");
+    std::fs::create_dir(&folder).expect("the home is writable");
+    let run_file = home.run_file(json!({
+        "hypervisor": "qemu:///system",
+        "memory": "64MiB",
+        "disk": { "image": home.guest("guest.qcow2"), "clone": { "storage_pool_path": "pool" } },
+    }));
+    runtime().block_on(async {
+        let lab = Lab::new(&home);
+        let watched = lab.allocate(&run_file).await.expect("a sandbox");
+        let identifier = watched.identifier();
+        assert!(!is_persistent(&identifier), "it outlives its end");
+        watched.end().await;
+        lab.finish().await;
+        let all = virsh(&["pool-list", "--all", "--name"]);
+        assert!(!all.contains(&identifier), "{all}");
+    });
+}
+
 /// Files enough that libvirt looks at them for long after the pool was made.
 const MANY: usize = 1500;
 
@@ -151,6 +182,10 @@ fn the_pool_of_a_run_that_was_killed_is_in_the_ledger_and_goes_with_gc() {
     assert_eq!(
         left.iter().map(String::as_str).collect::<Vec<_>>(),
         name.as_slice()
+    );
+    assert!(
+        !is_persistent(name.expect("it has a name")),
+        "it outlives its end"
     );
     let gc = home.run(["gc"], Duration::from_secs(60));
     assert_eq!(gc.code, Some(0), "{gc:#?}");
