@@ -95,7 +95,11 @@ fn fuzz(target: &str) {
         told(said, "stat::number_of_executed_units:"),
         told(said, " cov: "),
     );
-    assert!(inputs >= FEWEST, "only {inputs} inputs were tried: {tail}");
+    let fewest = count.unwrap_or(FEWEST);
+    assert!(
+        inputs >= fewest,
+        "only {inputs} inputs were tried, not {fewest}: {tail}"
+    );
     assert!(
         places > 100,
         "the fuzzer is blind, it sees {places} places: {tail}"
