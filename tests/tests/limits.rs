@@ -93,25 +93,31 @@ fn a_guest_that_floods_its_console_ends_its_run_named_and_its_neighbour_finishes
 }
 
 #[test]
-fn a_guest_that_takes_too_much_processor_time_ends_its_run_and_the_limit_is_named() {
+fn a_guest_that_takes_too_much_processor_time_ends_its_run_named_and_its_neighbour_finishes() {
+    let neighbour = Neighbour::begin(BESIDE);
     // Booting alone takes more.
     run_to_the_limit("cpu", "1s", "while :; do :; done");
+    neighbour.assert_finishes();
 }
 
 #[test]
-fn an_emulator_that_takes_too_much_memory_ends_its_run_and_the_limit_is_named() {
+fn an_emulator_that_takes_too_much_memory_ends_its_run_named_and_its_neighbour_finishes() {
+    let neighbour = Neighbour::begin(BESIDE);
     let mut context = Home::embedded();
     // What the guest touches of its own is little, what emulates it more.
     context["memory"] = json!("32MiB");
     context["limits"] = json!({ "memory": "4KiB" });
     run_to_the_end("memory", "4KiB", context, "sleep 600");
+    neighbour.assert_finishes();
 }
 
 #[test]
-fn a_sandbox_of_too_many_threads_ends_its_run_and_the_limit_is_named() {
+fn a_sandbox_of_too_many_threads_ends_its_run_named_and_its_neighbour_finishes() {
+    let neighbour = Neighbour::begin(BESIDE);
     let mut context = Home::embedded();
     context["limits"] = json!({ "pids": 1 });
     run_to_the_end("pids", "1", context, "sleep 600");
+    neighbour.assert_finishes();
 }
 
 /// Runs a machine whose screen is taken down as soon as it starts, with one limit set low.
@@ -140,11 +146,15 @@ fn run_to_the_limit_with_a_picture(key: &str) {
 }
 
 #[test]
-fn pictures_that_take_more_than_captures_may_end_the_run_and_the_limit_is_named() {
+fn pictures_that_take_more_than_captures_may_end_the_run_named_and_its_neighbour_finishes() {
+    let neighbour = Neighbour::begin(BESIDE);
     run_to_the_limit_with_a_picture("captures");
+    neighbour.assert_finishes();
 }
 
 #[test]
-fn results_that_take_more_than_they_may_end_the_run_and_the_limit_is_named() {
+fn results_that_take_more_than_they_may_end_the_run_named_and_its_neighbour_finishes() {
+    let neighbour = Neighbour::begin(BESIDE);
     run_to_the_limit_with_a_picture("results");
+    neighbour.assert_finishes();
 }
