@@ -125,6 +125,8 @@ fn over_ways(address: SocketAddr, try_one: impl Fn(SocketAddr) -> Finding) -> Fi
         match found {
             Finding::Answered(_) => return found,
             Finding::Unreachable => {}
+            // Where one link could not be tried, the silence of another proves nothing.
+            _ if matches!(last, Finding::Untried(_)) => {}
             _ => last = found,
         }
     }
@@ -228,13 +230,33 @@ fn exchange(address: SocketAddr, question: &[u8], patience: Duration) -> io::Res
 }
 
 fn dns(server: SocketAddr, question: &[u8], patience: Duration) -> Finding {
-    // A refusal is no answer of a server: who wants to know of those tries the port.
-    if exchange(server, question, patience).is_ok() {
-        return answered("it answers questions for names by UDP");
+    let by_udp = match exchange(server, question, patience) {
+        Ok(_) => return answered("it answers questions for names by UDP"),
+        Err(error) => no_names(&error),
+    };
+    let by_tcp = match ask_by_tcp(server, question, patience) {
+        Ok(()) => return answered("it answers questions for names by TCP"),
+        Err(error) => no_names(&error),
+    };
+    match by_udp {
+        Finding::Untried(_) => by_udp,
+        _ => by_tcp,
     }
-    match ask_by_tcp(server, question, patience) {
-        Ok(()) => answered("it answers questions for names by TCP"),
-        Err(_) => Finding::Silent,
+}
+
+/// What an error says of a server of names.
+fn no_names(error: &io::Error) -> Finding {
+    // It hung up.
+    if matches!(
+        error.kind(),
+        ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe
+    ) {
+        return Finding::Silent;
+    }
+    match told_by(error) {
+        // A refusal is no answer of a server: who wants to know of those tries the port.
+        Finding::Answered(_) => Finding::Silent,
+        found => found,
     }
 }
 
@@ -245,4 +267,36 @@ fn ask_by_tcp(server: SocketAddr, question: &[u8], patience: Duration) -> io::Re
     let length = u16::try_from(question.len()).map_err(|_| ErrorKind::InvalidInput)?;
     stream.write_all(&[&length.to_be_bytes()[..], question].concat())?;
     stream.read_exact(&mut [0; 2])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_for_a_name_that_could_not_be_sent_is_not_taken_for_unanswered() {
+        let found = |kind: ErrorKind| no_names(&kind.into());
+        assert!(matches!(
+            found(ErrorKind::PermissionDenied),
+            Finding::Untried(_)
+        ));
+        assert_eq!(found(ErrorKind::AddrNotAvailable), Finding::Unreachable);
+        for kind in [
+            ErrorKind::TimedOut,
+            ErrorKind::ConnectionRefused,
+            ErrorKind::ConnectionReset,
+            ErrorKind::UnexpectedEof,
+        ] {
+            assert_eq!(found(kind), Finding::Silent, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_takes_questions_and_never_answers_is_silent() {
+        let server = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
+        let there = server.local_addr().expect("it is bound");
+        let question = question::dns("see.invalid").expect("a name");
+        let found = dns(there, &question, Duration::from_millis(50));
+        assert_eq!(found, Finding::Silent);
+    }
 }
