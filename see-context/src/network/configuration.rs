@@ -92,7 +92,8 @@ impl NetworkPlan {
     pub(crate) fn check_domain(&self, domain: &DomainXml) -> Result<(), XmlError> {
         match self {
             Self::Walled(_) => domain.refuse_other_ways("its network is to be closed"),
-            _ => Ok(()),
+            Self::None => domain.refuse_hidden_ways("it is to have no network"),
+            Self::AsWritten | Self::Own(_) => Ok(()),
         }
     }
 }

@@ -217,12 +217,36 @@ impl DomainXml {
         }
     }
 
+    /// Refuses an XML whose guest may have a way out that is no interface: a device of the host's, which may be a
+    /// network card; a socket to the host; what is handed to the hypervisor unseen; the host's namespaces.
+    ///
+    /// # Errors
+    /// [`XmlError::Conflict`] with the place of the first one.
+    pub fn refuse_hidden_ways(&self, reason: &str) -> Result<(), XmlError> {
+        let hidden = |name| self.devices(name).find(|device| !is_storage(device));
+        let device = ["hostdev", "vsock", "redirdev"]
+            .into_iter()
+            .find_map(hidden);
+        // The namespace of XML, which tells the hypervisor, may be the default one.
+        let mut children = self.document.root().children();
+        let passed =
+            || children.find(|child| matches!(child.local_name(), "commandline" | "namespace"));
+        match device.or_else(passed) {
+            None => Ok(()),
+            Some(element) => Err(XmlError::Conflict {
+                position: element.position(),
+                problem: format!("the domain has a <{}>, and {reason}", element.name()),
+            }),
+        }
+    }
+
     /// Refuses an XML whose guest would have another way out than one interface on a libvirt
     /// network, for a mode that promises to close that one.
     ///
     /// # Errors
-    /// [`XmlError::Conflict`] with the place of the first other interface.
+    /// [`XmlError::Conflict`] with the place of the first other interface, or as for [`Self::refuse_hidden_ways`].
     pub fn refuse_other_ways(&self, reason: &str) -> Result<(), XmlError> {
+        self.refuse_hidden_ways(reason)?;
         let mut networks = 0;
         let other = self.devices("interface").find(|interface| {
             let is_network = interface.attribute("type").as_deref() == Some("network");
@@ -313,6 +337,14 @@ impl DomainXml {
     pub(super) fn devices_element(&mut self) -> &mut Element {
         self.root_mut().child_or_insert("devices")
     }
+}
+
+/// Whether a host's device is a disk.
+fn is_storage(device: &Element) -> bool {
+    matches!(
+        device.attribute("type").as_deref(),
+        Some("scsi" | "scsi_host" | "storage")
+    )
 }
 
 fn is_agent_channel(device: &Element) -> bool {

@@ -215,6 +215,45 @@ fn a_second_way_out_beside_the_network_is_refused() {
 }
 
 #[test]
+fn a_way_out_that_is_no_interface_is_refused_at_its_place() {
+    let sentence = "it is closed";
+    for (devices, more, named) in [
+        ("<hostdev mode='subsystem' type='pci'/>", "", "<hostdev>"),
+        ("<hostdev mode='capabilities' type='net'/>", "", "<hostdev>"),
+        ("<vsock model='virtio'/>", "", "<vsock>"),
+        ("<redirdev bus='usb' type='tcp'/>", "", "<redirdev>"),
+        ("", "<qemu:commandline/>", "<qemu:commandline>"),
+        (
+            "",
+            "<commandline xmlns='http://libvirt.org/schemas/domain/qemu/1.0'/>",
+            "<commandline>",
+        ),
+        ("", "<lxc:namespace/>", "<lxc:namespace>"),
+    ] {
+        let text = format!(
+            "<domain xmlns:qemu='q' xmlns:lxc='l'><devices>\n{devices}</devices>\n{more}</domain>"
+        );
+        let domain = DomainXml::parse(&text).unwrap();
+        for answer in [
+            domain.refuse_hidden_ways(sentence),
+            domain.refuse_other_ways(sentence),
+        ] {
+            let error = answer.expect_err(&text);
+            let line = if more.is_empty() { 2 } else { 3 };
+            assert_eq!(error.position().map(|at| at.line), Some(line), "{error}");
+            assert!(error.to_string().contains(named), "{error}");
+        }
+    }
+    let disk = "<domain><devices><hostdev mode='subsystem' type='scsi'/></devices></domain>";
+    assert!(
+        DomainXml::parse(disk)
+            .unwrap()
+            .refuse_other_ways(sentence)
+            .is_ok()
+    );
+}
+
+#[test]
 fn the_agent_has_one_channel_and_the_console_one_file() {
     let mut domain = users();
     for socket in ["/run/a.sock", "/run/b.sock"] {
@@ -311,7 +350,7 @@ fn a_network_lends_each_of_its_guests_one_address_and_names_nothing() {
         }])
         .unwrap();
     let text = network.to_string();
-    assert!(text.contains("<dns enable="), "{text}");
+    assert!(text.contains("<dns enable='no'/>"), "{text}");
     assert!(!text.contains("<range"), "{text}");
     let again = NetworkXml::parse(&text).unwrap();
     assert_eq!(again.dhcp_hosts(), hosts);
