@@ -6,12 +6,15 @@
 //! that were written down before it was made, without ports.
 
 use std::fs;
+use std::io::{self, Read};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use see_core::ledger::{CollectRequest, Collected};
-use see_core::{Error, Result};
+use see_core::{Error, ErrorKind, Result};
 
 use super::emulator;
 use super::traces::Traces;
@@ -48,9 +51,9 @@ pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
     if !request.dry_run {
         emulator::end(servers, request)?;
         if stands {
-            run("ip", &["link", "delete", bridge])?;
+            run("ip", &["link", "delete", bridge], request.deadline)?;
             for program in ["iptables", "ip6tables"] {
-                clear_rules(program, bridge)?;
+                clear_rules(program, bridge, request.deadline)?;
             }
         }
         clear_traces(request)?;
@@ -115,10 +118,15 @@ fn is_server(line: &[u8], file: &str) -> bool {
 }
 
 /// Removes libvirt's rules for a bridge, and those for its addresses.
-fn clear_rules(program: &str, bridge: &str) -> Result<()> {
+fn clear_rules(program: &str, bridge: &str, deadline: Instant) -> Result<()> {
     let mut subnets = Vec::new();
     for table in TABLES {
-        let rules = run(program, &["-w", "-t", table, "-S"])?;
+        let rules = match run(program, &["-w", "-t", table, "-S"], deadline) {
+            Ok(rules) => rules,
+            // Without it the daemon made none.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
         for rule in rules.lines() {
             let words: Vec<&str> = rule.split(' ').collect();
             let of_bridge = words
@@ -138,30 +146,75 @@ fn clear_rules(program: &str, bridge: &str) -> Result<()> {
             }
             let mut delete = vec!["-w", "-t", table, "-D"];
             delete.extend_from_slice(&words[1..]);
-            run(program, &delete)?;
+            run(program, &delete, deadline)?;
         }
     }
     Ok(())
 }
 
-fn run(program: &str, words: &[&str]) -> Result<String> {
-    let failed = |error| {
-        Error::io("what is left of a network cannot be removed", error)
-            .subject(format!("{program} {}", words.join(" ")))
+/// Runs a program to its end, or ends it at the deadline: `iptables -w` waits for whoever holds its lock.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] without the program, [`ErrorKind::Timeout`] at the deadline.
+fn run(program: &str, words: &[&str], deadline: Instant) -> Result<String> {
+    const LOOK: Duration = Duration::from_millis(5);
+    let subject = || format!("{program} {}", words.join(" "));
+    let failed = |error: io::Error| {
+        let kind = error.kind();
+        let error = Error::io("what is left of a network cannot be removed", error);
+        match kind {
+            io::ErrorKind::NotFound => {
+                Error::new(ErrorKind::NotFound, "it is not installed").caused_by(error)
+            }
+            _ => error,
+        }
+        .subject(subject())
     };
-    let output = Command::new(program)
+    let mut child = Command::new(program)
         .args(words)
         .env_clear()
         .envs(environment())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         // A Ctrl-C in mid-change is not for it.
         .process_group(0)
-        .output()
+        .spawn()
         .map_err(failed)?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    // Its rules may be more than a pipe holds.
+    let (output, said) = (read(child.stdout.take()), read(child.stderr.take()));
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            break status;
+        }
+        if Instant::now() >= deadline {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(Error::timeout("a program to end", begun.elapsed()).subject(subject()));
+        }
+        std::thread::sleep(LOOK);
+    };
+    let text = |reader: JoinHandle<Vec<u8>>| {
+        String::from_utf8_lossy(&reader.join().unwrap_or_default()).into_owned()
+    };
+    if status.success() {
+        return Ok(text(output));
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(failed(std::io::Error::other(said)))
+    Err(failed(io::Error::other(text(said).trim().to_owned())))
+}
+
+/// Reads a pipe to its end, beside whoever waits for the program.
+fn read(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // What was read until then says enough.
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        bytes
+    })
 }
 
 #[cfg(test)]
@@ -180,6 +233,26 @@ mod tests {
         identity.insert(MAC.to_owned(), "52:54:00:00:00:01".into());
         request.identity = Some(identity);
         request
+    }
+
+    #[test]
+    fn without_the_program_for_rules_there_are_none_to_remove() {
+        let soon = Instant::now() + Duration::from_secs(60);
+        clear_rules("see-no-such-program", "virbr-0", soon).unwrap();
+    }
+
+    #[test]
+    fn a_program_that_waits_for_ever_is_ended_at_the_deadline() {
+        let begun = Instant::now();
+        let error = run("sleep", &["600"], begun + Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        // More than a pipe holds.
+        let soon = begun + Duration::from_secs(60);
+        let long = run("sh", &["-c", "head -c 200000 /dev/zero"], soon);
+        assert_eq!(long.unwrap().len(), 200_000);
+        let error = run("sh", &["-c", "echo why >&2; exit 3"], soon).unwrap_err();
+        assert!(error.chain().contains("why"), "{}", error.chain());
     }
 
     #[test]
