@@ -117,14 +117,13 @@ pub(super) async fn start(
         let network = match connection.create_network(&xml.to_string()).await {
             Ok(network) => network,
             Err(error) => {
-                let text = error.to_string();
-                let quicker = text.contains("already in use") || text.contains("File exists");
                 let error = libvirt(error).during("create the network");
-                if !quicker || attempt == ATTEMPTS {
-                    return Err(error);
-                }
-                if text.contains(&bridge.name) {
-                    refused.push(bridge.name);
+                // Whatever libvirt says, in whatever words: where somebody was quicker, that can be seen.
+                let clash = clash(draft, connection, &bridge, &subnets).await;
+                match clash.filter(|_| attempt < ATTEMPTS) {
+                    Some(Clash::Bridge) => refused.push(bridge.name),
+                    Some(Clash::Subnet) => {}
+                    None => return Err(error),
                 }
                 continue;
             }
@@ -148,6 +147,42 @@ pub(super) async fn start(
             return Err(in_use(&found));
         }
     }
+}
+
+/// What somebody else has of a network that could not be made.
+enum Clash {
+    Bridge,
+    Subnet,
+}
+
+/// Looks whether somebody was quicker. What cannot be seen is no clash.
+async fn clash(
+    draft: &Draft<'_>,
+    connection: &Connection,
+    bridge: &Bridge,
+    subnets: &[Subnet],
+) -> Option<Clash> {
+    let (name, mac) = (&bridge.name, &bridge.mac);
+    if draft.local {
+        match netlink::devices().ok()?.get(name) {
+            // A piece of this very network stays written down: no other bridge is tried.
+            Some(device) if device.mac.as_ref() == Some(mac) => return None,
+            Some(_) => return Some(Clash::Bridge),
+            None => {}
+        }
+    }
+    for network in connection.networks().await.ok()? {
+        let is_other = network.name() != draft.name;
+        if is_other && network.bridge().await.is_ok_and(|other| other == *name) {
+            return Some(Clash::Bridge);
+        }
+    }
+    let own = Own {
+        network: draft.name,
+        bridge: name,
+    };
+    let now = taken::look(connection, draft.local, Some(own)).await.ok()?;
+    overlap(subnets, &now).map(|_| Clash::Subnet)
 }
 
 /// Removes a network again.

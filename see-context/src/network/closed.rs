@@ -9,9 +9,12 @@ use see_core::{Closed, Error, Result, Target};
 
 use super::netlink::{self, Route};
 use super::rules::{GuestPort, Seat};
+use super::subnet::Subnet;
 
 /// Other sandboxes that are tried.
-const OTHERS: usize = 2;
+pub(super) const OTHERS: usize = 2;
+/// Machines of the LAN that are tried where no gateway tells of one.
+const NEIGHBOURS: usize = 8;
 /// A TCP port on which rarely anything listens: a host that can be reached refuses with an answer.
 const UNUSED: u16 = 9;
 /// The service of clouds that tells machines their secrets.
@@ -20,7 +23,7 @@ const METADATA: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
 const EVERYBODY: IpAddr = IpAddr::V6(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1));
 /// The name that a name server is asked for.
 const NAME: &str = "example.com";
-/// The DHCP server's port, which is open.
+/// The DHCP server's port, which is open at the gateway.
 const DHCP: u16 = 67;
 
 /// A socket of this host that takes connections or datagrams.
@@ -45,6 +48,7 @@ pub(super) fn list(port: &GuestPort, others: &[Seat], proc: &Path) -> Result<Vec
             Target::Tcp(SocketAddr::new(address, UNUSED)),
         );
         let serving = services.iter().filter(|service| service.serves(address));
+        let serving = serving.filter(|service| !(service.is_dhcp() && address == port.gateway));
         // One may listen on an address and on all.
         let serving = serving.map(|service| (service.datagrams, service.port));
         for (datagrams, port) in serving.collect::<BTreeSet<_>>() {
@@ -65,8 +69,8 @@ pub(super) fn list(port: &GuestPort, others: &[Seat], proc: &Path) -> Result<Vec
         "a name server of the host".to_owned(),
         Target::Dns(SocketAddr::new(port.gateway, 53), NAME.to_owned()),
     );
-    for other in others.iter().take(OTHERS) {
-        let what = || "another sandbox on the shared network".to_owned();
+    for other in others {
+        let what = || "another sandbox".to_owned();
         let agent = other.agent.unwrap_or(UNUSED);
         add(what(), Target::Ping(other.address));
         add(what(), Target::Tcp(SocketAddr::new(other.address, agent)));
@@ -74,17 +78,19 @@ pub(super) fn list(port: &GuestPort, others: &[Seat], proc: &Path) -> Result<Vec
     let gateways: BTreeSet<IpAddr> = routes
         .iter()
         .filter(|route| route.destination.is_none())
-        .filter_map(|route| route.gateway)
+        .flat_map(|route| route.gateways.iter().copied())
         .collect();
-    for gateway in gateways {
-        add(
-            format!("the LAN's gateway {gateway}"),
-            Target::Ping(gateway),
-        );
-        add(
-            format!("the LAN's gateway {gateway}"),
-            Target::Tcp(SocketAddr::new(gateway, 80)),
-        );
+    let lan: Vec<(&str, IpAddr)> = match gateways.is_empty() {
+        false => gateways.into_iter().map(|it| ("gateway", it)).collect(),
+        true => {
+            let neighbours = neighbours(&routes, port.gateway).into_iter();
+            neighbours.map(|it| ("machine", it)).collect()
+        }
+    };
+    for (who, address) in lan {
+        let what = || format!("the LAN's {who} {address}");
+        add(what(), Target::Ping(address));
+        add(what(), Target::Tcp(SocketAddr::new(address, 80)));
     }
     add(
         "the cloud's metadata".to_owned(),
@@ -116,7 +122,38 @@ fn own_addresses(routes: &[Route], gateway: IpAddr) -> Vec<IpAddr> {
     std::iter::once(gateway).chain(all).collect()
 }
 
+/// Where there is no gateway: the first address of each network of this host's that is not the host's own, but for
+/// the guest's network.
+fn neighbours(routes: &[Route], gateway: IpAddr) -> BTreeSet<IpAddr> {
+    let own: BTreeSet<IpAddr> = own_addresses(routes, gateway).into_iter().collect();
+    let guests = Subnet::containing(gateway, if gateway.is_ipv4() { 32 } else { 128 });
+    routes
+        .iter()
+        .filter(|route| !route.is_local && route.gateways.is_empty())
+        .filter_map(|route| route.destination)
+        .filter(|subnet| !subnet.is_one() && is_of_machines(subnet.address()))
+        .filter(|subnet| !guests.is_some_and(|guests| subnet.overlaps(guests)))
+        .filter_map(|subnet| {
+            let hosts = (1..=2).filter_map(|offset| subnet.host(offset));
+            hosts.into_iter().find(|host| !own.contains(host))
+        })
+        .take(NEIGHBOURS)
+        .collect()
+}
+
+/// Whether a network of this address is one of other machines: not of groups, or of every link alike.
+fn is_of_machines(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => !address.is_multicast() && !address.is_loopback(),
+        IpAddr::V6(address) => !address.is_multicast() && !address.is_unicast_link_local(),
+    }
+}
+
 impl Service {
+    fn is_dhcp(&self) -> bool {
+        self.datagrams && self.port == DHCP
+    }
+
     fn serves(&self, address: IpAddr) -> bool {
         // A socket of IPv6 on every address takes IPv4, too.
         self.address == address
@@ -155,7 +192,7 @@ fn sockets(table: &str, datagrams: bool) -> impl Iterator<Item = Service> {
             return None;
         }
         let port = u16::from_str_radix(port, 16).ok()?;
-        (port != DHCP || !datagrams).then_some(Service {
+        Some(Service {
             address: hex_address(address)?,
             port,
             datagrams,
@@ -241,6 +278,57 @@ mod tests {
                 let times = closed.iter().filter(|closed| closed.target == wanted);
                 assert_eq!(times.count(), 1, "{wanted:?}");
             }
+        }
+    }
+
+    fn route(destination: Option<([u8; 4], u8)>, is_local: bool) -> Route {
+        Route {
+            destination: destination
+                .map(|(at, prefix)| Subnet::containing(at.into(), prefix).unwrap()),
+            is_local,
+            gateways: Vec::new(),
+            device: None,
+        }
+    }
+
+    #[test]
+    fn without_a_gateway_somebody_of_each_network_of_the_hosts_stands_for_the_lan() {
+        let gateway = IpAddr::from([10, 0, 0, 1]);
+        let mut routes = vec![
+            route(Some(([10, 0, 0, 0], 30)), false),
+            route(Some(([192, 168, 1, 0], 24)), false),
+            route(Some(([192, 168, 1, 7], 32)), true),
+            route(Some(([192, 168, 2, 0], 24)), false),
+            route(Some(([192, 168, 2, 1], 32)), true),
+            route(Some(([192, 168, 2, 255], 32)), false),
+            route(Some(([127, 0, 0, 0], 8)), true),
+            route(Some(([224, 0, 0, 0], 4)), false),
+        ];
+        let found: Vec<IpAddr> = neighbours(&routes, gateway).into_iter().collect();
+        let expected = [[192, 168, 1, 1], [192, 168, 2, 2]].map(IpAddr::from);
+        assert_eq!(found, expected);
+        routes.extend((0..100).map(|third| route(Some(([172, 16, third, 0], 24)), false)));
+        assert_eq!(neighbours(&routes, gateway).len(), NEIGHBOURS);
+    }
+
+    #[test]
+    fn only_the_dhcp_server_at_the_gateway_is_open() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(
+            folder.path().join("udp"),
+            "head\n0: 00000000:0043 0:0 07 0:0\n",
+        )
+        .unwrap();
+        let gateway = IpAddr::from([10, 0, 0, 1]);
+        let closed = list(&port(gateway), &[], folder.path()).unwrap();
+        let tried = |address: IpAddr| {
+            let wanted = Target::Udp(SocketAddr::new(address, DHCP));
+            closed.iter().any(|closed| closed.target == wanted)
+        };
+        assert!(!tried(gateway));
+        let own = own_addresses(&netlink::routes().unwrap(), gateway);
+        for address in own.into_iter().filter(IpAddr::is_ipv4) {
+            assert_eq!(tried(address), address != gateway, "{address}");
         }
     }
 

@@ -65,11 +65,18 @@ impl Isolated {
         let Some(port) = devices.get(&self.port.device) else {
             return Ok(());
         };
-        let bridge = devices.get(&self.bridge).map(|bridge| bridge.index);
-        if bridge.is_none() || port.bridge != bridge {
+        let bridge = devices.get(&self.bridge);
+        let index = bridge.map(|bridge| bridge.index);
+        if index.is_none() || port.bridge != index {
             return Err(broken(format!(
                 "the guest's port {} is not on the bridge {}",
                 self.port.device, self.bridge
+            )));
+        }
+        if bridge.and_then(|bridge| bridge.group_forward) != Some(rules::LLDP) {
+            return Err(broken(format!(
+                "the bridge {} takes other frames of link protocols for ordinary ones than it was told to",
+                self.bridge
             )));
         }
         if self.shared.is_some() && !port.is_isolated {
@@ -120,15 +127,7 @@ impl Isolation for Isolated {
     }
 
     async fn closed(&self) -> Result<Vec<Closed>> {
-        let others: Vec<Seat> = match &self.shared {
-            None => Vec::new(),
-            Some((_, own)) => {
-                let floor = shared::floor().await?.ok_or_else(|| gone("its floor"))?;
-                let mut seats = rules::seats(&floor);
-                seats.retain(|seat| seat.address != own.address);
-                seats
-            }
-        };
+        let others = shared::others(self.port.address, closed::OTHERS).await?;
         closed::list(&self.port, &others, Path::new("/proc/self/net"))
     }
 

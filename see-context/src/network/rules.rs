@@ -9,6 +9,10 @@
 //! all of IPv6, frames from a second hardware address (before the bridge learns it), frames from or to any other
 //! port of the bridge.
 //!
+//! Frames of link protocols, to the addresses 01:80:c2:00:00:00 to :0f, pass a bridge by another way: it hands them
+//! to the port itself, past everything that goes by the bridge's name, and learns whose they are. The wall drops them
+//! there. Those of LLDP pass no hook on that way, so the bridge is told to take them for ordinary ones ([`LLDP`]).
+//!
 //! The *floor* is a table of the family `inet` around a bridge. Nothing is forwarded from or to it, whatever the
 //! host's forwarding says; the host itself takes DHCP requests and answers of agents that it asked, and sends DHCP
 //! answers and asks agents. A set of seats names the agents: address and port.
@@ -28,6 +32,10 @@ use super::nft::Family;
 const PRIORITY: i32 = -300;
 /// The bit in a UDP packet, counted from its header, at which DHCP has the client's hardware address.
 const DHCP_CLIENT: u32 = (8 + 28) * 8;
+/// Where a DHCP request goes whose sender knows no server yet.
+const EVERYBODY: &str = "255.255.255.255";
+/// The bit by which a bridge takes frames of LLDP for ordinary ones.
+pub(super) const LLDP: u16 = 1 << 0xe;
 /// The set of seats in a floor.
 pub(super) const SEATS: &str = "seats";
 
@@ -170,7 +178,10 @@ pub(super) fn wall(name: &str, label: &str, port: &GuestPort) -> Vec<Value> {
     table.rule(
         out,
         all([
-            vec![is(payload("ip", "saddr"), one_of(["0.0.0.0", &address]))],
+            vec![
+                is(payload("ip", "saddr"), one_of(["0.0.0.0", &address])),
+                is(payload("ip", "daddr"), one_of([EVERYBODY, &gateway])),
+            ],
             dhcp(68, 67, Some(mac)),
             vec![accept()],
         ]),
@@ -212,6 +223,16 @@ pub(super) fn wall(name: &str, label: &str, port: &GuestPort) -> Vec<Value> {
     let jump = |chain: &str| json!({ "jump": { "target": chain } });
     table.chain("prerouting", Some("prerouting"));
     table.rule("prerouting", vec![is(meta("iifname"), device), jump(out)]);
+    let link_protocols = json!({ "range": ["01:80:c2:00:00:00", "01:80:c2:00:00:0f"] });
+    table.chain("input", Some("input"));
+    table.rule(
+        "input",
+        vec![
+            is(meta("iifname"), device),
+            is(payload("ether", "daddr"), link_protocols),
+            drop_it(),
+        ],
+    );
     table.chain("forward", Some("forward"));
     for key in ["iifname", "oifname"] {
         table.rule("forward", vec![is(meta(key), device), drop_it()]);
@@ -226,6 +247,7 @@ pub(super) fn floor(
     name: &str,
     label: &str,
     bridge: &str,
+    gateway: IpAddr,
     seat: &Seat,
     replace: bool,
 ) -> Vec<Value> {
@@ -239,9 +261,11 @@ pub(super) fn floor(
     let version_4 = || vec![is(meta("nfproto"), "ipv4")];
 
     table.chain("input", Some("input"));
+    let servers = json!({ "set": [EVERYBODY, gateway.to_string()] });
+    let to_servers = vec![is(payload("ip", "daddr"), servers)];
     table.rule(
         "input",
-        all([from(), version_4(), dhcp(68, 67, None), vec![accept()]]),
+        all([from(), to_servers, dhcp(68, 67, None), vec![accept()]]),
     );
     let established = json!({ "match": {
         "op": "in", "left": { "ct": { "key": "state" } }, "right": "established" } });

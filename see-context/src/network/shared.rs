@@ -257,7 +257,8 @@ impl Shutter for First<'_> {
             label: self.label.to_owned(),
         };
         // What stood there has no network any more.
-        let commands = rules::floor(NAME, &format!("see:{LABEL}"), bridge, &seat, true);
+        let (label, gateway) = (format!("see:{LABEL}"), claim::host(subnet, 1)?);
+        let commands = rules::floor(NAME, &label, bridge, gateway, &seat, true);
         nft::apply(commands, self.mark).await
     }
 }
@@ -376,6 +377,29 @@ pub(super) async fn floor() -> Result<Option<Vec<Value>>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Up to `count` guests behind walls on this host, others than the one at `own`; those on the shared network first.
+pub(super) async fn others(own: std::net::IpAddr, count: usize) -> Result<Vec<Seat>> {
+    let mut names = nft::tables(Family::Inet).await?;
+    names.retain(|name| wall::is_table(name) || name == NAME);
+    names.sort_by_key(|name| name != NAME);
+    let mut found = Vec::new();
+    for name in names {
+        let listing = match nft::list(Family::Inet, &name).await {
+            Ok(listing) => listing,
+            // It went away while it was looked at.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let seats = rules::seats(&listing).into_iter();
+        found.extend(seats.filter(|seat| seat.address != own));
+        if found.len() >= count {
+            break;
+        }
+    }
+    found.truncate(count);
+    Ok(found)
 }
 
 /// A seat that is taken, to be given back.

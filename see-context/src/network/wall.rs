@@ -24,6 +24,12 @@ pub(super) fn table(identifier: Identifier) -> String {
     format!("see-{identifier}")
 }
 
+/// Whether a table is named as an environment's are.
+pub(super) fn is_table(name: &str) -> bool {
+    name.strip_prefix("see-")
+        .is_some_and(|rest| rest.parse::<Identifier>().is_ok())
+}
+
 /// The label of an environment's rules and seats.
 pub(super) fn label(identifier: Identifier) -> String {
     format!("see:{identifier}")
@@ -56,7 +62,8 @@ impl Shutter for OwnFloor<'_> {
             label: label.clone(),
         };
         // Its name has the environment's identifier, which is used once: an earlier one is this allocation's.
-        let commands = rules::floor(&table(self.identifier), &label, bridge, &seat, true);
+        let (name, gateway) = (table(self.identifier), super::claim::host(subnet, 1)?);
+        let commands = rules::floor(&name, &label, bridge, gateway, &seat, true);
         nft::apply(commands, self.mark).await
     }
 }

@@ -10,7 +10,7 @@ use super::claim;
 use super::configuration::DynamicAddress;
 use super::isolation::Isolated;
 use super::lease::Lender;
-use super::rules::GuestPort;
+use super::rules::{self, GuestPort};
 use super::subnet::Subnet;
 use super::wall::{self, OwnFloor, Raised};
 use super::{Wanted, create, netlink, nft, shared};
@@ -117,7 +117,7 @@ impl Walled {
                 (port, name, claimed.bridge.name, None)
             }
         };
-        if !netlink::devices()?.contains_key(&bridge) {
+        let Some(found) = netlink::devices()?.remove(&bridge) else {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 format!("the bridge {bridge} is not among this host's devices"),
@@ -126,7 +126,8 @@ impl Walled {
                 "the daemon has another network namespace, whose firewall cannot be reached: \
                  run beside it, or use the mode `nat`",
             ));
-        }
+        };
+        netlink::set_group_forward(&found, rules::LLDP).map_err(|error| error.subject(&bridge))?;
         wall::raise(identifier, &port, mark).await?;
         loader.gone().await?;
         making.domain.connect_network(&NetworkPort {

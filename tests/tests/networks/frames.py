@@ -63,8 +63,13 @@ def answer(source_port, target_port):
     return struct.pack("!HHIIBBHHH", source_port, target_port, 1, 1, 5 << 4, 0x10, 1024, 0, 0) + bytes(20)
 
 
-def request_for_address(sender_ip="0.0.0.0", ports=(68, 67), client=mac):
-    return ip(EVERYBODY, mac, sender_ip, "255.255.255.255", 17, dhcp(*ports, client))
+def request_for_address(sender_ip="0.0.0.0", ports=(68, 67), client=mac, target_ip="255.255.255.255"):
+    return ip(EVERYBODY, mac, sender_ip, target_ip, 17, dhcp(*ports, client))
+
+
+def of_link_protocol(last, source):
+    """A frame that a bridge keeps to itself, by the last byte of its address."""
+    return ethernet(f"01:80:c2:00:00:{last:02x}", source, 0x88CC, bytes(46))
 
 
 def offer(ports=(67, 68), client=mac):
@@ -91,11 +96,16 @@ FRAMES = [
     ("guest", "DHCP request from another port", request_for_address(ports=(69, 67))),
     ("guest", "DHCP request to another port", request_for_address(ports=(68, 69))),
     ("guest", "DHCP request for a second hardware address", request_for_address(client=second_mac)),
+    ("guest", "DHCP request, renewed", request_for_address(sender_ip=own, target_ip=gateway)),
+    ("guest", "DHCP request to another address", request_for_address(target_ip=other)),
     ("guest", "DHCP request in IPv6", ip6(EVERYBODY, mac, dhcp(68, 67, mac))),
     ("guest", "agent's answer", from_agent()),
     ("guest", "agent's answer of another's address", from_agent(sender_ip=other)),
     ("guest", "agent's answer to another", from_agent(target_ip=other)),
     ("guest", "answer of another port", from_agent(port=agent + 1)),
+    ("guest", "LACP of a second hardware address", of_link_protocol(0x02, second_mac)),
+    ("guest", "802.1X of a second hardware address", of_link_protocol(0x03, second_mac)),
+    ("guest", "LLDP of a second hardware address", of_link_protocol(0x0E, second_mac)),
     ("host", "ARP for the guest", arp(EVERYBODY, host_mac, host_mac, gateway, own)),
     ("host", "ARP for another", arp(EVERYBODY, host_mac, host_mac, gateway, other)),
     ("host", "DHCP answer", offer()),
@@ -108,6 +118,7 @@ FRAMES = [
     ("host", "question to another's agent", to_agent(target_ip=other)),
     ("host", "question to another port", to_agent(port=agent + 1)),
     ("other", "ARP for the host", arp(EVERYBODY, other_mac, other_mac, other, gateway)),
+    ("other", "802.1X of a third hardware address", of_link_protocol(0x03, given["third_mac"])),
 ]
 
 

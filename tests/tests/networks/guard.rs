@@ -37,6 +37,16 @@ impl Walled {
         device.expect("the wall is around a port").to_owned()
     }
 
+    /// The bridge of a network of its own.
+    fn bridge(&self, site: &Site) -> String {
+        let floor = site
+            .daemon
+            .told("nft", &["list", "table", "inet", &self.table]);
+        let named = floor.split("iifname \"").nth(1);
+        let bridge = named.and_then(|rest| rest.split('"').next());
+        bridge.expect("the floor is around a bridge").to_owned()
+    }
+
     /// Fails unless the run ends as one whose walls fell, and says this.
     fn assert_ended(self, why: &str) {
         let outcome = self.live.finish(RUN);
@@ -86,6 +96,7 @@ fn rules_and_ports_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_th
     let open = Walled::start(&site, "open.json", "shared");
     let astray = Walled::start(&site, "astray.json", "isolated");
     let floorless = Walled::start(&site, "floorless.json", "isolated");
+    let told = Walled::start(&site, "told.json", "isolated");
     let mut last = Walled::start(&site, "last.json", "shared");
 
     nft(&["insert", "rule", "bridge", &changed.table, "out", "accept"]);
@@ -94,6 +105,7 @@ fn rules_and_ports_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_th
     nft(&["delete", "table", "inet", &floorless.table]);
     // Who takes a guest's port off its bridge, or lets it talk with others there. No guest stands behind it here.
     let (open_port, stray_port) = (open.port(&site), astray.port(&site));
+    let (told_port, told_bridge) = (told.port(&site), told.bridge(&site));
     let link = |words: &str| {
         let words: Vec<&str> = words.split(' ').collect();
         site.daemon.told("ip", &[&["link"], &words[..]].concat());
@@ -102,11 +114,21 @@ fn rules_and_ports_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_th
         "add {open_port} master virbr-see type veth peer name end0"
     ));
     link(&format!("add {stray_port} type veth peer name end1"));
+    // Who has the bridge keep LLDP to itself, where no rule sees it.
+    let shown = site
+        .daemon
+        .told("ip", &["-d", "link", "show", &told_bridge]);
+    assert!(shown.contains("group_fwd_mask 0x4000"), "{shown}");
+    link(&format!("set {told_bridge} type bridge group_fwd_mask 0"));
+    link(&format!(
+        "add {told_port} master {told_bridge} type veth peer name end2"
+    ));
     changed.assert_ended("firewall rules changed: new is");
     unseated.assert_ended("its seat on the shared network");
     open.assert_ended("is not isolated from others");
     astray.assert_ended("is not on the bridge");
-    for port in [open_port, stray_port] {
+    told.assert_ended("link protocols");
+    for port in [open_port, stray_port, told_port] {
         link(&format!("del {port}"));
     }
     floorless.assert_ended("firewall rules are gone: its tables");

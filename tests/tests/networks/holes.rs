@@ -79,9 +79,36 @@ impl Host {
         self.site.daemon.told("sh", &["-e", "-c", script])
     }
 
+    /// The device of the one guest that runs, once it is there.
+    fn port(&self) -> String {
+        let mut port = None;
+        until("the guest's port", SOON, || {
+            let links = self.shell("ip -o link");
+            let mut names = links.lines().filter_map(|line| line.split(": ").nth(1));
+            port = names
+                .find(|name| name.starts_with("see"))
+                .map(str::to_owned);
+            port.is_some()
+        });
+        port.expect("it was found")
+    }
+
+    /// The seats in the floors of networks with one guest, in the order of their tables' names.
+    fn isolated_seats(&self) -> Vec<String> {
+        let tables = self.shell("nft list tables inet");
+        let names = tables
+            .split_whitespace()
+            .filter(|name| name.starts_with("see-"));
+        names.flat_map(|name| self.seats_in(name)).collect()
+    }
+
     /// The addresses of the seats on the shared network that are taken.
     fn seats(&self) -> Vec<String> {
-        let listed = self.shell("nft -j list set inet see-shared seats");
+        self.seats_in("see-shared")
+    }
+
+    fn seats_in(&self, floor: &str) -> Vec<String> {
+        let listed = self.shell(&format!("nft -j list set inet {floor} seats"));
         let listed: Value = serde_json::from_str(&listed).expect("it is JSON");
         let sets = listed["nftables"].as_array().into_iter().flatten();
         sets.filter_map(|object| object.pointer("/set/elem")?.as_array())
@@ -119,9 +146,9 @@ impl Host {
     }
 
     /// The run, with the LAN's server of names.
-    fn start(&self) -> Live {
+    fn start(&self, mode: &str) -> Live {
         let site = &self.site;
-        let run_file = site.run_file("run.json", json!({ "mode": "shared" }), sampling());
+        let run_file = site.run_file("run.json", json!({ "mode": mode }), sampling());
         let mut command = Command::new("sh");
         site.home.furnish(&mut command);
         command
@@ -164,7 +191,7 @@ fn every_hole_that_is_opened_is_found_and_named_before_the_sample_runs() {
         panic!("one seat is taken, not {others:?}");
     };
     let _other = host.raise_other(other_address);
-    let mut run = host.start();
+    let mut run = host.start("shared");
     allocated(&mut run);
     let own = host.seats().into_iter().find(|seat| seat != other_address);
     let own = own.expect("the guest has a seat");
@@ -182,16 +209,7 @@ fn every_hole_that_is_opened_is_found_and_named_before_the_sample_runs() {
     host.shell(&format!(
         "ip route add {own}/32 dev {EXIT} table 77; ip rule add to {own} lookup 77 pref 10"
     ));
-    let mut port = None;
-    until("the guest's port", SOON, || {
-        let links = host.shell("ip -o link");
-        let mut names = links.lines().filter_map(|line| line.split(": ").nth(1));
-        port = names
-            .find(|name| name.starts_with("see"))
-            .map(str::to_owned);
-        port.is_some()
-    });
-    let port = port.expect("it was found");
+    let port = host.port();
     // First without DHCP, so that the guest has IPv6 before it has the address after which it is asked.
     host.lead_around(&port, "meta l4proto 255");
     await_ipv6(&host, &port);
@@ -248,14 +266,8 @@ fn every_hole_that_is_opened_is_found_and_named_before_the_sample_runs() {
             "a name server of the host",
             format!("the name example.com at {gateway}:53"),
         ),
-        (
-            "another sandbox on the shared network",
-            format!("ping {other_address}"),
-        ),
-        (
-            "another sandbox on the shared network",
-            format!("TCP {other_address}:9"),
-        ),
+        ("another sandbox", format!("ping {other_address}")),
+        ("another sandbox", format!("TCP {other_address}:9")),
         (&*format!("the LAN's gateway {LAN}"), format!("ping {LAN}")),
         (
             &*format!("the LAN's gateway {LAN}"),
@@ -290,4 +302,38 @@ fn every_hole_that_is_opened_is_found_and_named_before_the_sample_runs() {
     other.signal(Signal::TERM);
     other.finish(RUN);
     until("the end of the network", SOON, || site.traces().is_empty());
+}
+
+#[test]
+fn a_way_from_one_isolated_guest_to_another_is_found() {
+    let host = Host::new();
+    let site = &host.site;
+    let other = site.run_file("other.json", json!({ "mode": "isolated" }), staying());
+    let mut other = site.start(&other, "true");
+    allocated(&mut other);
+    let others = host.isolated_seats();
+    let [other_address] = others.as_slice() else {
+        panic!("one guest is there, not {others:?}");
+    };
+    let _other = host.raise_other(other_address);
+    let mut run = host.start("isolated");
+    allocated(&mut run);
+    let mut seats = host.isolated_seats().into_iter();
+    let own = seats.find(|seat| seat != other_address);
+    let own = own.expect("the guest has an address");
+    host.shell(&format!(
+        "ip route add {own}/32 dev {EXIT} table 77; ip rule add to {own} lookup 77 pref 10"
+    ));
+    host.lead_around(&host.port(), "udp dport 67 accept");
+    let outcome = run.finish(RUN);
+    assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{outcome:#?}");
+    let holes = told(&outcome, "/isolation/holes").to_string();
+    for how in [
+        format!("another sandbox (ping {other_address}:"),
+        format!("another sandbox (TCP {other_address}:9:"),
+    ] {
+        assert!(holes.contains(&how), "{how}: {holes}");
+    }
+    other.signal(Signal::TERM);
+    other.finish(RUN);
 }

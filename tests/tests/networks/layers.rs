@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio::net::TcpSocket;
 
 use crate::neighbour::{Neighbour, inside};
-use crate::support::{SERVICE, Site, allocated, staying, token};
+use crate::support::{SERVICE, Site, WORLD, allocated, staying, token};
 
 /// The table around the bridge of the shared network.
 const FLOOR: &str = "see-shared";
@@ -31,7 +31,7 @@ pub(crate) const SECOND_MAC: &str = "52:54:00:00:00:99";
 const FAR: &str = "198.51.100.9";
 
 /// Every question: all are answered where there are no walls.
-const QUESTIONS: [&str; 17] = [
+const QUESTIONS: [&str; 18] = [
     "guest to host",
     "guest to host, IPv6",
     "guest to other",
@@ -47,6 +47,7 @@ const QUESTIONS: [&str; 17] = [
     "host connects to agent",
     "request for another's address to host",
     "request for an address to other",
+    "request for an address to the host's other address",
     "another's address in ARP to host",
     "second hardware address",
 ];
@@ -282,6 +283,8 @@ impl<'a> Scene<'a> {
         assert!(broadcast(&host, mac), "the guest can ask for its address");
         answers.push(broadcast(&host, SECOND_MAC));
         answers.push(broadcast(&aside, mac));
+        let far = format!("{WORLD}:67");
+        answers.push(arrives(&guest, &from, &host, &far, &far, &request(mac)));
         answers.push(self.learns_another_address());
         self.dress(SECOND_MAC);
         answers.push(self.agent_answers());

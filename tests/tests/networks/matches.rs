@@ -12,11 +12,14 @@ use crate::support::Site;
 
 /// What sends the frames and tells where they are seen.
 const FRAMES: &str = include_str!("frames.py");
+/// A hardware address that another guest takes, which has no wall here.
+const THIRD_MAC: &str = "52:54:00:00:00:98";
 /// Everything that is seen anywhere with the wall as it is. The third guest tells what stays on the bridge.
-const PASSES: [&str; 12] = [
+const PASSES: [&str; 13] = [
     "guest: ARP for the host, at host",
     "guest: ARP probe, at host",
     "guest: DHCP request, at host",
+    "guest: DHCP request, renewed, at host",
     "guest: agent's answer, at host",
     "host: ARP for another, at other",
     "host: ARP for another, at third",
@@ -28,7 +31,10 @@ const PASSES: [&str; 12] = [
     "other: ARP for the host, at host",
 ];
 /// As [`PASSES`], of others among themselves.
-const OTHERS: [&str; 1] = ["other: ARP for the host, at third"];
+const OTHERS: [&str; 2] = [
+    "other: ARP for the host, at third",
+    "52:54:00:00:00:98 is learnt behind other0",
+];
 
 #[test]
 fn each_match_of_the_wall_around_a_guest_stops_what_no_other_stops() {
@@ -43,6 +49,14 @@ fn each_match_of_the_wall_around_a_guest_stops_what_no_other_stops() {
     let file = site.home.write("wall.nft", &rules.wall);
     bridge.load(&["-f", &file.display().to_string()]);
     assert_eq!(bridge.seen(), whole, "behind the whole wall");
+
+    // No rule sees LLDP on a bridge that keeps it to itself.
+    bridge.forward_groups("0");
+    let learnt = format!("{SECOND_MAC} is learnt behind {}", rules.device);
+    let seen = bridge.seen();
+    let more: Vec<&String> = seen.difference(&whole).collect();
+    assert_eq!(more, [&learnt], "{seen:#?}");
+    bridge.forward_groups("0x4000");
 
     let listed = site.daemon.told("nft", &["-j", "list", "ruleset"]);
     let listed: Value = serde_json::from_str(&listed).expect("it is JSON");
@@ -80,7 +94,7 @@ fn each_match_of_the_wall_around_a_guest_stops_what_no_other_stops() {
             tried += 1;
         }
     }
-    assert!(tried >= 23, "only {tried} matches were found");
+    assert!(tried >= 26, "only {tried} matches were found");
 }
 
 /// A bridge with a guest's stand-in and two others, none of which says anything by itself.
@@ -99,7 +113,7 @@ impl<'a> Bridge<'a> {
                 "-e",
                 "-c",
                 &format!(
-                    "ip link add virbr-see address {HOST_MAC} type bridge mcast_snooping 0
+                    "ip link add virbr-see address {HOST_MAC} type bridge mcast_snooping 0 group_fwd_mask 0x4000
                      {quiet}virbr-see/disable_ipv6; ip link set virbr-see up"
                 ),
             ],
@@ -123,6 +137,7 @@ impl<'a> Bridge<'a> {
             },
             "mac": rules.mac, "own": rules.own, "gateway": rules.gateway, "other": rules.other,
             "host_mac": HOST_MAC, "other_mac": OTHER_MAC, "second_mac": SECOND_MAC,
+            "third_mac": THIRD_MAC,
             "agent": AGENT,
         });
         Self {
@@ -138,8 +153,24 @@ impl<'a> Bridge<'a> {
         self.site.daemon.told("nft", words);
     }
 
-    /// Every frame that is seen anywhere.
+    /// Sets which frames of link protocols the bridge takes for ordinary ones.
+    fn forward_groups(&self, mask: &str) {
+        let words = [
+            "link",
+            "set",
+            "virbr-see",
+            "type",
+            "bridge",
+            "group_fwd_mask",
+            mask,
+        ];
+        self.site.daemon.told("ip", &words);
+    }
+
+    /// Every frame that is seen anywhere, and behind which ports the bridge learns addresses that are nobody's.
     fn seen(&self) -> BTreeSet<String> {
+        let flush = ["link", "set", "virbr-see", "type", "bridge", "fdb_flush"];
+        self.site.daemon.told("ip", &flush);
         let mut python = Command::new("python3");
         python.args(["-c", FRAMES]);
         python.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -152,6 +183,17 @@ impl<'a> Bridge<'a> {
         let output = python.wait_with_output().expect("it ends");
         assert!(output.status.success(), "{output:?}");
         let printed = String::from_utf8(output.stdout).expect("it prints text");
-        printed.lines().map(str::to_owned).collect()
+        let learnt = self
+            .site
+            .daemon
+            .told("bridge", &["fdb", "show", "br", "virbr-see"]);
+        let learnt = learnt.lines().filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let mac = words
+                .next()
+                .filter(|mac| [SECOND_MAC, THIRD_MAC].contains(mac))?;
+            Some(format!("{mac} is learnt behind {}", words.nth(1)?))
+        });
+        printed.lines().map(str::to_owned).chain(learnt).collect()
     }
 }

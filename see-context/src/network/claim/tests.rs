@@ -117,15 +117,22 @@ async fn the_subnet_of_a_network_that_is_only_defined_is_taken() {
     assert!(text.contains("the network default has"), "{text}");
 }
 
+/// The UUID of the network that is quicker.
+const TAKEN: &str = "11111111-2222-4333-8444-555555555555";
+
 /// Makes a network of its own when another one was about to start.
 struct Quicker<'a>(&'a Connection);
 
 #[async_trait]
 impl Shutter for Quicker<'_> {
     async fn shut(&self, _: &str, subnet: Subnet) -> Result<()> {
+        // What is closed here must not be open for a moment.
+        let started = self.0.network("new").await;
+        assert!(started.is_err_and(|error| error.is_no_network()));
         let address = host(subnet, 1)?;
-        let xml =
-            format!("<network><name>quicker</name><ip address='{address}' prefix='16'/></network>");
+        let xml = format!(
+            "<network><name>quicker</name><uuid>{TAKEN}</uuid><ip address='{address}' prefix='16'/></network>"
+        );
         // There is one already where this is asked again.
         let _ = self.0.create_network(&xml).await;
         Ok(())
@@ -179,6 +186,25 @@ async fn who_was_quicker_keeps_its_subnet_and_the_other_network_goes_or_moves() 
     let (address, prefix) = quicker.subnets()[0];
     let taken = Subnet::containing(address, prefix).unwrap();
     assert!(!taken.overlaps(Subnet::containing(own, 24).unwrap()));
+}
+
+#[tokio::test]
+async fn a_network_that_libvirt_refuses_is_tried_elsewhere_where_its_subnet_is_taken_whatever_libvirt_says()
+ {
+    let connection = daemon().await;
+    let xml = NetworkXml::parse("<network/>").unwrap();
+    let search = [DynamicAddress::usual(24)];
+    let notes = Count::default();
+    let mut draft = draft("new", &xml, &search, &notes);
+    // The driver refuses the second of two with one UUID, and tells of no address.
+    draft.uuid = Some(TAKEN);
+    let owner = see_core::Stop::new();
+    let quicker = Quicker(&connection);
+    let error = start(&draft, &connection, &owner.token(), Some(&quicker)).await;
+    let text = error.unwrap_err().to_string();
+    // At first the subnet was taken, too; then nothing was, and libvirt's error is the answer.
+    assert_eq!(notes.0.into_inner(), 2, "{text}");
+    assert!(text.contains(TAKEN), "{text}");
 }
 
 #[tokio::test]
