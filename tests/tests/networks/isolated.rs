@@ -1,17 +1,18 @@
 //! A network of the guest's own, closed.
 
+use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
 use see_tests::until;
 use serde_json::json;
 
-use crate::neighbour::{Neighbour, serve};
+use crate::neighbour::{Neighbour, inside, serve};
 use crate::support::{
     OWN_QUESTIONS, RUN, Site, allocated, answered, is_event, probe, sampling, stdout, token, told,
 };
 
 /// The port on which the small guest's agent listens.
-const AGENT_PORT: u16 = 8020;
+pub(crate) const AGENT_PORT: u16 = 8020;
 
 #[test]
 fn an_isolated_guest_answers_its_agents_host_and_reaches_nothing() {
@@ -40,6 +41,12 @@ fn an_isolated_guest_answers_its_agents_host_and_reaches_nothing() {
     let mut names = links.lines().filter_map(|line| line.split(": ").nth(1));
     let bridge = names.find(|name| name.starts_with("virbr"));
     let bridge = bridge.expect("the network has a bridge");
+    // libvirt's server of names is not there, which would tell the guest's questions to the world.
+    let names = format!("{}:53", crate::shared::gateway(&site, bridge));
+    let free = inside(&site.namespace(), move || {
+        UdpSocket::bind(&names).is_ok() && TcpListener::bind(&names).is_ok()
+    });
+    assert!(free, "somebody listens on port 53 of the gateway");
     let neighbour = Neighbour::new(
         &site,
         "other0",

@@ -9,6 +9,7 @@ mod holes;
 mod isolated;
 mod layers;
 mod matches;
+mod modes;
 mod neighbour;
 mod proof;
 mod rights;

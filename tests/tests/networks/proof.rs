@@ -1,8 +1,10 @@
 //! The proof of a closed network, from inside a real guest.
 
+use see_tests::Outcome;
 use serde_json::json;
 
-use crate::support::{Site, sampling, told};
+use crate::isolated::AGENT_PORT;
+use crate::support::{Site, sampling, token, told};
 
 #[test]
 fn a_guest_tries_everything_before_its_sample_runs_and_proves_its_network_closed() {
@@ -22,4 +24,24 @@ fn a_guest_tries_everything_before_its_sample_runs_and_proves_its_network_closed
         at("isolation_proven") < at("sample_started"),
         "{outcome:#?}"
     );
+}
+
+/// Fails unless the guest proved its network closed.
+fn assert_proven(outcome: &Outcome) {
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    assert_eq!(told(outcome, "/isolation/verdict"), json!("proven"));
+    assert_eq!(outcome.events("isolation_proven").len(), 1, "{outcome:#?}");
+    assert_eq!(told(outcome, "/left_behind"), json!([]));
+}
+
+#[test]
+fn a_guest_whose_agent_is_asked_through_the_walls_proves_them_closed() {
+    let site = Site::new();
+    site.open_up();
+    let context = json!({
+        "network": { "mode": "isolated" },
+        "agent": { "transport": "tcp", "port": AGENT_PORT, "token": token() },
+    });
+    let run_file = site.run_file_with("run.json", context, sampling());
+    assert_proven(&site.run(&run_file, "true"));
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use see_libvirt::xml::NetworkXml;
 use see_tests::{Live, until};
 use serde_json::{Value, json};
 
@@ -68,6 +69,20 @@ fn guests_on_the_shared_network_reach_neither_each_other_nor_the_host_nor_the_wo
         .lines()
         .find(|line| line.contains("52:54:00:aa:bb:cc") && line.contains("virbr-see"));
     assert_eq!(second_mac, None);
+    // Nobody learnt that the first guest's address is another's.
+    let uri = site.daemon.uri();
+    let dump = ["-q", "-c", &uri, "net-dumpxml", "see-shared"];
+    let network = NetworkXml::parse(&site.daemon.told("virsh", &dump)).expect("XML");
+    let hosts = network.dhcp_hosts();
+    let own = hosts
+        .iter()
+        .find(|(_, address)| address.to_string() == other);
+    let (own, _) = own.expect("the first guest has a seat");
+    let spoofed = learnt.lines().find(|line| {
+        let is_of_it = line.starts_with(&format!("{other} dev virbr-see "));
+        is_of_it && line.contains("lladdr") && !line.contains(&format!("lladdr {own} "))
+    });
+    assert_eq!(spoofed, None);
     assert_eq!(told(&outcome, "/isolation/verdict"), json!("not_checked"));
     assert_eq!(answered(&control, "open").len(), QUESTIONS, "{control}");
     assert_eq!(answered(&control, "open"), answered(&printed, "closed"));

@@ -185,7 +185,7 @@ pub(crate) fn token() -> String {
 /// `NAME open` or `NAME closed`. A refusal is an answer, too. It is given: the gateway, another guest, and the
 /// addresses of both in IPv6, in which the gateway's ends with 1.
 pub(crate) const PROBE: &str = r#"
-gateway=$1 other=$2 gateway6=$3 other6=$4 own6=${3%1}2 service=8080 world=198.51.100.1
+gateway=$1 other=$2 gateway6=$3 other6=$4 own6=${3%1}2 service=8080 world=198.51.100.1 world6=2001:db8::1
 # Its addresses in IPv6 are good at once: nobody else is asked for them.
 echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad
 say() { if [ "$2" = 0 ]; then echo "$1 open"; else echo "$1 closed"; fi; }
@@ -211,6 +211,8 @@ everything() {
   neighbour "$1-other-arp" "$other" &
   six "$1-gateway-ping6" "$gateway6" &
   tcp "$1-gateway-tcp6" "$gateway6" $service &
+  six "$1-world-ping6" $world6 &
+  tcp "$1-world-tcp6" $world6 $service &
   six "$1-other-ping6" "$other6" &
   tcp "$1-other-tcp6" "$other6" 7000 &
   wait
@@ -218,6 +220,7 @@ everything() {
 own=$(ip -4 -o addr show eth0 | sed 's/.*inet \([0-9./]*\).*/\1/')
 ip -6 addr add "$own6/64" dev eth0
 ip route replace default via "$gateway"
+ip -6 route replace default via "$gateway6" dev eth0
 everything own
 # As the other guest: tell everybody, then ask.
 ip addr add "$other/32" dev eth0
@@ -233,15 +236,16 @@ ip link set eth0 up
 ip -6 addr add "$own6/64" dev eth0
 ip addr add "$own" dev eth0
 ip route replace default via "$gateway"
+ip -6 route replace default via "$gateway6" dev eth0
 neighbour second-gateway-arp "$gateway" &
 (udhcpc -n -q -f -t 2 -T 3 -i eth0 -s /bin/true >/dev/null 2>&1; say second-dhcp $?) &
 everything second
 "#;
 
 /// The questions of [`PROBE`] before it does as if it were another guest.
-pub(crate) const OWN_QUESTIONS: usize = 14;
+pub(crate) const OWN_QUESTIONS: usize = 16;
 /// All of its questions.
-pub(crate) const QUESTIONS: usize = 32;
+pub(crate) const QUESTIONS: usize = 36;
 
 /// The command that runs [`PROBE`].
 pub(crate) fn probe(arguments: [&str; 4]) -> String {
