@@ -61,8 +61,10 @@ impl Isolated {
     /// The guest's port, once there is one, is where it belongs.
     fn check_port(&self) -> Result<()> {
         let devices = netlink::devices()?;
-        // A machine that is off has none.
-        let Some(port) = devices.get(&self.port.device) else {
+        // A machine that is off has none. One that is not up carries nothing: libvirt makes a container's first, then
+        // connects it, and switches it on last.
+        let port = devices.get(&self.port.device);
+        let Some(port) = port.filter(|port| port.is_up) else {
             return Ok(());
         };
         let bridge = devices.get(&self.bridge);

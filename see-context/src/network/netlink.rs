@@ -27,6 +27,8 @@ pub(super) struct Route {
 pub(super) struct Device {
     /// Its number.
     pub(super) index: u32,
+    /// Whether it is switched on.
+    pub(super) is_up: bool,
     /// Its hardware address, in lower case with colons.
     pub(super) mac: Option<String>,
     /// The number of the bridge that it is a port of.
@@ -59,6 +61,7 @@ const RTA_GATEWAY: u16 = 5;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_VIA: u16 = 18;
 const RTM_F_CLONED: u32 = 0x200;
+const IFF_UP: u32 = 1;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
@@ -281,6 +284,7 @@ fn device(body: &[u8]) -> Option<(String, Device)> {
     let mut name = None;
     let mut device = Device {
         index: number(&fixed[4..])?,
+        is_up: number(&fixed[8..])? & IFF_UP != 0,
         mac: None,
         bridge: None,
         is_isolated: false,
@@ -369,6 +373,19 @@ mod tests {
                 .is_empty()
         );
         assert!(gateways(&[0; 8]).is_empty());
+    }
+
+    #[test]
+    fn a_device_that_is_switched_on_is_told_from_one_that_is_not() {
+        let mut body = vec![0_u8; DEVICE];
+        body.extend(attribute(IFLA_IFNAME, b"see0\0"));
+        assert!(!device(&body).unwrap().1.is_up);
+        // Running, but not up.
+        body[8..12].copy_from_slice(&0x40_u32.to_ne_bytes());
+        assert!(!device(&body).unwrap().1.is_up);
+        body[8..12].copy_from_slice(&0x41_u32.to_ne_bytes());
+        assert!(device(&body).unwrap().1.is_up);
+        assert!(devices().unwrap()["lo"].is_up);
     }
 
     #[test]

@@ -123,6 +123,10 @@ fn rules_and_ports_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_th
     link(&format!(
         "add {told_port} master {told_bridge} type veth peer name end2"
     ));
+    // What is not up yet is still being made, and carries nothing.
+    for port in [&open_port, &stray_port, &told_port] {
+        link(&format!("set {port} up"));
+    }
     changed.assert_ended("firewall rules changed: new is");
     unseated.assert_ended("its seat on the shared network");
     open.assert_ended("is not isolated from others");
