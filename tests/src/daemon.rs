@@ -116,6 +116,7 @@ impl PrivateDaemon {
         // Others than root look for the socket in it.
         let passable = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(folder.path(), passable).expect("the owner may");
+        std::fs::create_dir(folder.path().join("see")).expect("it is writable");
         write_configuration(folder.path(), options);
         seed_capabilities(folder.path());
 
@@ -299,7 +300,12 @@ impl PrivateDaemon {
                 "sh",
                 "-c",
             ])
-            .args(["mount -t sysfs sysfs /sys && exec \"$@\"", "sh"])
+            // The lock of the shared network is a daemon's, as the network is: notes in it are of another bridge.
+            .arg(
+                "mount -t sysfs sysfs /sys && mkdir -p -m 700 /run/see && mount --bind \"$0\" /run/see && \
+                 exec \"$@\"",
+            )
+            .arg(self.folder.path().join("see"))
             .arg(command.get_program())
             .args(command.get_args());
         if let Some(folder) = command.get_current_dir() {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 /// How many bytes of a file are made at once.
@@ -14,13 +15,16 @@ const PIECE: u64 = 1 << 20;
 pub struct Dice(u64);
 
 impl Dice {
-    /// From the campaign's seed, else from the clock; it is printed, to be repeated.
+    /// From the campaign's seed, else from the clock when the first were made; it is printed, to be repeated. The same
+    /// name in the same process gives the same numbers.
     ///
     /// # Panics
     /// When the variable for the seed is no number.
     #[expect(clippy::print_stdout, reason = "a failed test is repeated by its seed")]
     pub fn of(test: &str) -> Self {
-        let seed = number(&["SEE_CAMPAIGN_SEED", "SEE_SEED"]).unwrap_or_else(now);
+        static CLOCK: OnceLock<u64> = OnceLock::new();
+        let seed = number(&["SEE_CAMPAIGN_SEED", "SEE_SEED"]);
+        let seed = seed.unwrap_or_else(|| *CLOCK.get_or_init(now));
         println!("\n{test}: SEE_SEED={seed}");
         // Tests of one seed differ.
         let own = test.bytes().fold(seed, |sum, byte| {

@@ -5,10 +5,11 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use see_tests::{Home, Live, Outcome, PrivateDaemon, bears, guest, remains};
-use serde_json::{Value, json};
+use see_tests::{Home, Live, Outcome, PrivateDaemon, bears, remains};
+use serde_json::Value;
 
-use crate::instants::{At, Follower, Phase, steps};
+use crate::files::{self, Net};
+use crate::instants::{Follower, Phase, made, steps};
 use crate::volley::{Cut, fire, identifier_of};
 
 /// The longest wait for anything that a run does, on a busy machine.
@@ -17,11 +18,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 const COLLECTION: Duration = Duration::from_secs(90);
 /// How long the kernel and the daemon may take to let go of what has ended.
 const LETTING_GO: Duration = Duration::from_secs(15);
-
-/// A container's XML, as a user writes it.
-const CONTAINER: &str = "<domain type='lxc'><memory unit='MiB'>64</memory><os><type>exe</type>\
-    <init>/etc/container</init></os><devices><filesystem type='mount'><source dir='ROOT'/><target dir='/'/>\
-    </filesystem></devices></domain>";
 
 /// Which hypervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,17 +31,20 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The phases of a life there.
-    pub(crate) fn phases(self) -> &'static [Phase] {
+    /// The name of the dice for its instants: those of the kills and of the signals are the same.
+    pub(crate) fn dice(self) -> &'static str {
         match self {
-            // A container's root is always a copy.
-            Self::Lxc => &[Phase::Allocate, Phase::PowerOn, Phase::Teardown],
-            Self::Embedded | Self::System => &[
-                Phase::Allocate,
-                Phase::PowerOn,
-                Phase::FullClone,
-                Phase::Teardown,
-            ],
+            Self::Embedded => "instants of embedded runs",
+            Self::System => "instants of a daemon's runs",
+            Self::Lxc => "instants of containers",
+        }
+    }
+
+    /// What machines there are connected to, in turns.
+    pub(crate) fn nets(self) -> &'static [Net] {
+        match self {
+            Self::Embedded => &[Net::None],
+            Self::System | Self::Lxc => &[Net::Subnet, Net::Isolated, Net::Shared],
         }
     }
 }
@@ -59,92 +58,63 @@ pub(crate) struct Arena {
     _alone: MutexGuard<'static, ()>,
 }
 
-/// How an undisturbed run goes.
+/// How undisturbed runs go.
 #[derive(Debug)]
 pub(crate) struct Usual {
-    /// After which lines of its record a run can be cut off.
-    pub(crate) steps: Vec<usize>,
-    seconds: BTreeMap<(&'static str, &'static str), f64>,
+    /// After which lines of its record a run can be cut off, of each network.
+    pub(crate) steps: Vec<(Net, Vec<usize>)>,
+    /// The same of a run with a full clone, until all of it is made.
+    pub(crate) clone_steps: Vec<(Net, Vec<usize>)>,
+    /// How many lines a whole machine's record has, of each network.
+    made: BTreeMap<Net, usize>,
+    seconds: BTreeMap<(Net, &'static str, &'static str), f64>,
 }
 
 impl Usual {
     /// How long a phase lasts.
-    pub(crate) fn length(&self, phase: Phase) -> Duration {
-        let found = self.seconds.get(&(phase.file(), phase.step()));
+    pub(crate) fn length(&self, net: Net, phase: Phase) -> Duration {
+        let found = self.seconds.get(&(net, phase.file(), phase.step()));
         Duration::from_secs_f64(*found.expect("every phase was seen"))
+    }
+
+    /// The ledger's steps at which runs are cut off: what they are called, of which run file, and where.
+    pub(crate) fn ledger(&self) -> [(&'static str, &'static str, &[(Net, Vec<usize>)]); 2] {
+        [
+            ("ledger steps", "run.json", &self.steps),
+            (
+                "ledger steps of a full clone",
+                "copy.json",
+                &self.clone_steps,
+            ),
+        ]
+    }
+
+    /// Whether a run with so many lines in its record has not begun to end.
+    pub(crate) fn is_making(&self, net: Net, lines: usize) -> bool {
+        lines <= self.made[&net]
     }
 }
 
 impl Arena {
     pub(crate) fn new(kind: Kind) -> Self {
+        // In namespaces of its own a daemon has the machines, and the host's has the containers.
+        Self::on(kind, kind == Kind::System)
+    }
+
+    /// One whose hypervisor is that of a daemon of its own, or the host's.
+    pub(crate) fn on(kind: Kind, private: bool) -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        // Containers are the host's daemon's: in namespaces of its own a daemon does not end them.
-        let daemon = (kind == Kind::System).then(PrivateDaemon::start);
-        let arena = Self {
+        let daemon = private.then(PrivateDaemon::start);
+        let home = Home::passable();
+        home.runtime();
+        files::write(&home, kind, daemon.as_ref());
+        Self {
             kind,
-            home: Home::passable(),
+            home,
             daemon,
             _alone: alone,
-        };
-        arena.home.runtime();
-        std::fs::create_dir(arena.home.path("pool")).expect("the home is writable");
-        // Nothing to boot: what matters is what the host has to do. The large one takes its time to be copied.
-        let block: Vec<u8> = (0..1_u32 << 20).map(|byte| (byte % 251) as u8).collect();
-        arena.home.write("small.img", &block);
-        arena.home.write("large.img", block.repeat(192));
-        if kind == Kind::Lxc {
-            let root = guest("container");
-            let xml = CONTAINER.replace("ROOT", &root.to_string_lossy());
-            arena.home.write("container.xml", xml);
         }
-        arena.write("run.json", "small.img", true, &[]);
-        arena.write("copy.json", "large.img", false, &[]);
-        let wait = json!({ "step": "wait", "for": "never", "timeout": "20m" });
-        arena.write("long.json", "small.img", true, &[wait]);
-        arena
-    }
-
-    fn write(&self, name: &str, image: &str, copy_on_write: bool, more: &[Value]) {
-        let machine = json!({
-            "memory": "64MiB",
-            "disk": {
-                "image": self.home.path(image),
-                "clone": { "copy_on_write": copy_on_write, "storage_pool_path": "pool" },
-            },
-        });
-        let context = match (&self.daemon, self.kind) {
-            (_, Kind::Lxc) => json!({
-                "hypervisor": "lxc:///",
-                "domain": {
-                    "configuration": "container.xml",
-                    "filesystem": { "source_path": "pool", "target_path": "/mnt/shared" },
-                },
-            }),
-            (Some(daemon), _) => {
-                let mut context = machine;
-                context["hypervisor"] = json!(daemon.uri());
-                context["network"] = json!({
-                    "dynamic_address": { "ipv4": "10.213.0.0", "prefix": 16, "subnet_prefix": 24 },
-                });
-                context
-            }
-            (None, _) => machine,
-        };
-        let mut protocol = vec![json!({ "step": "poweron" })];
-        protocol.extend_from_slice(more);
-        let run = json!({
-            "version": 1,
-            "context": context,
-            "hooks": { "hooks": [] },
-            "protocol": protocol,
-        });
-        let text = serde_json::to_vec_pretty(&run).expect("it is JSON");
-        self.home.write(name, text);
-    }
-
-    pub(crate) fn kind(&self) -> Kind {
-        self.kind
     }
 
     pub(crate) fn home(&self) -> &Home {
@@ -190,45 +160,55 @@ impl Arena {
 
     /// Lets runs come to their end, as many at once as will be cut off, to see how they go.
     pub(crate) fn usual(&self, at_once: usize) -> Usual {
-        let mut live = Live::start(&mut self.run("run.json"));
-        let identifier = identifier_of(&mut live);
-        let record = Follower::new(&self.home, &identifier).whole(&mut live);
-        let alone = live.finish(PATIENCE);
-        assert_eq!(alone.code, Some(0), "{alone:#?}");
+        let mut usual = Usual {
+            steps: Vec::new(),
+            clone_steps: Vec::new(),
+            made: BTreeMap::new(),
+            seconds: BTreeMap::new(),
+        };
+        for net in self.kind.nets() {
+            let record = self.record(&net.file("run.json"));
+            usual.made.insert(*net, made(&record));
+            usual.steps.push((*net, steps(&record)));
+        }
+        let net = self.kind.nets()[0];
+        let record = self.record(&net.file("copy.json"));
+        let made = made(&record);
+        let steps = steps(&record).into_iter().filter(|lines| *lines <= made);
+        usual.clone_steps.push((net, steps.collect()));
 
-        let mut seconds = BTreeMap::new();
-        let mut files: Vec<&str> = self
-            .kind
-            .phases()
-            .iter()
-            .map(|phase| phase.file())
-            .collect();
-        files.sort_unstable();
-        files.dedup();
-        for file in files {
-            let cut = Cut {
-                file,
-                at: At::Never,
-                with: rustix::process::Signal::KILL,
-            };
-            for victim in fire(self, &vec![cut; at_once]) {
+        for file in ["run.json", "copy.json"] {
+            let nets = self.kind.nets().iter().cycle();
+            let cuts: Vec<Cut> = nets
+                .take(at_once)
+                .map(|net| Cut::never(file, *net))
+                .collect();
+            for victim in fire(self, &cuts) {
                 assert_eq!(victim.outcome.code, Some(0), "{:#?}", victim.outcome);
-                for phase in self.kind.phases() {
+                for phase in Phase::ALL.iter().filter(|phase| phase.file() == file) {
                     let result = victim.outcome.result();
                     let steps = result["result"]["steps"].as_array().expect("steps").clone();
                     let took = steps.iter().find(|step| step["step"] == phase.step());
                     let took = took.and_then(|step| step["seconds"].as_f64());
                     let took = took.expect("every step is timed");
                     // The shortest: an instant that comes too late tells of another phase.
-                    let shortest = seconds.entry((file, phase.step())).or_insert(took);
+                    let key = (victim.cut.net, file, phase.step());
+                    let shortest = usual.seconds.entry(key).or_insert(took);
                     *shortest = f64::min(*shortest, took);
                 }
             }
         }
-        Usual {
-            steps: steps(&record),
-            seconds,
-        }
+        usual
+    }
+
+    /// The whole record of a run that comes to its end.
+    fn record(&self, file: &str) -> Vec<Value> {
+        let mut live = Live::start(&mut self.run(file));
+        let identifier = identifier_of(&mut live);
+        let record = Follower::new(&self.home, &identifier).whole(&mut live);
+        let alone = live.finish(PATIENCE);
+        assert_eq!(alone.code, Some(0), "{alone:#?}");
+        record
     }
 
     /// What is on the host of these environments, once the kernel and the daemon have let go.
@@ -236,6 +216,26 @@ impl Arena {
         let end = Instant::now() + LETTING_GO;
         loop {
             let found = self.now_of(identifiers);
+            if found.is_empty() || Instant::now() >= end {
+                return found;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// What is in a daemon of its own and in its firewall, whosever it is, once all runs are over.
+    pub(crate) fn left_at_all(&self) -> Vec<String> {
+        let Some(daemon) = &self.daemon else {
+            return Vec::new();
+        };
+        let end = Instant::now() + LETTING_GO;
+        loop {
+            let mut found = daemon.objects("");
+            let tables = daemon.told("nft", &["list", "tables"]);
+            let links = daemon.told("ip", &["-o", "link"]);
+            let lines = tables.lines().chain(links.lines());
+            let ours = lines.filter(|line| line.contains(" see") || line.contains("virbr"));
+            found.extend(ours.map(str::to_owned));
             if found.is_empty() || Instant::now() >= end {
                 return found;
             }

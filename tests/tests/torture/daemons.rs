@@ -26,7 +26,7 @@ fn a_daemon_that_is_killed_and_started_again_hangs_no_run_and_costs_nothing() {
     let mut arena = Arena::new(Kind::System);
     let wanted = rounds(1);
     // How often the daemon died inside each phase.
-    let mut inside: Vec<(Phase, usize)> = Kind::System.phases().iter().map(|it| (*it, 0)).collect();
+    let mut inside: Vec<(Phase, usize)> = Phase::ALL.iter().map(|it| (*it, 0)).collect();
     let (mut tried, mut clean) = (0, 0);
     let mut problems = Vec::new();
     let mut latest = LATEST;
@@ -35,8 +35,7 @@ fn a_daemon_that_is_killed_and_started_again_hangs_no_run_and_costs_nothing() {
         let missing = wanted.saturating_sub(fewest.unwrap_or(wanted));
         for fraction in dice.spread(missing) {
             // One run at the beginning of each phase: they all meet the same death.
-            let mut runs: Vec<(Phase, Live, String)> = Kind::System
-                .phases()
+            let mut runs: Vec<(Phase, Live, String)> = Phase::ALL
                 .iter()
                 .map(|phase| halted(&arena, *phase))
                 .collect();

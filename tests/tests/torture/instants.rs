@@ -24,6 +24,14 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
+    /// All of them; a container's root is always a copy, and a large one takes its time.
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Allocate,
+        Self::PowerOn,
+        Self::FullClone,
+        Self::Teardown,
+    ];
+
     /// The run file of a run that is cut off in it.
     pub(crate) fn file(self) -> &'static str {
         match self {
@@ -77,12 +85,15 @@ impl At {
         let Self::Within(phase, _) = self else {
             return false;
         };
-        let lines = said
-            .iter()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let mut ends = lines.filter(|line| line["event"] == "step_finished");
-        ends.any(|line| line["attributes"]["step"] == phase.step())
+        said.iter().any(|line| end_of(phase.step(), line).is_some())
     }
+}
+
+/// When a step was over, in seconds since the epoch, where a line says so.
+pub(crate) fn end_of(step: &str, line: &str) -> Option<f64> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let is_end = line["event"] == "step_finished" && line["attributes"]["step"] == step;
+    is_end.then(|| line["timestamp"].as_f64()).flatten()
 }
 
 /// Reads a record while it is written. It stays readable after its removal.
@@ -101,16 +112,14 @@ impl Follower {
         }
     }
 
-    /// Waits until the record has so many lines; false when the run ended before.
+    /// Waits until the record has so many lines; false when the run ended by then.
     fn reaches(&mut self, lines: usize, live: &mut Live) -> bool {
         let end = Instant::now() + PATIENCE;
         loop {
             let ended = !live.runs();
-            if self.lines() >= lines {
-                return true;
-            }
-            if ended {
-                return false;
+            // A run that has ended wrote all of its lines: none is left to be cut off after.
+            if self.lines() >= lines || ended {
+                return !ended;
             }
             assert!(Instant::now() < end, "no line {lines} in {PATIENCE:?}");
             std::thread::sleep(PERIOD);
@@ -138,6 +147,14 @@ impl Follower {
         }
         self.text.iter().filter(|byte| **byte == b'\n').count()
     }
+}
+
+/// How many lines of a whole record are written until all is made.
+pub(crate) fn made(record: &[Value]) -> usize {
+    let last = record
+        .iter()
+        .rposition(|line| line.get("created").is_some());
+    last.expect("something is made") + 1
 }
 
 /// After which lines of a whole record a run can be cut off: after each but those that were written together.

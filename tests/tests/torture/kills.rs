@@ -2,33 +2,32 @@
 //! nothing else.
 
 use rustix::process::Signal;
-use see_tests::{Dice, Live, emulator, rounds};
+use see_tests::{Live, emulator, rounds};
 
-use crate::arena::{Arena, Kind, PATIENCE, Usual};
+use crate::arena::{Arena, Kind, PATIENCE};
 use crate::decoys::Decoys;
-use crate::instants::{At, Phase};
-use crate::volley::{Cut, Victim, fire, identifier_of, inside, within};
+use crate::instants::Phase;
+use crate::volley::{Cut, Victim, at_steps, fire, identifier_of, inside, missed, within};
 
 /// How many runs at once.
 pub(crate) const AT_ONCE: usize = 6;
 
 #[test]
 fn embedded_runs_that_are_killed_are_collected_and_nothing_else_is_touched() {
-    torture(Kind::Embedded, "kills of embedded runs");
+    torture(Kind::Embedded);
 }
 
 #[test]
 fn runs_of_a_daemon_that_are_killed_are_collected_and_nothing_else_is_touched() {
-    torture(Kind::System, "kills of a daemon's runs");
+    torture(Kind::System);
 }
 
 #[test]
 fn containers_that_are_killed_are_collected_and_nothing_else_is_touched() {
-    torture(Kind::Lxc, "kills of containers");
+    torture(Kind::Lxc);
 }
 
-fn torture(kind: Kind, name: &str) {
-    let mut dice = Dice::of(name);
+fn torture(kind: Kind) {
     let arena = Arena::new(kind);
     let usual = arena.usual(AT_ONCE);
     // A neighbour of the same home, which nobody may disturb.
@@ -40,22 +39,25 @@ fn torture(kind: Kind, name: &str) {
     assert!(runs.is_some(), "{neighbour:#?}");
     let machine = emulator(&own);
 
-    let mut leaks = steps_of_the_ledger(&arena, &usual);
-    for phase in kind.phases() {
+    let mut leaks = Vec::new();
+    for (what, file, steps) in usual.ledger() {
         let mut left = Vec::new();
-        let victims = within(&mut dice, (&usual, *phase), rounds(5), |instants| {
-            let cuts = instants.into_iter().map(|at| Cut {
-                file: phase.file(),
-                at,
-                with: Signal::KILL,
-            });
-            let (victims, leaks) = volleys(&arena, &cuts.collect::<Vec<Cut>>());
-            left.extend(leaks);
-            victims
+        let victims = at_steps(file, steps, Signal::KILL, |cuts| {
+            volleys(&arena, cuts, &mut left)
+        });
+        tell(kind, what, &victims, left.len());
+        leaks.extend(left);
+        leaks.extend(missed(steps, &victims));
+    }
+    for phase in Phase::ALL {
+        let mut left = Vec::new();
+        let what = (&usual, phase, kind.nets());
+        let victims = within(kind.dice(), what, (Signal::KILL, rounds(5)), |cuts| {
+            volleys(&arena, cuts, &mut left)
         });
         tell(kind, &format!("{phase:?}"), &victims, left.len());
         leaks.extend(left);
-        leaks.extend(too_few(*phase, &victims));
+        leaks.extend(too_few(phase, rounds(5), &victims));
     }
 
     assert!(
@@ -66,21 +68,8 @@ fn torture(kind: Kind, name: &str) {
     let outcome = neighbour.finish(PATIENCE);
     assert_eq!(outcome.code, Some(143), "{outcome:#?}");
     assert_eq!(arena.left_of(&[&own]), Vec::<String>::new());
+    assert_eq!(arena.left_at_all(), Vec::<String>::new());
     assert!(leaks.is_empty(), "{leaks:#?}");
-}
-
-fn steps_of_the_ledger(arena: &Arena, usual: &Usual) -> Vec<String> {
-    let cuts = usual.steps.iter().map(|lines| Cut {
-        file: "run.json",
-        at: At::Line(*lines),
-        with: Signal::KILL,
-    });
-    let (victims, leaks) = volleys(arena, &cuts.collect::<Vec<Cut>>());
-    // The last lines may come too late to be cut off after them.
-    let missed = victims.iter().filter(|victim| !victim.hit).count();
-    assert!(missed <= 2, "{missed} of {:?} were missed", usual.steps);
-    tell(arena.kind(), "ledger steps", &victims, leaks.len());
-    leaks
 }
 
 /// Says what a campaign reports.
@@ -93,18 +82,22 @@ pub(crate) fn tell(kind: Kind, what: &str, victims: &[Victim], leaks: usize) {
 }
 
 /// That a phase was not met as often as it should have been.
-pub(crate) fn too_few(phase: Phase, victims: &[Victim]) -> Option<String> {
-    let (met, wanted) = (inside(victims), rounds(5));
+pub(crate) fn too_few(phase: Phase, wanted: usize, victims: &[Victim]) -> Option<String> {
+    let met = inside(victims);
     (met < wanted).then(|| format!("{phase:?} was met {met} times only, not {wanted}"))
 }
 
-/// Kills all of them, some at a time, and collects. What is left that should not be, and what is gone or
+/// Kills all of them, some at a time, and collects. Adds what is left that should not be, and what is gone or
 /// damaged that should be left.
-fn volleys(arena: &Arena, cuts: &[Cut]) -> (Vec<Victim>, Vec<String>) {
+fn volleys(arena: &Arena, cuts: &[Cut], leaks: &mut Vec<String>) -> Vec<Victim> {
     let mut all = Vec::new();
-    let mut leaks = Vec::new();
     for cuts in cuts.chunks(AT_ONCE) {
         let victims = fire(arena, cuts);
+        // One that was gone before it could be killed went well.
+        let ill = victims
+            .iter()
+            .filter(|it| !it.hit && it.outcome.code != Some(0));
+        leaks.extend(ill.map(|it| format!("{:?}: {:#?}", it.cut, it.outcome)));
         let resembled = &victims[0].identifier;
         let mut decoys = Decoys::lay(arena, resembled);
         let gone = arena.collect();
@@ -116,7 +109,7 @@ fn volleys(arena: &Arena, cuts: &[Cut]) -> (Vec<Victim>, Vec<String>) {
             let whose = victims
                 .iter()
                 .find(|victim| left.contains(&victim.identifier));
-            let when = whose.map(|victim| victim.cut.at);
+            let when = whose.map(|victim| victim.cut);
             leaks.push(format!("{when:?}: {left}"));
         }
         let paths = victims.iter().flat_map(|victim| &victim.paths);
@@ -125,5 +118,5 @@ fn volleys(arena: &Arena, cuts: &[Cut]) -> (Vec<Victim>, Vec<String>) {
         leaks.extend(decoys.damage());
         all.extend(victims);
     }
-    (all, leaks)
+    all
 }

@@ -9,6 +9,7 @@ mod arena;
 mod crowds;
 mod daemons;
 mod decoys;
+mod files;
 mod instants;
 mod kills;
 mod sampling;

@@ -1,6 +1,5 @@
 //! Objects of a daemon that others put in a dead environment's place, or into what it left.
 
-use rustix::process::Signal;
 use see_tests::{Live, emulator, until};
 use serde_json::Value;
 
@@ -15,10 +14,10 @@ fn objects_under_a_dead_environments_names_are_refused_without_its_label() {
     let daemon = arena.daemon().expect("it has a daemon");
     // Everything is written down, and nothing of the daemon's is made.
     let whole = arena.usual(1);
+    let (net, steps) = &whole.steps[0];
     let cut = Cut {
-        file: "run.json",
-        at: At::Line(whole.steps[1]),
-        with: Signal::KILL,
+        at: At::Line(steps[1]),
+        ..Cut::never("run.json", *net)
     };
     let victim = fire(&arena, &[cut]).remove(0);
     let name = &victim.identifier;
@@ -52,7 +51,7 @@ fn objects_under_a_dead_environments_names_are_refused_without_its_label() {
 fn a_domain_is_collected_with_its_snapshots_and_its_saved_state() {
     let arena = Arena::new(Kind::System);
     let daemon = arena.daemon().expect("it has a daemon");
-    let mut live = Live::start(&mut arena.run("long.json"));
+    let mut live = Live::start(&mut arena.run("plain.json"));
     let identifier = identifier_of(&mut live);
     until("the machine", PATIENCE, || {
         emulator(&identifier).is_some() || !live.runs()
