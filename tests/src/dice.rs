@@ -90,6 +90,14 @@ impl Dice {
     }
 }
 
+/// Whether this is a campaign: it takes the time that it takes.
+///
+/// # Panics
+/// When the campaign's variable is no number.
+pub fn is_campaign() -> bool {
+    number(&["SEE_CAMPAIGN_COUNT"]).is_some()
+}
+
 /// How many rounds a campaign wants; `usual` without one.
 ///
 /// # Panics

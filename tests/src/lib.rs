@@ -22,7 +22,7 @@ mod watch;
 
 pub use candidate::{Machine, assert_planted, assert_provoked, assert_shown};
 pub use daemon::{DaemonOptions, PrivateDaemon};
-pub use dice::{Dice, rounds};
+pub use dice::{Dice, is_campaign, rounds};
 pub use footprint::Footprint;
 pub use home::{Home, Outcome, finish, spawn};
 pub use lab::{Lab, Watched};

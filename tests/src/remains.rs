@@ -25,6 +25,7 @@ pub fn remains(identifier: &str) -> Vec<String> {
         (Path::new("/var/tmp"), 0),
         (Path::new("/run/libvirt"), 3),
         (Path::new("/var/lib/libvirt"), 3),
+        (Path::new("/etc/libvirt"), 3),
         (Path::new("/sys/class/net"), 0),
         (Path::new("/sys/fs/cgroup"), 2),
     ] {
@@ -155,7 +156,14 @@ fn processes(marks: &Marks, found: &mut Vec<String>) {
             continue;
         };
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if marks.are_in(&line) {
+        // A container's own programs say by their environment alone whose they are.
+        let contained = || {
+            let wanted = format!("LIBVIRT_LXC_UUID={}", marks.identifier);
+            let environment = std::fs::read(process.path().join("environ")).unwrap_or_default();
+            let mut variables = environment.split(|byte| *byte == 0);
+            variables.any(|variable| variable == wanted.as_bytes())
+        };
+        if marks.are_in(&line) || contained() {
             let short: String = line.chars().take(200).collect();
             found.push(format!("process {pid}: {short}"));
         }

@@ -24,7 +24,10 @@ use crate::workspace;
 const DEADLINE: Duration = Duration::from_secs(3600);
 
 /// How the lines begin in which a program sums up its rounds.
-const SUMS: [&str; 3] = ["instants tried:", "cycles:", "inputs tried:"];
+const SUMS: [&str; 3] = [INSTANTS, "cycles:", "inputs tried:"];
+
+/// How the lines begin that name instants and what was left after them.
+const INSTANTS: &str = "instants tried:";
 
 /// One campaign: the test program, and how much of it.
 struct Campaign {
@@ -120,6 +123,22 @@ impl State {
         (left > 0).then(|| (left.min(chunk), self.seed.wrapping_add(self.done)))
     }
 
+    /// How many instants the rounds have tried, and how many leaks they have found.
+    fn tried(&self) -> (u64, u64) {
+        let number = |line: &str, key: &str| -> u64 {
+            let rest = line
+                .split_once(key)
+                .map_or("", |(_, rest)| rest.trim_start());
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().unwrap_or(0)
+        };
+        let lines = self.told.iter().filter(|line| line.contains(INSTANTS));
+        lines.fold((0, 0), |(instants, leaks), line| {
+            let more = (number(line, INSTANTS), number(line, "leaks:"));
+            (instants + more.0, leaks + more.1)
+        })
+    }
+
     fn report(&self, name: &str) -> String {
         let mut text = format!("# Campaign {name}\n\n");
         let _ = writeln!(text, "- commit: {}", self.commit);
@@ -129,7 +148,16 @@ impl State {
         let _ = writeln!(text, "- rounds in chunks that passed: {}", self.passed);
         let _ = writeln!(text, "- time: {} s", self.seconds);
         let _ = writeln!(text, "- chunks that failed: {}", self.failed_chunks.len());
-        let _ = writeln!(text, "- leaks: {}", self.leaks.len());
+        let (instants, leaks) = self.tried();
+        match instants {
+            // Not every campaign cuts something off.
+            0 => drop(writeln!(text, "- leaks: {}", self.leaks.len())),
+            _ => drop(writeln!(
+                text,
+                "- instants tried: {instants}, leaks: {}",
+                leaks + self.leaks.len() as u64
+            )),
+        }
         for line in self.failed_chunks.iter().chain(&self.leaks) {
             let _ = writeln!(text, "  - {line}");
         }
@@ -366,6 +394,21 @@ mod tests {
         assert_eq!(state.next(10), Some((5, 27)));
         state.done = 25;
         assert_eq!(state.next(10), None);
+    }
+
+    #[test]
+    fn the_reports_head_adds_up_instants_and_the_leaks_of_rounds_and_host() {
+        let mut state = state();
+        state.told = vec![
+            "seed 7: instants tried: 10 (System, ledger steps), inside: 9, leaks: 0".to_owned(),
+            "seed 7: instants tried: 6 (Lxc, PowerOn), inside: 5, leaks: 2".to_owned(),
+            "seed 7: cycles: 3".to_owned(),
+        ];
+        let report = state.report("kills");
+        assert!(
+            report.contains("- instants tried: 16, leaks: 3\n"),
+            "{report}"
+        );
     }
 
     #[test]

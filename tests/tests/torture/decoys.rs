@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use see_tests::{Footprint, PrivateDaemon};
 
-use crate::arena::Arena;
+use crate::arena::{Arena, Kind};
 
 /// In the name of everything that only looks like a run's.
 pub(crate) const DECOY: &str = "decoy";
@@ -14,7 +14,9 @@ pub(crate) const DECOY: &str = "decoy";
 pub(crate) struct Decoys<'a> {
     folders: Vec<(PathBuf, Footprint)>,
     process: Child,
-    objects: Option<(&'a PrivateDaemon, Vec<String>)>,
+    arena: &'a Arena,
+    /// A daemon's domain, network and pool, the last two of them active: their name, and their XML.
+    objects: Option<(String, String)>,
 }
 
 impl<'a> Decoys<'a> {
@@ -40,16 +42,11 @@ impl<'a> Decoys<'a> {
             .stdin(Stdio::piped())
             .spawn()
             .expect("a shell can be started");
-        let objects = arena.daemon().map(|daemon| {
-            define(arena, daemon, identifier);
-            (daemon, daemon.objects(DECOY))
-        });
-        if let Some((_, objects)) = &objects {
-            assert_eq!(objects.len(), 3, "{objects:?}");
-        }
+        let objects = (arena.kind() != Kind::Embedded).then(|| define(arena, identifier));
         Self {
             folders: folders.into(),
             process,
+            arena,
             objects,
         }
     }
@@ -62,10 +59,11 @@ impl<'a> Decoys<'a> {
             .collect();
         let ended = self.process.try_wait().expect("a child can be waited for");
         found.extend(ended.map(|status| format!("the decoy process ended: {status}")));
-        if let Some((daemon, before)) = &self.objects {
-            let now = daemon.objects(DECOY);
-            let gone = before.iter().filter(|object| !now.contains(object));
-            found.extend(gone.map(|object| format!("gone: {object}")));
+        if let Some((name, before)) = &self.objects {
+            match described(self.arena, name) {
+                Ok(now) if now == *before => {}
+                other => found.push(format!("the decoys {before} are {other:?}")),
+            }
         }
         found
     }
@@ -79,19 +77,62 @@ impl Drop for Decoys<'_> {
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
-        if let Some((daemon, objects)) = &self.objects {
-            for object in objects {
-                let words: Vec<&str> = object.split([' ', ':']).collect();
-                let undefine = match words.get(1) {
-                    Some(&"list") => "undefine",
-                    Some(&"net-list") => "net-undefine",
-                    _ => "pool-undefine",
-                };
-                let name = object.rsplit(' ').next().unwrap_or_default();
-                let _ = virsh(daemon, &[undefine, name]).output();
-            }
+        if let Some((name, _)) = &self.objects {
+            let words = format!(
+                "net-destroy {name}; net-undefine {name}; pool-destroy {name}; pool-undefine {name}"
+            );
+            // One that is damaged was reported.
+            let _ = told(self.arena, "qemu", &words);
+            let _ = told(self.arena, domains(self.arena), &format!("undefine {name}"));
         }
     }
+}
+
+/// The driver of the domains there.
+fn domains(arena: &Arena) -> &'static str {
+    match arena.kind() {
+        Kind::Lxc => "lxc",
+        Kind::Embedded | Kind::System => "qemu",
+    }
+}
+
+/// What virsh says to these commands of its own, with the arena's daemon.
+fn told(arena: &Arena, driver: &str, commands: &str) -> Result<String, String> {
+    let mut virsh = match (arena.daemon(), driver) {
+        (Some(daemon), "lxc") => uri(daemon.inside("virsh"), &daemon.lxc_uri()),
+        (Some(daemon), _) => uri(daemon.inside("virsh"), &daemon.uri()),
+        (None, _) => uri(Command::new("virsh"), &format!("{driver}:///system")),
+    };
+    let output = virsh.arg(commands).output().expect("virsh is installed");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(format!("{commands}: {}", text(&output.stderr))),
+    }
+}
+
+fn uri(mut virsh: Command, uri: &str) -> Command {
+    virsh.args(["-q", "-c", uri]);
+    virsh
+}
+
+/// The XML of the three, whether they are active, and no sizes of file systems.
+fn described(arena: &Arena, name: &str) -> Result<String, String> {
+    let domain = told(arena, domains(arena), &format!("dumpxml {name}"))?;
+    let words =
+        format!("net-dumpxml {name}; net-info {name}; pool-dumpxml {name}; pool-info {name}");
+    let rest = told(arena, "qemu", &words)?;
+    let sizes = [
+        "capacity",
+        "allocation",
+        "available",
+        "Capacity",
+        "Allocation",
+        "Available",
+    ];
+    let lines = domain.lines().chain(rest.lines());
+    let lines = lines.filter(|line| !sizes.iter().any(|size| line.contains(size)));
+    Ok(lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// `virsh` with the daemon's QEMU.
@@ -111,11 +152,32 @@ pub(crate) fn defined(arena: &Arena, daemon: &PrivateDaemon, by: &str, xml: &str
 }
 
 /// A domain, a network and a pool without a label, under names that resemble.
-fn define(arena: &Arena, daemon: &PrivateDaemon, identifier: &str) {
+fn define(arena: &Arena, identifier: &str) -> (String, String) {
     let name = format!("{identifier}-{DECOY}");
-    defined(arena, daemon, "define", &domain(&name));
-    defined(arena, daemon, "net-define", &network(&name));
-    defined(arena, daemon, "pool-define", &pool(&name));
+    let home = arena.home();
+    let (_, last) = identifier.split_at(identifier.len() - 8);
+    let folder = home.path(&format!("pool-{name}"));
+    std::fs::create_dir(&folder).expect("nobody else has this name");
+    let domain = match arena.kind() {
+        Kind::Lxc => format!(
+            "<domain type='lxc'><name>{name}</name><memory unit='MiB'>16</memory>\
+             <os><type>exe</type><init>/bin/true</init></os></domain>"
+        ),
+        Kind::Embedded | Kind::System => domain(&name),
+    };
+    let network = network(&name).replace("virbr-strange", &format!("vird-{last}"));
+    let pool = pool(&name).replace(&format!("/var/empty-{name}"), &folder.display().to_string());
+    let file = |file: &str, xml: String| home.write(file, xml).display().to_string();
+    let domain = format!("define {}", file("decoy-domain.xml", domain));
+    let rest = format!(
+        "net-define {}; net-start {name}; pool-define {}; pool-start {name}",
+        file("decoy-network.xml", network),
+        file("decoy-pool.xml", pool),
+    );
+    let made = told(arena, domains(arena), &domain).and_then(|_| told(arena, "qemu", &rest));
+    let described = made.and_then(|_| described(arena, &name));
+    let described = described.unwrap_or_else(|complaint| panic!("no decoys: {complaint}"));
+    (name, described)
 }
 
 /// A domain that is nobody's of ours.

@@ -80,6 +80,11 @@ impl At {
         }
     }
 
+    /// Whether it is an instant of the teardown.
+    pub(crate) fn is_in_teardown(self) -> bool {
+        matches!(self, Self::Within(Phase::Teardown, _))
+    }
+
     /// Whether what was said so far shows that the phase is over.
     pub(crate) fn is_late(self, said: &[String]) -> bool {
         let Self::Within(phase, _) = self else {

@@ -42,12 +42,12 @@ fn torture(kind: Kind) {
     let mut leaks = Vec::new();
     for (what, file, steps) in usual.ledger() {
         let mut left = Vec::new();
-        let victims = at_steps(file, steps, Signal::KILL, |cuts| {
+        let victims = at_steps(file, &steps, Signal::KILL, |cuts| {
             volleys(&arena, cuts, &mut left)
         });
         tell(kind, what, &victims, left.len());
         leaks.extend(left);
-        leaks.extend(missed(steps, &victims));
+        leaks.extend(missed(&steps, &victims));
     }
     for phase in Phase::ALL {
         let mut left = Vec::new();

@@ -49,7 +49,7 @@ impl Cut {
 pub(crate) struct Victim {
     pub(crate) cut: Cut,
     pub(crate) identifier: String,
-    /// Whether it was cut off: it ended by the signal, or with the signal's code.
+    /// Whether it was cut off: it was still running, and ended by the signal, in order where that can be.
     pub(crate) hit: bool,
     /// Whether it was, and the phase that it was to be cut off in was not over by then.
     pub(crate) in_phase: bool,
@@ -170,7 +170,11 @@ fn one(home: &Home, cut: Cut, command: &mut Command) -> Victim {
     let sent = come.then(now);
     if come {
         match cut.with {
-            Signal::INT => live.signal_group(Signal::INT),
+            // Behind walls it is sent to the run alone: a program that was just forked, such as nft, is in the
+            // run's group for a moment, and it is that moment that a teardown does not get over yet.
+            Signal::INT if matches!(cut.net, Net::None | Net::Subnet) => {
+                live.signal_group(Signal::INT);
+            }
             signal => live.signal(signal),
         }
     }
@@ -178,11 +182,14 @@ fn one(home: &Home, cut: Cut, command: &mut Command) -> Victim {
         true => live.kill(),
         false => live.finish(PATIENCE),
     };
-    let hit = come && outcome.code == code_of(cut.with);
+    // In its teardown nothing is left to be interrupted: the run says what it would have said.
+    let unchanged = cut.with != Signal::KILL && outcome.code == Some(0);
+    let signalled = outcome.code == code_of(cut.with);
+    let hit = come && (signalled || unchanged);
     Victim {
         cut,
         hit,
-        in_phase: hit && !late,
+        in_phase: hit && !late && (signalled || cut.at.is_in_teardown()),
         sent,
         paths: home.recorded_paths(&identifier),
         identifier,
