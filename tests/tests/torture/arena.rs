@@ -107,15 +107,10 @@ impl Usual {
 
 impl Arena {
     pub(crate) fn new(kind: Kind) -> Self {
-        // In namespaces of its own a daemon has the machines, and the host's has the containers.
-        Self::on(kind, kind == Kind::System)
-    }
-
-    /// One whose hypervisor is that of a daemon of its own, or the host's.
-    pub(crate) fn on(kind: Kind, private: bool) -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let daemon = private.then(PrivateDaemon::start);
+        // Containers are the host's daemon's: in namespaces of its own a daemon does not end them.
+        let daemon = (kind == Kind::System).then(PrivateDaemon::start);
         let home = Home::passable();
         home.runtime();
         files::write(&home, kind, daemon.as_ref());

@@ -73,7 +73,7 @@ pub(crate) fn write(home: &Home, kind: Kind, daemon: Option<&PrivateDaemon>) {
         Kind::Lxc => roots(home),
         Kind::Embedded | Kind::System => disks(home),
     }
-    let wait = json!({ "step": "wait", "for": "never", "timeout": "20m" });
+    let wait = [json!({ "step": "wait", "for": "never", "timeout": "20m" })];
     for net in kind.nets() {
         let mut machine = context(home, kind, "small", daemon);
         machine["network"] = net.section(kind);
@@ -81,14 +81,14 @@ pub(crate) fn write(home: &Home, kind: Kind, daemon: Option<&PrivateDaemon>) {
         large["network"] = net.section(kind);
         run(home, &net.file("run.json"), &machine, &[]);
         run(home, &net.file("copy.json"), &large, &[]);
-        run(home, &net.file("long.json"), &machine, &[wait.clone()]);
+        run(home, &net.file("long.json"), &machine, &wait);
     }
     if kind != Kind::Lxc {
         let mut plain = context(home, kind, "small", daemon);
         let keys = plain.as_object_mut().expect("an object");
         keys.remove("domain");
         keys.insert("memory".to_owned(), json!("64MiB"));
-        run(home, "plain.json", &plain, &[wait]);
+        run(home, "plain.json", &plain, &wait);
     }
 }
 
