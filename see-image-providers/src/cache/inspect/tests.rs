@@ -202,3 +202,30 @@ fn a_header_that_lies_or_is_cut_off_is_an_error_and_no_more() {
     vmdk[28..44].fill(0xff);
     assert!(told_of(&vmdk).contains("at most"));
 }
+
+#[test]
+fn a_parent_that_qemu_would_find_in_a_vmdk_is_found_wherever_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("image");
+    qemu_img(&["create", "-q", "-f", "vmdk", path.to_str().unwrap(), "8M"]);
+    let plain = std::fs::read(&path).unwrap();
+    assert_eq!(told_of(&plain), "vmdk");
+    let (begin, length) = (512, 20 * 512);
+    let comment = b"# The Disk Data Base";
+    let at = plain
+        .windows(comment.len())
+        .position(|here| here == comment);
+    for hint in [&b"#parentFileNameHint="[..], b"#PARENTfilenamehint="] {
+        let mut bytes = plain.clone();
+        bytes[at.unwrap()..][..hint.len()].copy_from_slice(hint);
+        let told = told_of(&bytes);
+        assert!(told.contains("a parent, by"), "{told}");
+        // The header may lead elsewhere, where nothing is said of it.
+        bytes.resize(bytes.len().next_multiple_of(512), 0);
+        let sector = bytes.len() as u64 / 512;
+        bytes[28..36].copy_from_slice(&sector.to_le_bytes());
+        bytes.extend_from_slice(&plain[begin..][..length]);
+        let told = told_of(&bytes);
+        assert!(told.contains("a parent, by"), "{told}");
+    }
+}

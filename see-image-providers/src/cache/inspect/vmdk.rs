@@ -7,6 +7,9 @@ use super::{Bytes, outside, refused};
 const SECTOR: u64 = 512;
 /// The longest description that is read.
 const LONGEST: u64 = 64 << 10;
+/// How much QEMU reads of one after the first sector.
+const USUAL_LENGTH: usize = 20 * SECTOR as usize;
+const PARENT: &[u8] = b"parentFileNameHint";
 
 /// Whether it is a description without an image: each of its extents is another file.
 pub(super) fn is_description(head: &[u8]) -> bool {
@@ -35,11 +38,24 @@ pub(super) fn check(bytes: &Bytes<'_>) -> Result<()> {
     let start = start.saturating_mul(SECTOR);
     let mut text = vec![0; usize::try_from(length).unwrap_or(0)];
     bytes.exactly(start, &mut text)?;
+    // QEMU looks for a parent wherever the word stands, and at the usual place, whatever the header says.
+    let usual = bytes.up_to(SECTOR, USUAL_LENGTH)?;
+    if names_parent(&text) || names_parent(&usual) {
+        return Err(outside(
+            "a parent, by `parentFileNameHint` in its VMDK description",
+        ));
+    }
     let end = text
         .iter()
         .position(|byte| *byte == 0)
         .unwrap_or(text.len());
     follow(&String::from_utf8_lossy(&text[..end]))
+}
+
+/// Whether the key of a parent stands anywhere.
+fn names_parent(text: &[u8]) -> bool {
+    let mut windows = text.windows(PARENT.len());
+    windows.any(|window| window.eq_ignore_ascii_case(PARENT))
 }
 
 fn follow(description: &str) -> Result<()> {
