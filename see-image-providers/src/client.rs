@@ -103,12 +103,14 @@ impl Client {
     /// The body of an answer that should be small, such as a listing.
     ///
     /// # Errors
-    /// [`ErrorKind::Exhausted`] where it has more than `limit` bytes, and as [`send`](Self::send).
+    /// [`ErrorKind::Exhausted`] where it has more than `limit` bytes; [`ErrorKind::Timeout`] where all of it takes
+    /// longer than a minute; and as [`send`](Self::send).
     pub async fn body(&self, mut response: Response, limit: usize) -> Result<Bytes> {
         let url = shown(response.url());
         let mut body = BytesMut::new();
+        let deadline = tokio::time::Instant::now() + ANSWER_LIMIT;
         loop {
-            let waited = tokio::time::timeout(ANSWER_LIMIT, response.chunk()).await;
+            let waited = tokio::time::timeout_at(deadline, response.chunk()).await;
             let chunk = waited
                 .map_err(|_| Error::timeout("the server's answer", ANSWER_LIMIT).subject(&url))?
                 .map_err(|error| failure::of_transport(error, &url))?;

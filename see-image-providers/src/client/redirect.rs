@@ -23,6 +23,8 @@ const HARMLESS: [HeaderName; 6] = [
 pub(super) async fn follow(client: &Client, mut request: Request) -> Result<Response> {
     let home = request.url().clone();
     let mut sender = &client.own;
+    let mut is_away = false;
+    let deadline = tokio::time::Instant::now() + ANSWER_LIMIT;
     for _ in 0..=LIMIT {
         let url = request.url().clone();
         let method = request.method().clone();
@@ -30,7 +32,7 @@ pub(super) async fn follow(client: &Client, mut request: Request) -> Result<Resp
         // A body may hold a password, and can be sent again only where it was kept.
         let has_body = request.body().is_some();
         let again = request.try_clone();
-        let answer = tokio::time::timeout(ANSWER_LIMIT, sender.execute(request)).await;
+        let answer = tokio::time::timeout_at(deadline, sender.execute(request)).await;
         let response = answer
             .map_err(|_| Error::timeout("the server's answer", ANSWER_LIMIT).subject(shown(&url)))?
             .map_err(|error| failure::of_transport(error, &shown(&url)))?;
@@ -47,7 +49,9 @@ pub(super) async fn follow(client: &Client, mut request: Request) -> Result<Resp
             )
             .subject(shown(&url))
         };
-        let stays = is_same(&home, &target);
+        // The way back is one that another host chose.
+        is_away |= !is_same(&home, &target);
+        let stays = !is_away;
         if url.scheme() == "https" && target.scheme() != "https" {
             return Err(refuse("which is not encrypted, while the request was")
                 .advice("give the address that is meant, where it is to be trusted"));

@@ -167,6 +167,18 @@ async fn a_server_that_asks_who_we_are_gets_our_certificate_and_another_host_doe
         ask(&with, &from).await.unwrap_err().kind(),
         ErrorKind::Unavailable
     );
+    // Neither does somebody to whom our own server sends us, and who sends us back.
+    let between = FaultServer::start().await;
+    let away = ours.before(&between, "localhost", false).await;
+    let back = see_image_providers::testing::Fault::Redirect(url.to_string());
+    between.put("/image", Resource::new("").always(back));
+    let there = see_image_providers::testing::Fault::Redirect(away.to_string());
+    server.put("/image", Resource::new("image").fault(there));
+    assert_eq!(
+        ask(&with, &url).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+    assert_eq!(ask(&with, &url).await.unwrap(), 200, "it was asked before");
 }
 
 #[tokio::test]
