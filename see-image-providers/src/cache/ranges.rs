@@ -35,8 +35,9 @@ const SHORT: Duration = Duration::from_secs(4);
 const FAST: f64 = 200e6;
 /// How much more several streams have to bring, to stay.
 const GAIN: f64 = 1.15;
-/// The pieces that the rest is got in: small for a small rest, so that all streams have work.
-const PIECES: (u64, u64) = (256 << 10, 2 << 20);
+/// The pieces that the rest is got in: small for a small rest, so that all streams have work, and small enough that
+/// one for each of them takes little memory.
+const PIECES: (u64, u64) = (256 << 10, 1 << 20);
 /// What goes to the disk at once.
 const WRITTEN: usize = 256 << 10;
 

@@ -1,8 +1,9 @@
 //! The memory that a download takes.
 
 use std::process::Command;
+use std::time::Duration;
 
-use see_image_providers::testing::{FaultServer, Resource, noise};
+use see_image_providers::testing::{Fault, FaultServer, Resource, noise};
 
 use crate::support::{Shelf, Web};
 
@@ -14,8 +15,23 @@ const LIMIT: u64 = 32 << 10;
 
 #[tokio::test]
 async fn a_download_takes_the_same_little_memory_however_large_the_image_is() {
+    let test = "memory::a_download_takes_the_same_little_memory_however_large_the_image_is";
+    alone(test, None).await;
+}
+
+#[tokio::test]
+async fn as_many_streams_as_there_can_be_take_little_memory_too() {
+    let test = "memory::as_many_streams_as_there_can_be_take_little_memory_too";
+    alone(
+        test,
+        Some(Fault::Trickle(128 << 10, Duration::from_millis(25))),
+    )
+    .await;
+}
+
+/// Downloads an image in a process of its own, and looks at the memory that it took.
+async fn alone(test: &str, slow: Option<Fault>) {
     if std::env::var_os(ALONE).is_none() {
-        let test = "memory::a_download_takes_the_same_little_memory_however_large_the_image_is";
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .args(["--exact", test, "--nocapture"])
@@ -29,10 +45,19 @@ async fn a_download_takes_the_same_little_memory_however_large_the_image_is() {
     }
     let server = FaultServer::start().await;
     let resource = Resource::new(noise(1 << 20)).repeated_to(LENGTH);
-    server.put("/image", resource.entity_tag("one"));
-    let shelf = Shelf::new();
+    let mut resource = resource.entity_tag("one");
+    let is_slow = slow.is_some();
+    if let Some(slow) = slow {
+        resource = resource.always(slow);
+    }
+    server.put("/image", resource);
+    let mut shelf = Shelf::new();
+    shelf.configuration.streams = Some(8);
     let image = shelf.get(&Web::new(server.url("/image"))).await.unwrap();
     assert_eq!(std::fs::metadata(image.path).unwrap().len(), LENGTH);
+    if is_slow {
+        assert_eq!(server.most_at_once(), 8, "all of them are used");
+    }
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status
         .lines()
