@@ -114,11 +114,20 @@ impl Fetch<'_> {
 
     /// The image that the identity gave last.
     async fn older(&self, error: &Error) -> Result<Option<PathBuf>> {
-        let Some((record, stored)) = self.known().await? else {
+        let (store, key) = (self.store.clone(), self.key.clone());
+        let Some(record) = blocking(move || store.origin(&key)).await? else {
             return Ok(None);
         };
-        self.check_pins(&record.sent)?;
-        let path = self.use_stored(&stored, &record.name).await?;
+        // What is pinned by a digest that was not computed then, nobody can vouch for now.
+        if !self.check_pins(&record.sent)? {
+            return Ok(None);
+        }
+        let mut path = self.present_copy(&record.image, &record.name).await?;
+        if path.is_none()
+            && let Some(stored) = self.stored(&record.image).await?
+        {
+            path = self.use_stored(&stored, &record.name).await?;
+        }
         if path.is_some() {
             tracing::warn!(
                 image = self.identity,
@@ -137,16 +146,19 @@ impl Fetch<'_> {
         }
         // Somebody who makes progress may take long; one who makes none has given up by himself by then.
         let limit = self.settings.patience * 2 + self.settings.stall;
-        let mut grown = (0, Instant::now());
+        let mut seen = (None, Instant::now());
         let mut waits = false;
         loop {
             let (store, key) = (self.store.clone(), self.key.clone());
-            let (lock, length, total) = blocking(move || {
+            let (lock, sign, length, total) = blocking(move || {
                 let folder = &store.folders().partial;
                 let lock = folder.lock(&partial::lock_name(&key))?;
+                // Whoever reads again what there is makes nothing longer, and says so here.
+                let sign = folder.modified(&partial::lock_name(&key));
                 let record: Option<PartialRecord> = folder.record(&record_name(&key))?;
                 Ok((
                     lock,
+                    sign,
                     folder.length(&key),
                     record.and_then(|record| record.total),
                 ))
@@ -164,9 +176,9 @@ impl Fetch<'_> {
                 self.request.phase(ImagePhase::Waiting, total);
             }
             self.request.progress(length, total.or(object.size));
-            if length != grown.0 {
-                grown = (length, Instant::now());
-            } else if grown.1.elapsed() > limit {
+            if seen.0 != Some((length, sign)) {
+                seen = (Some((length, sign)), Instant::now());
+            } else if seen.1.elapsed() > limit {
                 let what = "another process that downloads the image, and gets no further";
                 let lock = self.store.folders().partial.path();
                 return Err(Error::timeout(what, limit)
@@ -227,11 +239,6 @@ impl Fetch<'_> {
             }
         }
         Ok(covers)
-    }
-
-    async fn known(&self) -> Result<Option<(OriginRecord, StoredImage)>> {
-        let (store, key) = (self.store.clone(), self.key.clone());
-        blocking(move || store.known(&key)).await
     }
 
     async fn stored(&self, digest: &Digest) -> Result<Option<StoredImage>> {

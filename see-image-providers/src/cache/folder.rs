@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 use see_core::{Error, ErrorKind, Result};
@@ -115,6 +115,16 @@ impl Folder {
         stat.map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0))
     }
 
+    /// When a file was last changed; `None` where there is none.
+    pub(crate) fn modified(&self, name: &str) -> Option<(i64, i64)> {
+        let stat = self.stat(name).ok().flatten()?;
+        #[expect(
+            clippy::unnecessary_cast,
+            reason = "the type of nanoseconds differs between platforms"
+        )]
+        Some((stat.st_mtime as i64, stat.st_mtime_nsec as i64))
+    }
+
     /// Opens a file for reading; `None` where there is none.
     pub(crate) fn read(&self, name: &str) -> Result<Option<File>> {
         self.open_file(name, OFlags::RDONLY)
@@ -185,7 +195,8 @@ impl Folder {
                 let mut file = File::from(fd);
                 file.write_all(&text)?;
                 file.sync_all()?;
-                Ok(rustix::fs::renameat(&self.fd, &temporary, &self.fd, name)?)
+                rustix::fs::renameat(&self.fd, &temporary, &self.fd, name)?;
+                Ok(rustix::fs::fsync(&self.fd)?)
             });
         written.map_err(|error| {
             // It carries a name that no reader knows.
@@ -271,7 +282,27 @@ impl Folder {
 
 /// A lock that is held until it is dropped, or its process ends.
 #[derive(Debug)]
-pub(crate) struct Lock(#[expect(dead_code, reason = "the lock lives as long as the file")] File);
+pub(crate) struct Lock(File);
+
+impl Lock {
+    /// Shows those who wait for it that its holder gets on.
+    pub(crate) fn touch(&self) {
+        touch(&self.0);
+    }
+}
+
+/// Says that a file was used just now; one that cannot be written keeps its time.
+pub(crate) fn touch(file: &File) {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: rustix::fs::UTIME_NOW,
+    };
+    let times = Timestamps {
+        last_access: now,
+        last_modification: now,
+    };
+    let _ = rustix::fs::futimens(file, &times);
+}
 
 fn told(message: &'static str, error: std::io::Error, path: &Path) -> Error {
     Error::io(message, error).subject(path.display())

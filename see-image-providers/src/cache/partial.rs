@@ -67,7 +67,7 @@ pub(crate) struct Partial {
     head: Option<Vec<u8>>,
     unpacker: Option<Unpacker>,
     /// Held until the last byte is written, whoever waits for that.
-    _lock: Lock,
+    lock: Lock,
 }
 
 /// A download that is whole.
@@ -128,7 +128,7 @@ impl Partial {
             file,
             store,
             plan,
-            _lock: lock,
+            lock,
         };
         partial.restart_from(trusted)?;
         partial.replay(trusted, progress)?;
@@ -186,6 +186,7 @@ impl Partial {
             };
             self.absorb(&piece[..count])?;
             self.length += count as u64;
+            self.lock.touch();
             if !progress(self.length) {
                 return Err(Error::stopped("continue the download"));
             }
@@ -357,15 +358,20 @@ impl Feed {
             task: None,
             length: 0,
         };
-        feed.start(partial);
+        feed.start(partial, Ok(()), false);
         feed
     }
 
-    fn start(&mut self, mut partial: Partial) {
+    /// Goes on after what `ended` so far; `anew` without what there is.
+    fn start(&mut self, mut partial: Partial, ended: Result<()>, anew: bool) {
         let (pieces, mut coming) = mpsc::channel::<Bytes>(WAITING);
-        self.length = partial.length();
+        self.length = if anew { 0 } else { partial.length() };
         self.pieces = Some(pieces);
         self.task = Some(tokio::task::spawn_blocking(move || {
+            let begun = ended.and_then(|()| if anew { partial.restart() } else { Ok(()) });
+            if begun.is_err() {
+                return (partial, begun);
+            }
             while let Some(piece) = coming.blocking_recv() {
                 if let Err(error) = partial.push(&piece) {
                     return (partial, Err(error));
@@ -390,17 +396,10 @@ impl Feed {
         Ok(())
     }
 
-    /// Throws away what there is.
+    /// Throws away what there is. That it could not be written, or cannot be thrown away, [`end`](Self::end) tells.
     pub(crate) async fn restart(&mut self) -> Result<()> {
-        let (mut partial, ended) = self.stop().await?;
-        ended?;
-        let (partial, done) = super::blocking(move || {
-            let done = partial.restart();
-            Ok((partial, done))
-        })
-        .await?;
-        done?;
-        self.start(partial);
+        let (partial, ended) = self.stop().await?;
+        self.start(partial, ended, true);
         Ok(())
     }
 

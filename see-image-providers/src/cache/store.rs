@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::{Mode, Timespec, Timestamps};
+use rustix::fs::Mode;
 use see_core::{Error, ErrorKind, Result};
 
 use super::digest::{Digest, Hasher};
@@ -28,6 +28,8 @@ const LOCK_LIMIT: Duration = Duration::from_secs(30);
 const LOCK_AGAIN: Duration = Duration::from_millis(20);
 /// The file that is locked.
 const LOCK: &str = "lock";
+/// What follows an origin whose server was not proven to be the one.
+const INSECURE: &str = " (insecure)";
 /// How much is read at once.
 pub(crate) const PIECE: usize = 1 << 20;
 
@@ -265,23 +267,18 @@ impl Store {
         self.0.origins.record(&record_name(key))
     }
 
-    /// The same, where that image is still complete.
-    pub(crate) fn known(&self, key: &str) -> Result<Option<(OriginRecord, StoredImage)>> {
-        let Some(record) = self.origin(key)? else {
-            return Ok(None);
-        };
-        let stored = self.stored(&record.image)?;
-        Ok(stored.map(|stored| (record, stored)))
-    }
-
     /// Writes down what an identity leads to, for its image in the store.
     pub(crate) fn learn(&self, key: &str, record: &OriginRecord) -> Result<()> {
         self.0.origins.put(&record_name(key), record)?;
         let name = record_name(&image_name(&record.image));
         let shown = match record.insecure {
-            true => format!("{} (insecure)", record.identity),
-            false => record.identity.clone(),
+            true if !record.identity.ends_with(INSECURE) => {
+                format!("{}{INSECURE}", record.identity)
+            }
+            _ => record.identity.clone(),
         };
+        // What is written aside here is not to be taken for a remainder by who collects these.
+        let _lock = self.lock()?;
         if let Some(mut image) = self.0.images.record::<ImageRecord>(&name)?
             && image.origins.last() != Some(&shown)
         {
@@ -297,18 +294,10 @@ impl Store {
 
     /// Says that an image was used just now.
     pub(crate) fn touch(&self, digest: &Digest) {
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: rustix::fs::UTIME_NOW,
-        };
-        let times = Timestamps {
-            last_access: now,
-            last_modification: now,
-        };
         let name = record_name(&image_name(digest));
         // A store that cannot be written evicts nothing either.
         if let Ok(Some(file)) = self.0.images.read(&name) {
-            let _ = rustix::fs::futimens(&file, &times);
+            super::folder::touch(&file);
         }
     }
 

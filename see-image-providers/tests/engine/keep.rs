@@ -34,6 +34,32 @@ async fn a_complete_image_serves_while_its_server_is_away() {
 }
 
 #[tokio::test]
+async fn an_older_image_that_a_pin_does_not_cover_serves_nobody() {
+    let (server, origin) = server_with("/image", 100_000).await;
+    let mut shelf = Shelf::new();
+    shelf.get(&origin).await.unwrap();
+    drop(server);
+    // Another one was computed of the bytes when they came.
+    shelf.delivery.digests = vec![digest(Algorithm::Sha512, &noise(100_000))];
+    let error = shelf.get(&origin).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
+#[tokio::test]
+async fn a_copy_at_its_path_serves_while_the_server_is_away_and_the_store_lost_its_own() {
+    let (server, origin) = server_with("/image", 100_000).await;
+    let mut shelf = Shelf::new();
+    shelf.delivery.path = Some(shelf.folder.path().join("copy.img"));
+    let image = shelf.get(&origin).await.unwrap();
+    drop(server);
+    let stored = shelf.store().list().unwrap();
+    shelf.store().remove_in_use(&stored[0].digest).unwrap();
+    let again = shelf.get(&origin).await.unwrap();
+    assert_eq!(again.path, image.path);
+    assert!(std::fs::read(&again.path).unwrap() == noise(100_000));
+}
+
+#[tokio::test]
 async fn a_promised_digest_finds_the_image_wherever_it_came_from() {
     let (server, _) = server_with("/image", 100_000).await;
     server.put("/again", Resource::new(noise(100_000)).entity_tag("other"));

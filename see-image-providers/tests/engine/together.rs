@@ -116,3 +116,33 @@ async fn whoever_waits_for_a_downloader_that_gets_no_further_is_told_so() {
     );
     first.abort();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_is_patient_with_a_downloader_that_reads_again_what_there_is() {
+    let server = FaultServer::start().await;
+    let resource = Resource::new(noise(LENGTH)).fault(Fault::Stall(1_000_000));
+    server.put("/image", resource);
+    let patient = Arc::new(Shelf::new());
+    let mut hasty = patient.configuration.clone();
+    hasty.stall = Some(Duration::from_millis(100).into());
+    hasty.patience = Some(Duration::from_millis(200).into());
+    let (shelf, url) = (Arc::clone(&patient), server.url("/image"));
+    let first = tokio::spawn(async move { shelf.get(&Web::new(url)).await });
+    patient.until_partial_has(1_000_000).await;
+    let (other, url) = (Shelf::with(hasty), server.url("/image"));
+    let second = tokio::spawn(async move { (other.get(&Web::new(url)).await, other) });
+    // It looks at the lock, which the one who reads touches all the time.
+    let names = patient.partials();
+    let lock = names.iter().find(|name| name.ends_with(".lock")).unwrap();
+    let lock = patient.store_folder().join("partial").join(lock);
+    let lock = std::fs::File::options().write(true).open(lock).unwrap();
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        lock.set_modified(std::time::SystemTime::now()).unwrap();
+        assert!(!second.is_finished(), "after {:?}", begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    first.abort();
+    let (image, _other) = second.await.unwrap();
+    assert!(std::fs::read(image.unwrap().path).unwrap() == noise(LENGTH));
+}
