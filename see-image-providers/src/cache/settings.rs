@@ -24,7 +24,7 @@ pub struct CacheConfiguration {
     pub limit: Option<Size>,
     /// Whether an image that is complete in the store serves when its server cannot be reached. `true`.
     pub offline: Option<bool>,
-    /// How long a connection may bring no byte before it is opened anew. 30 s.
+    /// How long a connection may bring no byte before it is opened anew. 30 s, and never more than `patience`.
     pub stall: Option<DurationValue>,
     /// How long a download may make no progress at all, over all its tries, before it fails. 2 min.
     pub patience: Option<DurationValue>,
@@ -69,12 +69,15 @@ impl Settings {
                 format!("found {streams} `streams`, expected 1 to {STREAMS_LIMIT}"),
             ));
         }
+        let patience = configuration.patience.map_or(PATIENCE, Duration::from);
+        let stall = configuration.stall.map_or(STALL, Duration::from);
         Ok(Self {
             folder,
             limit: configuration.limit.map(u64::from),
             offline: configuration.offline.unwrap_or(true),
-            stall: configuration.stall.map_or(STALL, Duration::from),
-            patience: configuration.patience.map_or(PATIENCE, Duration::from),
+            // Who has less patience does not wait longer for one byte either.
+            stall: stall.min(patience),
+            patience,
             streams: usize::from(streams),
         })
     }

@@ -1,12 +1,12 @@
 //! Getting the bytes: one request after the other until all are there, or no hope is left.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, HeaderValue, IF_RANGE, RANGE};
 use reqwest::{Request, Response, StatusCode};
 use see_core::config::{DurationValue, Size};
 use see_core::{Error, ErrorKind, ImageRequest, Result};
+use tokio::sync::Mutex;
 
 use super::answer::{content_length, content_range, quoted, replaced};
 use super::origin::{ByteRange, Object, Origin, Validator};
@@ -32,9 +32,17 @@ pub(crate) struct Transfer<'a> {
     pub(crate) total: Option<u64>,
     /// Whether the server can continue.
     pub(crate) ranges: bool,
-    pub(crate) was_renewed: AtomicBool,
+    pub(crate) login: Mutex<Login>,
     /// The measurement of one stream, as long as several may bring more.
     pub(crate) probe: Option<Probe>,
+}
+
+/// How often the login was renewed.
+#[derive(Debug, Default)]
+pub(crate) struct Login {
+    renewals: usize,
+    /// Nothing came since the last time.
+    is_fresh: bool,
 }
 
 /// What one request led to.
@@ -90,7 +98,7 @@ impl Transfer<'_> {
                 since = Instant::now();
                 pause = FIRST_PAUSE;
                 // A login that worked until now may run out once more.
-                self.was_renewed.store(false, Ordering::Relaxed);
+                self.login.get_mut().is_fresh = false;
             }
             match step {
                 Step::Complete => return Ok(None),
@@ -102,7 +110,7 @@ impl Transfer<'_> {
                     let wait = asked.unwrap_or(pause).max(FIRST_PAUSE);
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     let patience = self.settings.patience;
-                    if since.elapsed() + wait > patience {
+                    if since.elapsed().saturating_add(wait) > patience {
                         let came = (feed.length(), self.total);
                         return Err(gave_up(error, asked, patience, came));
                     }
@@ -155,6 +163,7 @@ impl Transfer<'_> {
     /// Sends one request; what is no answer with bytes is a step already.
     pub(super) async fn ask(&self, range: Option<ByteRange>) -> Result<Result<Response, Step>> {
         let stop = self.request.stop();
+        let renewals = self.login.lock().await.renewals;
         let made = stop
             .or(STEP, self.origin.request(self.object, range))
             .await?;
@@ -173,7 +182,7 @@ impl Transfer<'_> {
         if matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
             return Ok(Ok(response));
         }
-        self.refused(response, range).await.map(Err)
+        self.refused(response, range, renewals).await.map(Err)
     }
 
     fn completed(&self, mut request: Request, range: Option<ByteRange>) -> Result<Request> {
@@ -192,7 +201,13 @@ impl Transfer<'_> {
         Ok(request)
     }
 
-    async fn refused(&self, response: Response, range: Option<ByteRange>) -> Result<Step> {
+    /// What follows an answer that is none to a request that was made after so many renewals of the login.
+    async fn refused(
+        &self,
+        response: Response,
+        range: Option<ByteRange>,
+        renewals: usize,
+    ) -> Result<Step> {
         let status = response.status();
         let url = shown(response.url());
         let asked = retry_after(response.headers());
@@ -205,9 +220,23 @@ impl Transfer<'_> {
             204 | 205 => Err(unavailable("there are no bytes of the image")
                 .advice("it may not be uploaded yet: look at it at its server")),
             401 | 403 => {
-                // Once without progress: a right that was withdrawn does not come back by asking.
-                if !self.was_renewed.swap(true, Ordering::Relaxed) && self.origin.renew().await? {
+                // Others may find the same at the same time, and wait here for the first of them.
+                let mut login = self.request.stop().or(STEP, self.login.lock()).await?;
+                if login.renewals != renewals {
                     return Ok(Step::Again(unavailable("the login ran out"), None));
+                }
+                // Once without progress: a right that was withdrawn does not come back by asking.
+                if !login.is_fresh {
+                    match self.request.stop().or(STEP, self.origin.renew()).await? {
+                        Ok(true) => {
+                            login.renewals += 1;
+                            login.is_fresh = true;
+                            return Ok(Step::Again(unavailable("the login ran out"), None));
+                        }
+                        Ok(false) => {}
+                        Err(error) if is_passing(&error) => return Ok(Step::Again(error, None)),
+                        Err(error) => return Err(error),
+                    }
                 }
                 Err(
                     told(ErrorKind::PermissionDenied, "the image is refused to us")
@@ -259,6 +288,13 @@ impl Transfer<'_> {
                     url,
                     "the server sends another range than was asked for"
                 );
+                if range.is_none() {
+                    // There is nothing that could be asked for instead.
+                    let what =
+                        "the server sends a part of the image, while all of it was asked for";
+                    let error = Error::new(ErrorKind::Unavailable, what).subject(url);
+                    return Some(Step::Again(error, None));
+                }
                 self.ranges = false;
                 return Some(Step::Restart);
             };

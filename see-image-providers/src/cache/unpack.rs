@@ -128,6 +128,13 @@ fn failed(packing: Packing, output: Option<&Output>, error: io::Error) -> Error 
     if let Some(output) = output
         && output.is_over
     {
+        if output.limit == 0 {
+            return Error::new(
+                ErrorKind::Exhausted,
+                "there is no room for the unpacked image: the disk of the image store has no gigabyte free",
+            )
+            .advice("make room, `seectl image gc` and `rm` help; or let `max_size` say how large it may be");
+        }
         return Error::new(
             ErrorKind::Exhausted,
             format!(

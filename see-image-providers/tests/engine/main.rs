@@ -6,6 +6,8 @@ mod download;
 mod hosts;
 mod keep;
 mod memory;
+mod patience;
+mod streams;
 mod support;
 mod tls;
 mod together;

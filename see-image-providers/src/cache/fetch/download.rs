@@ -1,9 +1,8 @@
 //! One download from its lock to its place in the store.
 
-use std::sync::atomic::AtomicBool;
-
 use see_core::config::Size;
 use see_core::{Error, ErrorKind, ImagePhase, Result};
+use tokio::sync::Mutex;
 
 use super::Fetch;
 use crate::cache::digest::{Algorithm, Digest};
@@ -13,7 +12,7 @@ use crate::cache::partial::{Partial, Plan, Whole};
 use crate::cache::ranges::Probe;
 use crate::cache::settings::Unpack;
 use crate::cache::store::{Store, StoredImage};
-use crate::cache::transfer::{Transfer, too_large};
+use crate::cache::transfer::{Login, Transfer, too_large};
 use crate::cache::{blocking, inspect};
 
 /// What is left free for others by an unpacked image whose size is not declared.
@@ -72,7 +71,7 @@ impl Fetch<'_> {
             },
             total: object.size,
             ranges: true,
-            was_renewed: AtomicBool::new(false),
+            login: Mutex::new(Login::default()),
             probe: (self.settings.streams > 1 && tells_versions).then(Probe::default),
         };
         let (partial, ended) = transfer.run(partial).await?;
