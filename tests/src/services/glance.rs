@@ -384,6 +384,17 @@ impl Glance {
         self.identity.log() + &self.images.log()
     }
 
+    /// How many bytes of an image's content Glance sent, by its log: over all requests that came to their end.
+    pub fn sent(&self, id: &str) -> u64 {
+        let log = std::fs::read(self.images.log_file()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let request = format!("/v2/images/{id}/file HTTP/1.1\" 20");
+        let answers = log.lines().filter_map(|line| line.split_once(&request));
+        // The last digit of the status, the bytes, and the time that it took.
+        let bytes = answers.filter_map(|(_, rest)| rest.split(' ').nth(1)?.parse::<u64>().ok());
+        bytes.sum()
+    }
+
     fn await_identity(&self) {
         self.identity.await_port();
         let url = self.identity_url();

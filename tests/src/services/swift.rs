@@ -119,6 +119,16 @@ impl Swift {
         String::from_utf8_lossy(&std::fs::read(file).unwrap_or_default()).into_owned()
     }
 
+    /// How many bytes of an object the proxy sent, by its log: over all requests that came to their end.
+    pub fn sent(&self, bucket: &str, object: &str) -> u64 {
+        let log = self.log();
+        let request = format!(" GET /{bucket}/{object} HTTP/1.0 20");
+        let answers = log.lines().filter_map(|line| line.split_once(&request));
+        // The last digit of the status, referer, program, token, what came, and what was sent.
+        let bytes = answers.filter_map(|(_, rest)| rest.split(' ').nth(5)?.parse::<u64>().ok());
+        bytes.sum()
+    }
+
     /// Makes a bucket.
     pub fn bucket(&self, name: &str) {
         drop(self.call("PUT", name, &[]).ok());

@@ -16,6 +16,8 @@ const SIZE: usize = 96 << 20;
 const SLOW_SIZE: usize = 24 << 20;
 /// How long received bytes may take to the disk on a busy host.
 const WRITTEN: Duration = Duration::from_secs(30);
+/// What the heads of answers take at most, which Glance counts as well.
+const HEADS: u64 = 64 << 10;
 /// How a server is stopped in one download, one after the other.
 const STOPS: [Signal; 3] = [Signal::KILL, Signal::TERM, Signal::KILL];
 
@@ -27,6 +29,7 @@ async fn pulled_with_stops(
     content: &[u8],
     stop: impl Fn(Signal),
     again: impl Fn(),
+    sent: impl Fn() -> u64,
 ) -> Vec<u64> {
     let progress = ImageProgress::new();
     let mut listener = progress.listen();
@@ -35,17 +38,20 @@ async fn pulled_with_stops(
     let instants: Vec<u64> = (0..STOPS.len() as u64)
         .map(|number| dice.within(number * part + 1..(number + 1) * part))
         .collect();
+    let mut sent_before = 0;
     let breaking = async {
         for (instant, signal) in instants.iter().zip(STOPS) {
             let reached = listener
                 .wait_for(|report| report.phase == ImagePhase::Fetching && report.done >= *instant)
                 .await
                 .map(|report| report.done);
-            let done = reached.expect("the download goes on");
+            // A download that ends too early tells itself why.
+            let Ok(done) = reached else { return };
             tokio::task::block_in_place(|| {
                 stop(signal);
                 println!("{signal:?} at byte {instant} of {size}, seen at {done}");
                 assert_partly_there(&desk.store(), *instant);
+                sent_before = sent();
                 again();
             });
         }
@@ -54,6 +60,15 @@ async fn pulled_with_stops(
     let image = image.expect("the server was there again");
     let pulled = std::fs::read(&image.path).expect("the image is there");
     assert!(pulled == content, "the image differs: {section}");
+    // A server logs an answer after its client has it.
+    let since = || sent().saturating_sub(sent_before);
+    until("the rest in the server's log", WRITTEN, || since() > 0);
+    let rest = size - instants.last().expect("it was stopped") + HEADS;
+    assert!(
+        since() <= rest,
+        "{} bytes after the last stop, {rest} were missing",
+        since()
+    );
     instants
 }
 
@@ -80,7 +95,9 @@ async fn a_download_goes_on_where_it_broke_when_the_web_server_is_stopped() {
         let section = json!({ "provider": "http", "uri": nginx.url("slow/guest.img") });
         let stop = |signal| nginx.stop(signal);
         let again = || nginx.again();
-        let stops = pulled_with_stops(&mut dice, &desk, &section, &content, stop, again).await;
+        let sent = || nginx.log().iter().map(|request| request.sent).sum();
+        let stops =
+            pulled_with_stops(&mut dice, &desk, &section, &content, stop, again, sent).await;
         // nginx logs what came to its end: the last request, for what was missing after the last stop.
         let log = nginx.log();
         let last = log.last().expect("something was asked for");
@@ -106,14 +123,15 @@ async fn a_download_goes_on_where_it_broke_when_glance_is_stopped() {
         let user = Glance::USER;
         let section = json!({ "provider": "glance", "name": id, "provider_configuration": {
             // On a busy host Glance takes a minute until it is there again.
-            "cache": { "patience": "5m" },
+            "cache": { "patience": "90s" },
             "os_auth": { "auth_url": glance.identity_url(), "username": user.name,
                 "password": user.password, "project_name": user.project,
                 "user_domain_name": "Default", "project_domain_name": "Default" } } });
         let desk = Desk::new();
         let stop = |signal| glance.stop(signal);
         let again = || glance.again();
-        pulled_with_stops(&mut dice, &desk, &section, &content, stop, again).await;
+        let sent = || glance.sent(&id);
+        pulled_with_stops(&mut dice, &desk, &section, &content, stop, again, sent).await;
         glance.delete(&id);
     }
 }
@@ -133,7 +151,8 @@ async fn a_download_goes_on_where_it_broke_when_the_s3_server_is_stopped() {
         let desk = Desk::new();
         let stop = |signal| swift.stop(signal);
         let again = || swift.again();
-        pulled_with_stops(&mut dice, &desk, &section, &content, stop, again).await;
+        let sent = || swift.sent("resume", "guest.img");
+        pulled_with_stops(&mut dice, &desk, &section, &content, stop, again, sent).await;
         swift.delete("resume", "guest.img");
     }
 }

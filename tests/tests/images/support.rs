@@ -80,10 +80,14 @@ impl Desk {
         progress: ImageProgress,
     ) -> Result<Image> {
         let source = self.source(section)?;
+        let listener = progress.listen();
         let stop = self.stop.token();
         let request = ImageRequest::new(&self.record, &stop).with_progress(progress);
         let pulled = tokio::time::timeout(PULL, source.image(&request)).await;
-        pulled.unwrap_or_else(|_| panic!("waited {PULL:?} for {section}"))
+        pulled.unwrap_or_else(|_| {
+            let report = *listener.borrow();
+            panic!("waited {PULL:?} for {section}, and it is at {report:?}")
+        })
     }
 
     /// The same, while `act` is done as soon as so many bytes of the image are there.
@@ -100,10 +104,15 @@ impl Desk {
                 .wait_for(|report| report.phase == ImagePhase::Fetching && report.done >= bytes)
                 .await
                 .is_ok();
-            assert!(reached, "{bytes} bytes come before the end: {section}");
-            act.await;
+            if reached {
+                act.await;
+            }
+            reached
         };
-        let (image, ()) = tokio::join!(self.pull_telling(section, progress), acting);
+        let (image, reached) = tokio::join!(self.pull_telling(section, progress), acting);
+        // One that failed before says why.
+        let is_early = image.is_ok() && !reached;
+        assert!(!is_early, "{bytes} bytes come before the end: {section}");
         image
     }
 }
