@@ -3,10 +3,12 @@
 //! Values reach it as JSON strings and numbers, never as pieces of a command, so nothing needs escaping. A
 //! transaction is loaded by the kernel as a whole or not at all.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use see_core::{Error, ErrorKind, Result};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -16,6 +18,8 @@ use crate::program::environment;
 
 /// The longest that it may take; it takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
+/// How often it is started that is interrupted before it has begun.
+const TRIES: usize = 3;
 /// Where administrators' programs lie, also when the path of a user leaves them out.
 const FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
 
@@ -110,6 +114,31 @@ async fn run(commands: &Value, mark: Option<(&str, &str)>) -> Result<Vec<u8>> {
 }
 
 async fn exchange(program: &Path, commands: &Value, mark: Option<(&str, &str)>) -> Result<Vec<u8>> {
+    let mut output = once(program, commands, mark).await?;
+    for _ in 1..TRIES {
+        // For a moment after it was forked it is in the group of the run still, which a terminal's signals are for.
+        if !is_interrupted(output.status) {
+            break;
+        }
+        output = once(program, commands, mark).await?;
+    }
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    match text.is_empty() {
+        true => Err(refusal(&output.status.to_string())),
+        false => Err(refusal(&text)),
+    }
+}
+
+/// Whether a signal that a terminal sends ended it.
+fn is_interrupted(status: ExitStatus) -> bool {
+    let signal = status.signal().and_then(Signal::from_named_raw);
+    matches!(signal, Some(Signal::INT | Signal::QUIT | Signal::HUP))
+}
+
+async fn once(program: &Path, commands: &Value, mark: Option<(&str, &str)>) -> Result<Output> {
     let failed = |error| Error::io("nft cannot be run", error).subject(program.display());
     let mut command = Command::new(program);
     command
@@ -130,12 +159,7 @@ async fn exchange(program: &Path, commands: &Value, mark: Option<(&str, &str)>) 
         // Where it ends without reading, its status tells why.
         let _ = input.write_all(commands.to_string().as_bytes()).await;
     }
-    let output = child.wait_with_output().await.map_err(failed)?;
-    if output.status.success() {
-        return Ok(output.stdout);
-    }
-    let text = String::from_utf8_lossy(&output.stderr);
-    Err(refusal(&text))
+    child.wait_with_output().await.map_err(failed)
 }
 
 fn refusal(text: &str) -> Error {
@@ -163,7 +187,28 @@ fn refusal(text: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn one_that_is_interrupted_before_it_has_begun_is_started_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("nft");
+        let tries = folder.path().join("tries");
+        let text = format!(
+            "#!/bin/sh\necho >> {0}\n[ $(wc -l < {0}) -gt 1 ] || kill -INT $$\necho done\n",
+            tries.display()
+        );
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
+        let output = exchange(&script, &json!({}), None).await.unwrap();
+        assert_eq!(output, b"done\n");
+        std::fs::write(&script, "#!/bin/sh\nkill -INT $$\n").unwrap();
+        let error = exchange(&script, &json!({}), None).await.unwrap_err();
+        assert!(error.to_string().contains("signal: 2"), "{error}");
+    }
 
     #[test]
     fn an_answer_is_read_without_what_it_says_of_nft_itself() {

@@ -44,9 +44,7 @@ impl Kind {
     pub(crate) fn nets(self) -> &'static [Net] {
         match self {
             Self::Embedded => &[Net::None],
-            Self::System => &[Net::Subnet, Net::Isolated, Net::Shared],
-            // Without walls: a busy host's looks at them see a container's port before it is on its bridge.
-            Self::Lxc => &[Net::Subnet],
+            Self::System | Self::Lxc => &[Net::Subnet, Net::Isolated, Net::Shared],
         }
     }
 }

@@ -170,11 +170,7 @@ fn one(home: &Home, cut: Cut, command: &mut Command) -> Victim {
     let sent = come.then(now);
     if come {
         match cut.with {
-            // Behind walls it is sent to the run alone: a program that was just forked, such as nft, is in the
-            // run's group for a moment, and it is that moment that a teardown does not get over yet.
-            Signal::INT if matches!(cut.net, Net::None | Net::Subnet) => {
-                live.signal_group(Signal::INT);
-            }
+            Signal::INT => live.signal_group(Signal::INT),
             signal => live.signal(signal),
         }
     }
