@@ -117,9 +117,12 @@ pub(super) async fn start(
         let network = match connection.create_network(&xml.to_string()).await {
             Ok(network) => network,
             Err(error) => {
+                let clash = match told(&error.to_string(), &bridge) {
+                    // In other words than we know: where somebody was quicker, that can be seen.
+                    None => seen(draft, connection, &bridge, &subnets).await,
+                    told => told,
+                };
                 let error = libvirt(error).during("create the network");
-                // Whatever libvirt says, in whatever words: where somebody was quicker, that can be seen.
-                let clash = clash(draft, connection, &bridge, &subnets).await;
                 match clash.filter(|_| attempt < ATTEMPTS) {
                     Some(Clash::Bridge) => refused.push(bridge.name),
                     Some(Clash::Subnet) => {}
@@ -155,8 +158,17 @@ enum Clash {
     Subnet,
 }
 
+/// Whether libvirt says that somebody was quicker. It may stand in a network of its own, whose devices only it sees.
+fn told(error: &str, bridge: &Bridge) -> Option<Clash> {
+    let is_clash = error.contains("already in use") || error.contains("File exists");
+    is_clash.then(|| match error.contains(&bridge.name) {
+        true => Clash::Bridge,
+        false => Clash::Subnet,
+    })
+}
+
 /// Looks whether somebody was quicker. What cannot be seen is no clash.
-async fn clash(
+async fn seen(
     draft: &Draft<'_>,
     connection: &Connection,
     bridge: &Bridge,

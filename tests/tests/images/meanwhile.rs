@@ -126,7 +126,7 @@ async fn an_image_whose_end_is_missing_at_glance_is_told_with_what_came() {
     let error = Desk::new().pull(&section).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error:?}");
     assert!(
-        error.to_string().contains("waited 3s for a byte"),
+        error.to_string().contains("waited 3.0s for a byte"),
         "{error}"
     );
     let advice = error.advice_text().expect("it says what to do");
