@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use see_tests::{Live, emulator, is_campaign, rounds, until};
 
-use crate::arena::{Arena, Kind, PATIENCE, Usual};
+use crate::arena::{Arena, Kind, PATIENCE, Steps, Usual};
 use crate::instants::{At, Phase, end_of};
 use crate::kills::{AT_ONCE, tell, too_few};
 use crate::volley::{Cut, Victim, at_steps, code_of, fire, identifier_of, missed, within};
@@ -43,7 +43,8 @@ fn torture(kind: Kind) {
     // Those of a full clone are the kills', but in a campaign.
     let count = if is_campaign() { 2 } else { 1 };
     for (what, file, steps) in usual.ledger().into_iter().take(count) {
-        for with in [Signal::TERM, Signal::INT] {
+        for (turn, with) in [Signal::TERM, Signal::INT].into_iter().enumerate() {
+            let steps = of_turn(&steps, turn);
             let mut left = Vec::new();
             let all = at_steps(file, &steps, with, |cuts| {
                 volleys(&arena, &usual, cuts, &mut left)
@@ -86,6 +87,17 @@ fn torture(kind: Kind) {
         "{gone:#?}"
     );
     assert_eq!(arena.left_at_all(), Vec::<String>::new());
+}
+
+/// The steps for one of both signals: outside a campaign they take turns.
+fn of_turn(steps: &Steps, turn: usize) -> Steps {
+    let of_turn = |lines: &[usize]| {
+        let steps = lines.iter().enumerate();
+        let steps = steps.filter(|(step, _)| is_campaign() || step % 2 == turn);
+        steps.map(|(_, lines)| *lines).collect()
+    };
+    let each = steps.iter().map(|(net, lines)| (*net, of_turn(lines)));
+    each.collect()
 }
 
 /// Interrupts all of them, some at a time, and adds what is wrong with them.

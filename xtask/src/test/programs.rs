@@ -16,6 +16,8 @@ use crate::failure::{Failure, While};
 const MACHINES: &str = "see-tests";
 /// How many programs run side by side, each with as many tests at once as there are cores.
 const AT_ONCE: usize = 2;
+/// The program that takes longest.
+const LONGEST: &str = "see-tests torture";
 
 /// One test program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,15 +128,15 @@ pub(super) struct Ran {
     pub(super) log: PathBuf,
 }
 
-/// Runs programs, so many at once, since one of real machines waits most of the time. Those go first: the short
-/// ones then fill what is left.
+/// Runs programs, so many at once, since one of real machines waits most of the time. Those go first, of them
+/// the longest: the short ones then fill what is left.
 pub(super) fn run(
     mut programs: Vec<Program>,
     threads: usize,
     deadline: Duration,
     logs: &Path,
 ) -> Result<Vec<Ran>, Failure> {
-    programs.sort_by_key(|program| !program.machines);
+    programs.sort_by_key(|program| (!program.machines, program.name != LONGEST));
     let queue = Mutex::new(programs.into_iter());
     let next = || queue.lock().ok()?.next();
     let worker = || -> Result<Vec<Ran>, Failure> {

@@ -129,6 +129,12 @@ impl Shared {
         let Some(entry) = &holdings.process else {
             return Err(Error::new(ErrorKind::NotFound, "the machine was released"));
         };
+        if lock(&self.power).process.is_some() {
+            return Err(Error::new(
+                ErrorKind::IllegalTransition,
+                "the machine is on already",
+            ));
+        }
         let (process, child) =
             Process::start(&self.program, &self.root, &self.console.0, entry).await?;
         *lock(&self.power) = Power {
