@@ -4,15 +4,20 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
+use rustix::process::Signal;
 use see_tests::{Home, Lab, Live, assert_nothing_remains, finish, spawn};
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
 
 use crate::arena::{Arena, Kind, PATIENCE};
-use crate::volley::identifier_of;
+use crate::volley::{code_of, identifier_of};
 
 const IN_ONE_PROCESS: usize = 16;
 const PROCESSES: usize = 8;
+const CONTAINERS: usize = 8;
+
+/// A run that stays, and collects nothing beforehand.
+const QUIET: [&str; 5] = ["run", "long.json", "--no-gc", "--output", "json"];
 
 /// Set in the process that a test starts to be alone in it: libvirt's embedded driver, once it is open, keeps a
 /// process from its daemon.
@@ -104,30 +109,44 @@ async fn live(lab: Arc<Lab>, file: PathBuf, gate: Arc<Barrier>) -> String {
 
 #[test]
 fn eight_processes_at_once_do_not_clash_and_leave_nothing() {
-    let embedded = Arena::new(Kind::Embedded);
+    let arena = Arena::new(Kind::Embedded);
     // One home, and each of them collects first what dead ones left, as it does by itself.
-    let run = || -> Command { embedded.seectl(&["run", "run.json", "--output", "json"]) };
-    let mut lives: Vec<Live> = (0..PROCESSES).map(|_| Live::start(&mut run())).collect();
-    let identifiers: Vec<String> = lives.iter_mut().map(identifier_of).collect();
-    for live in lives {
-        let outcome = live.finish(PATIENCE);
-        assert_eq!(outcome.code, Some(0), "{outcome:#?}");
-    }
-    let identifiers: Vec<&str> = identifiers.iter().map(String::as_str).collect();
-    assert_eq!(embedded.left_of(&identifiers), Vec::<String>::new());
+    together(&arena, &["run", "long.json", "--output", "json"], PROCESSES);
 }
 
 #[test]
 fn eight_processes_of_one_daemon_at_once_do_not_clash_and_leave_nothing() {
     let arena = Arena::new(Kind::System);
-    let mut lives: Vec<Live> = (0..PROCESSES)
-        .map(|_| Live::start(&mut arena.run("run.json")))
+    together(&arena, &QUIET, PROCESSES);
+}
+
+#[test]
+fn containers_of_many_processes_at_once_do_not_clash_and_leave_nothing() {
+    let arena = Arena::new(Kind::Lxc);
+    together(&arena, &QUIET, CONTAINERS);
+}
+
+/// Each process holds its machine until all of them have one that runs.
+fn together(arena: &Arena, words: &[&str], count: usize) {
+    let mut lives: Vec<Live> = (0..count)
+        .map(|_| Live::start(&mut arena.seectl(words)))
         .collect();
     let identifiers: Vec<String> = lives.iter_mut().map(identifier_of).collect();
+    for live in &mut lives {
+        let runs = live.wait_for("machine that runs", PATIENCE, |line| {
+            line["event"] == "step_finished" && line["attributes"]["step"] == "poweron"
+        });
+        assert!(runs.is_some(), "{live:#?}");
+    }
+    for live in &mut lives {
+        assert!(live.runs(), "it did not wait for the others: {live:#?}");
+        live.signal(Signal::TERM);
+    }
     for live in lives {
         let outcome = live.finish(PATIENCE);
-        assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+        assert_eq!(outcome.code, code_of(Signal::TERM), "{outcome:#?}");
     }
     let identifiers: Vec<&str> = identifiers.iter().map(String::as_str).collect();
     assert_eq!(arena.left_of(&identifiers), Vec::<String>::new());
+    assert_eq!(arena.left_at_all(), Vec::<String>::new());
 }

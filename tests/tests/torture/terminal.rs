@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use see_tests::{emulator, until};
+use see_tests::{emulator, until, virsh};
 
 use crate::arena::{Arena, Kind, PATIENCE};
 
@@ -20,6 +20,11 @@ fn an_embedded_run_that_loses_its_terminal_tears_its_machine_down() {
 #[test]
 fn a_run_of_a_daemon_that_loses_its_terminal_tears_its_machine_down() {
     lose_the_terminal(Kind::System);
+}
+
+#[test]
+fn a_run_of_a_container_that_loses_its_terminal_tears_it_down() {
+    lose_the_terminal(Kind::Lxc);
 }
 
 fn lose_the_terminal(kind: Kind) {
@@ -55,7 +60,7 @@ fn lose_the_terminal(kind: Kind) {
     until("the machine", PATIENCE, || {
         let ended = run.try_wait().expect("a child can be waited for");
         assert!(ended.is_none(), "it ended before: {ended:?}");
-        identifier().is_some_and(|identifier| emulator(&identifier).is_some())
+        identifier().is_some_and(|identifier| runs(&identifier))
     });
     let identifier = identifier().expect("it was seen");
     // Nobody looks any more, and what the run says goes nowhere.
@@ -69,4 +74,10 @@ fn lose_the_terminal(kind: Kind) {
     // Without any collection.
     assert_eq!(arena.left_of(&[&identifier]), Vec::<String>::new());
     assert_eq!(arena.home().recorded(), Vec::<String>::new());
+}
+
+/// Whether an environment's emulator or container runs.
+fn runs(identifier: &str) -> bool {
+    let containers = || virsh("lxc:///system", ["list", "--name"]).unwrap_or_default();
+    emulator(identifier).is_some() || containers().lines().any(|name| name == identifier)
 }
