@@ -15,7 +15,7 @@ use see_core::config::{Configuration, RunFile};
 use see_core::ledger::Ledger;
 use see_core::{AllocateOptions, Environment, Host, Protocol, Registries, RunLimits, Stop};
 use see_libvirt::{Alive, StartOptions};
-use see_tests::{Home, assert_nothing_remains, until};
+use see_tests::{Home, PrivateDaemon, assert_nothing_remains, finish, rounds, spawn, until};
 use serde_json::{Value, json};
 
 /// The longest run of one environment.
@@ -72,6 +72,64 @@ fn environments_in_a_row_leave_nothing_in_the_process_or_on_the_host() {
     for line in said.lines().filter(|line| line.contains("cycle")) {
         println!("{line}");
     }
+}
+
+#[test]
+fn environments_of_a_daemon_in_a_row_leave_it_no_object_and_no_open_file() {
+    let daemon = PrivateDaemon::start();
+    let home = Home::passable();
+    std::fs::create_dir(home.path("images")).expect("the home is writable");
+    home.write("images/small.img", vec![1; 1 << 20]);
+    // A domain, a network, and for a moment a pool over the image's folder.
+    let run = json!({
+        "version": 1,
+        "context": {
+            "hypervisor": daemon.uri(),
+            "memory": "32MiB",
+            "network": { "dynamic_address": {
+                "ipv4": "10.216.0.0", "prefix": 16, "subnet_prefix": 24 } },
+            "disk": { "image": {
+                "provider": "libvirt-pool",
+                "name": "small.img",
+                "provider_configuration": {
+                    "storage_pool_path": home.path("images"),
+                    "hypervisor": daemon.uri(),
+                },
+            } },
+        },
+        "hooks": { "hooks": [] },
+        "protocol": [{ "step": "poweron" }],
+    });
+    home.write("run.json", run.to_string());
+    let mut processes = daemon.processes().into_iter();
+    let libvirtd = processes.find(|(_, line)| line.starts_with("libvirtd"));
+    let (libvirtd, _) = libvirtd.expect("it runs");
+    let files = || {
+        let open = std::fs::read_dir(format!("/proc/{libvirtd}/fd"));
+        open.expect("it runs, and root looks").count()
+    };
+    let cycles = WARM as usize + rounds(10);
+    let mut warm = 0;
+    for cycle in 1..=cycles {
+        let mut command = home.seectl();
+        command.args(["run", "run.json", "--output", "json"]);
+        let outcome = finish(spawn(&mut daemon.beside(command)), LIMIT);
+        assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+        assert_eq!(daemon.objects(""), Vec::<String>::new(), "cycle {cycle}");
+        if cycle == WARM as usize {
+            warm = files();
+        }
+        if cycle >= WARM as usize {
+            // It closes what a client had a moment after the client.
+            until("libvirtd's files to be closed", GIVEN_BACK, || {
+                files() <= warm
+            });
+        }
+    }
+    println!(
+        "\ncycles: {cycles} (of a daemon), its open files when warm {warm}, in the end {}",
+        files()
+    );
 }
 
 fn in_a_row() {
