@@ -95,6 +95,101 @@ fn a_hung_libvirtd_holds_nobody_longer_than_the_deadline_and_what_it_leaves_is_c
 }
 
 #[test]
+fn a_shutdown_by_a_hung_libvirtd_ends_soon_after_its_deadline_and_says_for_what_it_waited() {
+    runtime().block_on(async {
+        let mut daemon = PrivateDaemon::start();
+        let home = Home::passable();
+        let lab = Lab::new(&home);
+        let options = AllocateOptions {
+            end: EndLimits {
+                power: SHORT,
+                ..EndLimits::default()
+            },
+            ..AllocateOptions::default()
+        };
+        let allocated = lab.allocate_with(&run_file(&home, &daemon), options).await;
+        let mut watched = allocated.expect("a sandbox");
+        let identifier = watched.identifier();
+        let sandbox = watched.environment.sandbox().clone();
+        sandbox.start().await.expect("it starts");
+
+        daemon.pause();
+        let begin = Instant::now();
+        let mut turn = watched.environment.turn().await.expect("the turn");
+        // Its own time, then that of the cut, which nobody makes either.
+        let shutdown = turn.shutdown(SHORT).await.expect_err("nobody answers");
+        drop(turn);
+        assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+        assert_eq!(shutdown.kind(), ErrorKind::Timeout, "{shutdown}");
+        assert_eq!(shutdown.operation(), Some("poweroff"), "{shutdown}");
+        daemon.cont();
+        watched.end().await;
+        lab.finish().await;
+        assert_gone(&home, &daemon, &identifier);
+    });
+}
+
+#[test]
+fn a_shutdown_of_a_daemons_emulator_that_hangs_is_forced_at_its_deadline() {
+    runtime().block_on(async {
+        let daemon = PrivateDaemon::start();
+        let home = Home::passable();
+        let lab = Lab::new(&home);
+        let allocated = lab.allocate(&run_file(&home, &daemon)).await;
+        let mut watched = allocated.expect("a sandbox");
+        let identifier = watched.identifier();
+        poweron(&mut watched).await;
+        let pid = emulator(&identifier).expect("it runs");
+        let pid = Pid::from_raw(pid.try_into().expect("a pid")).expect("a pid");
+        kill_process(pid, Signal::STOP).expect("it is ours");
+
+        let begin = Instant::now();
+        let mut turn = watched.environment.turn().await.expect("the turn");
+        let shutdown = turn.shutdown(SHORT).await.expect("its power is cut");
+        drop(turn);
+        assert!(shutdown.forced);
+        assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+        assert_eq!(emulator(&identifier), None);
+        watched.end().await;
+        lab.finish().await;
+        assert_gone(&home, &daemon, &identifier);
+    });
+}
+
+#[test]
+fn an_allocation_by_a_hung_libvirtd_stops_when_it_is_told_to_and_leaves_nothing() {
+    let mut daemon = PrivateDaemon::start();
+    let home = Home::passable();
+    let run_file = run_file(&home, &daemon);
+    let mut command = home.seectl();
+    command
+        .args(["run", "--no-gc", "--output", "json"])
+        .arg(run_file);
+    let mut live = Live::start(&mut command);
+    // It has spoken to the daemon, and is about to have the domain defined by it.
+    let mut identifier = String::new();
+    until("something that was written down", PATIENCE, || {
+        assert!(live.runs(), "it ended before: {live:#?}");
+        identifier = home.recorded().pop().unwrap_or_default();
+        !home.record(&identifier).is_empty()
+    });
+    daemon.pause();
+    live.signal(Signal::TERM);
+    // libvirt's calls have half a minute each.
+    let outcome = live.finish(3 * PATIENCE);
+    daemon.cont();
+    assert!(
+        outcome.code.is_some(),
+        "it did not end by itself: {outcome:#?}"
+    );
+    if !home.recorded().is_empty() {
+        let collected = home.run(["gc"], PATIENCE);
+        assert_eq!(collected.code, Some(0), "{collected:#?}");
+    }
+    assert_gone(&home, &daemon, &identifier);
+}
+
+#[test]
 fn a_guest_that_ends_while_its_libvirtd_is_away_is_told_once_the_daemon_is_back() {
     runtime().block_on(async {
         let mut daemon = PrivateDaemon::start();

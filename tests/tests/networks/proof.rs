@@ -4,7 +4,7 @@ use see_tests::Outcome;
 use serde_json::json;
 
 use crate::isolated::AGENT_PORT;
-use crate::support::{Site, sampling, token, told};
+use crate::support::{RUN, Site, allocated, sampling, token, told};
 
 #[test]
 fn a_guest_tries_everything_before_its_sample_runs_and_proves_its_network_closed() {
@@ -32,6 +32,19 @@ fn assert_proven(outcome: &Outcome) {
     assert_eq!(told(outcome, "/isolation/verdict"), json!("proven"));
     assert_eq!(outcome.events("isolation_proven").len(), 1, "{outcome:#?}");
     assert_eq!(told(outcome, "/left_behind"), json!([]));
+}
+
+#[test]
+fn guests_that_sit_on_the_shared_network_together_prove_it_closed_each() {
+    let site = Site::new();
+    site.open_up();
+    let run_file = site.run_file("run.json", json!({ "mode": "shared" }), sampling());
+    let mut runs = [(); 2].map(|()| site.start(&run_file, "true"));
+    // Both have a seat before either is asked to prove anything.
+    runs.iter_mut().for_each(allocated);
+    for run in runs {
+        assert_proven(&run.finish(RUN));
+    }
 }
 
 #[test]
