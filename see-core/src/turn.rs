@@ -331,17 +331,15 @@ impl Turn {
     ) -> Result<Shutdown> {
         let attributes: Vec<_> = attributes.into_iter().collect();
         let (before, after) = Transition::Shutdown.events();
-        let begin = Instant::now();
         // A hypervisor that does not answer in time is asked to cut the power, as for a guest that stays.
-        let state = answer(begin + timeout, self.shared.state()).await?;
+        let state = answer(Instant::now() + timeout, self.shared.state()).await?;
         let mut hangs = state.is_none();
         if let Some(state) = state {
             Transition::Shutdown.check(state)?;
         }
-        // The time of the handlers is not the guest's.
-        let left = timeout.saturating_sub(begin.elapsed());
         self.trigger(power_event(before, &attributes)).await?;
-        let deadline = Instant::now() + left;
+        // The time of the handlers, and of a slow answer, is not the guest's.
+        let deadline = Instant::now() + timeout;
         if !hangs {
             let asked = self.shared.act(Transition::Shutdown);
             hangs = answer(deadline, asked).await?.is_none();
