@@ -184,16 +184,9 @@ mod tests {
     use see_core::{Allocation, ImageProgress, Stop};
 
     use crate::allocation::{self, Plan};
-    use crate::machine::Driver;
-    use see_libvirt::ShutdownMode;
+    use crate::lxc::DRIVER;
 
     use super::*;
-
-    const DRIVER: Driver = Driver {
-        shutdown: ShutdownMode::Signal,
-        reboot: ShutdownMode::Signal,
-        has_screen: false,
-    };
 
     #[tokio::test]
     async fn a_folder_that_has_the_name_of_the_embedded_drivers_root_stops_the_allocation_and_stays()

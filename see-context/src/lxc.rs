@@ -38,7 +38,7 @@ use self::runtime::RuntimeFiles;
 
 /// A container has no power button: its first process is asked by a signal, `SIGTERM` for an end and `SIGHUP`
 /// for a restart. libvirt's other way, `initctl`, is told as done also where nobody listens.
-const DRIVER: Driver = Driver {
+pub(crate) const DRIVER: Driver = Driver {
     shutdown: ShutdownMode::Signal,
     reboot: ShutdownMode::Signal,
     has_screen: false,

@@ -187,19 +187,12 @@ mod tests {
 
     use see_core::ledger::Ledger;
     use see_core::{Allocation, ImageProgress, Stop};
-    use see_libvirt::ShutdownMode;
     use see_libvirt::xml::DomainXml;
 
     use super::*;
     use crate::allocation::{self, Plan};
     use crate::hypervisor::Hypervisor;
-    use crate::machine::Driver;
-
-    const DRIVER: Driver = Driver {
-        shutdown: ShutdownMode::Signal,
-        reboot: ShutdownMode::Signal,
-        has_screen: false,
-    };
+    use crate::lxc::DRIVER;
 
     #[tokio::test]
     async fn a_pool_that_has_name_and_uuid_already_stops_the_allocation_and_stays_as_it_is() {
