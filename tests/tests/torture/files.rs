@@ -65,8 +65,7 @@ impl Net {
 }
 
 /// Writes everything that the runs of one hypervisor need: for each network `run.json`, which powers on and ends,
-/// `copy.json`, whose disk or root is a large one that is copied, and `long.json`, which stays on; and `plain.json`,
-/// which stays on without firmware of its own, since libvirt takes no snapshot of that.
+/// `copy.json`, whose disk or root is a large one that is copied, and `long.json`, which stays on.
 pub(crate) fn write(home: &Home, kind: Kind, daemon: Option<&PrivateDaemon>) {
     std::fs::create_dir(home.path("pool")).expect("the home is writable");
     match kind {
@@ -75,26 +74,24 @@ pub(crate) fn write(home: &Home, kind: Kind, daemon: Option<&PrivateDaemon>) {
     }
     let wait = [json!({ "step": "wait", "for": "never", "timeout": "20m" })];
     for net in kind.nets() {
-        let mut machine = context(home, kind, "small", daemon);
-        machine["network"] = net.section(kind);
-        let mut large = context(home, kind, "large", daemon);
-        large["network"] = net.section(kind);
+        let machine = context(home, (kind, *net), "small", daemon);
+        let large = context(home, (kind, *net), "large", daemon);
         run(home, &net.file("run.json"), &machine, &[]);
         run(home, &net.file("copy.json"), &large, &[]);
         run(home, &net.file("long.json"), &machine, &wait);
     }
-    if kind != Kind::Lxc {
-        let mut plain = context(home, kind, "small", daemon);
-        let keys = plain.as_object_mut().expect("an object");
-        keys.remove("domain");
-        keys.insert("memory".to_owned(), json!("64MiB"));
-        run(home, "plain.json", &plain, &wait);
-    }
 }
 
-fn context(home: &Home, kind: Kind, size: &str, daemon: Option<&PrivateDaemon>) -> Value {
+fn context(
+    home: &Home,
+    (kind, net): (Kind, Net),
+    size: &str,
+    daemon: Option<&PrivateDaemon>,
+) -> Value {
+    let network = net.section(kind);
     if kind == Kind::Lxc {
         return json!({
+            "network": network,
             "hypervisor": daemon.map_or_else(|| "lxc:///".to_owned(), PrivateDaemon::lxc_uri),
             "domain": {
                 "configuration": format!("{size}.xml"),
@@ -103,12 +100,19 @@ fn context(home: &Home, kind: Kind, size: &str, daemon: Option<&PrivateDaemon>) 
         });
     }
     let mut context = json!({
-        "domain": { "configuration": "machine.xml" },
+        "network": network,
         "disk": {
             "image": home.path(&format!("{size}.img")),
             "clone": { "copy_on_write": size == "small", "storage_pool_path": "pool" },
         },
     });
+    // Of a machine whose firmware keeps variables libvirt takes no snapshot.
+    match net {
+        Net::Subnet => context["memory"] = json!("64MiB"),
+        Net::None | Net::Isolated | Net::Shared => {
+            context["domain"] = json!({ "configuration": "machine.xml" });
+        }
+    }
     if let Some(daemon) = daemon {
         context["hypervisor"] = json!(daemon.uri());
     }

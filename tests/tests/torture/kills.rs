@@ -1,11 +1,11 @@
 //! SIGKILL at every step of the ledger and at seeded instants of each phase: `seectl gc` leaves nothing, and touches
-//! nothing else.
+//! nothing else. What a daemon keeps of a dead run's machine, its snapshots and its saved state, goes with it.
 
 use rustix::process::Signal;
 use see_tests::{Live, emulator, rounds};
 
 use crate::arena::{Arena, Kind, PATIENCE};
-use crate::decoys::Decoys;
+use crate::decoys::{Decoys, virsh};
 use crate::instants::Phase;
 use crate::volley::{Cut, Victim, at_steps, fire, identifier_of, inside, missed, within};
 
@@ -39,11 +39,12 @@ fn torture(kind: Kind) {
     assert!(runs.is_some(), "{neighbour:#?}");
     let machine = emulator(&own);
 
+    let mut kept = Kept::default();
     let mut leaks = Vec::new();
     for (what, file, steps) in usual.ledger() {
         let mut left = Vec::new();
         let victims = at_steps(file, &steps, Signal::KILL, |cuts| {
-            volleys(&arena, cuts, &mut left)
+            volleys(&arena, cuts, &mut kept, &mut left)
         });
         tell(kind, what, &victims, left.len());
         leaks.extend(left);
@@ -53,11 +54,15 @@ fn torture(kind: Kind) {
         let mut left = Vec::new();
         let what = (&usual, phase, kind.nets());
         let victims = within(kind.dice(), what, (Signal::KILL, rounds(5)), |cuts| {
-            volleys(&arena, cuts, &mut left)
+            volleys(&arena, cuts, &mut kept, &mut left)
         });
         tell(kind, &format!("{phase:?}"), &victims, left.len());
         leaks.extend(left);
         leaks.extend(too_few(phase, rounds(5), &victims));
+    }
+    if kind == Kind::System {
+        println!("\n{kept:?}");
+        assert!(kept.snapshots > 0 && kept.saved_states > 0, "{kept:?}");
     }
 
     assert!(
@@ -87,9 +92,38 @@ pub(crate) fn too_few(phase: Phase, wanted: usize, victims: &[Victim]) -> Option
     (met < wanted).then(|| format!("{phase:?} was met {met} times only, not {wanted}"))
 }
 
+/// How often a daemon kept something of a machine whose run was dead.
+#[derive(Debug, Default)]
+struct Kept {
+    snapshots: usize,
+    saved_states: usize,
+}
+
+impl Kept {
+    /// Takes a snapshot of each machine that dead runs have left, and saves the state of each that runs.
+    fn keep(&mut self, arena: &Arena, victims: &[Victim]) {
+        let Some(daemon) = arena.daemon() else { return };
+        // A machine that is only half made may refuse.
+        let does = |words: &[&str]| {
+            let output = virsh(daemon, words).output().expect("virsh is installed");
+            usize::from(output.status.success())
+        };
+        let domains = daemon.told(
+            "virsh",
+            &["-q", "-c", &daemon.uri(), "list", "--all", "--name"],
+        );
+        for name in victims.iter().map(|victim| &victim.identifier) {
+            if domains.lines().any(|domain| domain == name) {
+                self.snapshots += does(&["snapshot-create-as", name, "before"]);
+                self.saved_states += does(&["managedsave", name]);
+            }
+        }
+    }
+}
+
 /// Kills all of them, some at a time, and collects. Adds what is left that should not be, and what is gone or
 /// damaged that should be left.
-fn volleys(arena: &Arena, cuts: &[Cut], leaks: &mut Vec<String>) -> Vec<Victim> {
+fn volleys(arena: &Arena, cuts: &[Cut], kept: &mut Kept, leaks: &mut Vec<String>) -> Vec<Victim> {
     let mut all = Vec::new();
     for cuts in cuts.chunks(AT_ONCE) {
         let victims = fire(arena, cuts);
@@ -98,6 +132,7 @@ fn volleys(arena: &Arena, cuts: &[Cut], leaks: &mut Vec<String>) -> Vec<Victim> 
             .iter()
             .filter(|it| !it.hit && it.outcome.code != Some(0));
         leaks.extend(ill.map(|it| format!("{:?}: {:#?}", it.cut, it.outcome)));
+        kept.keep(arena, &victims);
         let resembled = &victims[0].identifier;
         let mut decoys = Decoys::lay(arena, resembled);
         let gone = arena.collect();

@@ -1,12 +1,11 @@
 //! Objects of a daemon that others put in a dead environment's place, or into what it left.
 
-use see_tests::{Live, emulator, until};
 use serde_json::Value;
 
-use crate::arena::{Arena, Kind, PATIENCE};
+use crate::arena::{Arena, Kind};
 use crate::decoys::{defined, domain, network, pool, virsh};
 use crate::instants::At;
-use crate::volley::{Cut, fire, identifier_of};
+use crate::volley::{Cut, fire};
 
 #[test]
 fn objects_under_a_dead_environments_names_are_refused_without_its_label() {
@@ -45,30 +44,4 @@ fn objects_under_a_dead_environments_names_are_refused_without_its_label() {
     let gone = arena.collect();
     assert_eq!(gone.code, Some(0), "{gone:#?}");
     assert_eq!(arena.left_of(&[name]), Vec::<String>::new());
-}
-
-#[test]
-fn a_domain_is_collected_with_its_snapshots_and_its_saved_state() {
-    let arena = Arena::new(Kind::System);
-    let daemon = arena.daemon().expect("it has a daemon");
-    let mut live = Live::start(&mut arena.run("plain.json"));
-    let identifier = identifier_of(&mut live);
-    until("the machine", PATIENCE, || {
-        emulator(&identifier).is_some() || !live.runs()
-    });
-    let succeeds = |words: &[&str]| {
-        let output = virsh(daemon, words).output().expect("virsh is installed");
-        assert!(output.status.success(), "{words:?}: {output:?}");
-    };
-    live.wait_for("machine that runs", PATIENCE, |line| {
-        line["event"] == "step_finished" && line["attributes"]["step"] == "poweron"
-    })
-    .expect("it runs");
-    succeeds(&["snapshot-create-as", &identifier, "before"]);
-    drop(live.kill());
-    succeeds(&["managedsave", &identifier]);
-
-    let gone = arena.collect();
-    assert_eq!(gone.code, Some(0), "{gone:#?}");
-    assert_eq!(arena.left_of(&[&identifier]), Vec::<String>::new());
 }
