@@ -87,7 +87,8 @@ const CAMPAIGNS: &[Campaign] = &[
         command: TORTURE,
         only: &["kills::"],
         count: 50,
-        chunk: 10,
+        // Each chunk begins with all steps of the ledger.
+        chunk: 25,
     },
     Campaign {
         name: "signals",
@@ -95,7 +96,7 @@ const CAMPAIGNS: &[Campaign] = &[
         command: TORTURE,
         only: &["signals::"],
         count: 50,
-        chunk: 10,
+        chunk: 25,
     },
 ];
 
