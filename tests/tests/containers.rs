@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use see_tests::{
     Home, Live, Outcome, assert_nothing_remains, daemon_objects, finish, guest, until,
 };
@@ -245,6 +246,64 @@ fn a_container_on_a_network_is_reached_over_tcp_and_restarts_when_signalled() {
     let said = stdout(&outcome);
     assert!(said.contains(&format!("inet {address}/26")), "{said}");
     assert_clean(&home, &outcome);
+}
+
+/// Says which answer: the gateway, which has the first address of the network, and the address that it is given.
+const WHO_ANSWERS: &str = r#"
+eval "$(ipcalc -n "$(ip -4 -o addr show eth0 | sed 's/.*inet \([0-9./]*\).*/\1/')")"
+for asked in "${NETWORK%.*}.$((${NETWORK##*.} + 1))" "$1"; do
+  if ping -c 2 -W 1 "$asked" >/dev/null 2>&1; then echo open; else echo closed; fi
+done
+"#;
+
+#[test]
+fn a_container_in_a_closed_network_proves_it_and_reaches_neither_the_host_nor_another_one() {
+    let token = std::fs::read_to_string(guest("token")).expect("the token is text");
+    let on = |home: &Home, network: &Value| {
+        let context = context(&json!({
+            "network": network,
+            "agent": { "transport": "tcp", "port": AGENT_PORT, "token": token },
+        }));
+        let steps = json!([
+            { "step": "poweron" },
+            { "step": "wait", "for": "ip_address", "timeout": "30s" },
+            { "step": "trigger", "event": "run_sample", "attributes": { "command": "${command}" } },
+            { "step": "wait", "for": "sample_finished", "timeout": "300s" },
+        ]);
+        run_file(home, &context, &steps)
+    };
+    // One is there before any other is asked to prove anything.
+    let other = home();
+    let seat = on(&other, &json!({ "mode": "shared", "verify": false }));
+    let mut neighbour = Live::start(&mut seectl(&other, &seat, "sleep 300"));
+    let address = neighbour.wait_for("address", RUN, |line| line["event"] == "ip_address");
+    let address = address.unwrap_or_else(|| panic!("it ended: {neighbour:#?}"));
+    let address = address["attributes"]["address"].as_str();
+    let question = format!("set -- {}\n{WHO_ANSWERS}", address.expect("an address"));
+
+    let subnet = json!({ "ipv4": "10.94.2.0", "prefix": 24, "subnet_prefix": 24 });
+    for (network, answers) in [
+        (json!({ "dynamic_address": subnet }), "open\nclosed\n"),
+        (json!({ "mode": "isolated" }), "closed\nclosed\n"),
+        (json!({ "mode": "shared" }), "closed\nclosed\n"),
+    ] {
+        let home = home();
+        let outcome = run(&home, &on(&home, &network), &question);
+        assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+        assert_eq!(stdout(&outcome), answers, "{network}");
+        if network.get("mode").is_some() {
+            assert_eq!(told(&outcome, "/isolation/verdict"), "proven", "{network}");
+            let tried = &outcome.events("isolation_proven")[0]["attributes"]["tried"];
+            assert!(tried.as_u64().is_some_and(|tried| tried >= 10), "{tried}");
+        }
+        assert_clean(&home, &outcome);
+    }
+
+    assert!(neighbour.runs(), "nobody was there to be reached");
+    neighbour.signal(Signal::TERM);
+    let outcome = neighbour.finish(RUN);
+    assert_eq!(outcome.code, Some(143), "{outcome:#?}");
+    assert_clean(&other, &outcome);
 }
 
 #[test]
