@@ -28,7 +28,7 @@ pub use home::{Home, Outcome, finish, spawn};
 pub use lab::{Lab, Watched};
 pub use live::Live;
 pub use neighbour::Neighbour;
-pub use nobody::Nobody;
+pub use nobody::{GROUP, Nobody};
 pub use onlooker::{Onlooker, Sight};
 pub use parts::{guest, seectl, target_folder};
 pub use picture::Picture;

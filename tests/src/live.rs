@@ -1,5 +1,6 @@
 //! A run that is watched while it goes on.
 
+use std::fmt;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -16,13 +17,22 @@ const REAP: Duration = Duration::from_secs(30);
 
 /// A program whose lines of JSON are read as they come. Dropped before its end, it is asked to end, and killed
 /// where it does not.
-#[derive(Debug)]
 pub struct Live {
     child: Child,
     lines: Receiver<String>,
     heard: Vec<String>,
     errors: Arc<Mutex<Vec<u8>>>,
     status: Option<ExitStatus>,
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.debug_struct("Live")
+            .field("status", &self.status)
+            .field("heard", &self.heard)
+            .field("stderr", &self.stderr())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Live {

@@ -9,6 +9,9 @@ use crate::{Home, parts};
 /// An account without rights, the same everywhere.
 const ACCOUNT: u32 = 65534;
 
+/// A group that no account of this host is in, to be opened to [`Nobody`].
+pub const GROUP: &str = "65533";
+
 /// What root's tests run as an account without rights: from a home, with a folder in it that is the account's.
 #[derive(Debug)]
 pub struct Nobody {

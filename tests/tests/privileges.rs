@@ -5,13 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use see_tests::{DaemonOptions, Home, Nobody, Outcome, PrivateDaemon, finish, spawn, until};
+use see_tests::{DaemonOptions, GROUP, Home, Nobody, Outcome, PrivateDaemon, finish, spawn, until};
 use serde_json::{Value, json};
 
 /// The longest that a run of a small guest may take on a busy host.
 const RUN: Duration = Duration::from_secs(180);
-/// A group that nobody is in.
-const GROUP: &str = "65533";
 /// The documented exit codes.
 const OK: Option<i32> = Some(0);
 const MISSING_RIGHTS: Option<i32> = Some(5);

@@ -1,11 +1,13 @@
 //! Subnets and bridges: never somebody else's.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
 
 use see_core::Identifier;
 use see_libvirt::xml::NetworkXml;
-use see_tests::{Lab, Live};
+use see_tests::{GROUP, Home, Lab, Live, Nobody};
 use serde_json::{Value, json};
 
 use crate::support::{SANDBOX_FAILED, Site, allocated, passing, sampling, staying, stdout, told};
@@ -37,8 +39,11 @@ fn subnets(site: &Site) -> Vec<(IpAddr, u8)> {
 }
 
 #[test]
-fn processes_that_allocate_at_once_get_different_subnets_until_none_is_left() {
+fn processes_and_users_that_allocate_at_once_get_different_subnets_until_none_is_left() {
     let site = Site::new();
+    let image = site.home.path("guest.qcow2");
+    std::fs::set_permissions(image, Permissions::from_mode(0o444)).expect("it is ours");
+    let user = Nobody::of(Home::passable());
     let beside = neighbour(&site);
     // A network without addresses is nobody's obstacle.
     let bare = site.home.write(
@@ -51,7 +56,16 @@ fn processes_that_allocate_at_once_get_different_subnets_until_none_is_left() {
         .told("virsh", &["-q", "-c", &uri, "net-create", bare]);
     // Exactly as many subnets as processes.
     let run_file = site.run_file("run.json", within("10.93.1.0", 24, 27), staying());
-    let mut runs: Vec<Live> = (0..8).map(|_| site.start(&run_file, "true")).collect();
+    let start = |turn: usize| {
+        let seectl = match turn % 2 {
+            0 => site.home.seectl(),
+            _ => user.seectl(Some(GROUP)),
+        };
+        let mut command = site.command_of(seectl, &run_file, "true");
+        let results = user.own.join("results").join(turn.to_string());
+        Live::start(command.arg("--results").arg(results))
+    };
+    let mut runs: Vec<Live> = (0..8).map(start).collect();
     runs.iter_mut().for_each(allocated);
     let found = subnets(&site);
     let distinct: BTreeSet<_> = found.iter().collect();
@@ -67,7 +81,8 @@ fn processes_that_allocate_at_once_get_different_subnets_until_none_is_left() {
     assert_eq!(subnets(&site).len(), 8, "the neighbours go on");
     for mut run in runs {
         run.signal(rustix::process::Signal::TERM);
-        run.finish(crate::support::RUN);
+        let outcome = run.finish(crate::support::RUN);
+        assert_eq!(outcome.code, Some(143), "{outcome:#?}");
     }
     assert_undisturbed(beside);
     assert_eq!(site.traces(), ["virbr-bare"], "which is somebody else's");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use see_tests::{Home, Live, Outcome, PrivateDaemon, finish, guest, spawn};
+use see_tests::{DaemonOptions, GROUP, Home, Live, Outcome, PrivateDaemon, finish, guest, spawn};
 use serde_json::{Value, json};
 
 use crate::neighbour::serve;
@@ -18,7 +18,7 @@ pub(crate) const SERVICE: u16 = 8080;
 /// An address of the world, behind the host.
 pub(crate) const WORLD: &str = "198.51.100.1";
 
-/// A daemon, and a home for runs on it.
+/// A daemon that is open to [`GROUP`], and a home for runs on it.
 pub(crate) struct Site {
     pub(crate) daemon: PrivateDaemon,
     pub(crate) home: Home,
@@ -26,8 +26,12 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn new() -> Self {
+        let options = DaemonOptions {
+            group: Some(GROUP.to_owned()),
+            ..DaemonOptions::default()
+        };
         let site = Self {
-            daemon: PrivateDaemon::start(),
+            daemon: PrivateDaemon::with(&options),
             home: Home::passable(),
         };
         site.home.guest("guest.qcow2");
@@ -83,7 +87,16 @@ impl Site {
 
     /// A run beside the daemon, ready to start.
     pub(crate) fn command(&self, run_file: &PathBuf, command: &str) -> Command {
-        let mut seectl = self.home.seectl();
+        self.command_of(self.home.seectl(), run_file, command)
+    }
+
+    /// The same of this `seectl`, which may be another user's.
+    pub(crate) fn command_of(
+        &self,
+        mut seectl: Command,
+        run_file: &PathBuf,
+        command: &str,
+    ) -> Command {
         seectl
             .args(["run", "--output", "json"])
             .arg(run_file)
