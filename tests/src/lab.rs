@@ -15,10 +15,10 @@ use crate::Home;
 /// The longest wait for the end of what a test began.
 const END: Duration = Duration::from_secs(60);
 
-/// A host whose ledger is the home's.
+/// A host whose ledger is the home's. A test that fails drops it, which tears down whatever it made.
 #[derive(Debug)]
 pub struct Lab {
-    host: Option<Host>,
+    host: Host,
 }
 
 /// An environment whose every event is kept.
@@ -44,7 +44,7 @@ impl Lab {
         more(&mut registries).expect("no name is there twice");
         let ledger = Ledger::open_blocking(home.path("state")).expect("the home is writable");
         let host = Host::new(registries, ledger).expect("there are threads");
-        Self { host: Some(host) }
+        Self { host }
     }
 
     /// Makes the environment that a run file describes; its protocol is left to the test.
@@ -80,9 +80,9 @@ impl Lab {
         options: AllocateOptions,
     ) -> Result<Watched> {
         let run = RunFile::read(&Configuration::from_file(run_file)?)?;
-        let host = self.host.as_ref().expect("it is not finished");
-        let prepared = host.prepare(&run.context, &run.hooks).await?;
-        let mut environment = host.allocate(prepared, options, Stop::new()).await?;
+        let prepared = self.host.prepare(&run.context, &run.hooks).await?;
+        let allocating = self.host.allocate(prepared, options, Stop::new());
+        let mut environment = allocating.await?;
         let events = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&events);
         environment.context("test").observe(move |event| {
@@ -95,27 +95,8 @@ impl Lab {
     }
 
     /// Ends the host; fails where something of it is left.
-    pub async fn finish(mut self) {
-        let host = self.host.take().expect("it is not finished");
-        host.finish(END).await.expect("everything has ended");
-    }
-}
-
-impl Drop for Lab {
-    /// After a failed test its environments still end, in the background: the process waits for them.
-    fn drop(&mut self) {
-        let Some(host) = self.host.take() else {
-            return;
-        };
-        let waiting = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("there are threads");
-            // What is still left is in the ledger; the test has failed already.
-            let _ = runtime.block_on(host.finish(END));
-        });
-        let _ = waiting.join();
+    pub async fn finish(self) {
+        self.host.finish(END).await.expect("everything has ended");
     }
 }
 

@@ -1,10 +1,12 @@
 //! Changes of power, by the host and by the guest.
 
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use see_context::Native;
-use see_core::{ErrorKind, Event, SandboxState, Value};
+use see_core::{ErrorKind, Event, Identifier, SandboxState, Value};
 use see_libvirt::{DomainEvent, DomainEvents};
 use see_tests::{Home, Lab, Watched, assert_nothing_remains, emulator, guest};
 use serde_json::json;
@@ -298,4 +300,27 @@ fn a_guest_without_an_agent_is_told_from_one_that_does_not_boot_and_its_shutdown
             assert_eq!(watched.all("ready").len(), 0);
         },
     );
+}
+
+#[test]
+fn a_panic_of_its_owner_ends_a_machine_in_order_before_the_host_is_gone() {
+    let home = Home::new();
+    let run_file = home.run_file(Home::embedded());
+    let identifier = Identifier::random();
+    let ran = Cell::new(false);
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        runtime().block_on(async {
+            let lab = Lab::new(&home);
+            let watched = lab.allocate_as(&run_file, identifier).await;
+            let mut watched = watched.expect("a sandbox");
+            let mut turn = watched.environment.turn().await.expect("the turn");
+            turn.poweron().await.expect("it starts");
+            ran.set(emulator(&identifier.to_string()).is_some());
+            panic!("the owner gave up");
+        });
+    }));
+    assert!(panicked.is_err() && ran.get(), "no machine ran");
+    assert_eq!(emulator(&identifier.to_string()), None);
+    assert_eq!(home.recorded(), Vec::<String>::new());
+    assert_nothing_remains(&identifier.to_string());
 }
