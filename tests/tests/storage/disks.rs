@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-/// Reads and writes every disk, and tells what it could.
+/// Reads and writes the cdrom and every disk, and tells what it could; the guest has no driver of floppies.
 const SAMPLE: &str = "\
 #!/bin/sh
+head -c 4 /dev/sr0; echo
+dd if=/dev/zero of=/dev/sr0 bs=64k count=1 conv=fsync,notrunc 2>/dev/null || echo refused sr0
 head -c 4 /dev/vdb; echo
 dd if=/dev/zero of=/dev/vdb bs=64k count=8 conv=fsync,notrunc 2>/dev/null && echo wrote vdb
 dd if=/dev/zero of=/dev/vdc bs=64k count=8 conv=fsync,notrunc 2>/dev/null || echo refused vdc
@@ -47,7 +49,8 @@ fn a_guest_that_writes_to_every_disk_changes_no_file_of_the_users_nor_a_stray_on
             "<domain type='qemu'><memory unit='MiB'>128</memory>\
              <os><type arch='x86_64' machine='pc'>hvm</type></os>\
              <features><acpi/></features><devices>\
-             <disk type='file' device='cdrom'><source file='{}'/><target dev='hda' bus='ide'/></disk>\
+             <controller type='scsi' model='virtio-scsi'/>\
+             <disk type='file' device='cdrom'><source file='{}'/><target dev='sda' bus='scsi'/></disk>\
              <disk type='file' device='floppy'><source file='{}'/><target dev='fda' bus='fdc'/></disk>\
              <disk type='file'><driver name='qemu' type='raw'/><source file='{}'/>\
              <target dev='vdb' bus='virtio'/></disk>\
@@ -98,6 +101,8 @@ fn a_guest_that_writes_to_every_disk_changes_no_file_of_the_users_nor_a_stray_on
     let stdout = std::fs::read_to_string(stdout).expect("it was kept");
     let lines: Vec<&str> = stdout.lines().map(str::trim).collect();
     let expected = [
+        "MARK",
+        "refused sr0",
         "MARK",
         "wrote vdb",
         "refused vdc",

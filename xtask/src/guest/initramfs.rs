@@ -1,5 +1,5 @@
-//! The initramfs: busybox and the drivers of virtual disks, networks, channels
-//! and the power button.
+//! The initramfs: busybox and the drivers of virtual disks, cdroms, networks,
+//! channels and the power button.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use super::cpio::Archive;
 use crate::command;
 use crate::failure::{Failure, While};
 
-/// The kernel's modules in the order in which they can be loaded. Those of the
+/// The kernel's modules in the order in which they can be loaded. Those of cdroms and of the
 /// second kind of disk come last; a kernel may have them built in.
-const MODULES: [(&str, Presence); 17] = [
+const MODULES: [(&str, Presence); 20] = [
     ("virtio_ring", Presence::Needed),
     ("virtio", Presence::Needed),
     ("virtio_pci_modern_dev", Presence::Needed),
@@ -27,6 +27,9 @@ const MODULES: [(&str, Presence); 17] = [
     ("virtio_console", Presence::Needed),
     ("scsi_common", Presence::Welcome),
     ("scsi_mod", Presence::Welcome),
+    ("virtio_scsi", Presence::Welcome),
+    ("cdrom", Presence::Welcome),
+    ("sr_mod", Presence::Welcome),
     ("libata", Presence::Welcome),
     ("sd_mod", Presence::Welcome),
     ("ata_piix", Presence::Welcome),
