@@ -1,4 +1,4 @@
-//! A sandbox that takes more than it may of anything ends its run, named, and leaves nothing.
+//! A sandbox that takes more than it may of anything ends its run, named, and leaves nothing; its neighbour finishes.
 
 use std::time::Duration;
 
@@ -10,16 +10,18 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// The exit code for a sandbox that failed, as `seectl --help` documents it.
 const SANDBOX_FAILED: i32 = 4;
 
-/// Runs a sample that would go on for minutes, with one limit set low.
-fn run_to_the_limit(key: &str, limit: &str, sample: &str) {
-    let mut context = Home::embedded();
-    context["limits"] = json!({ key: limit });
-    run_to_the_end(key, limit, context, sample);
-}
+/// Whose emulators: our own process's, and those of a daemon, which are another account's.
+const HYPERVISORS: [&str; 2] = ["embedded", "qemu:///system"];
 
-/// The same with a whole context; the failure names the key and the limit.
-fn run_to_the_end(key: &str, limit: &str, context: Value, sample: &str) {
-    let home = Home::new();
+/// Runs a sample that would go on for minutes, with one limit set low.
+fn run_to_the_limit(hypervisor: &str, key: &str, limit: &Value, sample: &str) {
+    let home = Home::passable();
+    let context = json!({
+        "hypervisor": hypervisor,
+        "memory": "128MiB",
+        "disk": { "image": home.guest("guest.qcow2") },
+        "limits": { key: limit },
+    });
     let run = json!({
         "version": 1,
         "context": context,
@@ -53,7 +55,7 @@ fn run_to_the_end(key: &str, limit: &str, context: Value, sample: &str) {
 }
 
 /// Fails unless the run ended at this limit, named, and left nothing.
-fn assert_ended(home: &Home, outcome: &Outcome, key: &str, limit: &str) {
+fn assert_ended(home: &Home, outcome: &Outcome, key: &str, limit: &Value) {
     assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{outcome:#?}");
     let result = outcome.result();
     let result = result.get("result").unwrap_or(&result);
@@ -62,7 +64,10 @@ fn assert_ended(home: &Home, outcome: &Outcome, key: &str, limit: &str) {
         failure.contains(&format!("context.limits.{key}")),
         "{failure}"
     );
-    assert!(failure.contains(limit), "{failure}");
+    let limit = limit
+        .as_str()
+        .map_or_else(|| limit.to_string(), str::to_owned);
+    assert!(failure.contains(&limit), "{failure}");
     let identifier = result["identifier"]
         .as_str()
         .expect("the run has one")
@@ -71,52 +76,33 @@ fn assert_ended(home: &Home, outcome: &Outcome, key: &str, limit: &str) {
     assert_eq!(home.listed(), Vec::<Value>::new());
 }
 
-/// How long a neighbour's sample lasts: about as long as a guest takes to boot and to fill what it may.
-const BESIDE: Duration = Duration::from_secs(10);
-
 #[test]
-fn a_guest_that_fills_its_disk_ends_its_run_named_and_its_neighbour_finishes() {
-    let neighbour = Neighbour::begin(BESIDE);
-    run_to_the_limit(
-        "disk",
-        "32MiB",
-        "dd if=/dev/zero of=/root/full bs=1M; sync; sleep 600",
-    );
+fn a_guest_that_fills_its_disk_or_floods_its_console_ends_its_run_named_and_its_neighbour_finishes()
+{
+    let neighbour = Neighbour::begin(Duration::from_secs(40));
+    for hypervisor in HYPERVISORS {
+        let fill = "dd if=/dev/zero of=/root/full bs=1M; sync; sleep 600";
+        run_to_the_limit(hypervisor, "disk", &json!("32MiB"), fill);
+        let flood = "exec yes flood > /dev/ttyS0";
+        run_to_the_limit(hypervisor, "console", &json!("256KiB"), flood);
+    }
     neighbour.assert_finishes();
 }
 
 #[test]
-fn a_guest_that_floods_its_console_ends_its_run_named_and_its_neighbour_finishes() {
-    let neighbour = Neighbour::begin(BESIDE);
-    run_to_the_limit("console", "256KiB", "exec yes flood > /dev/ttyS0");
-    neighbour.assert_finishes();
-}
-
-#[test]
-fn a_guest_that_takes_too_much_processor_time_ends_its_run_named_and_its_neighbour_finishes() {
-    let neighbour = Neighbour::begin(BESIDE);
-    // Booting alone takes more.
-    run_to_the_limit("cpu", "1s", "while :; do :; done");
-    neighbour.assert_finishes();
-}
-
-#[test]
-fn an_emulator_that_takes_too_much_memory_ends_its_run_named_and_its_neighbour_finishes() {
-    let neighbour = Neighbour::begin(BESIDE);
-    let mut context = Home::embedded();
-    // What the guest touches of its own is little, what emulates it more.
-    context["memory"] = json!("32MiB");
-    context["limits"] = json!({ "memory": "4KiB" });
-    run_to_the_end("memory", "4KiB", context, "sleep 600");
-    neighbour.assert_finishes();
-}
-
-#[test]
-fn a_sandbox_of_too_many_threads_ends_its_run_named_and_its_neighbour_finishes() {
-    let neighbour = Neighbour::begin(BESIDE);
-    let mut context = Home::embedded();
-    context["limits"] = json!({ "pids": 1 });
-    run_to_the_end("pids", "1", context, "sleep 600");
+fn a_machine_of_too_much_processor_time_memory_or_threads_ends_its_run_named_and_its_neighbour_finishes()
+ {
+    let neighbour = Neighbour::begin(Duration::from_secs(15));
+    for hypervisor in HYPERVISORS {
+        // Booting alone takes more of each.
+        for (key, limit) in [
+            ("cpu", json!("1s")),
+            ("memory", json!("4KiB")),
+            ("pids", json!(1)),
+        ] {
+            run_to_the_limit(hypervisor, key, &limit, "sleep 600");
+        }
+    }
     neighbour.assert_finishes();
 }
 
@@ -142,19 +128,14 @@ fn run_to_the_limit_with_a_picture(key: &str) {
         "json".as_ref(),
     ];
     let outcome = home.run(arguments, LIMIT);
-    assert_ended(&home, &outcome, key, "1KiB");
+    assert_ended(&home, &outcome, key, &json!("1KiB"));
 }
 
 #[test]
-fn pictures_that_take_more_than_captures_may_end_the_run_named_and_its_neighbour_finishes() {
-    let neighbour = Neighbour::begin(BESIDE);
-    run_to_the_limit_with_a_picture("captures");
-    neighbour.assert_finishes();
-}
-
-#[test]
-fn results_that_take_more_than_they_may_end_the_run_named_and_its_neighbour_finishes() {
-    let neighbour = Neighbour::begin(BESIDE);
-    run_to_the_limit_with_a_picture("results");
+fn pictures_or_results_that_take_more_than_they_may_end_the_run_named_and_its_neighbour_finishes() {
+    let neighbour = Neighbour::begin(Duration::from_secs(3));
+    for key in ["captures", "results"] {
+        run_to_the_limit_with_a_picture(key);
+    }
     neighbour.assert_finishes();
 }
