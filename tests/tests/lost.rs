@@ -30,6 +30,26 @@ fn run_file(home: &Home, daemon: &PrivateDaemon) -> PathBuf {
     }))
 }
 
+/// A container of this daemon's, which nobody asks anything.
+fn container(home: &Home, daemon: &PrivateDaemon) -> PathBuf {
+    let root = see_tests::guest("container");
+    let xml = "<domain type='lxc'><memory unit='MiB'>64</memory>\
+        <os><type>exe</type><init>/etc/container</init></os><devices>\
+        <filesystem type='mount'><source dir='ROOT'/><target dir='/'/></filesystem></devices></domain>";
+    let xml = xml.replace("ROOT", &root.to_string_lossy());
+    home.write("container.xml", xml);
+    let run = json!({
+        "version": 1,
+        "context": {
+            "hypervisor": daemon.lxc_uri(),
+            "domain": { "configuration": "container.xml" },
+            "agent": { "transport": "none" },
+        },
+        "protocol": [{ "step": "poweron" }, { "step": "wait", "timeout": "300s" }],
+    });
+    home.write("run.json", run.to_string())
+}
+
 async fn poweron(watched: &mut Watched) {
     let mut turn = watched.environment.turn().await.expect("the turn");
     turn.poweron().await.expect("it starts");
@@ -299,24 +319,7 @@ fn a_machine_whose_daemon_is_gone_stays_in_the_ledger_and_a_later_collection_end
 fn a_container_that_its_daemon_forgot_is_ended_by_a_collection() {
     let mut daemon = PrivateDaemon::start();
     let home = Home::passable();
-    let root = see_tests::guest("container");
-    let xml = "<domain type='lxc'><memory unit='MiB'>64</memory>\
-        <os><type>exe</type><init>/etc/container</init></os><devices>\
-        <filesystem type='mount'><source dir='ROOT'/><target dir='/'/></filesystem></devices></domain>";
-    home.write(
-        "container.xml",
-        xml.replace("ROOT", &root.to_string_lossy()),
-    );
-    let run = json!({
-        "version": 1,
-        "context": {
-            "hypervisor": daemon.lxc_uri(),
-            "domain": { "configuration": "container.xml" },
-            "agent": { "transport": "none" },
-        },
-        "protocol": [{ "step": "poweron" }, { "step": "wait", "timeout": "300s" }],
-    });
-    let run_file = home.write("run.json", run.to_string());
+    let run_file = container(&home, &daemon);
     let identifier = orphan_of(&home, &run_file);
     let of_it = |line: &str| line.contains("libvirt_lxc") && line.contains(&identifier);
     let first = || {
@@ -437,9 +440,18 @@ impl Stage {
 }
 
 #[test]
-fn a_libvirtd_that_is_killed_and_restarted_in_any_phase_ends_the_run_cleanly_or_leaves_it_to_collection()
- {
-    let mut dice = Dice::of("a daemon that dies");
+fn a_libvirtd_that_is_killed_and_restarted_in_any_phase_of_a_machine_costs_nothing() {
+    die_in_each_phase("a daemon that dies", run_file);
+}
+
+#[test]
+fn a_libvirtd_that_is_killed_and_restarted_in_any_phase_of_a_container_costs_nothing() {
+    die_in_each_phase("a daemon of containers that dies", container);
+}
+
+/// Kills the daemon in each phase of runs of this file, and starts it again: each ends cleanly, or is collected.
+fn die_in_each_phase(dice: &str, run_file: fn(&Home, &PrivateDaemon) -> PathBuf) {
+    let mut dice = Dice::of(dice);
     runtime().block_on(async {
         let daemon = PrivateDaemon::start();
         let home = Home::passable();

@@ -7,7 +7,26 @@ set -eu
 here=$1 groups=$2 port=$3
 shift 3
 
-mount --make-rprivate /
+# Control groups: a folder of this daemon's own in each of the host's hierarchies is all that is seen, and the root
+# for all that runs here, as libvirt looks for the processes of a container where its group is told to be. What is
+# mounted with other kinds beside them is left out, since it makes libvirt's LXC driver fail.
+if [ -z "${inside-}" ]; then
+  mount --make-rprivate /
+  while read -r _ folder kind _; do
+    case $kind:$folder in
+    cgroup:/sys/fs/cgroup/* | cgroup2:/sys/fs/cgroup) mkdir -p "$folder/$groups" ;;
+    *) continue ;;
+    esac
+    for limits in cpuset.cpus cpuset.mems; do
+      if [ "$kind" = cgroup ] && [ -e "$folder/$limits" ]; then
+        cat "$folder/$limits" >"$folder/$groups/$limits"
+      fi
+    done
+    echo 0 >"$folder/$groups/cgroup.procs"
+  done </proc/mounts
+  inside=yes exec unshare --cgroup bash -c "$BASH_EXECUTION_STRING" "$0" "$here" "$groups" "$port" "$@"
+fi
+
 for folder in /run/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /etc/libvirt; do
   mkdir -p "$folder"
   mount -t tmpfs -o mode=755 tmpfs "$folder"
@@ -16,8 +35,6 @@ mkdir -p /var/cache/libvirt/qemu
 cp -r "$here/capabilities" /var/cache/libvirt/qemu/
 cp "$here/qemu.conf" "$here/libvirtd.conf" /etc/libvirt/
 
-# Control groups: the host's are shown, but only from a folder of this daemon's own in each. What is mounted with
-# other kinds beside them is left out, since it makes libvirt's LXC driver fail.
 mkdir /run/libvirt/groups
 while read -r _ folder kind _; do
   case $kind:$folder in
@@ -25,12 +42,7 @@ while read -r _ folder kind _; do
   cgroup2:/sys/fs/cgroup) shown=/run/libvirt/groups/whole ;;
   *) continue ;;
   esac
-  mkdir -p "$folder/$groups" "$shown"
-  for limits in cpuset.cpus cpuset.mems; do
-    if [ "$kind" = cgroup ] && [ -e "$folder/$limits" ]; then
-      cat "$folder/$limits" >"$folder/$groups/$limits"
-    fi
-  done
+  mkdir -p "$shown"
   mount --bind "$folder/$groups" "$shown"
 done </proc/mounts
 
@@ -39,6 +51,9 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 if [ -d /run/libvirt/groups/whole ]; then
   mount --move /run/libvirt/groups/whole /sys/fs/cgroup
+  # A group with groups of processes in it has none of its own.
+  mkdir /sys/fs/cgroup/first
+  echo 0 >/sys/fs/cgroup/first/cgroup.procs
 else
   mount -t tmpfs tmpfs /sys/fs/cgroup
   for shown in /run/libvirt/groups/*; do
