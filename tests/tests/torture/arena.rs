@@ -107,8 +107,7 @@ impl Arena {
     pub(crate) fn new(kind: Kind) -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        // Containers are the host's daemon's: in namespaces of its own a daemon does not end them.
-        let daemon = (kind == Kind::System).then(PrivateDaemon::start);
+        let daemon = (kind != Kind::Embedded).then(PrivateDaemon::start);
         let home = Home::passable();
         home.runtime();
         files::write(&home, kind, daemon.as_ref());
@@ -148,11 +147,10 @@ impl Arena {
         match &self.daemon {
             Some(daemon) => daemon.beside(command),
             // What embedded runs keep in the folder for temporary files, they keep in the home.
-            None if self.kind == Kind::Embedded => {
+            None => {
                 command.env("TMPDIR", self.home.runtime());
                 command
             }
-            None => command,
         }
     }
 
@@ -263,7 +261,7 @@ impl Arena {
         }
         if let Some(daemon) = &self.daemon {
             texts.extend(daemon.objects(""));
-            let script = "find /run/libvirt /var/lib/libvirt /etc/libvirt; \
+            let script = "find /run/libvirt /var/lib/libvirt /etc/libvirt; find /sys/fs/cgroup -type d; \
                           ip -o link; nft list ruleset; cat /var/lib/libvirt/dnsmasq/*.status 2>/dev/null || true";
             let told = daemon.told("sh", &["-c", script]);
             texts.extend(told.lines().map(str::to_owned));

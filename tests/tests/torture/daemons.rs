@@ -21,9 +21,18 @@ const EARLIER: f64 = 0.6;
 const AWAY: Duration = Duration::from_millis(1200);
 
 #[test]
-fn a_daemon_that_is_killed_and_started_again_hangs_no_run_and_costs_nothing() {
-    let mut dice = Dice::of("restarts of a daemon");
-    let mut arena = Arena::new(Kind::System);
+fn a_daemon_of_machines_that_is_killed_and_started_again_hangs_no_run_and_costs_nothing() {
+    torture(Kind::System, "restarts of a daemon");
+}
+
+#[test]
+fn a_daemon_of_containers_that_is_killed_and_started_again_hangs_no_run_and_costs_nothing() {
+    torture(Kind::Lxc, "restarts of a daemon of containers");
+}
+
+fn torture(kind: Kind, dice: &str) {
+    let mut dice = Dice::of(dice);
+    let mut arena = Arena::new(kind);
     let wanted = rounds(1);
     // How often the daemon died inside each phase.
     let mut inside: Vec<(Phase, usize)> = Phase::ALL.iter().map(|it| (*it, 0)).collect();
@@ -57,7 +66,7 @@ fn a_daemon_that_is_killed_and_started_again_hangs_no_run_and_costs_nothing() {
         latest = latest.mul_f64(EARLIER);
     }
     println!(
-        "\ninstants tried: {tried} (System, daemon killed), inside: {inside:?}, runs that ended clean: {clean}, leaks: {}",
+        "\ninstants tried: {tried} ({kind:?}, daemon killed), inside: {inside:?}, runs that ended clean: {clean}, leaks: {}",
         problems.len()
     );
     assert!(problems.is_empty(), "{problems:#?}");

@@ -98,22 +98,19 @@ fn domains(arena: &Arena) -> &'static str {
 
 /// What virsh says to these commands of its own, with the arena's daemon.
 fn told(arena: &Arena, driver: &str, commands: &str) -> Result<String, String> {
-    let mut virsh = match (arena.daemon(), driver) {
-        (Some(daemon), "lxc") => uri(daemon.inside("virsh"), &daemon.lxc_uri()),
-        (Some(daemon), _) => uri(daemon.inside("virsh"), &daemon.uri()),
-        (None, _) => uri(Command::new("virsh"), &format!("{driver}:///system")),
+    let daemon = arena.daemon().expect("decoys are a daemon's");
+    let uri = match driver {
+        "lxc" => daemon.lxc_uri(),
+        _ => daemon.uri(),
     };
-    let output = virsh.arg(commands).output().expect("virsh is installed");
+    let mut virsh = daemon.inside("virsh");
+    let output = virsh.args(["-q", "-c", &uri, commands]).output();
+    let output = output.expect("virsh is installed");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match output.status.success() {
         true => Ok(text(&output.stdout)),
         false => Err(format!("{commands}: {}", text(&output.stderr))),
     }
-}
-
-fn uri(mut virsh: Command, uri: &str) -> Command {
-    virsh.args(["-q", "-c", uri]);
-    virsh
 }
 
 /// The XML of the three, whether they are active, and no sizes of file systems.

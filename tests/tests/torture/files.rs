@@ -51,13 +51,11 @@ impl Net {
         }
     }
 
-    /// The section; machines of the private daemon and containers of the host's have a range each.
-    fn section(self, kind: Kind) -> Value {
-        let range = if kind == Kind::Lxc { 215 } else { 213 };
+    fn section(self) -> Value {
         match self {
             Self::None => json!({ "mode": "none" }),
             Self::Subnet => json!({ "dynamic_address": {
-                "ipv4": format!("10.{range}.0.0"), "prefix": 16, "subnet_prefix": 24 } }),
+                "ipv4": "10.213.0.0", "prefix": 16, "subnet_prefix": 24 } }),
             Self::Isolated => json!({ "mode": "isolated", "verify": false }),
             Self::Shared => json!({ "mode": "shared", "verify": false }),
         }
@@ -88,11 +86,11 @@ fn context(
     size: &str,
     daemon: Option<&PrivateDaemon>,
 ) -> Value {
-    let network = net.section(kind);
+    let network = net.section();
     if kind == Kind::Lxc {
         return json!({
             "network": network,
-            "hypervisor": daemon.map_or_else(|| "lxc:///".to_owned(), PrivateDaemon::lxc_uri),
+            "hypervisor": daemon.map(PrivateDaemon::lxc_uri),
             "domain": {
                 "configuration": format!("{size}.xml"),
                 "filesystem": { "source_path": "pool", "target_path": "/mnt/shared" },

@@ -102,7 +102,9 @@ struct Kept {
 impl Kept {
     /// Takes a snapshot of each machine that dead runs have left, and saves the state of each that runs.
     fn keep(&mut self, arena: &Arena, victims: &[Victim]) {
-        let Some(daemon) = arena.daemon() else { return };
+        // Of a container libvirt takes neither.
+        let daemon = arena.daemon().filter(|_| arena.kind() == Kind::System);
+        let Some(daemon) = daemon else { return };
         // A machine that is only half made may refuse.
         let does = |words: &[&str]| {
             let output = virsh(daemon, words).output().expect("virsh is installed");

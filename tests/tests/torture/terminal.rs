@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use see_tests::{emulator, until, virsh};
+use see_tests::{PrivateDaemon, emulator, until};
 
 use crate::arena::{Arena, Kind, PATIENCE};
 
@@ -60,7 +60,7 @@ fn lose_the_terminal(kind: Kind) {
     until("the machine", PATIENCE, || {
         let ended = run.try_wait().expect("a child can be waited for");
         assert!(ended.is_none(), "it ended before: {ended:?}");
-        identifier().is_some_and(|identifier| runs(&identifier))
+        identifier().is_some_and(|identifier| runs(&arena, &identifier))
     });
     let identifier = identifier().expect("it was seen");
     // Nobody looks any more, and what the run says goes nowhere.
@@ -77,7 +77,11 @@ fn lose_the_terminal(kind: Kind) {
 }
 
 /// Whether an environment's emulator or container runs.
-fn runs(identifier: &str) -> bool {
-    let containers = || virsh("lxc:///system", ["list", "--name"]).unwrap_or_default();
-    emulator(identifier).is_some() || containers().lines().any(|name| name == identifier)
+fn runs(arena: &Arena, identifier: &str) -> bool {
+    let container = |daemon: &PrivateDaemon| {
+        let words = ["-q", "-c", &daemon.lxc_uri(), "list", "--name"];
+        let names = daemon.told("virsh", &words);
+        names.lines().any(|name| name == identifier)
+    };
+    emulator(identifier).is_some() || arena.daemon().is_some_and(container)
 }
