@@ -108,13 +108,10 @@ impl Collector for Domains {
 pub(crate) async fn after_domain(location: &str, name: &str) -> Result<()> {
     let (location, name) = (location.to_owned(), name.to_owned());
     let cleared = blocking("remove a domain's files", move || {
-        if bridge::is_local(&location)
-            && rustix::process::geteuid().is_root()
-            && let Some(traces) = Traces::of(&location)
-        {
-            traces.clear_domain(driver_of(&location), &name)?;
+        match traces_of(&location) {
+            Some(traces) => traces.clear_domain(driver_of(&location), &name),
+            None => Ok(()),
         }
-        Ok(())
     });
     match cleared.await {
         Err(error) if error.kind() == ErrorKind::Timeout => Err(error),
@@ -125,6 +122,12 @@ pub(crate) async fn after_domain(location: &str, name: &str) -> Result<()> {
     }
 }
 
+/// The file system of the daemon behind a URI, where it is on this host and we may look into it.
+fn traces_of(location: &str) -> Option<Traces> {
+    let may = bridge::is_local(location) && rustix::process::geteuid().is_root();
+    may.then(|| Traces::of(location)).flatten()
+}
+
 /// Says what could not be cleared up.
 fn note(cleared: Result<()>) {
     if let Err(error) = cleared {
@@ -132,17 +135,27 @@ fn note(cleared: Result<()>) {
     }
 }
 
-/// Ends an emulator that its daemon does not know: one that died while it started it.
+/// Ends an emulator or a container that its daemon does not know: one that died while it started it.
 async fn forgotten(request: &CollectRequest) -> Result<Collected> {
+    let (location, name) = (&request.resource.location, &request.resource.name);
     let ended = {
         let request = request.clone();
-        blocking("end a forgotten emulator", move || {
-            emulator::collect_forgotten(&request)
+        blocking("end a forgotten machine", move || {
+            let (location, name) = (&request.resource.location, &request.resource.name);
+            // Of a container nobody else may be left to tell which processes are its own, and they may be frozen.
+            let had_groups = match traces_of(location).filter(|_| !request.dry_run) {
+                Some(traces) => traces.clear_groups(driver_of(location), name)?,
+                None => false,
+            };
+            match emulator::collect_forgotten(&request)? {
+                Collected::AlreadyGone if had_groups => Ok(Collected::Removed),
+                ended => Ok(ended),
+            }
         })
         .await?
     };
     if !request.dry_run {
-        after_domain(&request.resource.location, &request.resource.name).await?;
+        after_domain(location, name).await?;
     }
     Ok(ended)
 }

@@ -317,38 +317,51 @@ fn a_machine_whose_daemon_is_gone_stays_in_the_ledger_and_a_later_collection_end
 
 #[test]
 fn a_container_that_its_daemon_forgot_is_ended_by_a_collection() {
+    forget(|_| {});
+}
+
+#[test]
+fn a_container_whose_controller_is_gone_is_ended_by_a_collection_also_when_it_is_frozen() {
+    forget(|controller| {
+        let group = std::fs::read_to_string(format!("/proc/{controller}/cgroup"));
+        let group = group.expect("it runs");
+        let freezer = group.lines().find_map(|line| line.split_once(":freezer:"));
+        // Version 2 ends frozen processes by itself.
+        if let Some((_, path)) = freezer {
+            let state = format!("/sys/fs/cgroup/freezer{path}/freezer.state");
+            std::fs::write(state, "FROZEN").expect("root may");
+        }
+        let controller = i32::try_from(controller).ok().and_then(Pid::from_raw);
+        kill_process(controller.expect("a process"), Signal::KILL).expect("it is ours");
+    });
+}
+
+/// Makes a daemon forget a container, of whose controller something becomes meanwhile, and collects.
+fn forget(becomes: impl Fn(u32)) {
     let mut daemon = PrivateDaemon::start();
     let home = Home::passable();
     let run_file = container(&home, &daemon);
     let identifier = orphan_of(&home, &run_file);
     let of_it = |line: &str| line.contains("libvirt_lxc") && line.contains(&identifier);
-    let first = || {
-        let all = daemon.processes();
-        let controller = all
-            .iter()
-            .find(|(_, line)| of_it(line))
-            .map(|(pid, _)| *pid)?;
-        let children = format!("/proc/{controller}/task/{controller}/children");
-        std::fs::read_to_string(children)
-            .ok()?
-            .trim()
-            .parse::<u32>()
-            .ok()
-    };
-    let first = first().expect("the container runs");
+    let all = daemon.processes();
+    let controller = all.iter().find(|(_, line)| of_it(line));
+    let (controller, _) = controller.expect("the container has a controller");
+    let children = format!("/proc/{controller}/task/{controller}/children");
+    let first = std::fs::read_to_string(children).expect("it runs");
+    let first = std::path::PathBuf::from(format!("/proc/{}", first.trim()));
+    assert!(first.join("stat").exists(), "the container runs: {first:?}");
 
     // As one that dies before it writes down what it has started.
     daemon.kill();
     daemon.told("rm", &["-f", &format!("/run/libvirt/lxc/{identifier}.xml")]);
+    becomes(*controller);
     daemon.restart();
-    assert!(daemon.processes().iter().any(|(_, line)| of_it(line)));
+    assert!(first.exists(), "its end was not ours");
 
     let collected = home.run(["gc"], PATIENCE);
     assert_eq!(collected.code, Some(0), "{collected:#?}");
     assert!(!daemon.processes().iter().any(|(_, line)| of_it(line)));
-    until("the container's end", PATIENCE, || {
-        !std::path::Path::new(&format!("/proc/{first}")).exists()
-    });
+    until("the container's end", PATIENCE, || !first.exists());
     assert_gone(&home, &daemon, &identifier);
 }
 

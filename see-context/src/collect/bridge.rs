@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use see_core::ledger::{CollectRequest, Collected};
 use see_core::{Error, ErrorKind, Result};
 
-use super::emulator;
-use super::traces::Traces;
+use super::{emulator, traces_of};
+
 use crate::program::environment;
 
 /// The details by which a bridge is known again.
@@ -67,9 +67,7 @@ pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
 /// Removes the files that libvirt keeps of a network which is gone.
 pub(super) fn clear_traces(request: &CollectRequest) -> Result<()> {
     if let Some((bridge, _)) = written(request)
-        && is_local(&request.resource.location)
-        && rustix::process::geteuid().is_root()
-        && let Some(traces) = Traces::of(&request.resource.location)
+        && let Some(traces) = traces_of(&request.resource.location)
     {
         traces.clear_network(&request.resource.name, bridge)?;
     }

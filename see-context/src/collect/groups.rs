@@ -1,14 +1,18 @@
 //! The control groups of machines, which libvirt removes with them unless it is killed before.
 //!
 //! Where no systemd makes them, libvirt itself does, in each hierarchy: `machine/DRIVER-NUMBER-NAME.libvirt-DRIVER`,
-//! and `DRIVER-embed-ROOT-NUMBER-NAME` for the embedded driver. The kernel removes none before its last process ended.
+//! and `DRIVER-embed-ROOT-NUMBER-NAME` for the embedded driver. The kernel removes none before its last process ended:
+//! those in a group of this name are the machine's, whoever is left to know of them, and are ended.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use see_core::{Error, Result};
 
 use super::traces::{Traces, failed};
@@ -24,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(5);
 
 impl Traces {
-    /// Removes those of a domain of this driver; whether there were any.
+    /// Removes those of a domain of this driver, and ends the processes in them; whether there were any.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`](see_core::ErrorKind::Timeout) where a process lives on in one.
@@ -46,23 +50,32 @@ impl Traces {
     fn clear_listed(&self, driver: &str, name: &str, end: Instant) -> Result<bool> {
         let each = self.names(HIERARCHIES)?.into_iter();
         let each = each.map(|hierarchy| format!("{HIERARCHIES}/{hierarchy}/{MACHINES}"));
-        let mut found = false;
+        let mut found = Vec::new();
         for machines in each.chain([format!("{HIERARCHIES}/{MACHINES}")]) {
             let Some(open) = self.folder(&machines)? else {
                 continue;
             };
-            for group in self.names(&machines)? {
-                if is_group_of(&group, driver, name) {
-                    remove(&open, &group, end).map_err(|error| match error {
-                        Errno::BUSY => Error::timeout("the machine's processes to end", PATIENCE)
-                            .subject(format!("/{machines}/{group}")),
-                        error => failed(&format!("{machines}/{group}"), error),
-                    })?;
-                    found = true;
-                }
+            let mut groups = self.names(&machines)?;
+            groups.retain(|group| is_group_of(group, driver, name));
+            for group in &groups {
+                // In each hierarchy first: a process that is frozen in one ends in none.
+                end_members(&open, group, DEPTH)
+                    .map_err(|error| failed(&format!("{machines}/{group}"), error))?;
+            }
+            if !groups.is_empty() {
+                found.push((open, machines, groups));
             }
         }
-        Ok(found)
+        for (open, machines, groups) in &found {
+            for group in groups {
+                remove(open, group, end).map_err(|error| match error {
+                    Errno::BUSY => Error::timeout("the machine's processes to end", PATIENCE)
+                        .subject(format!("/{machines}/{group}")),
+                    error => failed(&format!("{machines}/{group}"), error),
+                })?;
+            }
+        }
+        Ok(!found.is_empty())
     }
 }
 
@@ -86,7 +99,11 @@ fn is_group_of(group: &str, driver: &str, name: &str) -> bool {
 fn remove(parent: &OwnedFd, name: &str, end: Instant) -> rustix::io::Result<()> {
     loop {
         match remove_tree(parent, name, DEPTH) {
-            Err(Errno::BUSY) if Instant::now() < end => thread::sleep(PAUSE),
+            Err(Errno::BUSY) if Instant::now() < end => {
+                // One may have started another meanwhile.
+                end_members(parent, name, DEPTH)?;
+                thread::sleep(PAUSE);
+            }
             other => return other,
         }
     }
@@ -95,22 +112,79 @@ fn remove(parent: &OwnedFd, name: &str, end: Instant) -> rustix::io::Result<()> 
 /// The files of a group go with it. One that somebody else removes as well is no error, and says nothing of those
 /// around it.
 fn remove_tree(parent: &OwnedFd, name: &str, depth: usize) -> rustix::io::Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let group = match rustix::fs::openat(parent, name, flags, Mode::empty()) {
-        Err(Errno::NOENT | Errno::NODEV) => return Ok(()),
-        opened => opened?,
+    let Some(group) = open(parent, name)? else {
+        return Ok(());
     };
-    for entry in Dir::read_from(&group)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if entry.file_type() == FileType::Directory && ![c".", c".."].contains(&name) && depth > 0 {
-            remove_tree(&group, &name.to_string_lossy(), depth - 1)?;
-        }
+    for inner in inner(&group, depth)? {
+        remove_tree(&group, &inner, depth - 1)?;
     }
     match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
         Err(Errno::NOENT | Errno::NODEV) => Ok(()),
         removed => removed,
     }
+}
+
+/// Tells every process of a group and of those in it to end.
+fn end_members(parent: &OwnedFd, name: &str, depth: usize) -> rustix::io::Result<()> {
+    let Some(group) = open(parent, name)? else {
+        return Ok(());
+    };
+    for inner in inner(&group, depth)? {
+        end_members(&group, &inner, depth - 1)?;
+    }
+    // Only the hierarchy that freezes has this file.
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if let Ok(state) = rustix::fs::openat(&group, "freezer.state", flags, Mode::empty()) {
+        rustix::io::write(&state, b"THAWED")?;
+    }
+    for member in members(&group) {
+        let Ok(handle) = pidfd_open(member, PidfdFlags::empty()) else {
+            continue;
+        };
+        // The number may have gone to another process before the handle was taken.
+        if members(&group).contains(&member) {
+            match pidfd_send_signal(&handle, Signal::KILL) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                failed => return failed,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A group; none where it is gone.
+fn open(parent: &OwnedFd, name: &str) -> rustix::io::Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+        Ok(group) => Ok(Some(group)),
+        Err(Errno::NOENT | Errno::NODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The names of the groups in one; none below the last depth.
+fn inner(group: &OwnedFd, depth: usize) -> rustix::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(group)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if entry.file_type() == FileType::Directory && ![c".", c".."].contains(&name) && depth > 0 {
+            names.push(name.to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
+}
+
+/// The processes of a group, as this process numbers them; none where it is gone.
+fn members(group: &OwnedFd) -> Vec<Pid> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let list = rustix::fs::openat(group, "cgroup.procs", flags, Mode::empty());
+    let mut text = String::new();
+    // Whoever is not seen is there at the next look.
+    let _ = list.map(|list| File::from(list).read_to_string(&mut text));
+    let numbers = text.lines().filter_map(|line| line.parse().ok());
+    // One that cannot be seen from here is told as zero.
+    numbers.filter_map(Pid::from_raw).collect()
 }
 
 #[cfg(test)]

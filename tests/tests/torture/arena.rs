@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use see_tests::{Home, Live, Outcome, PrivateDaemon, bears, is_campaign, remains};
@@ -54,8 +53,6 @@ pub(crate) struct Arena {
     kind: Kind,
     home: Home,
     daemon: Option<PrivateDaemon>,
-    /// One at a time: they share two cores.
-    _alone: MutexGuard<'static, ()>,
 }
 
 /// After how many lines of their records runs are cut off, for each network.
@@ -105,18 +102,11 @@ impl Usual {
 
 impl Arena {
     pub(crate) fn new(kind: Kind) -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let daemon = (kind != Kind::Embedded).then(PrivateDaemon::start);
         let home = Home::passable();
         home.runtime();
         files::write(&home, kind, daemon.as_ref());
-        Self {
-            kind,
-            home,
-            daemon,
-            _alone: alone,
-        }
+        Self { kind, home, daemon }
     }
 
     pub(crate) fn kind(&self) -> Kind {
