@@ -53,13 +53,12 @@ fn crowd(test: &str, context: &Value) {
     if std::env::var_os(INSIDE).is_some() {
         return sixteen(context);
     }
-    // For its lock: it is no good to crowd a machine that is crowded.
-    let arena = Arena::new(Kind::Embedded);
+    let home = Home::new();
     let mut inside = Command::new(std::env::current_exe().expect("a test has a path"));
     inside
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE, "1");
-    arena.home().furnish(&mut inside);
+    home.furnish(&mut inside);
     let outcome = finish(spawn(&mut inside), PATIENCE);
     assert_eq!(outcome.code, Some(0), "{outcome:#?}");
     assert!(outcome.stdout.contains("1 passed"), "{outcome:#?}");
