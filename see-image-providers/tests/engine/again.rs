@@ -1,15 +1,10 @@
 //! What a later run finds of an earlier one, and logins that run out.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use async_trait::async_trait;
-use reqwest::Request;
-use see_core::{ErrorKind, Result, Stop, StopToken};
-use see_image_providers::cache::{ByteRange, Object, Origin};
-use see_image_providers::client::Client;
+use see_core::{ErrorKind, Result, Stop};
 use see_image_providers::testing::{Fault, FaultServer, Resource, noise};
 
-use crate::support::{Shelf, Web, files};
+use crate::support::{Behind, Login, Shelf, Web, files};
 
 const LENGTH: usize = 2 << 20;
 
@@ -116,32 +111,12 @@ async fn an_image_that_was_cut_in_the_store_is_got_anew() {
     assert_eq!(files(&shelf.store_folder().join("images")).len(), 2);
 }
 
-/// An origin whose login runs out.
-struct Renewing {
-    web: Web,
-    renewed: AtomicUsize,
-}
+/// A login that is renewed whenever that is asked for.
+struct Renewed;
 
 #[async_trait]
-impl Origin for Renewing {
-    fn identity(&self) -> String {
-        self.web.identity()
-    }
-
-    fn client(&self) -> &Client {
-        &self.web.client
-    }
-
-    async fn resolve(&self, stop: &StopToken) -> Result<Object> {
-        self.web.resolve(stop).await
-    }
-
-    async fn request(&self, object: &Object, range: Option<ByteRange>) -> Result<Request> {
-        self.web.request(object, range).await
-    }
-
-    async fn renew(&self) -> Result<bool> {
-        self.renewed.fetch_add(1, Ordering::Relaxed);
+impl Login for Renewed {
+    async fn renew(&self, _number: usize) -> Result<bool> {
         Ok(true)
     }
 }
@@ -156,14 +131,11 @@ async fn a_login_that_runs_out_is_renewed_whenever_it_does_but_not_for_ever() {
         .fault(Fault::CutAfter(1_000_000))
         .fault(refused.clone());
     server.put("/image", resource);
-    let origin = Renewing {
-        web: Web::new(server.url("/image")),
-        renewed: AtomicUsize::new(0),
-    };
+    let origin = Behind::new(Renewed, Web::new(server.url("/image")));
     let shelf = Shelf::new();
     let image = shelf.get(&origin).await.unwrap();
     assert!(std::fs::read(&image.path).unwrap() == noise(LENGTH));
-    assert_eq!(origin.renewed.load(Ordering::Relaxed), 2);
+    assert_eq!(origin.renewals(), 2);
     // A right that was withdrawn.
     server.put(
         "/image",
@@ -177,5 +149,5 @@ async fn a_login_that_runs_out_is_renewed_whenever_it_does_but_not_for_ever() {
         error.to_string().contains("check the credentials"),
         "{error}"
     );
-    assert_eq!(origin.renewed.load(Ordering::Relaxed), 3);
+    assert_eq!(origin.renewals(), 3);
 }

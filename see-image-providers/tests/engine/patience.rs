@@ -1,16 +1,13 @@
 //! What is tried again, for how long, and what ends it.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::Request;
-use see_core::{Error, ErrorKind, Result, StopToken};
-use see_image_providers::cache::{ByteRange, Object, Origin, Unpack};
-use see_image_providers::client::Client;
+use see_core::{Error, ErrorKind, Result};
+use see_image_providers::cache::Unpack;
 use see_image_providers::testing::{Fault, FaultServer, Resource, noise};
 
-use crate::support::{Shelf, Web};
+use crate::support::{Behind, Login, Shelf, Web};
 
 const LENGTH: usize = 2 << 20;
 
@@ -81,76 +78,54 @@ async fn what_failed_before_a_download_begins_anew_is_told() {
     assert!(error.to_string().contains("none of gzip"), "{error}");
 }
 
-/// An origin whose login cannot be renewed as it should.
-struct Renewing {
-    web: Web,
-    renewed: AtomicUsize,
-    /// The renewal ends never.
-    hangs: bool,
-}
+/// A login that is renewed at the second try.
+struct LateRenewed;
 
 #[async_trait]
-impl Origin for Renewing {
-    fn identity(&self) -> String {
-        self.web.identity()
-    }
-
-    fn client(&self) -> &Client {
-        &self.web.client
-    }
-
-    async fn resolve(&self, stop: &StopToken) -> Result<Object> {
-        self.web.resolve(stop).await
-    }
-
-    async fn request(&self, object: &Object, range: Option<ByteRange>) -> Result<Request> {
-        self.web.request(object, range).await
-    }
-
-    async fn renew(&self) -> Result<bool> {
-        let before = self.renewed.fetch_add(1, Ordering::Relaxed);
-        if self.hangs {
-            std::future::pending::<()>().await;
-        }
-        match before {
+impl Login for LateRenewed {
+    async fn renew(&self, number: usize) -> Result<bool> {
+        match number {
             0 => Err(Error::new(ErrorKind::Unavailable, "nobody is there")),
             _ => Ok(true),
         }
     }
 }
 
-async fn behind_a_login_that_ran_out(hangs: bool) -> (FaultServer, Renewing) {
+/// A login whose renewal never ends.
+struct Hanging;
+
+#[async_trait]
+impl Login for Hanging {
+    async fn renew(&self, _number: usize) -> Result<bool> {
+        std::future::pending().await
+    }
+}
+
+/// An image whose server finds this login at its end, twice.
+async fn ran_out<L: Login>(login: L) -> (FaultServer, Behind<L>) {
     let server = FaultServer::start().await;
     let refused = Fault::Status(401, Vec::new(), "expired".into());
     let resource = Resource::new(noise(LENGTH)).entity_tag("one");
     server.put("/image", resource.fault(refused.clone()).fault(refused));
-    let web = Web::new(server.url("/image"));
-    let renewed = AtomicUsize::new(0);
-    (
-        server,
-        Renewing {
-            web,
-            renewed,
-            hangs,
-        },
-    )
+    let origin = Behind::new(login, Web::new(server.url("/image")));
+    (server, origin)
 }
 
 #[tokio::test]
 async fn a_login_that_cannot_be_renewed_just_now_is_tried_again() {
-    let (_server, origin) = behind_a_login_that_ran_out(false).await;
+    let (_server, origin) = ran_out(LateRenewed).await;
     let shelf = Shelf::new();
     let image = shelf.get(&origin).await.unwrap();
     assert!(std::fs::read(&image.path).unwrap() == noise(LENGTH));
-    assert_eq!(origin.renewed.load(Ordering::Relaxed), 2);
+    assert_eq!(origin.renewals(), 2);
 }
 
 #[tokio::test]
 async fn a_stop_ends_the_renewal_of_a_login() {
-    let (_server, origin) = behind_a_login_that_ran_out(true).await;
+    let (_server, origin) = ran_out(Hanging).await;
     let shelf = Shelf::new();
     let stopping = async {
-        while origin.renewed.load(Ordering::Relaxed) == 0 {
+        while origin.renewals() == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         shelf.stop.stop();

@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::Request;
-use see_core::{Result, StopToken};
+use see_core::Result;
 use see_image_providers::cache::{ByteRange, Object, Origin};
-use see_image_providers::client::Client;
 use see_image_providers::testing::{Fault, FaultServer, Resource, noise};
 use tokio::sync::Notify;
 
-use crate::support::{Shelf, Web};
+use crate::support::{Behind, Login, Shelf, Web};
 
 const LENGTH: usize = 8 << 20;
 /// The first request is measured alone; these come first among several, and after these were found to bring more.
@@ -54,43 +53,32 @@ async fn an_image_that_is_replaced_under_several_connections_is_got_anew_and_nev
     }
 }
 
-/// An origin whose login runs out under several requests, of which the first is answered last.
+/// A login that runs out under several requests, of which the first is answered last.
 struct RunsOut {
-    web: Web,
     refusing: Web,
     requests: AtomicUsize,
-    renewals: AtomicUsize,
     renewed: Notify,
 }
 
 #[async_trait]
-impl Origin for RunsOut {
-    fn identity(&self) -> String {
-        self.web.identity()
-    }
-
-    fn client(&self) -> &Client {
-        &self.web.client
-    }
-
-    async fn resolve(&self, stop: &StopToken) -> Result<Object> {
-        self.web.resolve(stop).await
-    }
-
-    async fn request(&self, object: &Object, range: Option<ByteRange>) -> Result<Request> {
-        let number = self.requests.fetch_add(1, Ordering::Relaxed);
-        match number {
+impl Login for RunsOut {
+    async fn request(
+        &self,
+        web: &Web,
+        object: &Object,
+        range: Option<ByteRange>,
+    ) -> Result<Request> {
+        match self.requests.fetch_add(1, Ordering::Relaxed) {
             2 => {
                 self.renewed.notified().await;
                 self.refusing.request(object, range).await
             }
             3 => self.refusing.request(object, range).await,
-            _ => self.web.request(object, range).await,
+            _ => web.request(object, range).await,
         }
     }
 
-    async fn renew(&self) -> Result<bool> {
-        self.renewals.fetch_add(1, Ordering::Relaxed);
+    async fn renew(&self, _number: usize) -> Result<bool> {
         self.renewed.notify_one();
         Ok(true)
     }
@@ -103,15 +91,14 @@ async fn a_login_that_runs_out_under_several_connections_is_renewed_once() {
     server.put("/image", slow_until(0, slow));
     let refused = Fault::Status(401, Vec::new(), "expired".into());
     server.put("/refused", Resource::new("").always(refused));
-    let origin = RunsOut {
-        web: Web::new(server.url("/image")),
+    let login = RunsOut {
         refusing: Web::new(server.url("/refused")),
         requests: AtomicUsize::new(0),
-        renewals: AtomicUsize::new(0),
         renewed: Notify::new(),
     };
+    let origin = Behind::new(login, Web::new(server.url("/image")));
     let shelf = Shelf::new();
     let image = shelf.get(&origin).await.unwrap();
     assert!(std::fs::read(&image.path).unwrap() == noise(LENGTH));
-    assert_eq!(origin.renewals.load(Ordering::Relaxed), 1);
+    assert_eq!(origin.renewals(), 1);
 }

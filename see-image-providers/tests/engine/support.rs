@@ -1,6 +1,7 @@
 //! An origin over the server that misbehaves, and a place to keep its images.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -109,6 +110,70 @@ impl Origin for Web {
 
     async fn request(&self, _object: &Object, _range: Option<ByteRange>) -> Result<Request> {
         Ok(self.request_of(Method::GET))
+    }
+}
+
+/// What a login does that can be renewed.
+#[async_trait]
+pub(crate) trait Login: Send + Sync {
+    /// A request of an image that is behind it.
+    async fn request(
+        &self,
+        web: &Web,
+        object: &Object,
+        range: Option<ByteRange>,
+    ) -> Result<Request> {
+        web.request(object, range).await
+    }
+
+    /// Renews it; `number` tells how often it was renewed before.
+    async fn renew(&self, number: usize) -> Result<bool>;
+}
+
+/// An image at one address, behind a login.
+pub(crate) struct Behind<L> {
+    web: Web,
+    login: L,
+    renewals: AtomicUsize,
+}
+
+impl<L: Login> Behind<L> {
+    pub(crate) fn new(login: L, web: Web) -> Self {
+        let renewals = AtomicUsize::new(0);
+        Self {
+            web,
+            login,
+            renewals,
+        }
+    }
+
+    /// How often the login was renewed, or was to be.
+    pub(crate) fn renewals(&self) -> usize {
+        self.renewals.load(Ordering::Relaxed)
+    }
+}
+
+#[async_trait]
+impl<L: Login> Origin for Behind<L> {
+    fn identity(&self) -> String {
+        self.web.identity()
+    }
+
+    fn client(&self) -> &Client {
+        self.web.client()
+    }
+
+    async fn resolve(&self, stop: &StopToken) -> Result<Object> {
+        self.web.resolve(stop).await
+    }
+
+    async fn request(&self, object: &Object, range: Option<ByteRange>) -> Result<Request> {
+        self.login.request(&self.web, object, range).await
+    }
+
+    async fn renew(&self) -> Result<bool> {
+        let number = self.renewals.fetch_add(1, Ordering::Relaxed);
+        self.login.renew(number).await
     }
 }
 
