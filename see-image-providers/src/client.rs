@@ -1,6 +1,7 @@
 //! The HTTP client of all providers: TLS as the configuration says, credentials for one host alone.
 
 mod failure;
+mod open;
 mod redirect;
 mod tls;
 
@@ -12,6 +13,7 @@ use see_core::{Error, ErrorKind, Result};
 
 pub(crate) use self::failure::of_transport as broken;
 pub use self::failure::{retry_after, shown};
+pub(crate) use self::open::warn_if_open;
 pub use self::tls::TlsConfiguration;
 
 /// The longest wait for a connection.

@@ -22,7 +22,7 @@ use self::clouds::{Cloud, Surroundings};
 use self::login::Whence;
 use self::origin::{Glance as GlanceOrigin, Service};
 use crate::cache::{Cache, CacheConfiguration, Delivery, Unpack};
-use crate::client::{Client, TlsConfiguration};
+use crate::client::{Client, TlsConfiguration, warn_if_open};
 use crate::pool::{self, Pool, PoolConfiguration};
 
 pub use self::catalog::EndpointInterface;
@@ -154,13 +154,8 @@ fn prepared(
             .wrong("without a login there is no catalog that says where Glance is")
             .advice("give `endpoint` with `auth_type` none"));
     }
-    if let Some(login) = &login
-        && login.is_readable()
-    {
-        tracing::warn!(
-            keystone = %login.url,
-            "what logs in here can be read by others on the way: it is not https"
-        );
+    if let Some(login) = &login {
+        warn_if_open(&login.url, "the login");
     }
     let region = configuration.region;
     let tls = configuration.tls.unwrap_or(cloud.tls);

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use self::address::{Address, Login};
 use self::origin::{HttpOrigin, Sums};
 use crate::cache::{Cache, CacheConfiguration, Delivery, Unpack};
-use crate::client::{Client, TlsConfiguration};
+use crate::client::{Client, TlsConfiguration, warn_if_open};
 
 /// The provider `http`: an image on a web server, over http or https.
 ///
@@ -85,11 +85,8 @@ impl ImageProvider for Http {
     fn prepare(configuration: HttpConfiguration, name: Option<Located<String>>) -> Result<Self> {
         let address = address(configuration.url, name)?;
         let login = Login::read(configuration.auth.unwrap_or_default(), address.user.clone())?;
-        if login.is_some() && address.is_open() {
-            tracing::warn!(
-                server = address.url.host_str(),
-                "the credentials for this server can be read by others on the way: it is not https"
-            );
+        if login.is_some() {
+            warn_if_open(&address.url, "the credentials");
         }
         let sums = match &configuration.checksums {
             Some(node) => sums(node, &address)?,

@@ -21,7 +21,7 @@ use self::credentials::{Credentials, Source};
 use self::origin::S3Origin;
 use self::profile::Profile;
 use crate::cache::{Cache, CacheConfiguration, Delivery, Unpack};
-use crate::client::{Client, TlsConfiguration};
+use crate::client::{Client, TlsConfiguration, warn_if_open};
 use crate::pool::{self, Pool, PoolConfiguration};
 
 /// The region where none is said, as Amazon's own tools have it.
@@ -146,7 +146,7 @@ impl ImageProvider for S3 {
         let region = region.or(profile.region.as_deref()).unwrap_or(REGION);
         let region = region.to_owned();
         // Both are checked before anything is made.
-        endpoint
+        let address = endpoint
             .object(&region, &bucket, &key)
             .map_err(|error| error.or_at(bucket.place()))?;
         let tls = tls(
@@ -160,6 +160,16 @@ impl ImageProvider for S3 {
             configuration.max_size,
             configuration.checksum.as_ref(),
         )?;
+        let credentials = credentials(
+            auth,
+            profile,
+            configuration.anonymous.unwrap_or(false),
+            configuration.instance_role.unwrap_or(false),
+        )?;
+        if credentials.is_some() {
+            // A signature is good for minutes, whoever sends it. The secret key stays here.
+            warn_if_open(&address, "signatures and session tokens");
+        }
         Ok(Self {
             pool: Pool::over(configuration.libvirt_pool, delivery.path.as_deref())?,
             cache: Cache::new(configuration.cache.unwrap_or_default())?,
@@ -174,12 +184,7 @@ impl ImageProvider for S3 {
                     version: configuration.version_id.map(Located::into_inner),
                     takes_deleted: configuration.include_deleted.unwrap_or(false),
                 },
-                credentials(
-                    auth,
-                    profile,
-                    configuration.anonymous.unwrap_or(false),
-                    configuration.instance_role.unwrap_or(false),
-                )?,
+                credentials,
             ),
         })
     }

@@ -361,14 +361,6 @@ impl Login {
         }
     }
 
-    /// Whether what is sent to Keystone can be read on the way there.
-    pub(super) fn is_readable(&self) -> bool {
-        let host = self.url.host_str().unwrap_or_default();
-        let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-        let is_near = host == "localhost" || address.is_ok_and(|address| address.is_loopback());
-        self.url.scheme() == "http" && !is_near
-    }
-
     /// Whose images are meant, in words.
     pub(super) fn subject(&self) -> String {
         match &self.scope {

@@ -1,6 +1,6 @@
 //! Glance as an origin of images: logged in, and logged in again when a token is no longer taken.
 
-use std::sync::PoisonError;
+use std::sync::{Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -15,7 +15,7 @@ use super::images::{self, Asks, Described};
 use super::keystone::{self, log_in};
 use super::login::{self, Login};
 use crate::cache::{Algorithm, ByteRange, Digest, Object, Origin};
-use crate::client::{Client, shown};
+use crate::client::{Client, shown, warn_if_open};
 
 /// The longest that a login may take, with all its tries.
 const LOGIN_LIMIT: Duration = Duration::from_secs(150);
@@ -45,6 +45,8 @@ pub(super) struct Glance {
     /// The image's name or id.
     image: String,
     session: Mutex<Option<Session>>,
+    /// Done once it was told whether others can read the token.
+    told: Once,
     /// The id of the image that was found last.
     chosen: std::sync::Mutex<Option<String>>,
 }
@@ -76,6 +78,7 @@ impl Glance {
             service,
             image,
             session: Mutex::new(None),
+            told: Once::new(),
             chosen: std::sync::Mutex::new(None),
         }
     }
@@ -162,6 +165,8 @@ impl Glance {
                 })?
             }
         };
+        // Only the catalog may know where it goes. Later logins are no news.
+        self.told.call_once(|| warn_if_open(&base, "the token"));
         tracing::debug!(keystone = %login.url, glance = %shown(&base), "logged in");
         Ok(Session {
             token: Some(token.secret),

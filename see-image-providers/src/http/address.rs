@@ -91,13 +91,6 @@ impl Address {
     pub(super) fn is_same_server(&self, other: &Url) -> bool {
         self.url.origin() == other.origin()
     }
-
-    /// Whether what is sent there can be read by others on the way.
-    pub(super) fn is_open(&self) -> bool {
-        let host = self.url.host_str().unwrap_or_default();
-        let is_here = host == "localhost" || host == "[::1]" || host.starts_with("127.");
-        self.url.scheme() == "http" && !is_here
-    }
 }
 
 /// Who asks.

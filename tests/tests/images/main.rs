@@ -18,3 +18,4 @@ mod secrets;
 mod servers;
 mod store;
 mod support;
+mod warnings;

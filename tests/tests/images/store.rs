@@ -23,23 +23,10 @@ fn server(size: usize) -> (Nginx, Value) {
 
 /// The pull, after a shell prepared mounts that nobody else sees, and before it tells of the folder `store`.
 fn with_mounts(user: &User, mounts: &str) -> Command {
-    assert!(
-        rustix::process::geteuid().is_root(),
-        "the tests of file systems need root: run `sudo -E cargo xtask test`"
-    );
     user.make(&user.store());
-    let pull = user.pull();
-    let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "sh", "-ec"])
-        .arg(format!(
-            "{mounts}\ncode=0; \"$0\" \"$@\" || code=$?; ls -A store/* >listed || true; exit $code"
-        ))
-        .arg(pull.get_program())
-        .args(pull.get_args());
-    user.home().furnish(&mut command);
-    command.env("SEE_IMAGE_STORE", user.store());
-    command
+    user.pull_within(&format!(
+        "{mounts}\ncode=0; \"$0\" \"$@\" || code=$?; ls -A store/* >listed || true; exit $code"
+    ))
 }
 
 /// What a pull that failed says.

@@ -161,6 +161,29 @@ impl User {
             .env("SEE_IMAGE_STORE", self.store());
         command
     }
+
+    /// The pull, begun by a shell whose mounts nobody else sees: `"$0" "$@"` in its script.
+    pub(crate) fn pull_within(&self, script: &str) -> Command {
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "a test's own mounts need root: run `sudo -E cargo xtask test`"
+        );
+        let pull = self.pull();
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-ec", script])
+            .arg(pull.get_program())
+            .args(pull.get_args());
+        self.home.furnish(&mut command);
+        command.env("SEE_IMAGE_STORE", self.store());
+        command
+    }
+
+    /// The pull on a host that knows no names but these, and knows them as its own.
+    pub(crate) fn pull_knowing(&self, names: &str) -> Command {
+        self.home.write("hosts", format!("127.0.0.1 {names}\n"));
+        self.pull_within("mount --bind hosts /etc/hosts; exec \"$0\" \"$@\"")
+    }
 }
 
 /// The path that a pull gave.
