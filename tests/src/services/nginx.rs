@@ -1,7 +1,7 @@
 //! nginx: files over http and https, and the ways in which web servers are awkward.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -17,6 +17,7 @@ const LOGGED: Duration = Duration::from_secs(10);
 ///
 /// Every file that [`Nginx::put`] stores is there under these paths, too:
 /// `/slow/` (8 MB/s, after the first 8 MB of each answer), `/bare/` (the same with neither ETag nor Last-Modified),
+/// `/dated/` (the same with Last-Modified alone),
 /// `/closable/` (`/slow/`, but 503 with `Retry-After: 2` while there is a file `closed`), `/whole/` (no ranges), `/headless/` (405 to HEAD), `/private/` (user `reader`, password `reader-secret`), `/plain/` (neither
 /// ETag nor Last-Modified), `/busy/` (503 with `Retry-After: 1`), `/moved/` (302 to the file on this host),
 /// `/away/` (302 to the file under the name `localhost`, which is another host to a client), `/round/` (302 to
@@ -138,8 +139,16 @@ impl Nginx {
     /// Stores a file, or puts another one in the place of one that is there, at one stroke. Where the old one is
     /// being sent, it goes on being sent.
     pub fn put(&self, name: &str, content: &[u8]) {
+        self.put_dated(name, content, SystemTime::now());
+    }
+
+    /// The same for a file that was changed last at this time.
+    pub fn put_dated(&self, name: &str, content: &[u8], changed: SystemTime) {
         let aside = self.folder.path().join("temporary").join("put");
         std::fs::write(&aside, content).expect("the folder is writable");
+        let file = std::fs::File::options().write(true).open(&aside);
+        let dated = file.and_then(|file| file.set_modified(changed));
+        dated.expect("the folder is writable");
         std::fs::rename(aside, self.files().join(name)).expect("the folder is writable");
     }
 
@@ -213,6 +222,7 @@ fn configuration([port, secure, mutual]: [u16; 3]) -> String {
         "root files; etag on;
     location /slow/ {{ alias files/; limit_rate 8m; }}
     location /bare/ {{ alias files/; limit_rate 8m; etag off; add_header Last-Modified \"\"; }}
+    location /dated/ {{ alias files/; limit_rate 8m; etag off; }}
     location /closable/ {{
       alias files/; limit_rate 8m; add_header Retry-After 2 always;
       if (-f files/closed) {{ return 503; }}

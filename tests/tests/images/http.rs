@@ -1,6 +1,7 @@
 //! Images on a web server: the provider `http` and a real nginx.
 
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use see_core::{Error, ErrorKind};
 use see_tests::services::Nginx;
@@ -69,6 +70,24 @@ async fn an_image_is_fetched_once_and_again_when_it_changed() {
     }
     nginx.logged(12);
     assert_eq!(sent(&nginx, "/plain/guest.img"), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_the_same_length_is_fetched_again_when_its_date_is_another_one() {
+    let nginx = Nginx::start();
+    let desk = Desk::new();
+    let day = |number: u64| UNIX_EPOCH + Duration::from_secs(number * 86_400);
+    let image = section(&nginx.url("dated/guest.img"), &json!({}));
+    // One that is older than what was there before is another one, too.
+    for (of, day) in [(1, day(20_000)), (2, day(20_001)), (3, day(10_000))] {
+        nginx.put_dated("guest.img", &content(of), day);
+        for _ in 0..2 {
+            let got = desk.pull(&image).await.unwrap();
+            assert!(std::fs::read(got.path).unwrap() == content(of), "{of}");
+        }
+    }
+    nginx.logged(9);
+    assert_eq!(sent(&nginx, "/dated/guest.img"), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! A server that is stopped in the middle of an image and started again: the transfer goes on where it broke.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use see_core::{ImagePhase, ImageProgress};
 use see_tests::services::{self, Glance, Nginx, Signal, Swift};
@@ -180,4 +180,27 @@ async fn an_image_that_is_replaced_while_it_downloads_is_fetched_anew_and_never_
     assert!(pulled == new, "{} bytes of a mixture", pulled.len());
     let again = desk.pull(&section).await.expect("it is in the store");
     assert!(std::fs::read(again.path).expect("the image is there") == new);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_which_the_date_alone_tells_that_it_was_replaced_is_never_mixed() {
+    let mut dice = Dice::of("replaced, of the same length");
+    let nginx = Nginx::start();
+    let (old, new) = (dice.bytes(SLOW_SIZE / 2), dice.bytes(SLOW_SIZE / 2));
+    let dates = [20_000, 20_001].map(|day| UNIX_EPOCH + Duration::from_secs(day * 86_400));
+    nginx.put_dated("guest.img", &old, dates[0]);
+    let desk = Desk::new();
+    let section = json!({ "provider": "http", "uri": nginx.url("dated/guest.img") });
+    let half = old.len() as u64 / 2;
+    let replacing = async {
+        tokio::task::block_in_place(|| {
+            nginx.stop(Signal::KILL);
+            nginx.put_dated("guest.img", &new, dates[1]);
+            nginx.again();
+        });
+    };
+    let image = desk.pull_while(&section, half, replacing).await;
+    let path = image.expect("the new one is there").path;
+    let pulled = std::fs::read(path).expect("the image is there");
+    assert!(pulled == new, "it is the old one, or a mixture");
 }
