@@ -1,12 +1,15 @@
 //! The provider `glance` against a real Keystone and a real Glance.
 
+use std::io::Read as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use see_core::config::Configuration;
 use see_core::ledger::Ledger;
 use see_core::{Error, ErrorKind, Identifier, ImageRequest, ImageSource, Registries, Stop};
 use see_tests::services::{self, Glance};
-use see_tests::{Outcome, finish, spawn, until};
+use see_tests::{Dice, Outcome, finish, spawn, until};
 use serde_json::{Value, json};
 
 use crate::support::{Desk, PULL, User, pulled_path};
@@ -49,6 +52,25 @@ async fn refused(section: &Value, kind: ErrorKind, parts: &[&str]) -> Error {
         assert!(text.contains(part), "{part}: {text}");
     }
     error
+}
+
+/// An image that is newer than another one to Glance, which counts whole seconds; its identifier.
+fn upload_after(glance: &Glance, other: &str, name: &str, content: &[u8]) -> String {
+    let made = |id: &str| glance.show(id)["created_at"].clone();
+    let mut id = glance.upload(name, content);
+    until(
+        "a second that is a later one",
+        Duration::from_secs(10),
+        || {
+            let is_later = made(&id) != made(other);
+            if !is_later {
+                glance.delete(&id);
+                id = glance.upload(name, content);
+            }
+            is_later
+        },
+    );
+    id
 }
 
 /// `seectl image pull`, with further variables and without those of whoever runs the tests.
@@ -156,24 +178,10 @@ async fn of_several_images_of_a_name_the_newest_active_one_is_pulled_page_by_pag
     // More than a page has.
     let mut ids: Vec<String> = (0..6).map(|_| glance.create(name, &json!({}))).collect();
     let first = glance.upload(name, b"\xff\x00first");
-    let made = |id: &str| glance.show(id)["created_at"].clone();
-    let mut second = glance.upload(name, b"\xff\x00second");
-    // Glance counts whole seconds.
-    until(
-        "a second that is a later one",
-        Duration::from_secs(10),
-        || {
-            let is_later = made(&second) != made(&first);
-            if !is_later {
-                glance.delete(&second);
-                second = glance.upload(name, b"\xff\x00second");
-            }
-            is_later
-        },
-    );
+    let second = upload_after(&glance, &first, name, b"\xff\x00second");
     // What is touched is no newer for it.
     let touched = glance.touch(&first);
-    assert!(touched["updated_at"].as_str() >= made(&second).as_str());
+    assert!(touched["updated_at"].as_str() >= glance.show(&second)["created_at"].as_str());
     let desk = Desk::new();
     let wanted = usual(&glance, name);
     assert_eq!(content(&desk, &wanted).await, b"\xff\x00second");
@@ -388,4 +396,52 @@ async fn python_sees_path_gets_the_image_and_a_left_over_part_is_not_in_the_way(
         b"\xff\x00delivered"
     );
     glance.delete(&id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_image_of_the_name_replaces_the_file_at_python_sees_path_at_one_stroke() {
+    let glance = services::glance().shared();
+    let mut dice = Dice::of("at one stroke");
+    let (old, new) = (dice.bytes(8 << 20), dice.bytes((8 << 20) + 4097));
+    let name = "a file at a path";
+    let first = glance.upload(name, &old);
+    let desk = Desk::new();
+    let folder = desk.store().with_file_name("images");
+    std::fs::create_dir(&folder).expect("the home is writable");
+    let file = folder.join("guest.img");
+    std::fs::write(&file, "what was there before").expect("the home is writable");
+    let mut wanted = section(
+        name,
+        json!({ "path": file, "os_auth": by_password(&glance) }),
+    );
+    wanted["provider"] = json!("see.image_providers.GlanceProvider");
+    let pulled = content(&desk, &wanted).await;
+    assert!(pulled == old && std::fs::read(&file).expect("it is there") == old);
+
+    let second = upload_after(&glance, &first, name, &new);
+    let mut held = std::fs::File::open(&file).expect("it is there");
+    let is_over = Arc::new(AtomicBool::new(false));
+    let looking = tokio::task::spawn_blocking({
+        let (is_over, file) = (Arc::clone(&is_over), file.clone());
+        let whole = [old.clone(), new.clone()];
+        move || {
+            while !is_over.load(Ordering::Relaxed) {
+                let found = std::fs::read(&file).expect("there is always one");
+                assert!(whole.contains(&found), "{} bytes of it", found.len());
+            }
+        }
+    });
+    let pulled = content(&desk, &wanted).await;
+    is_over.store(true, Ordering::Relaxed);
+    looking.await.expect("the file is whole at every moment");
+    assert!(pulled == new && std::fs::read(&file).expect("it is there") == new);
+    // Who has the old one open keeps it.
+    let mut kept = Vec::new();
+    held.read_to_end(&mut kept).expect("it can be read");
+    assert!(kept == old, "{} bytes of another one", kept.len());
+    let names = std::fs::read_dir(&folder).expect("it is there").count();
+    assert_eq!(names, 1, "nothing is left beside it");
+    for id in [first, second] {
+        glance.delete(&id);
+    }
 }
