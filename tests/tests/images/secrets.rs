@@ -19,9 +19,25 @@ const ENCODED: &str = "cmVhZGVyOnJlYWRlci1zZWNyZXQ";
 
 /// Pulls with everything logged that can be, and fails where one of the secrets is seen anywhere.
 fn assert_untold(section: &Value, succeeds: bool, secrets: &[&str]) {
+    assert_untold_around(section, &[], succeeds, secrets);
+}
+
+/// The same with further variables in the environment, and none of OpenStack's but these.
+fn assert_untold_around(
+    section: &Value,
+    variables: &[(&str, &str)],
+    succeeds: bool,
+    secrets: &[&str],
+) {
     let user = User::of(section);
     let mut pull = user.pull();
     pull.arg("-vvv").env("SEE_LOG", "trace");
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("OS_")) {
+            pull.env_remove(name);
+        }
+    }
+    pull.envs(variables.iter().copied());
     let ended = told_by(pull, user.home(), PULL);
     assert_eq!(ended.outcome.code == Some(0), succeeds, "{ended:#?}");
     ended.assert_free(&format!("{section}"), secrets);
@@ -152,6 +168,64 @@ fn the_password_and_the_tokens_of_keystone_are_told_nowhere() {
     // Its certificate is not known.
     let distrusted = section(user.password, glance.secure_identity_url());
     assert_untold(&distrusted, false, &[user.password, TOKEN]);
+    glance.delete(&id);
+}
+
+#[test]
+fn an_application_credential_and_a_token_are_told_nowhere() {
+    let glance = services::glance().shared();
+    let id = glance.upload("an image behind a credential", &[7; 4096]);
+    let (credential, secret) = glance.application_credential(&id);
+    let section = |login: Value| {
+        let mut login = login;
+        login["auth_url"] = json!(glance.identity_url());
+        json!({ "provider": "glance", "name": id, "provider_configuration": { "os_auth": login } })
+    };
+    let with_credential = |secret: &str| {
+        section(json!({ "application_credential_id": credential,
+            "application_credential_secret": secret }))
+    };
+    assert_untold(&with_credential(&secret), true, &[&secret, TOKEN]);
+    let wrong = "a-wrong-secret-of-a-credential";
+    assert_untold(&with_credential(wrong), false, &[wrong, TOKEN]);
+    let token = glance.token(Glance::USER);
+    let with_token = section(json!({ "token": token }));
+    assert_untold(&with_token, true, &[TOKEN]);
+    glance.revoke(&token);
+    assert_untold(&with_token, false, &[TOKEN]);
+    let wrong = section(json!({ "token": "a-wrong-token-of-keystone" }));
+    assert_untold(&wrong, false, &["a-wrong-token-of-keystone"]);
+    glance.delete(&id);
+}
+
+#[test]
+fn a_password_from_the_environment_or_a_file_of_clouds_is_told_nowhere() {
+    let glance = services::glance().shared();
+    let id = glance.upload("an image behind a cloud", &[7; 4096]);
+    let (url, user) = (glance.identity_url(), Glance::USER);
+    let section = json!({ "provider": "glance", "name": id });
+    let wrong = "a-wrong-secret-of-keystone";
+    // Beside the home, whose files must not hold it.
+    let kept = Home::new();
+    for (password, succeeds) in [(user.password, true), (wrong, false)] {
+        let variables = [
+            ("OS_AUTH_URL", url.as_str()),
+            ("OS_USERNAME", user.name),
+            ("OS_PASSWORD", password),
+            ("OS_PROJECT_NAME", user.project),
+        ];
+        assert_untold_around(&section, &variables, succeeds, &[password, TOKEN]);
+        let clouds = json!({ "clouds": { "tests": { "auth": { "auth_url": url,
+            "username": user.name, "password": password, "project_name": user.project } } } });
+        let file = kept.write("clouds.yaml", clouds.to_string());
+        let file = file.to_str().expect("the home is UTF-8");
+        let variables = [("OS_CLIENT_CONFIG_FILE", file), ("OS_CLOUD", "tests")];
+        assert_untold_around(&section, &variables, succeeds, &[password, TOKEN]);
+        // A list of projects is none, and the place of the mistake is told.
+        let broken = clouds.to_string().replace("\"images\"", "[\"images\"]");
+        kept.write("clouds.yaml", broken);
+        assert_untold_around(&section, &variables, false, &[password]);
+    }
     glance.delete(&id);
 }
 
