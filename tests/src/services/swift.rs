@@ -33,6 +33,8 @@ impl Swift {
     pub const SECRET: &'static str = "tester-secret-of-s3";
     /// The region.
     pub const REGION: &'static str = "us-east-1";
+    /// The domain beneath which each bucket has a host's name, once somebody looks it up.
+    pub const DOMAIN: &'static str = "buckets.test";
 
     pub(super) fn start() -> Self {
         let own = folder().join("swift");

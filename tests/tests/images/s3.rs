@@ -160,6 +160,32 @@ async fn the_newest_version_is_taken_unless_another_one_is_pinned() {
     says(&error, ErrorKind::NotFound, &["no such object"]);
 }
 
+#[test]
+fn a_bucket_that_is_a_part_of_the_hosts_name_is_found() {
+    let swift = services::swift().shared();
+    swift.bucket("as-a-host");
+    swift.keep_versions("as-a-host");
+    let image = content(1, 5000);
+    swift.put("as-a-host", "a%20b%2Bc/guest.img", &image);
+    let section = section(&swift, "as-a-host", "a b+c/guest.img");
+    let endpoint = swift.endpoint().replace("127.0.0.1", Swift::DOMAIN);
+    let section = with_auth(section, "endpoint_url", json!(endpoint));
+    // The server itself has no name, so that nothing is asked for in another way.
+    let name = format!("as-a-host.{}", Swift::DOMAIN);
+    let pull = |section: &Value| {
+        let user = User::of(section);
+        let outcome = finish(spawn(&mut user.pull_knowing(&name)), PULL);
+        assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+        std::fs::read(pulled_path(&outcome)).unwrap()
+    };
+    let section = with(section, "addressing_style", json!("virtual"));
+    assert!(pull(&section) == image);
+    // Its versions are listed in the same way.
+    swift.delete("as-a-host", "a%20b%2Bc/guest.img");
+    let last = with(section, "include_deleted", json!(true));
+    assert!(pull(&last) == image);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_refusal_says_what_to_do() {
     let swift = services::swift().shared();

@@ -67,7 +67,11 @@ pub(super) fn write(own: &Path, proxy: u16, nodes: &[u16; 3]) {
         let more = match filter {
             // `tempauth` insists on a cache. One that never answers is none, and is soon given up.
             "cache" => "memcache_servers = 127.0.0.1:1\nconnect_timeout = 0.1\n".to_owned(),
-            "s3api" => format!("location = {}\n", Swift::REGION),
+            "s3api" => format!(
+                "location = {}\nstorage_domain = {}\n",
+                Swift::REGION,
+                Swift::DOMAIN
+            ),
             "tempauth" => {
                 let user = Swift::KEY.replace(':', "_");
                 format!("user_{user} = {} .admin\n", Swift::SECRET)
