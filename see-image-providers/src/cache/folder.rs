@@ -39,16 +39,22 @@ impl Folder {
         Self::open(CWD, path, path)
     }
 
-    /// Opens a folder in this one; makes it when it is missing.
+    /// Opens a folder in this one; makes it, so that a loss of power leaves it there, when it is missing.
     pub(crate) fn folder(&self, name: &str) -> Result<Self> {
         let path = self.path.join(name);
-        if self.stat(name)?.is_none() {
+        let is_missing = self.stat(name)?.is_none();
+        if is_missing {
             match rustix::fs::mkdirat(&self.fd, name, Mode::RWXU) {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(self.failed("a folder cannot be made", name, error)),
             }
         }
-        Self::open(&self.fd, Path::new(name), &path)
+        let folder = Self::open(&self.fd, Path::new(name), &path)?;
+        if is_missing {
+            folder.sync()?;
+            self.sync()?;
+        }
+        Ok(folder)
     }
 
     fn open(at: impl AsFd, name: &Path, path: &Path) -> Result<Self> {
