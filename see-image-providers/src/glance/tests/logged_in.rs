@@ -1,5 +1,6 @@
 //! Ways to log in, tokens that run out, and what is said where Keystone refuses.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use see_core::{Error, ErrorKind};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use super::cloud::{
     Server, by_password, found, glance, id, image, keystone, provider, token, usual,
 };
-use crate::cache::Origin as _;
+use crate::cache::{Object, Origin as _};
 
 fn one_image() -> Vec<Value> {
     vec![image(1, "guest", "active", "2026-01-01T10:00:00Z")]
@@ -180,6 +181,37 @@ async fn an_image_that_is_withdrawn_while_it_downloads_is_told_so() {
         let error = provider.origin.renew().await.unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_token_that_others_can_read_on_its_way_to_the_catalogs_glance_is_told_of_once() {
+    let far = "http://images.example.org:9292";
+    // It ends at once, so that each request needs another.
+    let catalog = token(far, 0);
+    let keystone = Server::new(move |_| {
+        let head = "X-Subject-Token: short\r\n".to_owned();
+        (201, head, catalog.clone())
+    });
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(Arc::new(log.reopen().unwrap()))
+        .finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let provider = usual(&keystone, "guest");
+    let object = Object::new("one", "guest");
+    for _ in 0..2 {
+        // Made, and not sent.
+        let request = provider.origin.request(&object, None).await.unwrap();
+        assert!(request.url().as_str().starts_with(far));
+    }
+    assert_eq!(keystone.count("POST"), 2);
+    let told = std::fs::read_to_string(log.path()).unwrap();
+    let warnings: Vec<&str> = told.lines().filter(|line| line.contains("WARN")).collect();
+    let [warning] = warnings[..] else {
+        panic!("{told}");
+    };
+    assert!(warning.contains("the token for this server"), "{warning}");
+    assert!(warning.contains(far), "{warning}");
 }
 
 #[tokio::test]
