@@ -9,7 +9,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use see_core::ledger::{Details, Entry, Resource};
@@ -18,6 +18,7 @@ use see_libvirt::embedded::opened_root;
 use see_libvirt::{Connection, EmbeddedRoot, EmulatorAccount};
 
 use crate::allocation::Holding;
+use crate::collect::emulator;
 use crate::error::{blocking, libvirt};
 use crate::host::{cache_folder, short_folder};
 
@@ -26,6 +27,8 @@ pub(crate) const ROOT: &str = "libvirt.embedded-root";
 
 /// A first open probes the emulators, which takes seconds on an idle host.
 const OPEN_LIMIT: Duration = Duration::from_secs(120);
+/// How long what libvirt still asks there may take to end.
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What libvirt made when it opened the root, and needs again when the root is made anew.
 const SKELETON: &[&str] = &[
@@ -193,14 +196,14 @@ impl Holding for Entered {
         let _gate = gate().await;
         let (path, identifier) = (self.path.clone(), self.identifier);
         blocking("leave the embedded driver's root", move || {
-            withdraw(&path, identifier).map(drop)
+            withdraw(&path, identifier, Instant::now() + LEAVE_LIMIT).map(drop)
         })
         .await
     }
 }
 
-/// Takes one user away; whether the root went with it.
-pub(crate) fn withdraw(path: &Path, identifier: Identifier) -> Result<bool> {
+/// Takes one user away; whether the root went with it, and whatever runs in it.
+pub(crate) fn withdraw(path: &Path, identifier: Identifier, deadline: Instant) -> Result<bool> {
     let failed = |error| {
         Error::io("the embedded driver's root cannot be removed", error).subject(path.display())
     };
@@ -218,11 +221,16 @@ pub(crate) fn withdraw(path: &Path, identifier: Identifier) -> Result<bool> {
     if left {
         return Ok(false);
     }
+    let name = path.to_string_lossy();
+    // One that starts meanwhile finds no folder for its socket, or is met by the second look.
+    emulator::clear(&name, deadline)?;
     match fs::remove_dir_all(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(failed(error)),
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
     }
+    emulator::clear(&name, deadline)?;
+    Ok(true)
 }
 
 /// Whether a root was made for this environment first, and has no user: its maker ended in between.
@@ -303,4 +311,45 @@ pub(crate) fn identity(path: &Path) -> Result<Details> {
         details.insert("born".to_owned(), born.into());
     }
     Ok(details)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    /// What looks like an emulator that libvirt asks in this root.
+    fn asked(root: &Path) -> Child {
+        let mut command = Command::new("sh");
+        command.arg0("qemu-system-none").stdin(Stdio::piped());
+        let monitor = root.join("lib/qemu/qmp-1/qmp.monitor");
+        command.args(["-c", "read line"]).arg(monitor);
+        command.spawn().unwrap()
+    }
+
+    #[test]
+    fn whoever_leaves_a_root_last_ends_the_emulators_that_are_still_asked_there() {
+        let scratch = tempfile::tempdir().unwrap();
+        let [root, other] = ["root", "root-of-others"].map(|name| scratch.path().join(name));
+        let [first, last] = [(); 2].map(|()| Identifier::random());
+        fs::create_dir_all(root.join("users")).unwrap();
+        for user in [first, last] {
+            fs::write(root.join("users").join(user.to_string()), "").unwrap();
+        }
+        let (mut ours, mut others) = (asked(&root), asked(&other));
+        let leave = |user| withdraw(&root, user, Instant::now() + LEAVE_LIMIT).unwrap();
+        assert!(!leave(first));
+        assert!(ours.try_wait().unwrap().is_none(), "it was still needed");
+        assert!(leave(last));
+        assert!(!root.exists());
+        assert_eq!(ours.wait().unwrap().signal(), Some(9));
+        assert!(
+            others.try_wait().unwrap().is_none(),
+            "it is somebody else's"
+        );
+        others.kill().unwrap();
+        others.wait().unwrap();
+    }
 }

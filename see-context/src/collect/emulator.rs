@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use see_core::ledger::{CollectRequest, Collected};
-use see_core::{Error, Result};
+use see_core::{Error, ErrorKind, Result};
 
 use super::late;
 use super::traces::Traces;
@@ -87,12 +87,10 @@ fn below(pid: i32) -> Vec<(i32, OwnedFd)> {
 }
 
 /// Ends what still runs in a root that nobody uses: libvirt asks emulators what they can do, and
-/// one that is being asked outlives a killed libvirt.
-pub(super) fn clear(root: &str, request: &CollectRequest) -> Result<()> {
-    end(
-        find(|line| is_emulator(line) && is_in(line, root))?,
-        request,
-    )
+/// one that is being asked outlives a killed libvirt, and a Ctrl-C that ended its parent alone.
+pub(crate) fn clear(root: &str, deadline: Instant) -> Result<()> {
+    let found = find(|line| is_emulator(line) && is_in(line, root))?;
+    end_by(found, deadline).map_err(|error| error.subject(root))
 }
 
 /// Whether an emulator runs that was given a file in this folder.
@@ -104,6 +102,14 @@ pub(super) fn end(found: Vec<(i32, OwnedFd)>, request: &CollectRequest) -> Resul
     if request.dry_run {
         return Ok(());
     }
+    end_by(found, request.deadline).map_err(|error| match error.kind() {
+        ErrorKind::Timeout => late(request, "the emulator"),
+        _ => error,
+    })
+}
+
+fn end_by(found: Vec<(i32, OwnedFd)>, deadline: Instant) -> Result<()> {
+    let begun = Instant::now();
     for (pid, handle) in found {
         let failed = |error: rustix::io::Errno| {
             Error::io("the emulator cannot be ended", error.into())
@@ -114,9 +120,9 @@ pub(super) fn end(found: Vec<(i32, OwnedFd)>, request: &CollectRequest) -> Resul
             Err(error) => return Err(failed(error)),
         }
         loop {
-            let left = request.deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(late(request, "the emulator"));
+                return Err(Error::timeout("an emulator to end", begun.elapsed()));
             }
             let wait = rustix::event::Timespec {
                 tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),

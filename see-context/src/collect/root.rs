@@ -6,7 +6,6 @@ use std::path::Path;
 use see_core::ledger::{CollectRequest, Collected};
 use see_core::{Error, Result};
 
-use super::emulator;
 use crate::embedded;
 
 /// Removes the environment from its root, and the root with its last.
@@ -49,10 +48,7 @@ pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
         }
     }
     if !request.dry_run {
-        if embedded::is_last(path, request.identifier)? {
-            emulator::clear(&request.resource.name, request)?;
-        }
-        embedded::withdraw(path, request.identifier)?;
+        embedded::withdraw(path, request.identifier, request.deadline)?;
     }
     Ok(Collected::Removed)
 }
