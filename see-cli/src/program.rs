@@ -10,11 +10,12 @@ use see_core::{Error, Registries, Result};
 use tokio::runtime::Builder;
 
 use crate::args::{Arguments, Command};
-use crate::{commands, log, render};
+use crate::{commands, log, registries, render};
 
 /// Does what the command line says, with what these registries know, and returns the exit code.
 ///
-/// It takes over the process: signals, the log, the panic hook.
+/// It takes over the process: signals, the log, the panic hook, and after a run on libvirt's embedded driver its end,
+/// which the exit handlers of libraries might spoil.
 pub fn main(registries: impl FnOnce() -> Result<Registries>) -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -29,6 +30,7 @@ pub fn main(registries: impl FnOnce() -> Result<Registries>) -> ExitCode {
         let _ = write!(io::stderr(), "{}", render::failure(&error));
         commands::code_of(&error)
     });
+    registries::end_process(code);
     ExitCode::from(code)
 }
 

@@ -1,5 +1,7 @@
 //! What a run file can name: the only file that names every crate.
 
+use std::io::Write as _;
+
 use see_core::{Registries, Result};
 
 /// The hooks, backends and image providers that come with SEE, and their collectors.
@@ -20,6 +22,14 @@ pub fn quiet() {
     if !see_context::quiet_log() {
         tracing::debug!("libvirt may write to standard error by itself");
     }
+}
+
+/// Ends the process with this code where the libraries of a hypervisor would not let it end in the usual way.
+/// Elsewhere it returns.
+pub(crate) fn end_process(code: u8) {
+    // There is nobody to tell when stdout is gone.
+    let _ = std::io::stdout().flush();
+    see_context::end_process(code);
 }
 
 #[cfg(test)]

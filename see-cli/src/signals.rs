@@ -9,6 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::exit_code;
+use crate::registries::end_process;
 use crate::render::restore_terminal;
 
 /// What was heard so far.
@@ -88,5 +89,6 @@ fn leave(name: &str, code: u8) -> ! {
         io::stderr(),
         "seectl: {name} again: left at once. What the run made is in the ledger: run `seectl gc`"
     );
+    end_process(code);
     std::process::exit(code.into());
 }

@@ -29,6 +29,11 @@
 //!   alone. Emulators started after that are pid 1's to reap, as without SEE.
 //!
 //! Where inotify or a thread is not to be had, a warning says so and all of it stays with pid 1.
+//!
+//! # The end of the process
+//! libvirt's threads run until the process ends, also while it ends in the usual way: the exit handlers of the
+//! libraries then take away what those threads stand on, and now and then a process crashes that had done everything.
+//! A program that does not want that ends by [`end_process`].
 
 mod cache;
 mod confine;
@@ -46,6 +51,29 @@ use crate::error::Error;
 pub(crate) use self::confine::without_capabilities;
 pub(crate) use self::open::is_begun;
 pub use self::open::opened_root;
+
+/// Ends this process with this code at once, without the exit handlers of its libraries, where the embedded driver
+/// was opened in it, or begun to be; elsewhere it returns, and the usual end is safe.
+///
+/// What the program has buffered, in stdout too, has to be written before.
+///
+/// ```no_run
+/// use std::io::Write;
+/// use std::process::ExitCode;
+///
+/// fn main() -> ExitCode {
+///     // ... opens the embedded driver and runs machines there ...
+///     std::io::stdout().flush().ok();
+///     see_libvirt::embedded::end_process(0);
+///     ExitCode::SUCCESS
+/// }
+/// ```
+pub fn end_process(code: u8) {
+    if is_begun() {
+        // SAFETY: it takes no pointer, and nothing of this process runs after it.
+        unsafe { libc::_exit(code.into()) }
+    }
+}
 
 /// The longest path of a root, in bytes. Unix socket paths end at 107 bytes, and libvirt puts
 /// QEMU's monitor socket up to 59 bytes deep into the root. A channel without a path of its own

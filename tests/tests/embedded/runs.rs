@@ -189,3 +189,42 @@ fn a_guest_that_is_not_ready_in_time_fails_the_run_and_the_cause_is_told() {
     assert_eq!(causes, [&json!("no_boot_output")], "{outcome:#?}");
     assert_clean(&home, &text(&outcome, "/identifier"));
 }
+
+/// A library that spoils the end of whoever it is loaded by: an exit handler of its own crashes.
+const SPOILER: &str = "
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+__attribute__((destructor)) static void spoil(void) {
+    if (strcmp(program_invocation_short_name, \"seectl\") == 0) abort();
+}
+";
+
+#[test]
+fn a_run_that_did_everything_ends_well_whatever_the_exit_handlers_of_its_libraries_do() {
+    let home = Home::new();
+    let source = home.write("spoiler.c", format!("#define _GNU_SOURCE\n{SPOILER}"));
+    let library = home.path("spoiler.so");
+    let mut compiler = std::process::Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library);
+    let compiled = finish(spawn(compiler.arg(source)), RUN);
+    assert_eq!(compiled.code, Some(0), "{compiled:#?}");
+    let mut context = Home::embedded();
+    context["memory"] = json!("64MiB");
+    let steps = json!([{ "step": "poweron" }]);
+    let run =
+        json!({ "version": 1, "context": context, "hooks": { "hooks": [] }, "protocol": steps });
+    let run_file = home.write("run.json", run.to_string());
+    let spoiled = |words: &[&str]| {
+        let mut seectl = home.seectl();
+        seectl.args(words).env("LD_PRELOAD", &library);
+        seectl
+    };
+    // It does spoil what ends in the usual way.
+    let usual = finish(spawn(&mut spoiled(&["ls"])), RUN);
+    assert_eq!(usual.code, None, "{usual:#?}");
+    let mut seectl = spoiled(&["run", "--output", "json"]);
+    let outcome = finish(spawn(seectl.arg(run_file)), RUN);
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    assert_clean(&home, &text(&outcome, "/identifier"));
+}
