@@ -225,8 +225,12 @@ mod tests {
             fs::create_dir_all(machine.join("lxc-7-abc.libvirt-lxc/init/inner")).unwrap();
             fs::create_dir_all(machine.join("lxc-7-abcd.libvirt-lxc")).unwrap();
         }
+        // Above the hierarchies is none.
+        let other = root.path().join("sys/fs/machine/lxc-7-abc.libvirt-lxc");
+        fs::create_dir_all(&other).unwrap();
         let traces = Traces::at(root.path()).unwrap();
         assert!(traces.clear_groups("lxc", "abc").unwrap());
+        assert!(other.exists());
         assert!(!traces.clear_groups("lxc", "abc").unwrap());
         for machine in &machines {
             let names = fs::read_dir(machine).unwrap();

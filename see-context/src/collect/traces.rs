@@ -18,6 +18,9 @@ const SERVERS: &str = "var/lib/libvirt/dnsmasq";
 /// Where it has the state of networks.
 const NETWORKS: &str = "run/libvirt/network";
 
+/// How often a folder is opened that the kernel could not find in peace.
+const TRIES: u32 = 100;
+
 /// The file system of a daemon, in which its files are looked for.
 #[derive(Debug)]
 pub(super) struct Traces(OwnedFd);
@@ -93,10 +96,15 @@ impl Traces {
     pub(super) fn folder(&self, path: &str) -> Result<Option<OwnedFd>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        match rustix::fs::openat2(&self.0, path, flags, Mode::empty(), within) {
-            Ok(folder) => Ok(Some(folder)),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-            Err(error) => Err(failed(path, error)),
+        let mut tries = 1..TRIES;
+        loop {
+            match rustix::fs::openat2(&self.0, path, flags, Mode::empty(), within) {
+                Ok(folder) => return Ok(Some(folder)),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
+                // Somebody renamed or mounted something, anywhere, while a link led upwards.
+                Err(Errno::AGAIN) if tries.next().is_some() => {}
+                Err(error) => return Err(failed(path, error)),
+            }
         }
     }
 
@@ -164,15 +172,17 @@ fn remove_tree(parent: &OwnedFd, name: &str, depth: usize) -> rustix::io::Result
     rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
 }
 
+/// What is in a folder, but for itself and the one above.
 fn names(folder: &OwnedFd, path: &str) -> Result<Vec<String>> {
     let entries = Dir::read_from(folder).map_err(|error| failed(path, error))?;
-    entries
-        .map(|entry| {
-            entry
-                .map(|entry| entry.file_name().to_string_lossy().into_owned())
-                .map_err(|error| failed(path, error))
-        })
-        .collect()
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| failed(path, error))?;
+        if ![c".", c".."].contains(&entry.file_name()) {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    Ok(names)
 }
 
 pub(super) fn failed(path: &str, error: Errno) -> Error {

@@ -107,7 +107,13 @@ fn volleys(arena: &Arena, usual: &Usual, cuts: &[Cut], left: &mut Vec<String>) -
         let victims = fire(arena, cuts);
         left.extend(victims.iter().filter_map(|victim| ill(usual, victim)));
         let identifiers: Vec<&str> = victims.iter().map(|it| it.identifier.as_str()).collect();
-        left.extend(arena.left_of(&identifiers));
+        for thing in arena.left_of(&identifiers) {
+            let whose = victims
+                .iter()
+                .find(|victim| thing.contains(&victim.identifier));
+            let told = whose.map(|victim| (victim.cut, &victim.outcome.stderr));
+            left.push(format!("{told:?}: {thing}"));
+        }
         all.extend(victims);
     }
     all
