@@ -39,6 +39,7 @@ mod cache;
 mod confine;
 mod folder;
 mod open;
+mod processor;
 mod reaper;
 
 use std::ffi::OsStr;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{EmbeddedRoot, cache, folder, reaper};
+use super::{EmbeddedRoot, cache, folder, processor, reaper};
 use crate::call;
 use crate::connection::{CALL_LIMIT, Connection, Link, Session};
 use crate::error::{Cause, Error};
@@ -67,8 +67,8 @@ impl Connection {
                     });
                 }
                 None => {
-                    let mut session =
-                        Session::open(&root.uri()).map_err(|cause| locked(cause, &root.path))?;
+                    let mut session = processor::on_the_first_core(|| Session::open(&root.uri()))
+                        .map_err(|cause| locked(cause, &root.path))?;
                     // An ordinary user has no capabilities to pass on.
                     if folder::is_root() {
                         session.confine_emulators();
