@@ -192,20 +192,23 @@ mod tests {
 
     use super::*;
 
+    /// A shell that hears of a Ctrl-C also where these tests run in the background, which ignores it.
+    const SHELL: &str = "#!/usr/bin/env -S --default-signal=INT sh";
+
     #[tokio::test]
     async fn one_that_is_interrupted_before_it_has_begun_is_started_again() {
         let folder = tempfile::tempdir().unwrap();
         let script = folder.path().join("nft");
         let tries = folder.path().join("tries");
         let text = format!(
-            "#!/bin/sh\necho >> {0}\n[ $(wc -l < {0}) -gt 1 ] || kill -INT $$\necho done\n",
+            "{SHELL}\necho >> {0}\n[ $(wc -l < {0}) -gt 1 ] || kill -INT $$\necho done\n",
             tries.display()
         );
         std::fs::write(&script, text).unwrap();
         std::fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
         let output = exchange(&script, &json!({}), None).await.unwrap();
         assert_eq!(output, b"done\n");
-        std::fs::write(&script, "#!/bin/sh\nkill -INT $$\n").unwrap();
+        std::fs::write(&script, format!("{SHELL}\nkill -INT $$\n")).unwrap();
         let error = exchange(&script, &json!({}), None).await.unwrap_err();
         assert!(error.to_string().contains("signal: 2"), "{error}");
     }
