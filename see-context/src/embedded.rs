@@ -196,14 +196,14 @@ impl Holding for Entered {
         let _gate = gate().await;
         let (path, identifier) = (self.path.clone(), self.identifier);
         blocking("leave the embedded driver's root", move || {
-            withdraw(&path, identifier, Instant::now() + LEAVE_LIMIT).map(drop)
+            withdraw(&path, identifier, Instant::now() + LEAVE_LIMIT)
         })
         .await
     }
 }
 
-/// Takes one user away; whether the root went with it, and whatever runs in it.
-pub(crate) fn withdraw(path: &Path, identifier: Identifier, deadline: Instant) -> Result<bool> {
+/// Takes one user away, and with the last one the root and whatever runs in it.
+pub(crate) fn withdraw(path: &Path, identifier: Identifier, deadline: Instant) -> Result<()> {
     let failed = |error| {
         Error::io("the embedded driver's root cannot be removed", error).subject(path.display())
     };
@@ -219,7 +219,7 @@ pub(crate) fn withdraw(path: &Path, identifier: Identifier, deadline: Instant) -
         Err(error) => return Err(failed(error)),
     };
     if left {
-        return Ok(false);
+        return Ok(());
     }
     let name = path.to_string_lossy();
     // One that starts meanwhile finds no folder for its socket, or is met by the second look.
@@ -229,8 +229,7 @@ pub(crate) fn withdraw(path: &Path, identifier: Identifier, deadline: Instant) -
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
-    emulator::clear(&name, deadline)?;
-    Ok(true)
+    emulator::clear(&name, deadline)
 }
 
 /// Whether a root was made for this environment first, and has no user: its maker ended in between.
@@ -340,9 +339,10 @@ mod tests {
         }
         let (mut ours, mut others) = (asked(&root), asked(&other));
         let leave = |user| withdraw(&root, user, Instant::now() + LEAVE_LIMIT).unwrap();
-        assert!(!leave(first));
+        leave(first);
+        assert!(root.exists());
         assert!(ours.try_wait().unwrap().is_none(), "it was still needed");
-        assert!(leave(last));
+        leave(last);
         assert!(!root.exists());
         assert_eq!(ours.wait().unwrap().signal(), Some(9));
         assert!(
