@@ -4,7 +4,7 @@
 //! A domain or network of a daemon is removed only when the label in its metadata names the
 //! environment. The embedded driver of a dead process cannot be opened here, since libvirt knows
 //! one root in the life of a process: its emulator is found by the UUID on its command line, and
-//! ended by itself.
+//! ended by itself. That of this very process is asked as a daemon is.
 
 mod bridge;
 pub(crate) mod emulator;
@@ -12,6 +12,7 @@ mod groups;
 mod root;
 mod traces;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -70,11 +71,15 @@ impl Collector for Domains {
 
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
         let location = &request.resource.location;
-        if location.starts_with('/') {
-            let request = request.clone();
-            return blocking("end the emulator", move || emulator::collect(&request)).await;
-        }
-        let connection = open(request).await?;
+        let connection = if location.starts_with('/') {
+            // What runs in this very process only libvirt may end: it would note the end in the root that is removed.
+            match Connection::embedded_on(Path::new(location)) {
+                Some(connection) => connection.within(time_left(request)),
+                None => return forgotten(request).await,
+            }
+        } else {
+            open(request).await?
+        };
         let domain = match connection.domain_by_name(&request.resource.name).await {
             Ok(domain) => domain,
             Err(error) if error.is_no_domain() => return forgotten(request).await,
@@ -135,9 +140,14 @@ fn note(cleared: Result<()>) {
     }
 }
 
-/// Ends an emulator or a container that its daemon does not know: one that died while it started it.
+/// Ends an emulator or a container that libvirt does not know: its daemon died while it started it, or the process
+/// that had the embedded driver is gone.
 async fn forgotten(request: &CollectRequest) -> Result<Collected> {
     let (location, name) = (&request.resource.location, &request.resource.name);
+    if location.starts_with('/') {
+        let request = request.clone();
+        return blocking("end the emulator", move || emulator::collect(&request)).await;
+    }
     let ended = {
         let request = request.clone();
         blocking("end a forgotten machine", move || {
@@ -258,14 +268,17 @@ impl Collector for Roots {
 }
 
 pub(crate) async fn open(request: &CollectRequest) -> Result<Connection> {
-    let left = request
-        .deadline
-        .saturating_duration_since(Instant::now())
-        .max(Duration::from_secs(1));
+    let left = time_left(request);
     let connection = Connection::open(&request.resource.location, left)
         .await
         .map_err(libvirt)?;
     Ok(connection.within(left))
+}
+
+/// What a call of libvirt's may take.
+fn time_left(request: &CollectRequest) -> Duration {
+    let left = request.deadline.saturating_duration_since(Instant::now());
+    left.max(Duration::from_secs(1))
 }
 
 /// Why a domain or network is not the environment's; `None` when its label says that it is.

@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 use see_core::ledger::{CollectOptions, Ledger};
-use see_core::{Identifier, Registries};
+use see_core::{Identifier, Registries, SandboxChange, SandboxState};
 
 use crate::support::{LIMIT, Lab, emulator_runs, until};
 
@@ -85,4 +86,40 @@ async fn what_a_killed_owner_leaves_is_collected_by_another_process() {
         .await
         .unwrap();
     assert!(records.records.is_empty(), "{records:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_kept_and_collects_itself_is_ended_by_the_libvirt_that_runs_it() {
+    let lab = Lab::new();
+    let identifier = Identifier::random();
+    let environment = lab.allocate(PLAIN, identifier).await.unwrap();
+    let sandbox = environment.sandbox().clone();
+    sandbox.start().await.unwrap();
+    let mut news = sandbox.watch();
+    let kept = environment.keep(SystemTime::now() + LIMIT).await;
+    assert!(kept.errors.is_empty(), "{kept:?}");
+    assert!(emulator_runs(identifier), "it was not kept");
+
+    let mut registries = Registries::new();
+    see_context::register(&mut registries).unwrap();
+    let options = CollectOptions {
+        only: Some(identifier),
+        include_kept: true,
+        ..CollectOptions::default()
+    };
+    let ledger = lab.host.ledger();
+    let report = ledger
+        .collect(&registries.collectors, options)
+        .await
+        .unwrap();
+    assert!(report.is_clean(), "{report:#?}");
+    lab.assert_nothing_left(identifier);
+    // Behind libvirt's back it would have crashed, and libvirt would note that in a root that is gone.
+    let mut told = Vec::new();
+    while !told.contains(&SandboxChange::State(SandboxState::Shutoff)) {
+        let change = tokio::time::timeout(LIMIT, news.recv()).await;
+        let change = change.unwrap_or_else(|_| panic!("its end is not told: {told:?}"));
+        told.push(change.unwrap_or_else(|| panic!("the news ended: {told:?}")));
+        assert!(!told.contains(&SandboxChange::State(SandboxState::Crashed)));
+    }
 }

@@ -39,6 +39,18 @@ pub fn opened_root() -> Option<PathBuf> {
 }
 
 impl Connection {
+    /// The connection to the embedded driver that this process runs on this root; `None` where it runs none there.
+    /// The folder is not looked at.
+    #[must_use]
+    pub fn embedded_on(root: &Path) -> Option<Self> {
+        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = open.as_ref().filter(|opened| opened.root == root)?;
+        Some(Self {
+            link: Arc::clone(&opened.connection),
+            limit: CALL_LIMIT,
+        })
+    }
+
     /// Opens the embedded QEMU driver on `root`, within `limit`. The first time on a host it
     /// probes the emulators, for seconds; what it finds is saved for the next root.
     ///
