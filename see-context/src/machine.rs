@@ -6,7 +6,7 @@ mod watch;
 use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use see_core::{
@@ -34,6 +34,11 @@ const COMMAND: Duration = CALL_LIMIT.saturating_mul(2);
 /// How long a cut of the power waits for them. It helps against a hypervisor that hangs, whose process libvirt
 /// kills while another call still waits for it.
 const OVERTAKES: Duration = Duration::from_secs(5);
+
+/// How long libvirt may take to hear of a container's first process after it told that the container runs, and how
+/// often it is asked meanwhile.
+const HEARS: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What one of libvirt's drivers can do, and how.
 #[derive(Debug)]
@@ -174,6 +179,33 @@ async fn turn(commands: &Mutex<()>, patience: Duration) -> Option<MutexGuard<'_,
     turn.ok()
 }
 
+/// Asks a guest in this way. Where that is by a signal, and libvirt has not heard yet which process it would go to,
+/// again.
+async fn asked<F, Fut>(
+    domain: &Domain,
+    mode: ShutdownMode,
+    ask: F,
+) -> Result<(), see_libvirt::Error>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<(), see_libvirt::Error>>,
+{
+    let end = Instant::now() + HEARS;
+    loop {
+        match ask().await {
+            Err(error)
+                if mode == ShutdownMode::Signal
+                    && error.is_invalid_state()
+                    && Instant::now() < end
+                    && domain.is_active().await.unwrap_or(false) =>
+            {
+                tokio::time::sleep(PAUSE).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
 /// Ends a domain and removes its definition; one that is gone is no error.
 pub(crate) async fn remove_domain(domain: &Domain) -> Result<()> {
     match domain.destroy().await {
@@ -252,17 +284,16 @@ impl Sandbox for Machine {
     async fn shutdown(&self) -> Result<()> {
         let mode = self.driver.shutdown;
         self.command("shutdown", move |domain| async move {
-            domain.shutdown(mode).await
+            asked(&domain, mode, || domain.shutdown(mode)).await
         })
         .await
     }
 
     async fn reboot(&self) -> Result<()> {
         let mode = self.driver.reboot;
-        self.command(
-            "reboot",
-            move |domain| async move { domain.reboot(mode).await },
-        )
+        self.command("reboot", move |domain| async move {
+            asked(&domain, mode, || domain.reboot(mode)).await
+        })
         .await
     }
 

@@ -307,6 +307,20 @@ fn a_container_in_a_closed_network_proves_it_and_reaches_neither_the_host_nor_an
 }
 
 #[test]
+fn a_container_can_be_asked_to_shut_down_as_soon_as_it_runs() {
+    let home = home();
+    let steps = json!([{ "step": "poweron" }, { "step": "shutdown", "timeout": "10ms" }]);
+    let context = context(&json!({ "agent": { "transport": "none" } }));
+    let file = run_file(&home, &context, &steps);
+    // libvirt hears of the first process some time after it told that the container runs, or before.
+    for _ in 0..10 {
+        let outcome = run(&home, &file, "true");
+        assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+        assert_eq!(outcome.events("post_shutdown").len(), 1, "{outcome:#?}");
+    }
+}
+
+#[test]
 fn a_container_whose_owner_was_killed_is_collected_with_its_folders() {
     let home = home();
     let file = run_file(&home, &context(&json!({})), &Value::Null);
