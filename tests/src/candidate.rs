@@ -10,6 +10,7 @@ use see_context::Native;
 use see_core::ledger::Resource;
 use see_core::testing::conformance::{Candidate, GuestAct, Report, Stranger, Verdict};
 use see_core::{Error, ErrorKind, Identifier, Registries, Result, Sandbox};
+use see_libvirt::Domain;
 use serde_json::{Value, json};
 
 use crate::{Home, emulator, guest, remains, virsh};
@@ -104,6 +105,23 @@ impl Machine {
         self.daemon == Some(CONTAINERS)
     }
 
+    /// Sends the container's first process a signal. libvirt hears of that process a while after it told that the
+    /// container runs.
+    async fn signal_first(&self, name: &str, signal: Signal) -> Option<Result<()>> {
+        let signal = signal.as_raw().to_string();
+        let end = Instant::now() + LETS_GO;
+        loop {
+            match self.virsh(&["send-process-signal", name, "1", &signal])? {
+                Err(error)
+                    if error.to_string().contains("not yet available") && Instant::now() < end =>
+                {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                sent => return Some(sent.map(drop)),
+            }
+        }
+    }
+
     fn virsh(&self, arguments: &[&str]) -> Option<Result<String>> {
         let told = virsh(self.daemon?, arguments.iter().copied());
         Some(told.map_err(|message| Error::new(ErrorKind::Hypervisor, message)))
@@ -122,6 +140,27 @@ fn takes(controller: &str, signal: Signal) -> bool {
         field("PPid:").is_some_and(|parent| parent.trim() == controller)
             && handled.is_some_and(|set| set & (1 << (signal.as_raw() - 1)) != 0)
     })
+}
+
+/// Writes what ACPI's "soft off" is into its register, until it is off: the firmware chooses where that register
+/// is only a while after the start.
+async fn power_off(domain: &Domain) -> Result<()> {
+    let end = Instant::now() + LETS_GO;
+    loop {
+        let told = domain.human_monitor("o /h 0x604 0x2000").await;
+        if !domain.is_active().await.unwrap_or(false) {
+            return Ok(());
+        }
+        told.map_err(refused)?;
+        if Instant::now() >= end {
+            return Err(Error::timeout("the firmware", LETS_GO));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn refused(error: see_libvirt::Error) -> Error {
+    Error::new(ErrorKind::Hypervisor, error.to_string())
 }
 
 #[async_trait]
@@ -169,30 +208,23 @@ impl Candidate for Machine {
             while !takes(controller.trim(), signal) && Instant::now() < end {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            let signal = signal.as_raw().to_string();
-            let asked = self.virsh(&["send-process-signal", &name, "1", &signal])?;
-            return Some(asked.map(drop));
+            return self.signal_first(&name, signal).await;
         }
         // Without an operating system nobody writes to the machine's ports but the monitor, in its place.
-        let monitor = match act {
-            GuestAct::Poweroff => "quit",
+        let native = sandbox.native()?.downcast_ref::<Native>()?;
+        let write = match act {
+            GuestAct::Poweroff => return Some(power_off(&native.domain).await),
             GuestAct::Crash => "o /b 0x505 1",
             GuestAct::Reboot => "o /b 0xcf9 6",
         };
-        let native = sandbox.native()?.downcast_ref::<Native>()?;
-        let told = native.domain.human_monitor(monitor).await;
-        Some(match (told, act) {
-            // The monitor may be gone before it could answer that it goes.
-            (Ok(_), _) | (Err(_), GuestAct::Poweroff) => Ok(()),
-            (Err(error), _) => Err(Error::new(ErrorKind::Hypervisor, error.to_string())),
-        })
+        let told = native.domain.human_monitor(write).await;
+        Some(told.map(drop).map_err(refused))
     }
 
     async fn kill(&self, sandbox: &dyn Sandbox) -> Option<Result<()>> {
         let name = sandbox.identifier().to_string();
         if self.is_container() {
-            let killed = self.virsh(&["send-process-signal", &name, "1", "kill"])?;
-            return Some(killed.map(drop));
+            return self.signal_first(&name, Signal::KILL).await;
         }
         let pid = emulator(&name)?;
         let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
