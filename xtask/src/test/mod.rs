@@ -139,6 +139,9 @@ fn tests(programs: Vec<Program>, threads: usize, count: &mut Count) -> Result<()
         if own.failed > 0 {
             if let Some(names) = ran.again(DEADLINE)? {
                 println!("       passed only at the second try: {}", names.join(", "));
+                for line in programs::reasons(&ran.failing()) {
+                    println!("         | {line}");
+                }
                 own.passed += std::mem::take(&mut own.failed);
             } else {
                 let log = ran.log.display();

@@ -269,9 +269,36 @@ pub(super) fn failing(stdout: &str) -> String {
     shown.join("\n")
 }
 
+/// What failed tests panicked with, without the ways there.
+pub(super) fn reasons(failing: &str) -> Vec<&str> {
+    let mut shown = Vec::new();
+    let mut inside = false;
+    for line in failing.lines() {
+        if line.starts_with("thread '") {
+            inside = true;
+        } else if line == "stack backtrace:" || line.starts_with("note: ") {
+            inside = false;
+        }
+        if inside && !line.is_empty() {
+            shown.push(line);
+        }
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn why_a_test_failed_is_told_without_the_way_there() {
+        let failing = "a\nthread 'a' panicked at x.rs:1:1:\nboom\n\nbang\nstack backtrace:\n   0: main\nnote: Some";
+        let reasons = reasons(failing);
+        assert_eq!(
+            reasons,
+            ["thread 'a' panicked at x.rs:1:1:", "boom", "bang"]
+        );
+    }
 
     #[test]
     fn the_last_summary_is_the_programs_own() {
