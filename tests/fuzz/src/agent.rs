@@ -5,7 +5,7 @@ use see_agent::protocol::{Decoder, FailureCode, Frame, HEADER, MAX_BODY, PADDING
 use see_agent::server::{Agent, Settings, Token, Trust, serve_connection};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Read, Write};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 
 /// Pushes bytes in pieces of this length, as a channel would, and gives the frames in them.
 fn decode(decoder: &mut Decoder, bytes: &[u8], piece: usize) -> Vec<Frame> {
@@ -103,15 +103,18 @@ fn understand(frame: &Frame) -> bool {
     true
 }
 
-/// A folder and a token of this process's own; the token is never in what a fuzzer makes.
-static AGENT: LazyLock<(tempfile::TempDir, Arc<Agent>)> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let secret = || RandomState::new().build_hasher().finish();
-    let secret = format!("{:016x}{:016x}", secret(), secret());
-    let mut settings = Settings::new(folder.path());
-    settings.token = Token::new(secret.as_bytes());
-    (folder, Agent::new(settings).expect("a folder for it"))
-});
+thread_local! {
+    /// A folder and a token of this thread's own; the token is never in what a fuzzer makes. What a static holds
+    /// would stay when the process ends.
+    static AGENT: (Arc<Agent>, tempfile::TempDir) = {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let secret = || RandomState::new().build_hasher().finish();
+        let secret = format!("{:016x}{:016x}", secret(), secret());
+        let mut settings = Settings::new(folder.path());
+        settings.token = Token::new(secret.as_bytes());
+        (Agent::new(settings).expect("a folder for it"), folder)
+    };
+}
 
 /// A connection over TCP without the token: nothing is served, and nothing is told but that.
 pub(crate) fn agent_tcp(bytes: &[u8]) -> bool {
@@ -120,7 +123,9 @@ pub(crate) fn agent_tcp(bytes: &[u8]) -> bool {
     let wire = bake(&mut dough, 7);
     let told = Told::default();
     let reader = Pieces { wire: &wire, piece };
-    serve_connection(&AGENT.1, reader, told.clone(), Trust::Token).expect("the wire does not fail");
+    AGENT
+        .with(|(agent, _)| serve_connection(agent, reader, told.clone(), Trust::Token))
+        .expect("the wire does not fail");
     let told = told.0.lock().expect("no holder panics").clone();
     let replies = decode(&mut Decoder::default(), &told, told.len().max(1));
     assert!(
