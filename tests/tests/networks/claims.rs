@@ -62,7 +62,8 @@ fn processes_and_users_that_allocate_at_once_get_different_subnets_until_none_is
             _ => user.seectl(Some(GROUP)),
         };
         let mut command = site.command_of(seectl, &run_file, "true");
-        let results = user.own.join("results").join(turn.to_string());
+        // A folder above, too, would be that of whoever is first.
+        let results = user.own.join(format!("results-{turn}"));
         Live::start(command.arg("--results").arg(results))
     };
     let mut runs: Vec<Live> = (0..8).map(start).collect();

@@ -9,7 +9,12 @@ fn a_guest_behind_nat_has_a_lease_and_reaches_the_world_through_its_gateway() {
     let site = Site::new();
     site.open_up();
     let run_file = site.run_file("run.json", json!({ "mode": "nat" }), sampling());
-    let command = "gateway=$(ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p')
+    // The guest takes its address first, and its route then.
+    let command = "for look in $(seq 100); do
+          gateway=$(ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p')
+          [ -n \"$gateway\" ] && break
+          sleep 0.1
+        done
         ip -4 -o addr show eth0 | grep -q 'inet 10\\.' && echo leased
         ping -c 3 -W 5 \"$gateway\" >/dev/null && echo gateway
         ping -c 3 -W 5 198.51.100.1 >/dev/null && echo world";
