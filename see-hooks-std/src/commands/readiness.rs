@@ -20,8 +20,8 @@ use tokio::time::Instant;
 const LOOK: Duration = Duration::from_millis(250);
 /// How long a TCP connection, or an agent behind one, may take.
 const CONNECT: Duration = Duration::from_secs(5);
-/// How long the guest may take to get an address before its network is tried.
-pub(super) const LEASE: Duration = Duration::from_secs(20);
+/// How long the guest may take to get an address before its network is tried: a busy host makes it slow.
+pub(super) const LEASE: Duration = Duration::from_secs(60);
 /// How long a call at the start of a session may take.
 const CALL: Duration = Duration::from_secs(10);
 
