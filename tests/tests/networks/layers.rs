@@ -3,10 +3,12 @@
 //! The rules are those of a real run on the shared network. A neighbour stands in for its guest: it has the guest's
 //! port and addresses, and sends what no small guest could.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use see_tests::until;
 use serde_json::json;
 use tokio::net::TcpSocket;
 
@@ -19,6 +21,8 @@ const FLOOR: &str = "see-shared";
 pub(crate) const AGENT: u16 = 8020;
 /// How long an answer is waited for, three times.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How long an address may stay taken of a socket that was closed.
+const FREED: Duration = Duration::from_secs(10);
 /// How long a connection is waited for: the kernel asks again after a second.
 const CONNECTED: Duration = Duration::from_millis(1800);
 /// The hardware address of the host's bridge.
@@ -298,7 +302,7 @@ impl<'a> Scene<'a> {
     fn agent_answers(&self) -> bool {
         let address = SocketAddr::from((self.rules.own, AGENT));
         let _agent = inside(&self.guest.namespace(), move || {
-            TcpListener::bind(address).expect("it is free")
+            freed(|| TcpListener::bind(address))
         });
         connects(&self.site.namespace(), 0, &address.to_string())
     }
@@ -320,6 +324,20 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// What is bound to an address that nobody has, or will have soon: the socket there before is held for a moment by a
+/// program that another test's thread is just about to start.
+fn freed<T>(bind: impl Fn() -> io::Result<T>) -> T {
+    let mut bound = None;
+    until("a free address", FREED, || match bind() {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => false,
+        answer => {
+            bound = Some(answer.expect("the address is there"));
+            true
+        }
+    });
+    bound.expect("it was waited for")
+}
+
 /// Whether a datagram comes from one network into another.
 fn arrives(from: &Path, source: &str, to: &Path, at: &str, heard_at: &str, what: &[u8]) -> bool {
     let parse = |text: &str| -> SocketAddr { text.parse().expect("an address with a port") };
@@ -327,8 +345,8 @@ fn arrives(from: &Path, source: &str, to: &Path, at: &str, heard_at: &str, what:
     if at.is_ipv4() && source.is_ipv6() {
         source.set_ip(Ipv4Addr::UNSPECIFIED.into());
     }
-    let receiver = inside(to, move || UdpSocket::bind(heard_at).expect("it is free"));
-    let sender = inside(from, move || UdpSocket::bind(source).expect("it is free"));
+    let receiver = inside(to, move || freed(|| UdpSocket::bind(heard_at)));
+    let sender = inside(from, move || freed(|| UdpSocket::bind(source)));
     receiver
         .set_read_timeout(Some(PATIENCE))
         .expect("it is set");
@@ -352,7 +370,7 @@ fn connects(from: &Path, port: u16, to: &str) -> bool {
             let socket = TcpSocket::new_v4().expect("a socket");
             socket.set_reuseaddr(true).expect("it is set");
             let from = (Ipv4Addr::UNSPECIFIED, port).into();
-            socket.bind(from).expect("it is free");
+            freed(|| socket.bind(from));
             let connected = tokio::time::timeout(CONNECTED, socket.connect(to)).await;
             connected.is_ok_and(|connected| connected.is_ok())
         })
