@@ -17,7 +17,7 @@ const DRAWS: usize = 10;
 /// How much shorter the phase is taken to be at each further draw.
 const SHORTER: f64 = 0.8;
 /// How often a step is tried that its run was beyond.
-const TRIES: usize = 3;
+const TRIES: usize = 8;
 /// How many of a record's last lines are written in no time before its end.
 const LAST: usize = 2;
 
