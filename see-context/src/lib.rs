@@ -10,6 +10,7 @@
 
 #![warn(missing_docs)]
 
+mod admission;
 mod allocation;
 mod collect;
 mod embedded;
@@ -29,7 +30,9 @@ use see_core::{Registries, Result};
 
 pub use lxc::{Lxc, LxcConfiguration, LxcDomainSection, LxcFilesystem};
 pub use machine::Native;
-pub use qemu::{Acceleration, Clone, Disk, DomainSection, Network, Qemu, QemuConfiguration};
+pub use qemu::{
+    Acceleration, Clone, Disk, DomainSection, Graphics, Network, Qemu, QemuConfiguration,
+};
 pub use see_libvirt::embedded::end_process;
 pub use see_libvirt::quiet_log;
 pub use vbox::{Vbox, VboxClone, VboxConfiguration, VboxDisk, VboxNetwork};

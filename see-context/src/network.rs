@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use see_core::ledger::{CollectRequest, Details, Entry, Resource};
-use see_core::{Error, ErrorKind, Result};
+use see_core::{Error, Result};
 use see_libvirt::Network;
 use see_libvirt::xml::{Lent, NetworkPort, NetworkXml};
 
@@ -67,8 +67,6 @@ impl Part for NetworkPlan {
         match self {
             Self::AsWritten => {}
             Self::None => {
-                let checked = self.check_domain(&making.domain);
-                checked.map_err(|error| Error::new(ErrorKind::Configuration, error.to_string()))?;
                 making.domain.remove_interfaces();
             }
             Self::Own(own) => {

@@ -26,7 +26,7 @@ use crate::storage::{self, RemoteDisk, SandboxDisk, Storage, Volumes};
 
 use self::configuration::recognises;
 pub use self::configuration::{
-    Acceleration, Clone, Disk, DomainSection, Network, QemuConfiguration,
+    Acceleration, Clone, Disk, DomainSection, Graphics, Network, QemuConfiguration,
 };
 use self::files::Files;
 

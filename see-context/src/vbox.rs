@@ -17,6 +17,7 @@ use see_libvirt::ShutdownMode;
 use see_libvirt::xml::{DiskSource, DomainXml, XmlError};
 use serde::Deserialize;
 
+use crate::admission;
 use crate::allocation::{self, Part, Plan};
 use crate::error::xml;
 use crate::host::{read_xml, require_program};
@@ -125,7 +126,7 @@ impl Backend for Vbox {
             &["memory", "pids"],
             "since libvirt does not tell what VirtualBox's processes take",
         )?;
-        let domain = read(&configuration.domain.configuration)?;
+        let domain = read(&configuration.domain.configuration, &network)?;
         let storage = configuration.storage()?;
         require_program(storage::QEMU_IMG, "qemu-utils")?;
         hypervisor
@@ -236,7 +237,7 @@ impl VboxConfiguration {
 }
 
 /// Reads the domain's XML, and checks that the image will find its disk.
-fn read(path: &ConfigPath) -> Result<DomainXml> {
+fn read(path: &ConfigPath, network: &NetworkPlan) -> Result<DomainXml> {
     let located = |error| xml(error, path.path(), path.place());
     let bytes = read_xml(path, "a libvirt domain XML")?;
     let mut domain = DomainXml::parse_bytes(&bytes).map_err(located)?;
@@ -251,6 +252,8 @@ fn read(path: &ConfigPath) -> Result<DomainXml> {
         })
         .advice("write <domain type='vbox'>"));
     }
+    network.unplug(&mut domain);
+    admission::admit(&mut domain, network.promise(), true, path)?;
     if let Some(disk) = domain.further_disks().map_err(located)?.first() {
         return Err(located(XmlError::Conflict {
             position: disk.position,

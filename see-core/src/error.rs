@@ -74,6 +74,7 @@ struct Inner {
     place: Option<Place>,
     advice: Option<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    further: Vec<Error>,
 }
 
 impl Error {
@@ -87,7 +88,16 @@ impl Error {
             place: None,
             advice: None,
             source: None,
+            further: Vec::new(),
         }))
+    }
+
+    /// All of these as one, with the kind of the first; `None` where there are none.
+    pub fn all(errors: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut errors = errors.into_iter();
+        let mut first = errors.next()?;
+        first.0.further.extend(errors);
+        Some(first)
     }
 
     /// A mistake in the configuration, found at `place`.
@@ -203,6 +213,11 @@ impl Error {
         self.0.advice.as_deref()
     }
 
+    /// What was found beside it, each as wrong by itself: see [`Self::all`].
+    pub fn further(&self) -> &[Self] {
+        &self.0.further
+    }
+
     /// The whole chain in one line, the causes after colons: what logs and reports show.
     pub fn chain(&self) -> String {
         let mut line = self.to_string();
@@ -215,6 +230,10 @@ impl Error {
                 line.push_str(&text);
             }
             cause = error.source();
+        }
+        for error in &self.0.further {
+            line.push_str("; ");
+            line.push_str(&error.chain());
         }
         line
     }
@@ -238,7 +257,11 @@ impl fmt::Display for Error {
         if let Some(advice) = &inner.advice {
             write!(f, " ({advice})")?;
         }
-        Ok(())
+        match inner.further.len() {
+            0 => Ok(()),
+            1 => f.write_str(", and one more"),
+            more => write!(f, ", and {more} more"),
+        }
     }
 }
 
@@ -282,6 +305,15 @@ impl std::error::Error for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_errors_are_one_that_tells_all() {
+        let errors = ["first", "second", "third"].map(|what| Error::new(ErrorKind::Io, what));
+        let error = Error::all(errors).unwrap();
+        assert_eq!(error.to_string(), "first, and 2 more");
+        assert_eq!(error.chain(), "first, and 2 more; second; third");
+        assert!(Error::all([]).is_none());
+    }
 
     #[test]
     fn whatever_words_are_in_it_an_error_is_one_line() {

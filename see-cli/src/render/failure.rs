@@ -57,6 +57,9 @@ pub(crate) fn failure(error: &Error) -> String {
         let advice = escape::line(advice);
         push(&mut text, format_args!("{margin} = help: {advice}\n"));
     }
+    for further in error.further() {
+        text.push_str(&failure(further));
+    }
     text
 }
 
@@ -94,6 +97,17 @@ mod tests {
         error: allocate: /tmp/x\ny: it cannot be written
          = cause: the disk\x1b[2J is tired
          = help: free some space
+        ");
+    }
+
+    #[test]
+    fn each_of_several_errors_is_shown() {
+        let errors = ["one", "two"].map(|what| Error::new(ErrorKind::Io, what).advice("mend it"));
+        insta::assert_snapshot!(failure(&Error::all(errors).unwrap()), @r"
+        error: one
+         = help: mend it
+        error: two
+         = help: mend it
         ");
     }
 

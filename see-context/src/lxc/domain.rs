@@ -8,6 +8,7 @@ use see_libvirt::xml::{DomainXml, Element, XmlError};
 
 use super::root::Root;
 use super::users::Users;
+use crate::admission;
 use crate::error::xml;
 use crate::host::read_xml;
 use crate::network::NetworkPlan;
@@ -36,21 +37,8 @@ pub(super) fn prepare(path: &ConfigPath, network: &NetworkPlan) -> Result<(Domai
             .advice("write <domain type='lxc'>"));
         }
     }
-    // Whatever its prefix: libvirt goes by the namespace that it stands for.
-    let shared = domain
-        .root()
-        .children()
-        .find(|child| child.local_name() == "namespace");
-    if let Some(shared) = shared {
-        return Err(wrong(
-            shared,
-            "the container shares a namespace with others: its network, its host name or its memory".to_owned(),
-        )
-        .advice("leave the element out: a container has namespaces of its own"));
-    }
-    network
-        .check_domain(&domain)
-        .map_err(|error| xml(error, path.path(), path.place()))?;
+    network.unplug(&mut domain);
+    admission::admit(&mut domain, network.promise(), true, path)?;
     let source = source_of_root(&domain, wrong)?;
     let users = mapped(domain.root(), wrong)?;
     // Without it a container without an interface has the host's network.

@@ -4,11 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use see_core::config::{ConfigPath, Located, OneOrMany, Place};
 use see_core::{AgentSettings, AgentTransport, Error, ErrorKind, Result};
-use see_libvirt::xml::{DomainXml, NetworkXml, XmlError};
+use see_libvirt::xml::{DomainXml, NetworkXml};
 use serde::Deserialize;
 
 use super::subnet::{FreeSubnets, Subnet};
 use super::walled::{self, Walled};
+use crate::admission::Promise;
 use crate::error::xml;
 use crate::hypervisor::{Hypervisor, driver_of};
 
@@ -85,15 +86,27 @@ pub(crate) struct Own {
 }
 
 impl NetworkPlan {
-    /// Refuses a domain that keeps the plan from being what it promises.
-    ///
-    /// # Errors
-    /// [`XmlError::Conflict`] with the place in the XML.
-    pub(crate) fn check_domain(&self, domain: &DomainXml) -> Result<(), XmlError> {
+    /// What the guest may reach.
+    pub(crate) fn promise(&self) -> Promise {
         match self {
-            Self::Walled(_) => domain.refuse_other_ways("its network is to be closed"),
-            Self::None => domain.refuse_hidden_ways("it is to have no network"),
-            Self::AsWritten | Self::Own(_) => Ok(()),
+            Self::None | Self::Walled(_) => Promise::Closed,
+            Self::AsWritten | Self::Own(_) => Promise::Open,
+        }
+    }
+
+    /// Takes out the interfaces beside the one that the plan connects: the network that was asked for is the only
+    /// one.
+    pub(crate) fn unplug(&self, domain: &mut DomainXml) {
+        let removed = match self {
+            Self::AsWritten => 0,
+            Self::None => domain.remove_interfaces(),
+            Self::Own(_) | Self::Walled(_) => domain.keep_one_interface(),
+        };
+        if removed > 0 {
+            tracing::warn!(
+                "{removed} <interface> are taken out of the domain: `network` in the run file says what \
+                 the guest is connected to"
+            );
         }
     }
 }

@@ -54,10 +54,6 @@ impl Walled {
         making.hold_as(tables, Raised(making.identifier));
         let mark = loader.mark();
         let mark = (mark.0, mark.1.as_str());
-        making
-            .domain
-            .refuse_other_ways("its network is to be closed")
-            .map_err(|error| Error::new(ErrorKind::Configuration, error.to_string()))?;
         let identifier = making.identifier;
         let device = free_device(identifier)?;
         let (port, name, bridge, seat) = match self.shared {

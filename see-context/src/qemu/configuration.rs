@@ -1,9 +1,13 @@
 //! The `context` section for QEMU: python-see's keys, and ours.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use see_core::config::{ConfigPath, Configuration, Located, Size};
 use see_core::{AgentSettings, Error, Result};
+use see_libvirt::xml::DomainXml;
 use serde::Deserialize;
 
+use crate::admission;
 use crate::hypervisor::{Hypervisor, driver_of, written_type};
 use crate::network::{NetworkConfiguration, NetworkPlan};
 use crate::storage::{Owners, Storage, Volumes};
@@ -28,6 +32,9 @@ pub struct QemuConfiguration {
     /// What the guest is connected to. Left out: as the domain's XML says; the built-in template
     /// has no network.
     pub network: Option<Network>,
+    /// Where the guest's screen is shown to viewers. Left out: the screens of the domain's XML, on this host's
+    /// loopback and a port that libvirt chooses.
+    pub graphics: Option<Graphics>,
     /// How the agent in the guest is reached.
     #[serde(default)]
     pub agent: AgentSettings,
@@ -82,6 +89,42 @@ pub struct Clone {
 
 fn yes() -> bool {
     true
+}
+
+/// The `graphics` section: who may look at the guest's screen.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Graphics {
+    /// The address of the hypervisor's host on which it listens: `127.0.0.1`. Whoever reaches it sees the screen, and
+    /// types into the guest.
+    pub listen: Option<Located<IpAddr>>,
+    /// The TCP port, from 5900 on. Left out: one that libvirt chooses.
+    pub port: Option<Located<u16>>,
+}
+
+/// The least port of a screen, which stands for display 0.
+const FIRST_DISPLAY: u16 = 5900;
+
+impl Graphics {
+    /// Fills it in.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](see_core::ErrorKind::Configuration) for a port below 5900.
+    pub(super) fn fill_in(&self, domain: &mut DomainXml) -> Result<()> {
+        if let Some(port) = self.port.as_ref().filter(|port| ***port < FIRST_DISPLAY) {
+            return Err(Error::configuration(
+                port.place().clone(),
+                format!("found the port {}, screens have 5900 to 65535", **port),
+            ));
+        }
+        let address = self
+            .listen
+            .as_ref()
+            .map_or(Ipv4Addr::LOCALHOST.into(), |listen| **listen);
+        let port = self.port.as_ref().map(|port| **port);
+        admission::listen(domain, &address.to_string(), port);
+        Ok(())
+    }
 }
 
 /// The `network` section: `mode` (`none`, `isolated`, `shared` or `nat`), or python-see's `configuration`

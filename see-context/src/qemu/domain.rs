@@ -7,6 +7,7 @@ use see_libvirt::xml::{DiskSource, DomainXml, Element};
 use super::configuration::{Acceleration, QemuConfiguration};
 use super::files::{self, Files};
 use super::template::{self, Shape};
+use crate::admission;
 use crate::error::{blocking, xml};
 use crate::host::read_xml;
 use crate::hypervisor::Hypervisor;
@@ -28,7 +29,7 @@ pub(super) async fn prepare(
         Some(section) => {
             let path = &section.configuration;
             let mut domain = read(path, configuration)?;
-            check(&domain, path, hypervisor, network)?;
+            check(&mut domain, path, hypervisor, network)?;
             let files = if hypervisor.is_remote() {
                 files::refuse(&domain, path)?;
                 Files::default()
@@ -38,6 +39,9 @@ pub(super) async fn prepare(
             (domain, files)
         }
     };
+    if let Some(graphics) = &configuration.graphics {
+        graphics.fill_in(&mut domain)?;
+    }
     accelerate(&mut domain, configuration, hypervisor).await?;
     Ok((domain, files))
 }
@@ -94,7 +98,7 @@ fn read(path: &ConfigPath, configuration: &QemuConfiguration) -> Result<DomainXm
 }
 
 fn check(
-    domain: &DomainXml,
+    domain: &mut DomainXml,
     path: &ConfigPath,
     hypervisor: &Hypervisor,
     network: &NetworkPlan,
@@ -135,19 +139,20 @@ fn check(
         relabel: false,
     };
     domain.clone().set_disk(&probe).map_err(located)?;
-    network.check_domain(domain).map_err(located)?;
-    if *hypervisor == Hypervisor::Embedded && matches!(network, NetworkPlan::AsWritten) {
-        domain
-            .refuse_interfaces("the embedded hypervisor has no networks")
-            .map_err(located)
-            .map_err(|error| {
-                error.advice(
-                    "set `network` to {\"mode\": \"none\"} to run it without, or `hypervisor` to \
-                     qemu:///system",
-                )
-            })?;
+    network.unplug(domain);
+    if *hypervisor == Hypervisor::Embedded
+        && let Some(interface) = domain.devices("interface").next()
+    {
+        return Err(wrong(
+            interface,
+            "the domain has an interface, and the embedded hypervisor has no networks".to_owned(),
+        )
+        .advice(
+            "set `network` to {\"mode\": \"none\"} to run it without, or `hypervisor` to \
+             qemu:///system",
+        ));
     }
-    Ok(())
+    admission::admit(domain, network.promise(), !hypervisor.is_remote(), path)
 }
 
 /// Sets the type: what the user asks for, else the XML's, but KVM only where it is usable.

@@ -1,7 +1,7 @@
 //! Domain XML: the user's, with what SEE fills in.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::domain_device::{Disk, Interface, keep_owner};
 use super::error::XmlError;
@@ -10,6 +10,11 @@ use super::tree::{Document, Element};
 
 /// The name of the virtio-serial port that the guest agent listens on.
 pub const AGENT_CHANNEL: &str = "org.see.agent.0";
+
+/// What is in an interface that is the card's own, wherever it is plugged in.
+const CARDS_OWN: [&str; 11] = [
+    "acpi", "address", "alias", "boot", "coalesce", "driver", "guest", "mac", "model", "mtu", "rom",
+];
 
 /// The way in which a guest is connected to a libvirt network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -108,28 +113,27 @@ impl DomainXml {
         self.devices("interface").map(Interface::read).collect()
     }
 
-    /// Whether there is a device of this element name, such as `video`, in the XML.
-    pub fn has_device(&self, element: &str) -> bool {
-        self.devices(element).next().is_some()
-    }
-
-    /// The host's socket of the agent's channel, where there is one with a path.
-    pub fn agent_socket(&self) -> Option<PathBuf> {
-        self.devices("channel")
-            .find(|channel| is_agent_channel(channel))
-            .and_then(|channel| channel.child("source")?.attribute("path"))
-            .map(|path| PathBuf::from(path.as_ref()))
-    }
-
     /// Sets the type, such as `qemu` for emulation.
     pub fn set_hypervisor_type(&mut self, kind: &str) {
         self.root_mut().set_attribute("type", kind);
     }
 
-    /// Sets name and UUID.
+    /// Sets name and UUID, also where the firmware shows them to the guest.
     pub fn set_identity(&mut self, name: &str, uuid: &str) {
         self.set_first("uuid", uuid);
         self.set_first("name", name);
+        let entries = self
+            .root_mut()
+            .children_mut()
+            .filter(|child| child.name() == "sysinfo")
+            .flat_map(Element::children_mut)
+            .filter(|table| table.name() == "system")
+            .flat_map(Element::children_mut);
+        for entry in entries {
+            if entry.attribute("name").as_deref() == Some("uuid") {
+                entry.set_text(uuid);
+            }
+        }
     }
 
     /// Sets a text element of the domain, before all others where it is missing.
@@ -146,37 +150,30 @@ impl DomainXml {
         label::set_label(self.root_mut(), environment);
     }
 
-    /// Connects the first interface on a libvirt network to `network`, as python-see did; where
-    /// none is on a network, a virtio interface is added.
-    pub fn connect_network(&mut self, port: &NetworkPort) {
+    /// Connects the guest to `port` and to nothing else. The interface is the first one on a libvirt network, as
+    /// python-see had it, else the first one; without any, a virtio interface is added. What is the card's own
+    /// stays: its model, address, driver and order; what says where it was plugged in goes.
+    ///
+    /// How many further interfaces were removed.
+    pub fn connect_network(&mut self, port: &NetworkPort) -> usize {
+        let removed = self.keep_one_interface();
         let devices = self.devices_element();
-        let existing = devices.children_mut().find(|child| {
-            child.name() == "interface" && child.attribute("type").as_deref() == Some("network")
-        });
-        let interface = match existing {
-            Some(interface) => interface,
-            None => {
-                devices.append(
-                    Element::new("interface")
-                        .with("type", "network")
-                        .with_child(Element::new("source"))
-                        .with_child(Element::new("model").with("type", "virtio")),
-                );
-                match devices
-                    .children_mut()
-                    .filter(|child| child.name() == "interface")
-                    .last()
-                {
-                    Some(interface) => interface,
-                    None => return,
-                }
-            }
+        if !devices.children().any(is_interface) {
+            devices.append(
+                Element::new("interface")
+                    .with("type", "network")
+                    .with_child(Element::new("source"))
+                    .with_child(Element::new("model").with("type", "virtio")),
+            );
+        }
+        let Some(interface) = devices.children_mut().find(|child| is_interface(child)) else {
+            return removed;
         };
-        let source = interface.child_or_insert("source");
-        source.set_attribute("network", &port.network);
-        // They name a port of another network.
-        source.remove_attribute("portid");
-        source.remove_attribute("bridge");
+        interface.set_attribute("type", "network");
+        interface.remove_children(|child| !CARDS_OWN.contains(&child.name()));
+        interface
+            .child_or_insert("source")
+            .set_attribute("network", &port.network);
         if let Some(mac) = &port.mac {
             interface
                 .child_or_insert("mac")
@@ -192,77 +189,36 @@ impl DomainXml {
                 .child_or_insert("port")
                 .set_attribute("isolated", "yes");
         }
+        removed
+    }
+
+    /// Removes all network interfaces but the one that [`Self::connect_network`] takes, and what says where that
+    /// one was plugged in; how many it removed.
+    pub fn keep_one_interface(&mut self) -> usize {
+        let devices = self.devices_element();
+        let on_network = |child: &Element| child.attribute("type").as_deref() == Some("network");
+        let interfaces = || devices.children().filter(|child| is_interface(child));
+        let kept = interfaces()
+            .position(on_network)
+            .or_else(|| interfaces().next().map(|_| 0));
+        let mut index = 0;
+        let removed = devices.remove_children(|child| {
+            let is_other = is_interface(child) && Some(index) != kept;
+            index += usize::from(is_interface(child));
+            is_other
+        });
+        if let Some(interface) = devices.children_mut().find(|child| is_interface(child)) {
+            interface.set_attribute("type", "network");
+            interface.remove_attribute("managed");
+            interface.remove_children(|child| !CARDS_OWN.contains(&child.name()));
+        }
+        removed
     }
 
     /// Removes every network interface; how many there were.
     pub fn remove_interfaces(&mut self) -> usize {
         self.devices_element()
             .remove_children(|child| child.name() == "interface")
-    }
-
-    /// Refuses an XML with network interfaces, for a mode that promises none.
-    ///
-    /// # Errors
-    /// [`XmlError::Conflict`] with the place of the first one.
-    pub fn refuse_interfaces(&self, reason: &str) -> Result<(), XmlError> {
-        match self.devices("interface").next() {
-            None => Ok(()),
-            Some(interface) => Err(XmlError::Conflict {
-                position: interface.position(),
-                problem: format!(
-                    "the domain has an interface of type {:?}, and {reason}",
-                    interface.attribute("type").unwrap_or_default()
-                ),
-            }),
-        }
-    }
-
-    /// Refuses an XML whose guest may have a way out that is no interface: a device of the host's, which may be a
-    /// network card; a socket to the host; what is handed to the hypervisor unseen; the host's namespaces.
-    ///
-    /// # Errors
-    /// [`XmlError::Conflict`] with the place of the first one.
-    pub fn refuse_hidden_ways(&self, reason: &str) -> Result<(), XmlError> {
-        let hidden = |name| self.devices(name).find(|device| !is_storage(device));
-        let device = ["hostdev", "vsock", "redirdev"]
-            .into_iter()
-            .find_map(hidden);
-        // The namespace of XML, which tells the hypervisor, may be the default one.
-        let mut children = self.document.root().children();
-        let passed =
-            || children.find(|child| matches!(child.local_name(), "commandline" | "namespace"));
-        match device.or_else(passed) {
-            None => Ok(()),
-            Some(element) => Err(XmlError::Conflict {
-                position: element.position(),
-                problem: format!("the domain has a <{}>, and {reason}", element.name()),
-            }),
-        }
-    }
-
-    /// Refuses an XML whose guest would have another way out than one interface on a libvirt
-    /// network, for a mode that promises to close that one.
-    ///
-    /// # Errors
-    /// [`XmlError::Conflict`] with the place of the first other interface, or as for [`Self::refuse_hidden_ways`].
-    pub fn refuse_other_ways(&self, reason: &str) -> Result<(), XmlError> {
-        self.refuse_hidden_ways(reason)?;
-        let mut networks = 0;
-        let other = self.devices("interface").find(|interface| {
-            let is_network = interface.attribute("type").as_deref() == Some("network");
-            networks += 1;
-            !is_network || networks > 1
-        });
-        match other {
-            None => Ok(()),
-            Some(interface) => Err(XmlError::Conflict {
-                position: interface.position(),
-                problem: format!(
-                    "the domain has another interface, of type {:?}, and {reason}",
-                    interface.attribute("type").unwrap_or_default()
-                ),
-            }),
-        }
     }
 
     /// Gives the guest a virtio-serial port [`AGENT_CHANNEL`] with its host side at `socket`.
@@ -287,37 +243,44 @@ impl DomainXml {
         );
     }
 
-    /// Writes what the guest says on its first serial port to a file. Where the XML has a serial
-    /// port or console already that is left alone, and the answer is `false`.
+    /// Writes what the guest says on its first serial port, or else on its first console, to a file. Without
+    /// either there is a serial port. One that leads elsewhere than to a terminal or nowhere is left alone, and the
+    /// answer is `false`.
     ///
     /// `relabel` as in [`DiskSource::relabel`].
+    ///
+    /// [`DiskSource::relabel`]: super::DiskSource::relabel
     pub fn set_console_file(&mut self, file: &Path, relabel: bool) -> bool {
         let devices = self.devices_element();
-        let console = |child: &Element| matches!(child.name(), "serial" | "console");
-        if devices.children().any(console) {
+        let first = ["serial", "console"]
+            .into_iter()
+            .find(|name| devices.child(name).is_some());
+        let line = match first {
+            Some(name) => devices.child_or_insert(name),
+            None => {
+                devices.append(
+                    Element::new("serial").with_child(Element::new("target").with("port", "0")),
+                );
+                devices.child_or_insert("serial")
+            }
+        };
+        let kind = line.attribute("type");
+        if !matches!(kind.as_deref(), None | Some("pty" | "null" | "vc" | "file")) {
             return false;
         }
+        line.set_attribute("type", "file");
+        line.remove_attribute("tty");
+        line.remove_children(|child| matches!(child.name(), "source" | "log"));
         let mut source = Element::new("source").with("path", file.to_string_lossy());
         if !relabel {
             source.append(keep_owner());
         }
-        devices.append(
-            Element::new("serial")
-                .with("type", "file")
-                .with_child(source)
-                .with_child(Element::new("target").with("port", "0")),
-        );
+        line.append(source);
+        if first == Some("serial") {
+            // libvirt shows a machine's first serial port once more, as a console.
+            devices.remove_children(is_serial_console);
+        }
         true
-    }
-
-    /// The file that the console is written to, where it is one.
-    pub fn console_file(&self) -> Option<PathBuf> {
-        ["serial", "console"]
-            .into_iter()
-            .flat_map(|name| self.devices(name))
-            .find(|device| device.attribute("type").as_deref() == Some("file"))
-            .and_then(|device| device.child("source")?.attribute("path"))
-            .map(|path| PathBuf::from(path.as_ref()))
     }
 
     /// Adds a device at the end of the list.
@@ -339,12 +302,19 @@ impl DomainXml {
     }
 }
 
-/// Whether a host's device is a disk.
-fn is_storage(device: &Element) -> bool {
-    matches!(
-        device.attribute("type").as_deref(),
-        Some("scsi" | "scsi_host" | "storage")
-    )
+/// Whether a console is the first serial port under another name.
+fn is_serial_console(device: &Element) -> bool {
+    let of_target = |name: &str| {
+        let target = device.child("target")?;
+        target.attribute(name).map(|value| value.into_owned())
+    };
+    device.name() == "console"
+        && of_target("type").is_none_or(|kind| kind == "serial")
+        && of_target("port").is_none_or(|port| port == "0")
+}
+
+fn is_interface(device: &Element) -> bool {
+    device.name() == "interface"
 }
 
 fn is_agent_channel(device: &Element) -> bool {

@@ -7,6 +7,19 @@ use super::domain_device::{DiskSource, device_of, keep_owner};
 use super::error::{Position, XmlError};
 use super::tree::Element;
 
+/// What a disk's XML holds that is about the image which it was written for.
+const OF_ANOTHER_IMAGE: [&str; 9] = [
+    "auth",
+    "backenddomain",
+    "backingStore",
+    "encryption",
+    "mirror",
+    "readonly",
+    "shareable",
+    "source",
+    "transient",
+];
+
 /// A disk beside the image's, on which the guest may write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FurtherDisk {
@@ -35,6 +48,20 @@ impl DomainXml {
         Ok(())
     }
 
+    /// Takes everything out of the image's disk that is about another image: where it lies, how it is opened, who
+    /// shares it. A domain without such a disk is left as it is; [`Self::set_disk`] tells.
+    pub fn clear_image_disk(&mut self) {
+        let devices = self.devices_element();
+        let index = image_disk(devices);
+        if let Some(disk) = index.and_then(|index| devices.children_mut().nth(index)) {
+            disk.set_attribute("type", "file");
+            for name in ["rawio", "sgio"] {
+                disk.remove_attribute(name);
+            }
+            disk.remove_children(|child| OF_ANOTHER_IMAGE.contains(&child.name()));
+        }
+    }
+
     /// The disks beside the image's on which the guest may write, in the XML's order.
     ///
     /// # Errors
@@ -55,8 +82,6 @@ impl DomainXml {
         let devices = self.devices_element();
         for (index, source) in further(devices).into_iter().zip(sources) {
             if let Some(disk) = devices.children_mut().nth(index) {
-                // libvirt would make an overlay of its own, and the image is nobody else's.
-                disk.remove_children(|child| matches!(child.name(), "transient" | "shareable"));
                 source.fill_in(disk);
             }
         }

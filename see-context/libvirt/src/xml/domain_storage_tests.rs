@@ -51,7 +51,7 @@ fn the_image_goes_into_the_disk_that_the_guest_boots_from_and_never_into_a_cdrom
 #[test]
 fn further_disks_are_those_that_the_guest_may_write() {
     let text = "<disk type='file'><driver type='raw' cache='none'/><source file='/users/b.img'/>\
-                <target dev='vdb'/><transient/></disk>\
+                <target dev='vdb'/></disk>\
                 <disk type='file'><target dev='vda'/></disk>\
                 <disk type='file'><source file='/users/c.img'/><target dev='vdc'/><readonly/></disk>\
                 <disk type='block'><source dev='/dev/sdz'/><target dev='vdd'/><readonly/></disk>\
@@ -72,7 +72,7 @@ fn further_disks_are_those_that_the_guest_may_write() {
     let expected = text
         .replace(
             "<driver type='raw' cache='none'/><source file='/users/b.img'/>\
-             <target dev='vdb'/><transient/>",
+             <target dev='vdb'/>",
             "<driver type='qcow2' cache='none' name='qemu'/><target dev='vdb'/>\
              <source file='/run/2'/><backingStore/>",
         )
