@@ -67,7 +67,7 @@ const MADE_HARMLESS: [&str; 7] = [
     "<serial type='unix'><source mode='bind' path='FILE'/></serial>",
     "<channel type='unix'><source mode='bind' path='FILE'/><target type='virtio' name='org.see.x'/></channel>",
     "<graphics type='vnc' port='PORT' autoport='no' listen='0.0.0.0' socket='FILE'/>",
-    "<interface type='user'/><interface type='user'/><interface type='bridge'><source bridge='nobr'/></interface>",
+    "<interface type='user'><model type='virtio'/></interface><interface type='user'/><interface type='bridge'><source bridge='nobr'/></interface>",
 ];
 
 /// What the guest does with all that it has: it writes to each line and each disk but the first, and calls the host.
@@ -176,7 +176,21 @@ fn run(
 ) -> Outcome {
     let mut context = context.clone();
     context["domain"] = json!({ "configuration": home.write("domain.xml", xml) });
-    let file = home.run_file(context);
+    let run = json!({
+        "version": 1,
+        "context": context,
+        // Guests of several tests at once boot slowly on a busy host.
+        "hooks": { "configuration": { "results_folder": "results" },
+                   "hooks": [{ "name": "commands", "configuration": { "ready_timeout": "160s" } }] },
+        "protocol": [
+            { "step": "poweron" },
+            { "step": "wait", "for": "ready", "timeout": "160s" },
+            { "step": "trigger", "event": "run_sample", "attributes": { "command": "${command}" } },
+            { "step": "wait", "for": "sample_finished", "timeout": "60s" },
+            { "step": "poweroff" },
+        ],
+    });
+    let file = home.write("run.json", run.to_string());
     let mut seectl = home.seectl();
     seectl
         .args(["run", "--output", "json"])
