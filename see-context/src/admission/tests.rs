@@ -190,6 +190,29 @@ fn a_folder_to_read_is_a_folder_and_holds_no_sockets_or_devices() {
 }
 
 #[test]
+fn a_container_writes_to_its_root_and_to_no_other_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().display();
+    let container = |more: &str| {
+        let text = format!(
+            "<domain type='lxc'><devices><filesystem type='mount'><source dir='/srv/root'/><target dir='/'/></filesystem>\
+             <filesystem type='mount'><source dir='{folder}'/><target dir='/mnt'/>{more}</filesystem></devices></domain>"
+        );
+        admitted(Promise::Open, &text)
+    };
+    let findings = container("").unwrap_err();
+    assert!(
+        findings[0].contains("<filesystem type='mount'> is refused"),
+        "{findings:?}"
+    );
+    assert!(findings[0].contains("add <readonly/>"), "{findings:?}");
+    assert!(container("<readonly/>").is_ok());
+    // In a whole machine there is no root to be copied.
+    let text = "<domain type='qemu'><devices><filesystem><source dir='/srv'/><target dir='/'/></filesystem></devices></domain>";
+    assert!(admitted(Promise::Open, text).is_err());
+}
+
+#[test]
 fn the_screen_listens_where_the_run_file_says() {
     let mut domain = DomainXml::parse(&with_devices("<graphics type='spice'/>")).unwrap();
     listen(&mut domain, "192.0.2.1", Some(5910));

@@ -63,7 +63,15 @@ fn source_of_root(
 ) -> Result<PathBuf> {
     const ADVICE: &str =
         "write <filesystem type='mount'><source dir='…'/><target dir='/'/></filesystem>";
-    let Some(root) = domain.devices("filesystem").find(|device| is_root(device)) else {
+    let mut roots = domain
+        .devices("filesystem")
+        .filter(|device| is_root(device));
+    let (root, second) = (roots.next(), roots.next());
+    if let Some(second) = second {
+        return Err(wrong(second, "the container has a second root".to_owned())
+            .advice("keep the one that each sandbox is to get a copy of"));
+    }
+    let Some(root) = root else {
         return Err(wrong(
             domain.root(),
             "the container has no root of its own, so that it would get the host's".to_owned(),
