@@ -463,7 +463,7 @@ fn a_container_that_shares_what_is_the_hosts_is_refused_with_its_place() {
                 "<domain ",
                 "<domain xmlns:lxc='http://libvirt.org/schemas/domain/lxc/1.0' ",
             ),
-            "container.xml:4:3: context.domain.configuration: the container shares a namespace",
+            "container.xml:4:3: context.domain.configuration: <lxc:namespace> is refused",
         ),
     ] {
         home.write("container.xml", &domain);

@@ -78,7 +78,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         r#"{"disk": {"image": "base.qcow2"}, "domain": {"configuration": "domain.xml"}}"#,
         "<domain type='qemu'><devices><disk/>\n<disk type='block'><source dev='/dev/null'/></disk></devices></domain>",
-        "domain.xml:2:1: domain.configuration: the guest would write to what the disk",
+        "domain.xml:2:1: domain.configuration: <disk type='block'> is refused: the guest would write to what is no file",
     ),
     (
         r#"{"disk": {"image": "base.qcow2"}, "domain": {"configuration": "domain.xml"}}"#,
