@@ -234,6 +234,12 @@ pub trait Isolation: Send + Sync {
     /// [`ErrorKind::Isolation`](crate::ErrorKind::Isolation) where they were changed or are gone,
     /// with what was found; another kind when they cannot be looked at.
     async fn check(&self) -> Result<()>;
+
+    /// Waits until the walls may have changed, so that [`check`](Self::check) is called at once and not only when its
+    /// time comes. It may be dropped at any time. A backend that hears of no changes waits for ever, as this does.
+    async fn changed(&self) {
+        std::future::pending().await
+    }
 }
 
 /// Something that the guest must not reach.

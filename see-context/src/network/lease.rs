@@ -1,5 +1,6 @@
-//! The address of a guest whose hardware address others had before it.
+//! The address of a guest that is kept for it, and that others may have had before it.
 
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use see_core::{Address, Result};
@@ -12,6 +13,8 @@ use crate::error::libvirt;
 pub(crate) struct Lender {
     pub(super) network: Network,
     pub(super) mac: String,
+    /// The one address that is kept for the guest. Any other lease of its hardware address is not its own doing.
+    pub(super) address: IpAddr,
     /// When the lease ends that the last owner of the hardware address left behind.
     pub(super) stale: Option<SystemTime>,
 }
@@ -23,6 +26,7 @@ impl Lender {
         Ok(leases
             .map_err(libvirt)?
             .into_iter()
+            .filter(|lease| lease.address == self.address)
             .filter(|lease| self.stale.is_none() || lease.expires != self.stale)
             .map(|lease| Address {
                 mac: self.mac.clone(),
