@@ -15,6 +15,7 @@
 mod claim;
 mod closed;
 mod configuration;
+mod firewall;
 mod isolation;
 mod lease;
 mod lock;
@@ -44,6 +45,7 @@ use crate::collect;
 use crate::error::libvirt;
 
 pub(crate) use self::configuration::{NetworkConfiguration, NetworkPlan};
+pub(crate) use self::firewall::why_no_lease;
 pub(crate) use self::lease::Lender;
 pub(crate) use self::shared::Seats;
 pub(crate) use self::wall::Walls;
@@ -88,6 +90,7 @@ impl Part for NetworkPlan {
                     local: own.local,
                 };
                 let claimed = create(&wanted, None, entries.next()?, making).await?;
+                making.abilities.has_dhcp_here = own.local;
                 making.domain.connect_network(&NetworkPort {
                     network: claimed.network.name().to_owned(),
                     ..NetworkPort::default()
@@ -194,7 +197,7 @@ async fn connect(xml: &NetworkXml, entry: Entry, making: &mut Making<'_>) -> Res
     let network = match connection.create_network(&xml.to_string()).await {
         Ok(network) => network,
         Err(error) => {
-            let error = libvirt(error).during("create the network");
+            let error = firewall::explain(libvirt(error)).during("create the network");
             return Err(refused(entry, error).await);
         }
     };

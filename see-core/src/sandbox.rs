@@ -95,6 +95,12 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
     /// When the hypervisor does not answer.
     async fn addresses(&self) -> Result<Vec<Address>>;
 
+    /// Why the guest may have no address, as far as the host shows a cause, such as a firewall that drops its requests:
+    /// a sentence for people. Asked when the wait for an address is given up.
+    async fn why_no_address(&self) -> Option<String> {
+        None
+    }
+
     /// Whether the guest has a network on which addresses may be expected.
     fn has_network(&self) -> bool;
 

@@ -29,7 +29,7 @@ use super::netlink::route;
 use super::space::Search;
 use super::subnet::Subnet;
 use super::taken::{self, Own, Taken};
-use super::{Removal, remove};
+use super::{Removal, firewall, remove};
 use crate::error::libvirt;
 
 /// How often others may be quicker.
@@ -124,7 +124,7 @@ pub(super) async fn start(
                     None => seen(draft, connection, &bridge, &subnets).await,
                     told => told,
                 };
-                let error = libvirt(error).during("create the network");
+                let error = firewall::explain(libvirt(error)).during("create the network");
                 match clash.filter(|_| attempt < ATTEMPTS) {
                     Some(Clash::Bridge) => refused.push(bridge.name),
                     Some(Clash::Subnet) => {}

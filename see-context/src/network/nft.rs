@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use super::wall::UNMARKED;
 use crate::program::environment;
 
 /// The longest that it may take; it takes milliseconds.
@@ -64,12 +65,29 @@ pub(super) async fn apply(commands: Vec<Value>, mark: (&str, &str)) -> Result<()
     let program = program()?;
     let commands = json!({ "nftables": commands });
     match tokio::time::timeout(LIMIT, exchange(&program, &commands, mark)).await {
-        Ok(done) => done,
+        Ok(done) => done.map(drop),
         Err(_) => Err(Error::timeout("nft to end", LIMIT)),
     }
 }
 
-async fn exchange(program: &Path, commands: &Value, mark: (&str, &str)) -> Result<()> {
+/// Everything of every table, as objects: for words about other programs' rules.
+///
+/// # Errors
+/// As [`apply`].
+pub(super) async fn ruleset() -> Result<Vec<Value>> {
+    let program = program()?;
+    let commands = json!({ "nftables": [{ "list": { "ruleset": null } }] });
+    let listing = tokio::time::timeout(LIMIT, exchange(&program, &commands, UNMARKED)).await;
+    let listing = listing.map_err(|_| Error::timeout("nft to end", LIMIT))??;
+    let listing: Value = serde_json::from_slice(&listing).map_err(|error| {
+        let message = "nft printed something else than JSON";
+        Error::new(ErrorKind::Unavailable, message).caused_by(error)
+    })?;
+    let objects = listing.get("nftables").and_then(Value::as_array);
+    Ok(objects.cloned().unwrap_or_default())
+}
+
+async fn exchange(program: &Path, commands: &Value, mark: (&str, &str)) -> Result<Vec<u8>> {
     let mut output = once(program, commands, mark).await?;
     for _ in 1..TRIES {
         // For a moment after it was forked it is in the group of the run still, which a terminal's signals are for.
@@ -79,7 +97,7 @@ async fn exchange(program: &Path, commands: &Value, mark: (&str, &str)) -> Resul
         output = once(program, commands, mark).await?;
     }
     if output.status.success() {
-        return Ok(());
+        return Ok(output.stdout);
     }
     let text = String::from_utf8_lossy(&output.stderr);
     match text.is_empty() {
@@ -102,7 +120,7 @@ async fn once(program: &Path, commands: &Value, mark: (&str, &str)) -> Result<Ou
         .env_clear()
         .envs(environment())
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .env(mark.0, mark.1)
         // A Ctrl-C is for the run, which decides what is still to be done.

@@ -99,6 +99,7 @@ impl Walled {
             isolated: true,
         });
         making.abilities.lender = Some(lender);
+        making.abilities.has_dhcp_here = true;
         let seat = (seat, self.shared);
         let isolated = Isolated::remember(identifier, self.verified, port, bridge, seat).await?;
         making.abilities.isolation = Some(std::sync::Arc::new(isolated));

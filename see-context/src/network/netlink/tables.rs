@@ -353,3 +353,6 @@ fn concern(bytes: &[u8], tables: &[&str]) -> bool {
         }
     })
 }
+
+#[cfg(test)]
+mod tests;
