@@ -151,12 +151,15 @@ async fn a_change_or_a_flush_is_heard_of_and_so_is_that_too_much_changed() {
         json!({ "add": { "rule": { "family": "inet", "table": "other", "chain": "c",
         "expr": [{ "accept": null }] } } })
     };
-    let mut commands = vec![
+    let made = vec![
         json!({ "add": { "table": { "family": "inet", "name": "other" } } }),
         json!({ "add": { "chain": { "family": "inet", "table": "other", "name": "c" } } }),
     ];
-    commands.extend((0..20_000).map(rule).collect::<Vec<Value>>());
-    nft::apply(commands, UNMARKED).await.unwrap();
+    nft::apply(made, UNMARKED).await.unwrap();
+    for _ in 0..20 {
+        let rules: Vec<Value> = (0..500).map(rule).collect();
+        nft::apply(rules, UNMARKED).await.unwrap();
+    }
     let heard = tokio::time::timeout(SOON, changes.of(&["never-changed"])).await;
     heard.expect("the overrun is heard of").unwrap();
 }
