@@ -190,11 +190,8 @@ pub(super) fn wall(name: &str, label: &str, port: &GuestPort) -> Vec<Value> {
         into,
         vec![is(payload("arp", "daddr ip"), address.as_str()), accept()],
     );
-    let version_4 = vec![is(payload("ether", "type"), "ip")];
-    table.rule(
-        into,
-        all([version_4, dhcp(67, 68, Some(mac)), vec![accept()]]),
-    );
+    // Of IPv4 alone: what is of no other kind has come so far, and ARP has no ports.
+    table.rule(into, all([dhcp(67, 68, Some(mac)), vec![accept()]]));
     if let Some(agent) = port.agent {
         table.rule(
             out,
