@@ -22,7 +22,7 @@ fn a_guest_is_connected_to_a_bridge_of_the_hosts_which_stays_as_it_is() {
     let shell = "ip link add br0 address 52:54:00:00:00:b0 type bridge && ip addr add 192.0.2.1/24 dev br0 && ip link set br0 up";
     site.daemon.told("sh", &["-c", shell]);
     let shown = || {
-        let shell = "ip -o addr show br0; cd /sys/class/net/br0; cat address bridge/stp_state \
+        let shell = "ip -4 -o addr show br0; cd /sys/class/net/br0; cat address bridge/stp_state \
              bridge/forward_delay bridge/group_fwd_mask";
         site.daemon.told("sh", &["-c", shell])
     };
