@@ -119,6 +119,8 @@ pub(crate) struct Abilities {
     pub(crate) volumes: Vec<see_libvirt::Volume>,
     /// Who lends it its address, where that is not found out by its domain.
     pub(crate) lender: Option<Lender>,
+    /// Whether its address comes from a DHCP server on this host.
+    pub(crate) has_dhcp_here: bool,
     /// The walls around its network.
     pub(crate) isolation: Option<Arc<dyn Isolation>>,
     /// Paths that the hypervisor opens, for advice when it is refused.

@@ -113,6 +113,12 @@ fn has_program(name: &str) -> bool {
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(name).is_file()))
 }
 
+/// Whether this host has a network device of this name.
+pub(crate) fn has_device(name: &str) -> bool {
+    let is_name = !name.is_empty() && !name.contains('/') && name != "." && name != "..";
+    is_name && PathBuf::from("/sys/class/net").join(name).exists()
+}
+
 /// The bytes of an XML file that the configuration names; far longer ones are not read.
 pub(crate) fn read_xml(path: &ConfigPath, what: &str) -> Result<Vec<u8>> {
     let file = path.existing_file(what)?;

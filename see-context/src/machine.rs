@@ -327,6 +327,13 @@ impl Sandbox for Machine {
             .collect())
     }
 
+    async fn why_no_address(&self) -> Option<String> {
+        match self.abilities.has_dhcp_here {
+            true => crate::network::why_no_lease().await,
+            false => None,
+        }
+    }
+
     fn has_network(&self) -> bool {
         self.has_network
     }

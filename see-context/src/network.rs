@@ -15,6 +15,7 @@
 mod claim;
 mod closed;
 mod configuration;
+mod firewall;
 mod isolation;
 mod lease;
 mod lock;
@@ -22,6 +23,7 @@ mod netlink;
 mod nft;
 mod rules;
 mod shared;
+mod space;
 pub(crate) mod subnet;
 mod taken;
 mod wall;
@@ -36,12 +38,14 @@ use see_libvirt::Network;
 use see_libvirt::xml::{Lent, NetworkPort, NetworkXml};
 
 use self::claim::{Bridge, Claimed, Draft, Notes, Shutter};
+use self::space::Search;
 use self::subnet::Subnet;
 use crate::allocation::{Entries, Holding, Making, Part, Site, refused};
 use crate::collect;
 use crate::error::libvirt;
 
-pub(crate) use self::configuration::{DynamicAddress, NetworkConfiguration, NetworkPlan};
+pub(crate) use self::configuration::{NetworkConfiguration, NetworkPlan};
+pub(crate) use self::firewall::why_no_lease;
 pub(crate) use self::lease::Lender;
 pub(crate) use self::shared::Seats;
 pub(crate) use self::wall::Walls;
@@ -64,19 +68,30 @@ impl Part for NetworkPlan {
     }
 
     async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
+        // Another machine of the same XML may be on the same network.
+        let [first, second, third, ..] = *making.identifier.as_bytes();
+        making.domain.set_hardware_addresses([first, second, third]);
         match self {
             Self::AsWritten => {}
             Self::None => {
                 making.domain.remove_interfaces();
             }
+            Self::Own(own) if !own.has_own_bridge => {
+                let network = connect(&own.xml, entries.next()?, making).await?;
+                making.domain.connect_network(&NetworkPort {
+                    network: network.name().to_owned(),
+                    ..NetworkPort::default()
+                });
+            }
             Self::Own(own) => {
                 let wanted = Wanted {
                     xml: &own.xml,
-                    search: &own.addresses,
+                    search: &own.search,
                     lend: &range,
                     local: own.local,
                 };
                 let claimed = create(&wanted, None, entries.next()?, making).await?;
+                making.abilities.has_dhcp_here = own.local;
                 making.domain.connect_network(&NetworkPort {
                     network: claimed.network.name().to_owned(),
                     ..NetworkPort::default()
@@ -139,7 +154,7 @@ pub(crate) async fn remove(network: &Network) -> Result<Removal> {
 /// What a network of a sandbox's own is to be like.
 struct Wanted<'a> {
     xml: &'a NetworkXml,
-    search: &'a [DynamicAddress],
+    search: &'a [Search],
     lend: &'a (dyn Fn(Subnet) -> Result<Lent> + Send + Sync),
     local: bool,
 }
@@ -168,16 +183,42 @@ async fn create(
         Ok(claimed) => claimed,
         Err(error) => return Err(refused(entry, error).await),
     };
-    let mut identity = identity(&claimed.bridge);
-    let uuid = claimed.network.uuid().to_string();
-    identity.insert("uuid".to_owned(), uuid.into());
+    let identity = identity(&claimed.bridge);
+    record(claimed.network.clone(), identity, entry, making).await?;
+    Ok(claimed)
+}
+
+/// Makes a network that is a name for something of the host's: nothing is made on the host.
+async fn connect(xml: &NetworkXml, entry: Entry, making: &mut Making<'_>) -> Result<Network> {
+    let connection = making.connection()?.clone();
+    let identifier = making.identifier.to_string();
+    let mut xml = xml.clone();
+    xml.set_identity(&identifier, &identifier);
+    xml.set_label(&identifier);
+    let network = match connection.create_network(&xml.to_string()).await {
+        Ok(network) => network,
+        Err(error) => {
+            let error = firewall::explain(libvirt(error)).during("create the network");
+            return Err(refused(entry, error).await);
+        }
+    };
+    record(network.clone(), Details::new(), entry, making).await?;
+    Ok(network)
+}
+
+/// Writes down and holds a network that runs.
+async fn record(
+    network: Network,
+    mut identity: Details,
+    entry: Entry,
+    making: &mut Making<'_>,
+) -> Result<()> {
+    identity.insert("uuid".to_owned(), network.uuid().to_string().into());
     let mut known = CollectRequest::new(entry.identifier(), entry.resource().clone());
     known.identity = Some(identity.clone());
     let recorded = entry.created(identity).await;
-    let network = claimed.network.clone();
     making.hold_as(entry, Made { network, known });
-    recorded?;
-    Ok(claimed)
+    recorded
 }
 
 /// What tells a bridge from others.

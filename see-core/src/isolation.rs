@@ -21,7 +21,7 @@ pub const ISOLATION_BROKEN: &str = "isolation_broken";
 /// It ends the run as a hole does: what nobody could try is not taken for closed.
 pub const ISOLATION_NOT_CHECKED: &str = "isolation_not_checked";
 
-/// How often the walls are looked at.
+/// How often the walls are looked at, beside whenever they may have changed.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The longest look.
 const LOOK: Duration = Duration::from_secs(15);
@@ -109,6 +109,7 @@ impl Walls {
                 biased;
                 Some(event) = self.hole.heard() => return self.hole_of(&event),
                 Some(event) = self.not_checked.heard() => return self.could_not_be_tried(&event),
+                () = changed(&*self.sandbox) => {}
                 _ = self.looks.tick() => {}
             }
             if let Err(error) = self.look().await {
@@ -221,5 +222,13 @@ impl Walls {
         let why = error.chain();
         self.broken = Some(Breach { why, holes });
         error
+    }
+}
+
+/// Waits until the walls may have changed.
+async fn changed(sandbox: &dyn Sandbox) {
+    match sandbox.isolation() {
+        Some(isolation) => isolation.changed().await,
+        None => std::future::pending().await,
     }
 }

@@ -95,6 +95,12 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
     /// When the hypervisor does not answer.
     async fn addresses(&self) -> Result<Vec<Address>>;
 
+    /// Why the guest may have no address, as far as the host shows a cause, such as a firewall that drops its requests:
+    /// a sentence for people. Asked when the wait for an address is given up.
+    async fn why_no_address(&self) -> Option<String> {
+        None
+    }
+
     /// Whether the guest has a network on which addresses may be expected.
     fn has_network(&self) -> bool;
 
@@ -234,6 +240,12 @@ pub trait Isolation: Send + Sync {
     /// [`ErrorKind::Isolation`](crate::ErrorKind::Isolation) where they were changed or are gone,
     /// with what was found; another kind when they cannot be looked at.
     async fn check(&self) -> Result<()>;
+
+    /// Waits until the walls may have changed, so that [`check`](Self::check) is called at once and not only when its
+    /// time comes. It may be dropped at any time. A backend that hears of no changes waits for ever, as this does.
+    async fn changed(&self) {
+        std::future::pending().await
+    }
 }
 
 /// Something that the guest must not reach.

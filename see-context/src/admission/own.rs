@@ -50,7 +50,6 @@ pub(super) fn settle(domain: &mut DomainXml, is_here: bool) {
             }
             ("tpm", _) => forget_state(device),
             ("vsock", _) => choose_cid(device),
-            ("interface", _) => choose_mac(device),
             _ => {}
         }
     }
@@ -132,24 +131,4 @@ fn choose_cid(vsock: &mut Element) {
         cid.remove_attribute("address");
         cid.set_attribute("auto", "yes");
     }
-}
-
-/// The maker's part of a hardware address stays, as the guest's software may look at it; the rest is the
-/// machine's.
-fn choose_mac(interface: &mut Element) {
-    let Some(mac) = interface.child_mut("mac") else {
-        return;
-    };
-    let Some(address) = mac.attribute("address").map(|address| address.into_owned()) else {
-        return;
-    };
-    let Some(maker) = address.get(..8) else {
-        return;
-    };
-    let random = uuid::Uuid::new_v4();
-    let [first, second, third, ..] = random.as_bytes();
-    mac.set_attribute(
-        "address",
-        format!("{maker}:{first:02x}:{second:02x}:{third:02x}"),
-    );
 }

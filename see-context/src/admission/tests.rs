@@ -152,17 +152,6 @@ fn files_terminals_and_labels_of_another_run_become_the_sandboxs_own() {
 }
 
 #[test]
-fn each_machine_has_a_hardware_address_of_its_own_by_the_same_maker() {
-    let text = with_devices(
-        "<interface type='network'><mac address='00:16:3e:01:02:03'/><source network='x'/></interface>",
-    );
-    let one = admitted(Promise::Open, &text).unwrap();
-    let other = admitted(Promise::Open, &text).unwrap();
-    assert!(one.contains("address='00:16:3e:"), "{one}");
-    assert_ne!(one, other);
-}
-
-#[test]
 fn a_folder_to_read_is_a_folder_and_holds_no_sockets_or_devices() {
     let share = |source: &str| {
         let share = format!(

@@ -5,6 +5,8 @@
 //! configuration is named by the environment's whole identifier; and a bridge of the name and the hardware address
 //! that were written down before it was made, without ports.
 
+mod nftables;
+
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt as _;
@@ -51,6 +53,10 @@ pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
     if !request.dry_run {
         emulator::end(servers, request)?;
         if stands {
+            // Before the bridge goes: a rule may know it by its number.
+            for family in ["ip", "ip6"] {
+                nftables::clear_table(family, bridge, request.deadline)?;
+            }
             run("ip", &["link", "delete", bridge], request.deadline)?;
             for program in ["iptables", "ip6tables"] {
                 clear_rules(program, bridge, request.deadline)?;

@@ -25,11 +25,11 @@ use see_libvirt::xml::{DhcpNetwork, Lent, NetworkXml};
 use see_libvirt::{Connection, Network};
 use tokio::time::Instant;
 
-use super::configuration::DynamicAddress;
-use super::netlink;
-use super::subnet::{FreeSubnets, Subnet};
+use super::netlink::route;
+use super::space::Search;
+use super::subnet::Subnet;
 use super::taken::{self, Own, Taken};
-use super::{Removal, remove};
+use super::{Removal, firewall, remove};
 use crate::error::libvirt;
 
 /// How often others may be quicker.
@@ -54,7 +54,7 @@ pub(super) struct Draft<'a> {
     /// Names for its bridge, the best first.
     pub(super) bridges: Vec<String>,
     /// Where subnets are looked for; empty where the XML says them.
-    pub(super) search: &'a [DynamicAddress],
+    pub(super) search: &'a [Search],
     /// What its DHCP server gives to whom.
     pub(super) lend: &'a (dyn Fn(Subnet) -> Result<Lent> + Send + Sync),
     /// Whether the daemon shares this host's devices and routes.
@@ -91,6 +91,8 @@ pub(super) trait Shutter: Send + Sync {
 pub(super) struct Claimed {
     pub(super) network: Network,
     pub(super) bridge: Bridge,
+    /// In the order in which they were searched for.
+    pub(super) subnets: Vec<Subnet>,
 }
 
 /// Starts a network. Where this fails, it does not run.
@@ -106,7 +108,7 @@ pub(super) async fn start(
     loop {
         stop.check("create the network")?;
         attempt += 1;
-        let bridge = free_bridge(draft, &refused)?;
+        let bridge = free_bridge(draft, &refused).await?;
         let taken = taken::look(connection, draft.local, None).await?;
         let (xml, subnets) = fill_in(draft, &bridge, &taken)?;
         draft.notes.write(&bridge).await?;
@@ -122,7 +124,7 @@ pub(super) async fn start(
                     None => seen(draft, connection, &bridge, &subnets).await,
                     told => told,
                 };
-                let error = libvirt(error).during("create the network");
+                let error = firewall::explain(libvirt(error)).during("create the network");
                 match clash.filter(|_| attempt < ATTEMPTS) {
                     Some(Clash::Bridge) => refused.push(bridge.name),
                     Some(Clash::Subnet) => {}
@@ -143,7 +145,11 @@ pub(super) async fn start(
             }
         };
         let Some(found) = found else {
-            return Ok(Claimed { network, bridge });
+            return Ok(Claimed {
+                network,
+                bridge,
+                subnets,
+            });
         };
         give_way(&network).await?;
         if draft.search.is_empty() || attempt == ATTEMPTS {
@@ -176,7 +182,7 @@ async fn seen(
 ) -> Option<Clash> {
     let (name, mac) = (&bridge.name, &bridge.mac);
     if draft.local {
-        match netlink::devices().ok()?.get(name) {
+        match route::device(name).await.ok()? {
             // A piece of this very network stays written down: no other bridge is tried.
             Some(device) if device.mac.as_ref() == Some(mac) => return None,
             Some(_) => return Some(Clash::Bridge),
@@ -242,12 +248,15 @@ fn fill_in(
             None => Ok((xml, subnets)),
         };
     }
-    let mut blocked: Vec<Subnet> = taken.iter().map(|taken| taken.subnet).collect();
+    let mut taken = taken.to_vec();
     let mut subnets = Vec::new();
     let mut networks = Vec::new();
     for wanted in draft.search {
-        let subnet = pick(wanted, &blocked)?;
-        blocked.push(subnet);
+        let subnet = wanted.pick(&taken)?;
+        taken.push(Taken {
+            subnet,
+            by: "this network".to_owned(),
+        });
         subnets.push(subnet);
         networks.push(DhcpNetwork {
             gateway: host(subnet, 1)?,
@@ -258,22 +267,6 @@ fn fill_in(
     xml.set_addresses(&networks)
         .map_err(|error| Error::new(ErrorKind::Configuration, error.to_string()))?;
     Ok((xml, subnets))
-}
-
-fn pick(wanted: &DynamicAddress, blocked: &[Subnet]) -> Result<Subnet> {
-    let free = FreeSubnets::new(wanted.within()?, wanted.subnet_prefix, blocked)
-        .ok_or_else(|| Error::new(ErrorKind::Configuration, "no subnet of that size fits"))?;
-    free.pick(random()).ok_or_else(|| {
-        Error::new(
-            ErrorKind::Exhausted,
-            format!(
-                "every subnet of {} bits in {} is in use",
-                wanted.subnet_prefix,
-                free.within()
-            ),
-        )
-        .advice("give `dynamic_address` a larger network, or end other sandboxes")
-    })
 }
 
 fn overlap(subnets: &[Subnet], taken: &[Taken]) -> Option<Taken> {
@@ -294,26 +287,21 @@ fn in_use(taken: &Taken) -> Error {
 }
 
 /// A bridge whose name no device has and that was not refused.
-fn free_bridge(draft: &Draft<'_>, refused: &[String]) -> Result<Bridge> {
-    let devices = match draft.local {
-        true => netlink::devices()?,
-        false => Default::default(),
-    };
-    draft
-        .bridges
-        .iter()
-        .find(|name| !devices.contains_key(*name) && !refused.contains(name))
-        .map(|name| Bridge {
+async fn free_bridge(draft: &Draft<'_>, refused: &[String]) -> Result<Bridge> {
+    for name in &draft.bridges {
+        if refused.contains(name) || (draft.local && route::device(name).await?.is_some()) {
+            continue;
+        }
+        return Ok(Bridge {
             name: name.clone(),
             mac: draft.xml.mac().unwrap_or_else(hardware_address),
-        })
-        .ok_or_else(|| {
-            Error::new(
-                ErrorKind::AlreadyExists,
-                format!("the bridge {} exists already", draft.bridges.join(", ")),
-            )
-            .subject(draft.name)
-        })
+        });
+    }
+    Err(Error::new(
+        ErrorKind::AlreadyExists,
+        format!("the bridge {} exists already", draft.bridges.join(", ")),
+    )
+    .subject(draft.name))
 }
 
 /// The address `offset` behind a subnet's first.

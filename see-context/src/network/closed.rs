@@ -7,9 +7,10 @@ use std::path::Path;
 
 use see_core::{Closed, Error, Result, Target};
 
-use super::netlink::{self, Route};
+use super::netlink::route::{self, Route};
 use super::rules::{GuestPort, Seat};
 use super::subnet::Subnet;
+use crate::error::blocking;
 
 /// Other sandboxes that are tried.
 pub(super) const OTHERS: usize = 2;
@@ -35,13 +36,31 @@ struct Service {
 }
 
 /// Everything that must be closed to the guest on `port`. `proc` is the folder of the kernel's tables of sockets.
-pub(super) fn list(port: &GuestPort, others: &[Seat], proc: &Path) -> Result<Vec<Closed>> {
-    let routes = netlink::routes()?;
-    let services = services(proc)?;
+pub(super) async fn list(
+    port: &GuestPort,
+    others: &[Seat],
+    proc: &'static Path,
+) -> Result<Vec<Closed>> {
+    let routes = route::routes().await?;
+    let looked = blocking("list the host's services", || {
+        Ok((services(proc)?, name_servers()))
+    });
+    let (services, name_servers) = looked.await?;
+    Ok(list_of(port, others, &routes, &services, name_servers))
+}
+
+/// The same from what was looked at.
+fn list_of(
+    port: &GuestPort,
+    others: &[Seat],
+    routes: &[Route],
+    services: &BTreeSet<Service>,
+    name_servers: Vec<IpAddr>,
+) -> Vec<Closed> {
     let mut closed = Vec::new();
     let mut add = |what: String, target: Target| closed.push(Closed { what, target });
 
-    for address in own_addresses(&routes, port.gateway) {
+    for address in own_addresses(routes, port.gateway) {
         add(format!("the host at {address}"), Target::Ping(address));
         add(
             format!("the host at {address}"),
@@ -83,7 +102,7 @@ pub(super) fn list(port: &GuestPort, others: &[Seat], proc: &Path) -> Result<Vec
     let lan: Vec<(&str, IpAddr)> = match gateways.is_empty() {
         false => gateways.into_iter().map(|it| ("gateway", it)).collect(),
         true => {
-            let neighbours = neighbours(&routes, port.gateway).into_iter();
+            let neighbours = neighbours(routes, port.gateway).into_iter();
             neighbours.map(|it| ("machine", it)).collect()
         }
     };
@@ -96,7 +115,7 @@ pub(super) fn list(port: &GuestPort, others: &[Seat], proc: &Path) -> Result<Vec
         "the cloud's metadata".to_owned(),
         Target::Tcp(SocketAddr::new(METADATA, 80)),
     );
-    for server in name_servers() {
+    for server in name_servers {
         add(
             format!("the name server {server}"),
             Target::Dns(SocketAddr::new(server, 53), NAME.to_owned()),
@@ -106,7 +125,7 @@ pub(super) fn list(port: &GuestPort, others: &[Seat], proc: &Path) -> Result<Vec
         "every IPv6 neighbour on the link".to_owned(),
         Target::Ping(EVERYBODY),
     );
-    Ok(closed)
+    closed
 }
 
 /// The addresses of this host, that on the guest's network first; not those that mean the guest itself there.
@@ -256,8 +275,16 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_service_on_every_address_of_the_host_is_tried_once() {
+    /// What is listed with the sockets of this folder, and the host's own addresses.
+    async fn listed(port: &GuestPort, others: &[Seat], proc: &Path) -> (Vec<Closed>, Vec<IpAddr>) {
+        let routes = route::routes().await.unwrap();
+        let services = services(proc).unwrap();
+        let closed = list_of(port, others, &routes, &services, Vec::new());
+        (closed, own_addresses(&routes, port.gateway))
+    }
+
+    #[tokio::test]
+    async fn every_service_on_every_address_of_the_host_is_tried_once() {
         let folder = tempfile::tempdir().unwrap();
         let services: Vec<u16> = (1000..1100).collect();
         let listening = |anywhere: &str| {
@@ -270,8 +297,7 @@ mod tests {
         let anywhere = listening("00000000000000000000000000000000");
         fs::write(folder.path().join("tcp6"), anywhere).unwrap();
         let gateway = IpAddr::from([10, 0, 0, 1]);
-        let closed = list(&port(gateway), &[], folder.path()).unwrap();
-        let own = own_addresses(&netlink::routes().unwrap(), gateway);
+        let (closed, own) = listed(&port(gateway), &[], folder.path()).await;
         for address in own {
             for service in &services {
                 let wanted = Target::Tcp(SocketAddr::new(address, *service));
@@ -311,8 +337,8 @@ mod tests {
         assert_eq!(neighbours(&routes, gateway).len(), NEIGHBOURS);
     }
 
-    #[test]
-    fn only_the_dhcp_server_at_the_gateway_is_open() {
+    #[tokio::test]
+    async fn only_the_dhcp_server_at_the_gateway_is_open() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(
             folder.path().join("udp"),
@@ -320,20 +346,19 @@ mod tests {
         )
         .unwrap();
         let gateway = IpAddr::from([10, 0, 0, 1]);
-        let closed = list(&port(gateway), &[], folder.path()).unwrap();
+        let (closed, own) = listed(&port(gateway), &[], folder.path()).await;
         let tried = |address: IpAddr| {
             let wanted = Target::Udp(SocketAddr::new(address, DHCP));
             closed.iter().any(|closed| closed.target == wanted)
         };
         assert!(!tried(gateway));
-        let own = own_addresses(&netlink::routes().unwrap(), gateway);
         for address in own.into_iter().filter(IpAddr::is_ipv4) {
             assert_eq!(tried(address), address != gateway, "{address}");
         }
     }
 
-    #[test]
-    fn the_host_its_services_and_the_link_are_to_be_closed() {
+    #[tokio::test]
+    async fn the_host_its_services_and_the_link_are_to_be_closed() {
         let folder = tempfile::tempdir().unwrap();
         let table = "head\n0: 00000000:1F90 00000000:0000 0A 0:0\n";
         fs::write(folder.path().join("tcp"), table).unwrap();
@@ -343,11 +368,8 @@ mod tests {
             agent: None,
             label: "see:b".to_owned(),
         };
-        let targets: Vec<Target> = list(&port(gateway), &[other], folder.path())
-            .unwrap()
-            .into_iter()
-            .map(|closed| closed.target)
-            .collect();
+        let (closed, _) = listed(&port(gateway), &[other], folder.path()).await;
+        let targets: Vec<Target> = closed.into_iter().map(|closed| closed.target).collect();
         for wanted in [
             Target::Ping(gateway),
             Target::Tcp(SocketAddr::new(gateway, 8080)),

@@ -4,9 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use see_core::config::{ConfigPath, Located, OneOrMany, Place};
 use see_core::{AgentSettings, AgentTransport, Error, ErrorKind, Result};
-use see_libvirt::xml::{DomainXml, NetworkXml};
+use see_libvirt::xml::{Carrier, DomainXml, NetworkXml, XmlError};
 use serde::Deserialize;
 
+use super::shared;
+use super::space::{Search, address_space};
 use super::subnet::{FreeSubnets, Subnet};
 use super::walled::{self, Walled};
 use crate::admission::Promise;
@@ -23,6 +25,9 @@ pub(crate) struct NetworkConfiguration {
     configuration: Option<ConfigPath>,
     /// A free random subnet; a list of two for one of each family.
     dynamic_address: Option<Located<OneOrMany<DynamicAddress>>>,
+    /// Prefixes of IPv4 in which the modes `isolated`, `shared` and `nat` look for a free subnet.
+    /// The private ranges.
+    address_space: Option<Located<OneOrMany<Located<String>>>>,
     /// Whether the guest has to prove its isolation before a sample runs in it. Of the modes
     /// `isolated` and `shared`, `true` there.
     verify: Option<Located<bool>>,
@@ -30,6 +35,9 @@ pub(crate) struct NetworkConfiguration {
     #[serde(rename = "i_know")]
     known: Option<Located<String>>,
 }
+
+/// The length of the prefix of a network in the mode `nat`.
+const NAT_PREFIX: u8 = 24;
 
 /// What a guest is connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -80,7 +88,9 @@ pub(crate) struct Own {
     /// Its XML, before name, bridge and addresses.
     pub(super) xml: NetworkXml,
     /// Where its addresses come from; empty where they are in the XML.
-    pub(super) addresses: Vec<DynamicAddress>,
+    pub(super) search: Vec<Search>,
+    /// Whether libvirt makes its bridge; otherwise it is one of the host's, or devices are.
+    pub(super) has_own_bridge: bool,
     /// Whether the daemon is on this host.
     pub(super) local: bool,
 }
@@ -112,18 +122,8 @@ impl NetworkPlan {
 }
 
 impl DynamicAddress {
-    /// Where the modes that name no network look: private, large, and rarely used otherwise.
-    pub(super) const fn usual(subnet_prefix: u8) -> Self {
-        Self {
-            ipv4: Some(Ipv4Addr::new(10, 0, 0, 0)),
-            ipv6: None,
-            prefix: 8,
-            subnet_prefix,
-        }
-    }
-
     /// The network to search.
-    pub(crate) fn within(&self) -> Result<Subnet> {
+    fn within(&self) -> Result<Subnet> {
         let wrong = |message: String| Error::new(ErrorKind::Configuration, message);
         let address = match (self.ipv4, self.ipv6) {
             (Some(address), None) => IpAddr::V4(address),
@@ -145,7 +145,8 @@ impl DynamicAddress {
         })
     }
 
-    fn check(&self) -> Result<()> {
+    /// What is looked for, checked.
+    fn search(&self) -> Result<Search> {
         let within = self.within()?;
         let (shortest, longest) = match self.ipv4 {
             Some(_) => (self.prefix, 30),
@@ -163,7 +164,8 @@ impl DynamicAddress {
                 ),
             ));
         }
-        Ok(())
+        let key = "dynamic_address";
+        Ok(Search::within(vec![within], self.subnet_prefix, key))
     }
 }
 
@@ -186,8 +188,7 @@ impl NetworkConfiguration {
                 return Err(wrong(other, "found a network of your own beside `mode`")
                     .advice("keep one of the two"));
             }
-            let verified = self.verify.as_ref().is_none_or(|verify| **verify);
-            return plan_mode(mode, hypervisor, agent, verified);
+            return self.plan_mode(mode, hypervisor, agent);
         }
         if self.configuration.is_none() && self.dynamic_address.is_none() {
             return Err(wrong(section, "the section says no network").advice(
@@ -195,38 +196,43 @@ impl NetworkConfiguration {
             ));
         }
         has_networks(hypervisor, section)?;
-        let addresses: Vec<DynamicAddress> = match &self.dynamic_address {
-            None => Vec::new(),
-            Some(addresses) => addresses.iter().copied().collect(),
-        };
-        if let Some(place) = self.dynamic_address.as_ref().map(Located::place) {
-            for addresses in &addresses {
-                addresses.check().map_err(|error| error.at(place.clone()))?;
+        let mut search = Vec::new();
+        if let Some(addresses) = &self.dynamic_address {
+            let place = addresses.place();
+            for one in addresses.iter() {
+                search.push(one.search().map_err(|error| error.at(place.clone()))?);
             }
             let sixes = addresses.iter().filter(|one| one.ipv6.is_some()).count();
-            if sixes > 1 || addresses.len() - sixes > 1 || addresses.is_empty() {
+            if sixes > 1 || search.len() - sixes > 1 || search.is_empty() {
                 return Err(wrong(
                     place,
                     "`dynamic_address` takes one subnet of each family",
                 ));
             }
         }
-        let xml = match &self.configuration {
-            None => NetworkXml::nat(),
-            Some(path) => read(path)?,
+        let local = !hypervisor.is_remote();
+        let (xml, has_own_bridge) = match &self.configuration {
+            None => (NetworkXml::nat(), true),
+            Some(path) => read(path, local)?,
         };
-        match (&self.configuration, &self.dynamic_address) {
-            (Some(_), Some(addresses)) if xml.has_addresses() => Err(wrong(
-                addresses.place(),
-                "the network XML has an <ip> of its own",
-            )
-            .advice("keep one of the two")),
-            _ => Ok(NetworkPlan::Own(Box::new(Own {
-                xml,
-                addresses,
-                local: !hypervisor.is_remote(),
-            }))),
+        if let (Some(_), Some(addresses)) = (&self.configuration, &self.dynamic_address) {
+            let other = match (has_own_bridge, xml.has_addresses()) {
+                (true, false) => None,
+                (true, true) => Some("the network XML has an <ip> of its own"),
+                (false, _) => {
+                    Some("the network XML is one of the host's, which gives the addresses")
+                }
+            };
+            if let Some(other) = other {
+                return Err(wrong(addresses.place(), other).advice("keep one of the two"));
+            }
         }
+        Ok(NetworkPlan::Own(Box::new(Own {
+            xml,
+            search,
+            has_own_bridge,
+            local,
+        })))
     }
 
     /// Refuses keys that belong to other modes.
@@ -245,50 +251,76 @@ impl NetworkConfiguration {
                 "`verify` belongs to the modes `isolated` and `shared`",
             ));
         }
+        if let Some(space) = &self.address_space
+            && !matches!(mode, Some(Mode::Isolated | Mode::Shared | Mode::Nat))
+        {
+            return Err(wrong(
+                space.place(),
+                "`address_space` belongs to the modes `isolated`, `shared` and `nat`",
+            )
+            .advice("`dynamic_address` says itself where it looks"));
+        }
         Ok(())
+    }
+
+    fn plan_mode(
+        &self,
+        mode: &Located<Mode>,
+        hypervisor: &Hypervisor,
+        agent: &AgentSettings,
+    ) -> Result<NetworkPlan> {
+        let place = mode.place();
+        match **mode {
+            Mode::None => Ok(NetworkPlan::None),
+            Mode::User => Err(wrong(place, "the mode `user` is not there in this version")
+                .advice("there are `none`, `isolated`, `shared` and `nat`")),
+            Mode::Nat => {
+                has_networks(hypervisor, place)?;
+                Ok(NetworkPlan::Own(Box::new(Own {
+                    xml: NetworkXml::nat(),
+                    search: vec![self.search(NAT_PREFIX)?],
+                    has_own_bridge: true,
+                    local: !hypervisor.is_remote(),
+                })))
+            }
+            Mode::Isolated | Mode::Shared => {
+                has_networks(hypervisor, place)?;
+                if hypervisor.is_remote() {
+                    return Err(wrong(
+                        place,
+                        "this mode needs firewall rules on the hypervisor's host, which is another",
+                    )
+                    .advice("run SEE on that host, or use the mode `none` or `nat`"));
+                }
+                let shared = **mode == Mode::Shared;
+                let prefix = if shared {
+                    shared::PREFIX
+                } else {
+                    walled::OWN_PREFIX
+                };
+                let search = self.search(prefix)?;
+                walled::check_rights().map_err(|error| error.at(place.clone()))?;
+                Ok(NetworkPlan::Walled(Walled {
+                    shared,
+                    verified: self.verify.as_ref().is_none_or(|verify| **verify),
+                    agent: (agent.transport == AgentTransport::Tcp).then_some(agent.port),
+                    search,
+                }))
+            }
+        }
+    }
+
+    /// Where a mode looks for a subnet with this length of a prefix.
+    fn search(&self, prefix: u8) -> Result<Search> {
+        match &self.address_space {
+            Some(written) => address_space(written, prefix),
+            None => Ok(Search::private(prefix)),
+        }
     }
 }
 
 fn wrong(place: &Place, message: &'static str) -> Error {
     Error::configuration(place.clone(), message)
-}
-
-fn plan_mode(
-    mode: &Located<Mode>,
-    hypervisor: &Hypervisor,
-    agent: &AgentSettings,
-    verified: bool,
-) -> Result<NetworkPlan> {
-    let place = mode.place();
-    match **mode {
-        Mode::None => Ok(NetworkPlan::None),
-        Mode::User => Err(wrong(place, "the mode `user` is not there in this version")
-            .advice("there are `none`, `isolated`, `shared` and `nat`")),
-        Mode::Nat => {
-            has_networks(hypervisor, place)?;
-            Ok(NetworkPlan::Own(Box::new(Own {
-                xml: NetworkXml::nat(),
-                addresses: vec![DynamicAddress::usual(24)],
-                local: !hypervisor.is_remote(),
-            })))
-        }
-        Mode::Isolated | Mode::Shared => {
-            has_networks(hypervisor, place)?;
-            if hypervisor.is_remote() {
-                return Err(wrong(
-                    place,
-                    "this mode needs firewall rules on the hypervisor's host, which is another",
-                )
-                .advice("run SEE on that host, or use the mode `none` or `nat`"));
-            }
-            walled::check_rights().map_err(|error| error.at(place.clone()))?;
-            Ok(NetworkPlan::Walled(Walled {
-                shared: **mode == Mode::Shared,
-                verified,
-                agent: (agent.transport == AgentTransport::Tcp).then_some(agent.port),
-            }))
-        }
-    }
 }
 
 /// Only a daemon has networks, and only the system's may make devices.
@@ -312,132 +344,33 @@ fn has_networks(hypervisor: &Hypervisor, place: &Place) -> Result<()> {
     }
 }
 
-fn read(path: &ConfigPath) -> Result<NetworkXml> {
+/// A user's network, and whether libvirt makes its bridge. `local` is whether the daemon is on this host, where it can
+/// be seen whether there is what the network names.
+fn read(path: &ConfigPath, local: bool) -> Result<(NetworkXml, bool)> {
     let bytes = crate::host::read_xml(path, "a libvirt network XML")?;
-    NetworkXml::parse_bytes(&bytes).map_err(|error| xml(error, path.path(), path.place()))
+    let wrong = |error| xml(error, path.path(), path.place());
+    let network = NetworkXml::parse_bytes(&bytes).map_err(wrong)?;
+    let (devices, is_open_vswitch) = match network.carrier().map_err(wrong)? {
+        Carrier::OwnBridge => return Ok((network, true)),
+        Carrier::Host {
+            devices,
+            is_open_vswitch,
+        } => (devices, is_open_vswitch),
+    };
+    if local && is_open_vswitch {
+        crate::host::require_program("ovs-vsctl", "openvswitch-switch")
+            .map_err(|error| error.at(path.place().clone()))?;
+    }
+    for (name, position) in devices.into_iter().filter(|_| local) {
+        if !crate::host::has_device(&name) {
+            let problem =
+                format!("the network is to use {name:?}, and this host has no such device");
+            let advice = "make it, or name another one: `ip -brief link` lists them";
+            return Err(wrong(XmlError::Conflict { position, problem }).advice(advice));
+        }
+    }
+    Ok((network, false))
 }
 
 #[cfg(test)]
-mod tests {
-    use see_core::config::Configuration;
-
-    use super::*;
-
-    fn plan(json: &str, uri: Option<&str>) -> Result<NetworkPlan, String> {
-        let tree = Configuration::from_str("run.json", json).unwrap();
-        let place = tree.place();
-        let hypervisor = match uri {
-            None => Hypervisor::Embedded,
-            Some(uri) => Hypervisor::Uri(uri.to_owned()),
-        };
-        tree.deserialize::<NetworkConfiguration>()
-            .and_then(|section| section.plan(&hypervisor, &AgentSettings::default(), &place))
-            .map_err(|error| error.to_string())
-    }
-
-    const SYSTEM: Option<&str> = Some("qemu:///system");
-
-    fn own(json: &str) -> Own {
-        match plan(json, SYSTEM) {
-            Ok(NetworkPlan::Own(own)) => *own,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn python_sees_dynamic_address_makes_a_nat_network() {
-        let json =
-            r#"{"dynamic_address": {"ipv4": "192.168.0.0", "prefix": 16, "subnet_prefix": 24}}"#;
-        let own = own(json);
-        assert_eq!(own.xml.forward_mode().as_deref(), Some("nat"));
-        let within = own.addresses[0].within().unwrap();
-        assert_eq!(within.to_string(), "192.168.0.0/16");
-    }
-
-    #[test]
-    fn a_subnet_of_each_family_is_looked_for() {
-        let own = own(r#"{"dynamic_address": [
-                {"ipv4": "10.0.0.0", "prefix": 8, "subnet_prefix": 24},
-                {"ipv6": "fd00::", "prefix": 8, "subnet_prefix": 64}]}"#);
-        let within = own.addresses[1].within().unwrap();
-        assert_eq!(within.to_string(), "fd00::/8");
-    }
-
-    #[test]
-    fn what_contradicts_itself_or_is_missing_is_told_with_its_place() {
-        for (json, uri, part) in [
-            ("{}", SYSTEM, "the section says no network"),
-            (
-                r#"{"mode": "nat"}"#,
-                None,
-                "embedded hypervisor has no networks",
-            ),
-            (
-                r#"{"mode": "shared"}"#,
-                None,
-                "embedded hypervisor has no networks",
-            ),
-            (
-                r#"{"mode": "isolated"}"#,
-                Some("qemu:///session"),
-                "a user's own daemon has no networks",
-            ),
-            (
-                r#"{"mode": "isolated"}"#,
-                Some("qemu+tcp://lab/system"),
-                "which is another",
-            ),
-            (
-                r#"{"mode": "nat", "verify": true}"#,
-                SYSTEM,
-                "`verify` belongs to",
-            ),
-            (
-                r#"{"dynamic_address": {"prefix": 8, "subnet_prefix": 24}}"#,
-                SYSTEM,
-                "needs `ipv4` or `ipv6`",
-            ),
-            (
-                r#"{"dynamic_address": [{"ipv4": "10.0.0.0", "prefix": 8, "subnet_prefix": 24}, {"ipv4": "10.0.0.0", "prefix": 8, "subnet_prefix": 24}]}"#,
-                SYSTEM,
-                "one subnet of each family",
-            ),
-            (
-                r#"{"dynamic_address": {"ipv6": "fd00::", "prefix": 8, "subnet_prefix": 127}}"#,
-                SYSTEM,
-                "between 64 and 126",
-            ),
-            (
-                r#"{"mode": "user", "i_know": "x"}"#,
-                None,
-                "`user` is not there",
-            ),
-            (
-                r#"{"mode": "none", "i_know": "x"}"#,
-                None,
-                "belongs to the mode `user`",
-            ),
-            (
-                r#"{"mode": "nat", "dynamic_address": {"ipv4": "10.0.0.0", "prefix": 8, "subnet_prefix": 24}}"#,
-                SYSTEM,
-                "keep one of the two",
-            ),
-            (
-                r#"{"dynamic_address": {"ipv4": "10.0.0.0", "prefix": 24, "subnet_prefix": 16}}"#,
-                SYSTEM,
-                "must lie between 24 and 30",
-            ),
-            (
-                r#"{"dynamic_address": {"ipv4": "10.0.0.0", "prefix": 33, "subnet_prefix": 24}}"#,
-                SYSTEM,
-                "0 to 32 bits",
-            ),
-            (r#"{"mode": "natt"}"#, SYSTEM, "natt"),
-            (r#"{"mod": "nat"}"#, SYSTEM, "mod"),
-        ] {
-            let error = plan(json, uri).unwrap_err();
-            assert!(error.contains(part), "{json}: {error}");
-            assert!(error.starts_with("run.json:1:"), "{json}: {error}");
-        }
-    }
-}
+mod tests;

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use see_core::{Closed, Error, ErrorKind, Identifier, Isolation, Result};
-use serde_json::Value;
 
-use super::nft::{self, Family};
+use super::netlink::route;
+use super::netlink::tables::{self, Changes, Table};
+use super::nft::Family;
 use super::rules::{self, GuestPort, Seat};
-use super::{closed, netlink, shared, wall};
+use super::{closed, shared, wall};
 
 /// The walls around one guest, as they were built.
 #[derive(Debug)]
@@ -18,70 +19,75 @@ pub(super) struct Isolated {
     bridge: String,
     /// The name of the environment's own tables.
     table: String,
-    /// The wall, and the floor of a network of the environment's own.
-    own: Vec<Value>,
-    /// The shared network's floor without its seats, and this guest's seat.
-    shared: Option<(Vec<Value>, Seat)>,
+    /// The wall around its port.
+    wall: Table,
+    /// Its network's floor, which others may sit on, too.
+    floor: Table,
+    /// This guest's seat there.
+    seat: Seat,
+    /// Whether the network is the shared one.
+    shared: bool,
+    changes: Changes,
 }
 
 impl Isolated {
-    /// Remembers the walls as they stand.
+    /// Remembers the walls as they stand. Whatever changes from then on is noticed.
     pub(super) async fn remember(
         identifier: Identifier,
         verified: bool,
         port: GuestPort,
         bridge: String,
-        seat: Option<Seat>,
+        (seat, shared): (Seat, bool),
     ) -> Result<Self> {
-        let mut isolated = Self {
+        let changes = Changes::listen()?;
+        let table = wall::table(identifier);
+        let floor = if shared { shared::NAME } else { &table };
+        Ok(Self {
             verified,
             port,
             bridge,
-            table: wall::table(identifier),
-            own: Vec::new(),
-            shared: None,
-        };
-        if let Some(seat) = seat {
-            let floor = shared::floor().await?.ok_or_else(|| gone("its floor"))?;
-            isolated.shared = Some((rules::without_seats(floor), seat));
-        }
-        isolated.own = isolated.listing().await?;
-        Ok(isolated)
+            wall: stands(Family::Bridge, &table).await?,
+            floor: stands(Family::Inet, floor).await?,
+            table,
+            seat,
+            shared,
+            changes,
+        })
     }
 
-    /// The environment's own tables.
-    async fn listing(&self) -> Result<Vec<Value>> {
-        let mut listing = nft::list(Family::Bridge, &self.table).await?;
-        if self.shared.is_none() {
-            listing.extend(nft::list(Family::Inet, &self.table).await?);
+    fn floor_name(&self) -> &str {
+        match self.shared {
+            true => shared::NAME,
+            false => &self.table,
         }
-        Ok(listing)
     }
 
     /// The guest's port, once there is one, is where it belongs.
-    fn check_port(&self) -> Result<()> {
-        let devices = netlink::devices()?;
+    async fn check_port(&self) -> Result<()> {
         // A machine that is off has none. One that is not up carries nothing: libvirt makes a container's first, then
         // connects it, and switches it on last.
-        let port = devices.get(&self.port.device);
+        let port = route::device(&self.port.device).await?;
         let Some(port) = port.filter(|port| port.is_up) else {
             return Ok(());
         };
-        let bridge = devices.get(&self.bridge);
-        let index = bridge.map(|bridge| bridge.index);
+        let bridge = route::device(&self.bridge).await?;
+        let index = bridge.as_ref().map(|bridge| bridge.index);
         if index.is_none() || port.bridge != index {
             return Err(broken(format!(
                 "the guest's port {} is not on the bridge {}",
                 self.port.device, self.bridge
             )));
         }
-        if bridge.and_then(|bridge| bridge.group_forward) != Some(rules::LLDP) {
+        let mask = bridge.and_then(|bridge| bridge.group_forward);
+        if mask != Some(rules::LLDP) {
+            let found = mask.map_or_else(|| "unknown".to_owned(), |mask| format!("{mask:#x}"));
             return Err(broken(format!(
-                "the bridge {} takes other frames of link protocols for ordinary ones than it was told to",
-                self.bridge
+                "group_fwd_mask of the bridge {} is {found}, expected {:#x}",
+                self.bridge,
+                rules::LLDP
             )));
         }
-        if self.shared.is_some() && !port.is_isolated {
+        if self.shared && !port.is_isolated {
             return Err(broken(format!(
                 "the guest's port {} is not isolated from others",
                 self.port.device
@@ -100,26 +106,10 @@ fn gone(what: &str) -> Error {
     broken(format!("the guest's firewall rules are gone: {what}"))
 }
 
-/// The first thing that is in one listing and not in the other, in words.
-fn difference(before: &[Value], now: &[Value]) -> Option<String> {
-    let missing = before.iter().find(|object| !now.contains(object));
-    let added = now.iter().find(|object| !before.contains(object));
-    let shown = |object: &Value| object.to_string().chars().take(200).collect::<String>();
-    match (missing, added) {
-        (None, None) if before == now => None,
-        (None, None) => Some("their order changed".to_owned()),
-        (Some(object), _) => Some(format!("missing is {}", shown(object))),
-        (None, Some(object)) => Some(format!("new is {}", shown(object))),
-    }
-}
-
-fn compare(before: &[Value], now: &[Value]) -> Result<()> {
-    match difference(before, now) {
-        None => Ok(()),
-        Some(found) => Err(broken(format!(
-            "the guest's firewall rules changed: {found}"
-        ))),
-    }
+/// A table that was just made.
+async fn stands(family: Family, name: &str) -> Result<Table> {
+    let table = tables::table(family, name).await?;
+    table.ok_or_else(|| gone(&format!("the table {name}")))
 }
 
 #[async_trait]
@@ -130,47 +120,40 @@ impl Isolation for Isolated {
 
     async fn closed(&self) -> Result<Vec<Closed>> {
         let others = shared::others(self.port.address, closed::OTHERS).await?;
-        closed::list(&self.port, &others, Path::new("/proc/self/net"))
+        closed::list(&self.port, &others, Path::new("/proc/self/net")).await
     }
 
     async fn check(&self) -> Result<()> {
-        self.check_port()?;
-        let now = match self.listing().await {
-            Ok(now) => now,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(gone("its tables")),
-            Err(error) => return Err(error),
-        };
-        compare(&self.own, &now)?;
-        let Some((before, seat)) = &self.shared else {
-            return Ok(());
-        };
-        let floor = shared::floor().await?.ok_or_else(|| gone("its floor"))?;
-        if !rules::seats(&floor).contains(seat) {
-            return Err(gone("its seat on the shared network"));
+        self.check_port().await?;
+        for (family, name, before) in [
+            (Family::Bridge, self.table.as_str(), &self.wall),
+            (Family::Inet, self.floor_name(), &self.floor),
+        ] {
+            let now = stands(family, name).await?;
+            if family == Family::Inet && !now.seats.contains(&self.seat) {
+                return Err(gone("its seat on the network"));
+            }
+            // Others come to the shared network and leave it.
+            let others_sat_down = !self.shared && now.seats != before.seats;
+            let changed = match others_sat_down {
+                true => Some("a seat is new".to_owned()),
+                false => before.difference(&now),
+            };
+            if let Some(found) = changed {
+                return Err(broken(format!(
+                    "the guest's firewall rules changed: {found}"
+                )));
+            }
         }
-        compare(before, &rules::without_seats(floor))
+        Ok(())
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn rules_that_changed_went_or_came_are_named() {
-        let before = vec![json!({ "rule": 1 }), json!({ "rule": 2 })];
-        let say = |now: Vec<Value>| difference(&before, &now);
-        assert_eq!(say(before.clone()), None);
-        assert!(say(vec![json!({ "rule": 1 })]).unwrap().contains("missing"));
-        let more = vec![
-            json!({ "rule": 1 }),
-            json!({ "rule": 2 }),
-            json!({ "rule": 3 }),
-        ];
-        assert!(say(more).unwrap().contains("new is {\"rule\":3}"));
-        let turned = vec![json!({ "rule": 2 }), json!({ "rule": 1 })];
-        assert!(say(turned).unwrap().contains("order"));
+    async fn changed(&self) {
+        let tables = [self.table.as_str(), self.floor_name()];
+        if let Err(error) = self.changes.of(&tables).await {
+            tracing::warn!(%error, "the kernel does not tell of changed firewall rules any more");
+            // They are still looked at now and then.
+            std::future::pending().await
+        }
     }
 }

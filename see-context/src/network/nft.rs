@@ -1,4 +1,5 @@
-//! The program `nft`: one transaction in, one listing out, both as JSON.
+//! The program `nft`: it loads one transaction, as JSON. What stands in the kernel is read without it
+//! ([`super::netlink::tables`]).
 //!
 //! Values reach it as JSON strings and numbers, never as pieces of a command, so nothing needs escaping. A
 //! transaction is loaded by the kernel as a whole or not at all.
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use super::wall::UNMARKED;
 use crate::program::environment;
 
 /// The longest that it may take; it takes milliseconds.
@@ -54,66 +56,38 @@ pub(super) fn program() -> Result<PathBuf> {
         })
 }
 
-/// Loads a transaction. `mark` is the variable by which the process is recognised.
+/// Loads a transaction, which may change several tables. `mark` is the variable by which the process is recognised.
 ///
 /// # Errors
 /// [`ErrorKind::PermissionDenied`] without the right to, [`ErrorKind::AlreadyExists`] and
 /// [`ErrorKind::NotFound`] where an object does or does not; nothing was changed then.
 pub(super) async fn apply(commands: Vec<Value>, mark: (&str, &str)) -> Result<()> {
-    run(&json!({ "nftables": commands }), Some(mark))
-        .await
-        .map(drop)
-}
-
-/// Everything in a table. One at a time: nft 1.0 finds only the first of several.
-///
-/// # Errors
-/// As [`apply`].
-pub(super) async fn list(family: Family, name: &str) -> Result<Vec<Value>> {
-    let table = json!({ "table": { "family": family.name(), "name": name } });
-    let commands = json!({ "nftables": [{ "list": table }] });
-    objects(&run(&commands, None).await?)
-}
-
-/// The names of all tables of a family.
-///
-/// # Errors
-/// As [`apply`].
-pub(super) async fn tables(family: Family) -> Result<Vec<String>> {
-    let commands = json!({ "nftables": [{ "list": { "tables": { "family": family.name() } } }] });
-    let objects = objects(&run(&commands, None).await?)?;
-    Ok(objects
-        .iter()
-        .filter_map(|object| object.pointer("/table/name")?.as_str())
-        .map(str::to_owned)
-        .collect())
-}
-
-/// The objects in what it printed.
-fn objects(output: &[u8]) -> Result<Vec<Value>> {
-    let answer: Value = serde_json::from_slice(output).map_err(|error| {
-        Error::new(
-            ErrorKind::Unavailable,
-            "nft printed something else than JSON",
-        )
-        .caused_by(error)
-    })?;
-    let Some(Value::Array(mut objects)) = answer.get("nftables").cloned() else {
-        return Ok(Vec::new());
-    };
-    objects.retain(|object| object.get("metainfo").is_none());
-    Ok(objects)
-}
-
-async fn run(commands: &Value, mark: Option<(&str, &str)>) -> Result<Vec<u8>> {
     let program = program()?;
-    match tokio::time::timeout(LIMIT, exchange(&program, commands, mark)).await {
-        Ok(done) => done,
+    let commands = json!({ "nftables": commands });
+    match tokio::time::timeout(LIMIT, exchange(&program, &commands, mark)).await {
+        Ok(done) => done.map(drop),
         Err(_) => Err(Error::timeout("nft to end", LIMIT)),
     }
 }
 
-async fn exchange(program: &Path, commands: &Value, mark: Option<(&str, &str)>) -> Result<Vec<u8>> {
+/// Everything of every table, as objects: for words about other programs' rules.
+///
+/// # Errors
+/// As [`apply`].
+pub(super) async fn ruleset() -> Result<Vec<Value>> {
+    let program = program()?;
+    let commands = json!({ "nftables": [{ "list": { "ruleset": null } }] });
+    let listing = tokio::time::timeout(LIMIT, exchange(&program, &commands, UNMARKED)).await;
+    let listing = listing.map_err(|_| Error::timeout("nft to end", LIMIT))??;
+    let listing: Value = serde_json::from_slice(&listing).map_err(|error| {
+        let message = "nft printed something else than JSON";
+        Error::new(ErrorKind::Unavailable, message).caused_by(error)
+    })?;
+    let objects = listing.get("nftables").and_then(Value::as_array);
+    Ok(objects.cloned().unwrap_or_default())
+}
+
+async fn exchange(program: &Path, commands: &Value, mark: (&str, &str)) -> Result<Vec<u8>> {
     let mut output = once(program, commands, mark).await?;
     for _ in 1..TRIES {
         // For a moment after it was forked it is in the group of the run still, which a terminal's signals are for.
@@ -138,7 +112,7 @@ fn is_interrupted(status: ExitStatus) -> bool {
     matches!(signal, Some(Signal::INT | Signal::QUIT | Signal::HUP))
 }
 
-async fn once(program: &Path, commands: &Value, mark: Option<(&str, &str)>) -> Result<Output> {
+async fn once(program: &Path, commands: &Value, mark: (&str, &str)) -> Result<Output> {
     let failed = |error| Error::io("nft cannot be run", error).subject(program.display());
     let mut command = Command::new(program);
     command
@@ -148,12 +122,10 @@ async fn once(program: &Path, commands: &Value, mark: Option<(&str, &str)>) -> R
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
+        .env(mark.0, mark.1)
         // A Ctrl-C is for the run, which decides what is still to be done.
         .process_group(0)
         .kill_on_drop(true);
-    if let Some((name, value)) = mark {
-        command.env(name, value);
-    }
     let mut child = command.spawn().map_err(failed)?;
     if let Some(mut input) = child.stdin.take() {
         // Where it ends without reading, its status tells why.
@@ -192,6 +164,7 @@ mod tests {
 
     use super::*;
 
+    const MARK: (&str, &str) = ("LC_ALL", "C");
     /// A shell that hears of a Ctrl-C also where these tests run in the background, which ignores it.
     const SHELL: &str = "#!/usr/bin/env -S --default-signal=INT sh";
 
@@ -206,18 +179,10 @@ mod tests {
         );
         std::fs::write(&script, text).unwrap();
         std::fs::set_permissions(&script, Permissions::from_mode(0o755)).unwrap();
-        let output = exchange(&script, &json!({}), None).await.unwrap();
-        assert_eq!(output, b"done\n");
+        exchange(&script, &json!({}), MARK).await.unwrap();
         std::fs::write(&script, format!("{SHELL}\nkill -INT $$\n")).unwrap();
-        let error = exchange(&script, &json!({}), None).await.unwrap_err();
+        let error = exchange(&script, &json!({}), MARK).await.unwrap_err();
         assert!(error.to_string().contains("signal: 2"), "{error}");
-    }
-
-    #[test]
-    fn an_answer_is_read_without_what_it_says_of_nft_itself() {
-        let output = br#"{"nftables": [{"metainfo": {}}, {"table": {"name": "a"}}]}"#;
-        assert_eq!(objects(output).unwrap().len(), 1);
-        assert!(objects(b"{\"nftables\"").is_err());
     }
 
     #[test]

@@ -7,7 +7,8 @@
 //! this hardware address, and answers of the agent where it is reached over TCP. In come: ARP from the host, DHCP
 //! answers for this hardware address, and connections to the agent. Everything else is dropped: other protocols,
 //! all of IPv6, frames from a second hardware address (before the bridge learns it), frames from or to any other
-//! port of the bridge.
+//! port of the bridge. So are frames with a VLAN's tag, first of all: the kernel takes the tag off, and what matches IP
+//! would match what is behind it.
 //!
 //! Frames of link protocols, to the addresses 01:80:c2:00:00:00 to :0f, pass a bridge by another way: it hands them
 //! to the port itself, past everything that goes by the bridge's name, and learns whose they are. The wall drops them
@@ -71,17 +72,10 @@ struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// `replace` takes the place of a table of that name, in the same transaction; otherwise there must be none.
-    fn new(family: Family, name: &'a str, label: &'a str, replace: bool) -> Self {
-        let table = json!({ "table": { "family": family.name(), "name": name } });
-        let commands = match replace {
-            true => vec![
-                json!({ "add": table }),
-                json!({ "delete": table }),
-                json!({ "add": table }),
-            ],
-            false => vec![json!({ "create": table })],
-        };
+    /// It takes the place of a table of that name, in the same transaction.
+    fn new(family: Family, name: &'a str, label: &'a str) -> Self {
+        let mut commands = remove(family, name);
+        commands.push(json!({ "add": named(family, name) }));
         Self {
             family,
             name,
@@ -153,15 +147,21 @@ fn all<const N: usize>(parts: [Vec<Value>; N]) -> Vec<Value> {
     parts.into_iter().flatten().collect()
 }
 
-/// The guest's wall: a transaction that raises it, where none of that name stands.
+/// The commands that raise the guest's wall, in place of an earlier one.
 pub(super) fn wall(name: &str, label: &str, port: &GuestPort) -> Vec<Value> {
-    let mut table = Table::new(Family::Bridge, name, label, false);
+    let mut table = Table::new(Family::Bridge, name, label);
     let (mac, address) = (port.mac.as_str(), port.address.to_string());
     let gateway = port.gateway.to_string();
     let (device, out, into) = (port.device.as_str(), "out", "into");
     table.chain(out, None);
     table.chain(into, None);
 
+    for chain in [out, into] {
+        // Of the frame itself, before its tag was taken off.
+        let foreign = json!({ "match": { "op": "!=",
+            "left": payload("ether", "type"), "right": { "set": ["ip", "arp"] } } });
+        table.rule(chain, vec![foreign, drop_it()]);
+    }
     let second_mac = json!({ "match": {
         "op": "!=", "left": payload("ether", "saddr"), "right": mac } });
     table.rule(out, vec![second_mac, drop_it()]);
@@ -190,11 +190,8 @@ pub(super) fn wall(name: &str, label: &str, port: &GuestPort) -> Vec<Value> {
         into,
         vec![is(payload("arp", "daddr ip"), address.as_str()), accept()],
     );
-    let version_4 = vec![is(payload("ether", "type"), "ip")];
-    table.rule(
-        into,
-        all([version_4, dhcp(67, 68, Some(mac)), vec![accept()]]),
-    );
+    // Of IPv4 alone: what is of no other kind has come so far, and ARP has no ports.
+    table.rule(into, all([dhcp(67, 68, Some(mac)), vec![accept()]]));
     if let Some(agent) = port.agent {
         table.rule(
             out,
@@ -242,16 +239,15 @@ pub(super) fn wall(name: &str, label: &str, port: &GuestPort) -> Vec<Value> {
     table.commands
 }
 
-/// The floor of a bridge, in place of an earlier one where `replace` says so.
+/// The commands that make the floor of a bridge, in place of an earlier one.
 pub(super) fn floor(
     name: &str,
     label: &str,
     bridge: &str,
     gateway: IpAddr,
     seat: &Seat,
-    replace: bool,
 ) -> Vec<Value> {
-    let mut table = Table::new(Family::Inet, name, label, replace);
+    let mut table = Table::new(Family::Inet, name, label);
     table.commands.push(json!({ "add": { "set": {
         "family": Family::Inet.name(), "table": name, "name": SEATS,
         "type": ["ipv4_addr", "inet_service"],
@@ -314,48 +310,15 @@ fn element(floor: &str, seat: &Seat) -> Value {
     })
 }
 
-/// The seats in the listing of a floor.
-pub(super) fn seats(objects: &[Value]) -> Vec<Seat> {
-    objects
-        .iter()
-        .filter_map(|object| object.get("set"))
-        .filter(|set| set.get("name").and_then(Value::as_str) == Some(SEATS))
-        .filter_map(|set| set.get("elem")?.as_array())
-        .flatten()
-        .filter_map(|element| {
-            let element = element.get("elem")?;
-            let concat = element.pointer("/val/concat")?.as_array()?;
-            let port = u16::try_from(concat.get(1)?.as_u64()?).ok()?;
-            Some(Seat {
-                address: concat.first()?.as_str()?.parse().ok()?,
-                agent: (port != 0).then_some(port),
-                label: element.get("comment")?.as_str()?.to_owned(),
-            })
-        })
-        .collect()
+/// The commands that remove a table, whether it is there or not.
+pub(super) fn remove(family: Family, name: &str) -> Vec<Value> {
+    // Adding what is there changes nothing; deleting what is not there would fail.
+    let table = named(family, name);
+    vec![json!({ "add": table }), json!({ "delete": table })]
 }
 
-/// The listing of a floor without its seats.
-pub(super) fn without_seats(mut objects: Vec<Value>) -> Vec<Value> {
-    for object in &mut objects {
-        if let Some(set) = object.get_mut("set").and_then(Value::as_object_mut) {
-            set.remove("elem");
-        }
-    }
-    objects
-}
-
-/// The command that removes a table.
-pub(super) fn raze(family: Family, name: &str) -> Value {
-    json!({ "delete": { "table": { "family": family.name(), "name": name } } })
-}
-
-/// Whether a rule in the listing of a table carries this label.
-pub(super) fn is_labelled(objects: &[Value], label: &str) -> bool {
-    objects
-        .iter()
-        .filter_map(|object| object.pointer("/rule/comment")?.as_str())
-        .any(|comment| comment == label)
+fn named(family: Family, name: &str) -> Value {
+    json!({ "table": { "family": family.name(), "name": name } })
 }
 
 #[cfg(test)]
@@ -365,22 +328,5 @@ mod tests {
     #[test]
     fn a_hardware_address_is_the_number_that_dhcp_carries() {
         assert_eq!(mac_number("52:54:00:11:22:33"), 0x5254_0011_2233);
-    }
-
-    #[test]
-    fn seats_are_read_from_a_listing_and_left_out_of_it() {
-        let listing = vec![
-            json!({ "table": { "name": "t" } }),
-            json!({ "set": { "name": "seats", "elem": [
-                { "elem": { "val": { "concat": ["10.0.0.2", 8020] }, "comment": "see:a" } },
-                { "elem": { "val": { "concat": ["10.0.0.3", 0] }, "comment": "see:b" } },
-                "nonsense",
-            ] } }),
-        ];
-        let seats = seats(&listing);
-        assert_eq!(seats.len(), 2);
-        assert_eq!((seats[0].agent, seats[1].agent), (Some(8020), None));
-        assert_eq!(seats[1].label, "see:b");
-        assert!(without_seats(listing)[1].pointer("/set/elem").is_none());
     }
 }

@@ -10,22 +10,27 @@
 //! a file in `/run/see`, which belongs to root: nobody else can hold it, replace it or put a link in its place. A
 //! crash leaves a seat taken, which the ledger knows; its collection leaves it.
 
-use std::time::{Duration, SystemTime};
+use std::net::IpAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use see_core::ledger::{CollectRequest, Collected, Collector, Details, Entry, Resource};
 use see_core::{Error, ErrorKind, Identifier, Result, StopToken};
 use see_libvirt::xml::{Lent, NetworkXml};
 use see_libvirt::{Connection, Network};
-use serde_json::Value;
 
 use super::claim::{self, Draft, Shutter};
-use super::configuration::DynamicAddress;
+use super::lease::Lender;
 use super::lock::Lock;
+use super::netlink::route;
+use super::netlink::tables::{self, Table};
 use super::nft::{self, Family};
 use super::rules::{self, Seat};
+use super::space::Search;
 use super::subnet::Subnet;
-use super::{NETWORK, Removal, identity, netlink, wall};
+use super::wall::{self, Guest, UNMARKED};
+use super::walled::{Placed, closed_network};
+use super::{NETWORK, Removal, identity};
 use crate::allocation::Holding;
 use crate::collect;
 use crate::error::libvirt;
@@ -49,52 +54,38 @@ pub(super) fn intent(identifier: Identifier, uri: &str) -> Resource {
     Resource::new(SEAT, identifier.to_string(), uri)
 }
 
-/// A seat that was taken.
-#[derive(Debug)]
-pub(super) struct Taken {
-    pub(super) network: Network,
-    pub(super) bridge: String,
-    pub(super) seat: Seat,
-    pub(super) gateway: std::net::IpAddr,
-    pub(super) mac: String,
-    /// When the lease ends that an earlier guest had on this seat.
-    pub(super) stale: Option<SystemTime>,
-}
-
-/// Takes a seat, and makes the network where this is the first one.
+/// Takes a seat and raises the guest's wall, and makes the network where this is the first one.
 pub(super) async fn sit_down(
     connection: &Connection,
     entry: &Entry,
-    agent: Option<u16>,
-    mark: (&str, &str),
+    guest: &Guest<'_>,
+    search: &Search,
     stop: &StopToken,
-) -> Result<Taken> {
-    let label = wall::label(entry.identifier());
+) -> Result<Placed> {
     let lock = Lock::take(Some(stop)).await?;
     let network = network(connection).await?;
     let floor = floor().await?;
-    let taken = match (network, floor) {
-        (Some(network), Some(floor)) => join(network, &floor, label, agent, mark).await?,
+    let placed = match (network, floor) {
+        (Some(network), Some(floor)) => join(network, &floor, guest, search).await?,
         (network, _) => {
             clear(network, &lock, connection.uri(), entry.identifier()).await?;
-            found(connection, &lock, label, agent, mark, stop).await?
+            found(connection, &lock, guest, search, stop).await?
         }
     };
     drop(lock);
     let mut identity = Details::new();
-    identity.insert("address".to_owned(), taken.seat.address.to_string().into());
+    identity.insert("address".to_owned(), placed.seat.address.to_string().into());
     entry.created(identity).await?;
-    Ok(taken)
+    Ok(placed)
 }
 
 /// Takes a seat of the network that is there.
 async fn join(
     network: Network,
-    floor: &[Value],
-    label: String,
-    agent: Option<u16>,
-    mark: (&str, &str),
-) -> Result<Taken> {
+    floor: &Table,
+    guest: &Guest<'_>,
+    search: &Search,
+) -> Result<Placed> {
     let xml = xml(&network).await?;
     let unusable = || {
         Error::new(
@@ -106,11 +97,16 @@ async fn join(
         ))
     };
     let bridge = xml.bridge().ok_or_else(unusable)?;
-    let (gateway, _) = xml.subnets().first().copied().ok_or_else(unusable)?;
-    let occupied: Vec<_> = rules::seats(floor)
-        .into_iter()
-        .map(|seat| seat.address)
-        .collect();
+    let (gateway, prefix) = xml.subnets().first().copied().ok_or_else(unusable)?;
+    let subnet = Subnet::containing(gateway, prefix).ok_or_else(unusable)?;
+    if !search.contains(subnet) {
+        return Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!("the shared network is there already, at {subnet}, outside of `network.address_space`"),
+        )
+        .advice("leave `address_space` out, or end the sandboxes on the shared network first"));
+    }
+    let occupied: Vec<_> = floor.seats.iter().map(|seat| seat.address).collect();
     let leases = network.dhcp_leases(None).await.map_err(libvirt)?;
     let mut free: Vec<_> = xml
         .dhcp_hosts()
@@ -142,19 +138,21 @@ async fn join(
         None => 0,
     };
     let (mac, address, stale) = free.swap_remove(index);
-    let seat = Seat {
-        address,
-        agent,
-        label,
-    };
-    nft::apply(vec![rules::take_seat(NAME, &seat)], mark).await?;
-    Ok(Taken {
-        network,
-        bridge,
+    let seat = guest.seat(address);
+    let port = guest.port(&mac, address, gateway);
+    guest
+        .raise(&port, vec![rules::take_seat(NAME, &seat)])
+        .await?;
+    Ok(Placed {
+        lender: Lender {
+            network,
+            mac,
+            address,
+            stale,
+        },
         seat,
-        gateway,
-        mac,
-        stale,
+        port,
+        bridge,
     })
 }
 
@@ -162,66 +160,48 @@ async fn join(
 async fn found(
     connection: &Connection,
     lock: &Lock,
-    label: String,
-    agent: Option<u16>,
-    mark: (&str, &str),
+    guest: &Guest<'_>,
+    search: &Search,
     stop: &StopToken,
-) -> Result<Taken> {
-    let mut plan = NetworkXml::isolated();
-    plan.set_no_dns();
-    let search = [DynamicAddress::usual(PREFIX)];
+) -> Result<Placed> {
     let base = claim::random();
     let draft = Draft {
         name: NAME,
         uuid: None,
         label: LABEL,
-        xml: &plan,
+        xml: &closed_network(),
         bridges: std::iter::once(BRIDGE.to_owned())
             .chain((0..8).map(|number| format!("{BRIDGE}{number}")))
             .collect(),
-        search: &search,
+        search: std::slice::from_ref(search),
         lend: &|subnet| lend(subnet, base),
         local: true,
         notes: lock,
     };
-    let first = First {
-        label: &label,
-        agent,
-        mark,
-    };
+    let first = First { guest, base };
     let claimed = match claim::start(&draft, connection, stop, Some(&first)).await {
         Ok(claimed) => claimed,
         Err(error) => {
             // The floor of a network that there is not.
-            if let Err(error) = raze().await {
+            if let Err(error) = remove_floor().await {
                 tracing::warn!(%error, "the shared network's floor stays");
             }
             return Err(error);
         }
     };
-    let xml = xml(&claimed.network).await?;
-    let subnet = xml
-        .subnets()
-        .first()
-        .and_then(|(address, prefix)| Subnet::containing(*address, *prefix));
-    let first = xml.dhcp_hosts().into_iter().next();
-    let (Some(subnet), Some((mac, address))) = (subnet, first) else {
-        return Err(Error::new(
-            ErrorKind::Hypervisor,
-            "libvirt made another network than it was asked for",
-        ));
-    };
-    Ok(Taken {
-        network: claimed.network,
-        bridge: claimed.bridge.name,
-        seat: Seat {
+    let subnet = claimed.subnets.first().copied();
+    let unasked = || Error::new(ErrorKind::Internal, "a network without a subnet was made");
+    let (gateway, mac, address) = first.place(subnet.ok_or_else(unasked)?)?;
+    Ok(Placed {
+        port: guest.port(&mac, address, gateway),
+        lender: Lender {
+            network: claimed.network,
+            mac,
             address,
-            agent,
-            label,
+            stale: None,
         },
-        gateway: claim::host(subnet, 1)?,
-        mac,
-        stale: None,
+        seat: guest.seat(address),
+        bridge: claimed.bridge.name,
     })
 }
 
@@ -241,25 +221,30 @@ fn mac(base: u64, seat: u32) -> String {
     format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
 }
 
-/// Makes the floor before the network, with the first seat in it.
+/// Makes the floor before the network, with the first seat in it, and the wall of who has it.
 struct First<'a> {
-    label: &'a str,
-    agent: Option<u16>,
-    mark: (&'a str, &'a str),
+    guest: &'a Guest<'a>,
+    /// What the hardware addresses are made of.
+    base: u64,
+}
+
+impl First<'_> {
+    /// The gateway, and the first seat's hardware address and address.
+    fn place(&self, subnet: Subnet) -> Result<(IpAddr, String, IpAddr)> {
+        let (gateway, address) = (claim::host(subnet, 1)?, claim::host(subnet, 2)?);
+        Ok((gateway, mac(self.base, 0), address))
+    }
 }
 
 #[async_trait]
 impl Shutter for First<'_> {
     async fn shut(&self, bridge: &str, subnet: Subnet) -> Result<()> {
-        let seat = Seat {
-            address: claim::host(subnet, 2)?,
-            agent: self.agent,
-            label: self.label.to_owned(),
-        };
+        let (gateway, mac, address) = self.place(subnet)?;
+        let seat = self.guest.seat(address);
         // What stood there has no network any more.
-        let (label, gateway) = (format!("see:{LABEL}"), claim::host(subnet, 1)?);
-        let commands = rules::floor(NAME, &label, bridge, gateway, &seat, true);
-        nft::apply(commands, self.mark).await
+        let floor = rules::floor(NAME, &format!("see:{LABEL}"), bridge, gateway, &seat);
+        let port = self.guest.port(&mac, address, gateway);
+        self.guest.raise(&port, floor).await
     }
 }
 
@@ -267,8 +252,10 @@ impl Shutter for First<'_> {
 async fn leave(connection: &Connection, identifier: Identifier, dry_run: bool) -> Result<bool> {
     let lock = Lock::take(None).await?;
     let label = wall::label(identifier);
-    let seats = floor().await?.map(|floor| rules::seats(&floor));
-    let (own, others): (Vec<Seat>, Vec<Seat>) = seats
+    let floor = floor().await?;
+    let has_floor = floor.is_some();
+    let (own, others): (Vec<Seat>, Vec<Seat>) = floor
+        .map(|floor| floor.seats)
         .unwrap_or_default()
         .into_iter()
         .partition(|seat| seat.label == label);
@@ -276,14 +263,17 @@ async fn leave(connection: &Connection, identifier: Identifier, dry_run: bool) -
         return Ok(!own.is_empty());
     }
     if !others.is_empty() {
-        for seat in &own {
-            nft::apply(vec![rules::leave_seat(NAME, seat)], ("LC_ALL", "C")).await?;
+        if !own.is_empty() {
+            let commands = own.iter().map(|seat| rules::leave_seat(NAME, seat));
+            nft::apply(commands.collect(), UNMARKED).await?;
         }
     } else {
         // Also where only a piece is left of what a crash interrupted.
         let network = network(connection).await?;
         clear(network, &lock, connection.uri(), identifier).await?;
-        raze().await?;
+        if has_floor {
+            remove_floor().await?;
+        }
     }
     drop(lock);
     Ok(!own.is_empty())
@@ -315,17 +305,15 @@ async fn clear(
 
 async fn check_empty(network: &Network) -> Result<()> {
     let bridge = network.bridge().await.map_err(libvirt)?;
-    let devices = netlink::devices()?;
-    let index = devices.get(&bridge).map(|device| device.index);
-    let ports: Vec<&String> = devices
-        .iter()
-        .filter(|(name, device)| {
-            // libvirt's own, which keeps the bridge's hardware address.
-            index.is_some() && device.bridge == index && !name.ends_with("-nic")
-        })
-        .map(|(name, _)| name)
-        .collect();
-    match ports.first() {
+    let Some(bridge) = route::device(&bridge).await? else {
+        return Ok(());
+    };
+    let mut devices = route::devices().await?.into_iter();
+    // libvirt's own keeps the bridge's hardware address.
+    let is_guests = |device: &route::Device| {
+        device.bridge == Some(bridge.index) && !device.name.ends_with("-nic")
+    };
+    match devices.find(is_guests).map(|device| device.name) {
         None => Ok(()),
         Some(port) => Err(Error::new(
             ErrorKind::Isolation,
@@ -339,11 +327,8 @@ async fn check_empty(network: &Network) -> Result<()> {
     }
 }
 
-async fn raze() -> Result<()> {
-    match nft::apply(vec![rules::raze(Family::Inet, NAME)], ("LC_ALL", "C")).await {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
+async fn remove_floor() -> Result<()> {
+    nft::apply(rules::remove(Family::Inet, NAME), UNMARKED).await
 }
 
 /// The shared network, where it is there.
@@ -370,29 +355,24 @@ async fn xml(network: &Network) -> Result<NetworkXml> {
     })
 }
 
-/// The floor's listing, where it is there.
-pub(super) async fn floor() -> Result<Option<Vec<Value>>> {
-    match nft::list(Family::Inet, NAME).await {
-        Ok(listing) => Ok(Some(listing)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+/// The floor, where it is there.
+async fn floor() -> Result<Option<Table>> {
+    tables::table(Family::Inet, NAME).await
 }
 
 /// Up to `count` guests behind walls on this host, others than the one at `own`; those on the shared network first.
-pub(super) async fn others(own: std::net::IpAddr, count: usize) -> Result<Vec<Seat>> {
-    let mut names = nft::tables(Family::Inet).await?;
-    names.retain(|name| wall::is_table(name) || name == NAME);
+pub(super) async fn others(own: IpAddr, count: usize) -> Result<Vec<Seat>> {
+    let names = tables::names(Family::Inet).await?;
+    let mut names: Vec<String> = names
+        .into_iter()
+        .filter(|name| wall::is_table(name) || name == NAME)
+        .collect();
     names.sort_by_key(|name| name != NAME);
     let mut found = Vec::new();
     for name in names {
-        let listing = match nft::list(Family::Inet, &name).await {
-            Ok(listing) => listing,
-            // It went away while it was looked at.
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        let seats = rules::seats(&listing).into_iter();
+        // It may go away while it is looked at.
+        let table = tables::table(Family::Inet, &name).await?;
+        let seats = table.into_iter().flat_map(|table| table.seats);
         found.extend(seats.filter(|seat| seat.address != own));
         if found.len() >= count {
             break;

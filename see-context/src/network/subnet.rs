@@ -161,11 +161,6 @@ impl FreeSubnets {
         }
         None
     }
-
-    /// Where they were looked for.
-    pub(crate) fn within(&self) -> Subnet {
-        self.within
-    }
 }
 
 impl std::fmt::Display for Subnet {

@@ -4,7 +4,7 @@ use see_core::Result;
 use see_libvirt::Connection;
 use see_libvirt::xml::NetworkXml;
 
-use super::netlink;
+use super::netlink::route;
 use super::subnet::Subnet;
 use crate::error::libvirt;
 
@@ -36,10 +36,10 @@ pub(super) async fn look(
     let mut taken = Vec::new();
     if local {
         let bridge = match own {
-            Some(own) => netlink::devices()?.get(own.bridge).map(|own| own.index),
+            Some(own) => route::device(own.bridge).await?.map(|own| own.index),
             None => None,
         };
-        for route in netlink::routes()? {
+        for route in route::routes().await? {
             if let Some(subnet) = route.destination
                 && subnet.prefix() >= SHORTEST
                 && (bridge.is_none() || route.device != bridge)

@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 use see_core::ledger::{CollectRequest, Collected, Collector, Resource};
-use see_core::{ErrorKind, Identifier, Result};
+use see_core::{Error, ErrorKind, Identifier, Result};
 use serde_json::Value;
 
 use super::claim::Shutter;
+use super::netlink::tables::{self, Table};
 use super::nft::{self, Family};
 use super::rules::{self, GuestPort, Seat};
 use super::subnet::Subnet;
@@ -13,6 +14,10 @@ use crate::allocation::Holding;
 
 /// The kind of the ledger's entries for an environment's tables.
 const WALL: &str = "nftables.tables";
+/// The families in which an environment may have a table.
+const FAMILIES: [Family; 2] = [Family::Bridge, Family::Inet];
+/// How a process is marked that no entry is of: not at all.
+pub(super) const UNMARKED: (&str, &str) = ("LC_ALL", "C");
 
 /// What is written down of them.
 pub(super) fn intent(identifier: Identifier) -> Resource {
@@ -35,36 +40,90 @@ pub(super) fn label(identifier: Identifier) -> String {
     format!("see:{identifier}")
 }
 
-/// Raises the wall around a guest's port.
-pub(super) async fn raise(
-    identifier: Identifier,
-    port: &GuestPort,
-    mark: (&str, &str),
-) -> Result<()> {
-    let commands = rules::wall(&table(identifier), &label(identifier), port);
-    nft::apply(commands, mark).await
-}
-
-/// The floor of a network of the environment's own, whose guest has the second address.
-pub(super) struct OwnFloor<'a> {
+/// A guest that is to stand behind walls, before it is known in which subnet.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Guest<'a> {
     pub(super) identifier: Identifier,
+    /// The host's device that is to be its port.
+    pub(super) device: &'a str,
+    /// The TCP port on which its agent is asked.
     pub(super) agent: Option<u16>,
+    /// The mark of the process that loads its rules.
     pub(super) mark: (&'a str, &'a str),
 }
 
-#[async_trait]
-impl Shutter for OwnFloor<'_> {
-    async fn shut(&self, bridge: &str, subnet: Subnet) -> Result<()> {
-        let label = label(self.identifier);
-        let seat = Seat {
-            address: super::claim::host(subnet, 2)?,
+impl Guest<'_> {
+    /// Its place on a network, with this hardware address.
+    pub(super) fn port(
+        &self,
+        mac: &str,
+        address: std::net::IpAddr,
+        gateway: std::net::IpAddr,
+    ) -> GuestPort {
+        GuestPort {
+            device: self.device.to_owned(),
+            mac: mac.to_owned(),
+            address,
+            gateway,
             agent: self.agent,
-            label: label.clone(),
-        };
-        // Its name has the environment's identifier, which is used once: an earlier one is this allocation's.
-        let (name, gateway) = (table(self.identifier), super::claim::host(subnet, 1)?);
-        let commands = rules::floor(&name, &label, bridge, gateway, &seat, true);
+        }
+    }
+
+    /// Its seat on a network.
+    pub(super) fn seat(&self, address: std::net::IpAddr) -> Seat {
+        Seat {
+            address,
+            agent: self.agent,
+            label: label(self.identifier),
+        }
+    }
+
+    /// Loads the wall around its port, and these commands, as one transaction.
+    pub(super) async fn raise(&self, port: &GuestPort, mut commands: Vec<Value>) -> Result<()> {
+        let name = table(self.identifier);
+        commands.extend(rules::wall(&name, &label(self.identifier), port));
         nft::apply(commands, self.mark).await
+    }
+}
+
+/// The walls of a guest that is alone on its network, where it has the second address.
+#[derive(Debug)]
+pub(super) struct Alone<'a> {
+    pub(super) guest: Guest<'a>,
+    pub(super) mac: &'a str,
+}
+
+impl Alone<'_> {
+    /// The guest's place in this subnet.
+    pub(super) fn port(&self, subnet: Subnet) -> Result<GuestPort> {
+        let (gateway, address) = (
+            super::claim::host(subnet, 1)?,
+            super::claim::host(subnet, 2)?,
+        );
+        Ok(self.guest.port(self.mac, address, gateway))
+    }
+}
+
+#[async_trait]
+impl Shutter for Alone<'_> {
+    async fn shut(&self, bridge: &str, subnet: Subnet) -> Result<()> {
+        let port = self.port(subnet)?;
+        let (name, label) = (table(self.guest.identifier), label(self.guest.identifier));
+        let seat = self.guest.seat(port.address);
+        let floor = rules::floor(&name, &label, bridge, port.gateway, &seat);
+        self.guest.raise(&port, floor).await
+    }
+}
+
+/// Refuses an environment of whose name there are tables already: they would be replaced.
+pub(super) async fn check_none(identifier: Identifier) -> Result<()> {
+    match found(identifier).await?.is_empty() {
+        true => Ok(()),
+        false => Err(Error::new(
+            ErrorKind::AlreadyExists,
+            "there is a table of nftables with the environment's name",
+        )
+        .subject(table(identifier))),
     }
 }
 
@@ -75,37 +134,33 @@ pub(super) struct Raised(pub(super) Identifier);
 #[async_trait]
 impl Holding for Raised {
     async fn remove(&mut self) -> Result<()> {
-        for (family, listing) in found(self.0).await? {
-            debug_assert!(rules::is_labelled(&listing, &label(self.0)));
-            raze(family, self.0).await?;
-        }
-        Ok(())
+        let found = found(self.0).await?;
+        remove(self.0, &found).await
     }
 }
 
-/// The tables of an environment's name, with what is in them.
-async fn found(identifier: Identifier) -> Result<Vec<(Family, Vec<Value>)>> {
+/// The tables of an environment's name.
+async fn found(identifier: Identifier) -> Result<Vec<(Family, Table)>> {
     let name = table(identifier);
     let mut found = Vec::new();
-    for family in [Family::Bridge, Family::Inet] {
-        if !nft::tables(family).await?.contains(&name) {
-            continue;
-        }
-        match nft::list(family, &name).await {
-            Ok(listing) => found.push((family, listing)),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+    for family in FAMILIES {
+        if let Some(table) = tables::table(family, &name).await? {
+            found.push((family, table));
         }
     }
     Ok(found)
 }
 
-async fn raze(family: Family, identifier: Identifier) -> Result<()> {
-    let command = rules::raze(family, &table(identifier));
-    match nft::apply(vec![command], ("LC_ALL", "C")).await {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        other => other,
+/// Removes these tables of an environment's, as one transaction.
+async fn remove(identifier: Identifier, found: &[(Family, Table)]) -> Result<()> {
+    if found.is_empty() {
+        return Ok(());
     }
+    let name = table(identifier);
+    let commands = found
+        .iter()
+        .flat_map(|(family, _)| rules::remove(*family, &name));
+    nft::apply(commands.collect(), UNMARKED).await
 }
 
 /// Removes tables whose rules carry the environment's label.
@@ -124,18 +179,13 @@ impl Collector for Walls {
             return Ok(Collected::AlreadyGone);
         }
         let label = label(request.identifier);
-        if !found
-            .iter()
-            .all(|(_, listing)| rules::is_labelled(listing, &label))
-        {
+        if !found.iter().all(|(_, table)| table.is_labelled(&label)) {
             return Ok(Collected::Refused(
                 "its rules have no label of ours".to_owned(),
             ));
         }
         if !request.dry_run {
-            for (family, _) in found {
-                raze(family, request.identifier).await?;
-            }
+            remove(request.identifier, &found).await?;
         }
         Ok(Collected::Removed)
     }

@@ -2,22 +2,22 @@
 
 use std::time::Duration;
 
-use see_core::ledger::Resource;
+use see_core::ledger::{Entry, Resource};
 use see_core::{Error, ErrorKind, Identifier, Result};
 use see_libvirt::xml::{Lent, NetworkPort, NetworkXml};
 
-use super::claim;
-use super::configuration::DynamicAddress;
 use super::isolation::Isolated;
 use super::lease::Lender;
-use super::rules::{self, GuestPort};
+use super::netlink::route;
+use super::rules::{self, GuestPort, Seat};
+use super::space::Search;
 use super::subnet::Subnet;
-use super::wall::{self, OwnFloor, Raised};
-use super::{Wanted, create, netlink, nft, shared};
-use crate::allocation::{Entries, Making, Site};
+use super::wall::{self, Alone, Guest, Raised};
+use super::{Wanted, claim, create, nft, shared};
+use crate::allocation::{Entries, Making, Site, refused};
 
 /// The host's address and the guest's.
-const OWN_PREFIX: u8 = 30;
+pub(super) const OWN_PREFIX: u8 = 30;
 /// How long the only guest has its address.
 const LEASE: Duration = Duration::from_secs(3600);
 /// The beginning of the names of guests' ports; a device's name has at most 15 characters.
@@ -32,6 +32,8 @@ pub(crate) struct Walled {
     pub(super) verified: bool,
     /// The TCP port on which the agent is asked.
     pub(super) agent: Option<u16>,
+    /// Where the network's addresses come from.
+    pub(super) search: Search,
 }
 
 impl Walled {
@@ -50,70 +52,32 @@ impl Walled {
 
     pub(super) async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
         let (tables, network, loader) = (entries.next()?, entries.next()?, entries.next()?);
-        // From here on, tables may stand.
-        making.hold_as(tables, Raised(making.identifier));
         let mark = loader.mark();
-        let mark = (mark.0, mark.1.as_str());
         let identifier = making.identifier;
-        let device = free_device(identifier)?;
-        let (port, name, bridge, seat) = match self.shared {
-            true => {
-                let connection = making.connection()?.clone();
-                let taken = shared::sit_down(&connection, &network, self.agent, mark, making.stop);
-                let taken = taken.await;
-                // Whether it failed before or after the seat was taken, it is looked for.
-                making.hold_as(
-                    network,
-                    shared::Seated {
-                        connection,
-                        identifier,
-                    },
-                );
-                let taken = taken?;
-                making.abilities.lender = Some(Lender {
-                    network: taken.network.clone(),
-                    mac: taken.mac.clone(),
-                    stale: taken.stale,
-                });
-                let port = GuestPort {
-                    device,
-                    mac: taken.mac,
-                    address: taken.seat.address,
-                    gateway: taken.gateway,
-                    agent: self.agent,
-                };
-                let name = taken.network.name().to_owned();
-                (port, name, taken.bridge, Some(taken.seat))
-            }
-            false => {
-                let mac = own_mac(making);
-                let floor = OwnFloor {
-                    identifier,
-                    agent: self.agent,
-                    mark,
-                };
-                let mut xml = NetworkXml::isolated();
-                xml.set_no_dns();
-                let wanted = Wanted {
-                    xml: &xml,
-                    search: &[DynamicAddress::usual(OWN_PREFIX)],
-                    lend: &|subnet| lend(subnet, &mac),
-                    local: true,
-                };
-                let claimed = create(&wanted, Some(&floor), network, making).await?;
-                let subnet = own_subnet(&claimed.network).await?;
-                let port = GuestPort {
-                    device,
-                    address: claim::host(subnet, 2)?,
-                    gateway: claim::host(subnet, 1)?,
-                    mac,
-                    agent: self.agent,
-                };
-                let name = claimed.network.name().to_owned();
-                (port, name, claimed.bridge.name, None)
-            }
+        if let Err(error) = wall::check_none(identifier).await {
+            return Err(refused(tables, error).await);
+        }
+        // From here on, tables may stand.
+        making.hold_as(tables, Raised(identifier));
+        let device = free_device(identifier).await?;
+        let guest = Guest {
+            identifier,
+            device: &device,
+            agent: self.agent,
+            mark: (mark.0, mark.1.as_str()),
         };
-        let Some(found) = netlink::devices()?.remove(&bridge) else {
+        let placed = match self.shared {
+            true => self.sit_down(&guest, network, making).await?,
+            false => self.alone(guest, network, making).await?,
+        };
+        loader.gone().await?;
+        let Placed {
+            lender,
+            seat,
+            port,
+            bridge,
+        } = placed;
+        let Some(found) = route::device(&bridge).await? else {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 format!("the bridge {bridge} is not among this host's devices"),
@@ -123,39 +87,109 @@ impl Walled {
                  run beside it, or use the mode `nat`",
             ));
         };
-        netlink::set_group_forward(&found, rules::LLDP).map_err(|error| error.subject(&bridge))?;
-        wall::raise(identifier, &port, mark).await?;
-        loader.gone().await?;
+        route::set_group_forward(&found, rules::LLDP).await?;
         making.domain.connect_network(&NetworkPort {
-            network: name,
+            network: lender.network.name().to_owned(),
             mac: Some(port.mac.clone()),
             device: Some(port.device.clone()),
             isolated: true,
         });
+        making.abilities.lender = Some(lender);
+        making.abilities.has_dhcp_here = true;
+        let seat = (seat, self.shared);
         let isolated = Isolated::remember(identifier, self.verified, port, bridge, seat).await?;
         making.abilities.isolation = Some(std::sync::Arc::new(isolated));
         Ok(())
     }
+
+    /// On the shared network.
+    async fn sit_down(
+        &self,
+        guest: &Guest<'_>,
+        entry: Entry,
+        making: &mut Making<'_>,
+    ) -> Result<Placed> {
+        let connection = making.connection()?.clone();
+        let taken = shared::sit_down(&connection, &entry, guest, &self.search, making.stop).await;
+        // Whether it failed before or after the seat was taken, it is looked for.
+        let identifier = making.identifier;
+        making.hold_as(
+            entry,
+            shared::Seated {
+                connection,
+                identifier,
+            },
+        );
+        taken
+    }
+
+    /// On a network of its own.
+    async fn alone(
+        &self,
+        guest: Guest<'_>,
+        entry: Entry,
+        making: &mut Making<'_>,
+    ) -> Result<Placed> {
+        let mac = own_mac(making);
+        let alone = Alone { guest, mac: &mac };
+        let wanted = Wanted {
+            xml: &closed_network(),
+            search: std::slice::from_ref(&self.search),
+            lend: &|subnet| lend(subnet, &mac),
+            local: true,
+        };
+        let claimed = create(&wanted, Some(&alone), entry, making).await?;
+        let subnet = claimed.subnets.first().copied();
+        let unasked = || Error::new(ErrorKind::Internal, "a network without a subnet was made");
+        let port = alone.port(subnet.ok_or_else(unasked)?)?;
+        Ok(Placed {
+            lender: Lender {
+                network: claimed.network,
+                mac: port.mac.clone(),
+                address: port.address,
+                stale: None,
+            },
+            seat: guest.seat(port.address),
+            port,
+            bridge: claimed.bridge.name,
+        })
+    }
+}
+
+/// A guest's place on a network, behind walls that stand.
+#[derive(Debug)]
+pub(super) struct Placed {
+    /// Its network, and who lends it its address.
+    pub(super) lender: Lender,
+    pub(super) seat: Seat,
+    pub(super) port: GuestPort,
+    pub(super) bridge: String,
+}
+
+/// The XML of a closed network, before its addresses: DHCP for known hardware addresses, and nothing else.
+///
+/// libvirt's own rules add nothing to the walls, and depend on chains that others may flush. With the forward mode
+/// `open` it loads none, but has the host forward from then on ([`networkEnableIPForwarding`]). So that is asked for
+/// where the host forwards anyway, lest a closed network makes a router of it.
+///
+/// [`networkEnableIPForwarding`]: https://gitlab.com/libvirt/libvirt/-/blob/v9.0.0/src/network/bridge_driver.c
+pub(super) fn closed_network() -> NetworkXml {
+    let forwards = std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward");
+    let mut xml = match forwards.is_ok_and(|forwards| forwards.trim() == "1") {
+        true => NetworkXml::open(),
+        false => NetworkXml::isolated(),
+    };
+    xml.set_no_dns();
+    // A client is known by its hardware address, which the wall checks, never by an identifier that it makes up: so it
+    // can neither take nor give up the lease of another. And no router is told of, whatever the forward mode.
+    xml.set_dnsmasq_options(&["dhcp-ignore-clid", "dhcp-option=3"]);
+    xml
 }
 
 /// A guest alone on its network.
 fn lend(subnet: Subnet, mac: &str) -> Result<Lent> {
     let host = (mac.to_owned(), claim::host(subnet, 2)?);
     Ok(Lent::Hosts(vec![host], LEASE))
-}
-
-async fn own_subnet(network: &see_libvirt::Network) -> Result<Subnet> {
-    let text = network.xml().await.map_err(crate::error::libvirt)?;
-    NetworkXml::parse(&text)
-        .ok()
-        .and_then(|xml| xml.subnets().first().copied())
-        .and_then(|(address, prefix)| Subnet::containing(address, prefix))
-        .ok_or_else(|| {
-            Error::new(
-                ErrorKind::Hypervisor,
-                "libvirt made another network than it was asked for",
-            )
-        })
 }
 
 /// The hardware address in the domain's XML, or one of QEMU's prefix.
@@ -171,18 +205,17 @@ fn own_mac(making: &Making<'_>) -> String {
 }
 
 /// A name for the guest's port that no device has.
-fn free_device(identifier: Identifier) -> Result<String> {
-    let devices = netlink::devices()?;
-    claim::device_names(DEVICE, &identifier.to_string(), 12)
-        .into_iter()
-        .find(|name| !devices.contains_key(name))
-        .ok_or_else(|| {
-            Error::new(
-                ErrorKind::AlreadyExists,
-                "the port names of this identifier are all taken",
-            )
-            .subject(identifier)
-        })
+async fn free_device(identifier: Identifier) -> Result<String> {
+    for name in claim::device_names(DEVICE, &identifier.to_string(), 12) {
+        if route::device(&name).await?.is_none() {
+            return Ok(name);
+        }
+    }
+    Err(Error::new(
+        ErrorKind::AlreadyExists,
+        "the port names of this identifier are all taken",
+    )
+    .subject(identifier))
 }
 
 /// Whether this process may load firewall rules, and has the program for it.

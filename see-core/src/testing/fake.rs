@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 pub use self::fault::{Fault, FaultAt};
 use crate::bus::lock;
@@ -124,6 +124,7 @@ impl Backend for FakeBackend {
                 released: false,
                 closed: None,
             }),
+            walls_changed: Notify::new(),
         }));
         let sandbox = FakeSandbox {
             identifier: allocation.identifier,
@@ -149,6 +150,7 @@ pub struct FakeControl(Arc<Inner>);
 struct Inner {
     configuration: FakeConfiguration,
     world: Mutex<World>,
+    walls_changed: Notify,
 }
 
 struct World {
@@ -215,6 +217,11 @@ impl FakeControl {
     /// What the walls have to keep the guest from; from now on it has to prove that.
     pub fn close(&self, closed: Vec<Closed>) {
         lock(&self.0.world).closed = Some(closed);
+    }
+
+    /// The walls may have changed, as their watcher hears.
+    pub fn change_walls(&self) {
+        self.0.walls_changed.notify_one();
     }
 
     /// Every step that was asked for, in order.
@@ -425,6 +432,10 @@ impl Isolation for FakeSandbox {
     async fn check(&self) -> Result<()> {
         let looked = self.control.step(FaultAt::Walls, None).await;
         looked.map_err(|error| Error::new(ErrorKind::Isolation, error.message().to_owned()))
+    }
+
+    async fn changed(&self) {
+        self.control.0.walls_changed.notified().await;
     }
 }
 

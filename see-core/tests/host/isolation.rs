@@ -66,6 +66,36 @@ async fn walls_that_fall_in_mid_run_cut_the_guests_power_and_mark_the_results() 
     environment.deallocate().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn walls_are_looked_at_whenever_they_may_have_changed_and_not_only_when_it_is_time() {
+    /// Far more than there is time for, if each waited until it is time: a second.
+    const CHANGES: usize = 300;
+    let (_host, mut environment) = walled().await;
+    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    let changing = control.clone();
+    let foe = tokio::spawn(async move {
+        let looks = || {
+            let calls = changing.calls().into_iter();
+            calls.filter(|at| *at == FaultAt::Walls).count()
+        };
+        for _ in 0..CHANGES {
+            let before = looks();
+            changing.change_walls();
+            while looks() == before {
+                tokio::task::yield_now().await;
+            }
+        }
+        changing.set_fault(FaultAt::Walls, Some(Fault::Fail));
+        changing.change_walls();
+    });
+    let report = run(&mut environment, HANGING).await;
+    foe.abort();
+    let (_, error) = report.failure.unwrap();
+    // Not the limit of the run's time.
+    assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
+    environment.deallocate().await;
+}
+
 #[tokio::test]
 async fn walls_that_fall_in_the_last_step_are_found_after_it() {
     let (_host, mut environment) = walled().await;

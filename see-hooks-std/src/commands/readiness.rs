@@ -393,7 +393,15 @@ impl Search<'_> {
                 }
                 Err(error) => error.chain(),
             };
-            self.wait(NotReady::new(Cause::NoLease, message)).await?;
+            if let Err(mut given_up) = self.wait(NotReady::new(Cause::NoLease, message)).await {
+                let sandbox = self.guest.context().sandbox();
+                if given_up.cause == Cause::NoLease
+                    && let Some(why) = sandbox.why_no_address().await
+                {
+                    given_up.message = format!("{}: {why}", given_up.message);
+                }
+                return Err(given_up);
+            }
         }
     }
 

@@ -21,7 +21,7 @@ fn within(network: &str, prefix: u8, subnet_prefix: u8) -> Value {
 }
 
 /// The addresses of the daemon's networks, but for a neighbour's.
-fn subnets(site: &Site) -> Vec<(IpAddr, u8)> {
+pub(crate) fn subnets(site: &Site) -> Vec<(IpAddr, u8)> {
     let virsh = |arguments: &[&str]| {
         let uri = site.daemon.uri();
         let all = [&["-q", "-c", &uri], arguments].concat();

@@ -48,8 +48,13 @@ def ip(to, source, sender_ip, target_ip, protocol, body):
     return ethernet(to, source, 0x0800, head(~(total + (total >> 16)) & 0xFFFF) + body)
 
 
-def dhcp(source_port, target_port, client):
-    body = bytes(28) + hardware(client) + bytes(202)
+def tagged(frame):
+    """The frame as it goes out in a VLAN. Its receiver's kernel takes the tag off."""
+    return frame[:12] + struct.pack("!HH", 0x8100, 7) + frame[12:]
+
+
+def dhcp(source_port, target_port, client, transaction=0):
+    body = bytes(4) + struct.pack("!I", transaction) + bytes(20) + hardware(client) + bytes(202)
     return struct.pack("!HHHH", source_port, target_port, 8 + len(body), 0) + body
 
 
@@ -58,13 +63,16 @@ def ip6(to, source, body):
     return ethernet(to, source, 0x86DD, struct.pack("!IHBB", 6 << 28, len(body), 17, 64) + addresses + body)
 
 
-def answer(source_port, target_port):
+def answer(source_port, target_port, more=b""):
     # Long enough that no padding follows, which a bridge may cut off.
-    return struct.pack("!HHIIBBHHH", source_port, target_port, 1, 1, 5 << 4, 0x10, 1024, 0, 0) + bytes(20)
+    head = struct.pack("!HHIIBBHHH", source_port, target_port, 1, 1, 5 << 4, 0x10, 1024, 0, 0)
+    return head + more.ljust(20, b"\0")
 
 
-def request_for_address(sender_ip="0.0.0.0", ports=(68, 67), client=mac, target_ip="255.255.255.255"):
-    return ip(EVERYBODY, mac, sender_ip, target_ip, 17, dhcp(*ports, client))
+def request_for_address(
+    sender_ip="0.0.0.0", ports=(68, 67), client=mac, target_ip="255.255.255.255", transaction=0
+):
+    return ip(EVERYBODY, mac, sender_ip, target_ip, 17, dhcp(*ports, client, transaction))
 
 
 def of_link_protocol(last, source):
@@ -72,18 +80,24 @@ def of_link_protocol(last, source):
     return ethernet(f"01:80:c2:00:00:{last:02x}", source, 0x88CC, bytes(46))
 
 
-def offer(ports=(67, 68), client=mac):
-    return ip(mac, host_mac, gateway, own, 17, dhcp(*ports, client))
+def offer(ports=(67, 68), client=mac, transaction=0):
+    return ip(mac, host_mac, gateway, own, 17, dhcp(*ports, client, transaction))
 
 
-def from_agent(sender_ip=own, target_ip=gateway, port=agent):
-    return ip(host_mac, mac, sender_ip, target_ip, 6, answer(port, 40000))
+def from_agent(sender_ip=own, target_ip=gateway, port=agent, more=b""):
+    return ip(host_mac, mac, sender_ip, target_ip, 6, answer(port, 40000, more))
 
 
 def to_agent(sender_ip=gateway, target_ip=own, port=agent):
     return ip(mac, host_mac, sender_ip, target_ip, 6, answer(40000, port))
 
 
+# What the wall would let through without its tag, and what is sent nowhere without one.
+TAGGED = [
+    ("guest", "DHCP request in a VLAN", request_for_address(transaction=1)),
+    ("guest", "agent's answer in a VLAN", from_agent(more=b"in a VLAN")),
+    ("host", "DHCP answer in a VLAN", offer(transaction=1)),
+]
 FRAMES = [
     ("guest", "ARP for the host", arp(EVERYBODY, mac, mac, own, gateway)),
     ("guest", "ARP probe", arp(EVERYBODY, mac, mac, "0.0.0.0", own)),
@@ -134,10 +148,14 @@ def listen(namespace, device):
 
 
 places = {place: listen(*at) for place, at in given["places"].items()}
-names = {frame: f"{sender}: {what}" for sender, what, frame in FRAMES}
-assert len(names) == len(FRAMES), "two frames are alike"
+# A frame may be seen with its tag or without.
+seen_as = FRAMES + TAGGED + [(sender, what, tagged(frame)) for sender, what, frame in TAGGED]
+names = {frame: f"{sender}: {what}" for sender, what, frame in seen_as}
+assert len(names) == len(seen_as), "two frames are alike"
 for sender, _, frame in FRAMES:
     places[sender].send(frame)
+for sender, _, frame in TAGGED:
+    places[sender].send(tagged(frame))
 while ready := select.select(places.values(), [], [], QUIET)[0]:
     for place, heard in places.items():
         if heard not in ready:

@@ -128,14 +128,14 @@ fn rules_and_ports_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_th
         link(&format!("set {port} up"));
     }
     changed.assert_ended("firewall rules changed: new is");
-    unseated.assert_ended("its seat on the shared network");
+    unseated.assert_ended("its seat on the network");
     open.assert_ended("is not isolated from others");
     astray.assert_ended("is not on the bridge");
-    told.assert_ended("link protocols");
+    told.assert_ended("is 0x0, expected 0x4000");
     for port in [open_port, stray_port, told_port] {
         link(&format!("del {port}"));
     }
-    floorless.assert_ended("firewall rules are gone: its tables");
+    floorless.assert_ended("firewall rules are gone: the table see-");
 
     // Whose walls and seat are as they were stays, until the floor that all have in common changes.
     assert!(last.live.runs(), "{:#?}", last.live);

@@ -2,10 +2,14 @@
 //!
 //! The daemon has a network namespace of its own, so neither its firewall nor its forwarding is anybody else's.
 
+mod addresses;
 mod claims;
+mod counted;
 mod crashes;
 mod guard;
 mod holes;
+mod hosts;
+mod identity;
 mod isolated;
 mod layers;
 mod matches;

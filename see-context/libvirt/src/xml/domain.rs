@@ -215,6 +215,25 @@ impl DomainXml {
         removed
     }
 
+    /// Gives each interface whose hardware address is written a machine's own: the maker's half stays, as the
+    /// guest's software may look at it, and `machine` and the interface's place give the rest.
+    pub fn set_hardware_addresses(&mut self, machine: [u8; 3]) {
+        let [first, second, third] = machine;
+        let interfaces = self.devices_element().children_mut();
+        for (index, interface) in interfaces.filter(|child| is_interface(child)).enumerate() {
+            let Some(mac) = interface.child_mut("mac") else {
+                continue;
+            };
+            let written = mac.attribute("address").map(|address| address.into_owned());
+            let Some(maker) = written.as_deref().and_then(|address| address.get(..8)) else {
+                continue;
+            };
+            let third = third.wrapping_add(u8::try_from(index).unwrap_or(u8::MAX));
+            let own = format!("{maker}:{first:02x}:{second:02x}:{third:02x}");
+            mac.set_attribute("address", own);
+        }
+    }
+
     /// Removes every network interface; how many there were.
     pub fn remove_interfaces(&mut self) -> usize {
         self.devices_element()

@@ -217,6 +217,24 @@ fn the_connected_interface_is_the_only_one_and_keeps_what_is_the_cards_own() {
 }
 
 #[test]
+fn each_machine_has_hardware_addresses_of_its_own_by_the_same_maker() {
+    let text = "<domain><devices><interface><mac address='00:16:3e:01:02:03'/></interface><interface/>\
+        <interface><mac address='52:54:00:01:02:03'/></interface></devices></domain>";
+    let mut domain = DomainXml::parse(text).unwrap();
+    domain.set_hardware_addresses([0xaa, 0, 0xff]);
+    let macs: Vec<_> = domain
+        .interfaces()
+        .into_iter()
+        .map(|interface| interface.mac)
+        .collect();
+    let own = |mac: &str| Some(mac.to_owned());
+    assert_eq!(
+        macs,
+        [own("00:16:3e:aa:00:ff"), None, own("52:54:00:aa:00:01")]
+    );
+}
+
+#[test]
 fn the_firmware_shows_the_uuid_that_the_domain_has() {
     let text = "<domain><sysinfo type='smbios'><system><entry name='manufacturer'>Dell</entry>\
         <entry name='uuid'>old</entry></system></sysinfo><devices/></domain>";

@@ -31,6 +31,7 @@ mod error;
 mod escape;
 mod label;
 mod network;
+mod network_carrier;
 mod parse;
 #[cfg(test)]
 mod tests;
@@ -43,5 +44,6 @@ pub use domain_disk::FurtherDisk;
 pub use error::{Position, XmlError};
 pub use label::{LABEL_NAMESPACE, label_in};
 pub use network::{DhcpNetwork, Lent, NetworkXml};
+pub use network_carrier::Carrier;
 pub use parse::{MAX_ATTRIBUTES, MAX_DEPTH, MAX_SIZE};
 pub use tree::{Attribute, Document, Element, Node};

@@ -8,6 +8,9 @@ use super::error::XmlError;
 use super::label;
 use super::tree::{Document, Element};
 
+/// The namespace of options for the DHCP server.
+const DNSMASQ: &str = "http://libvirt.org/schemas/network/dnsmasq/1.0";
+
 /// The addresses of a network with DHCP, of one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DhcpNetwork {
@@ -45,6 +48,15 @@ impl NetworkXml {
     /// A network without addresses whose guests reach the world behind the host's address.
     pub fn nat() -> Self {
         let forward = Element::new("forward").with("mode", "nat");
+        Self {
+            document: Document::of(Element::new("network").with_child(forward)),
+        }
+    }
+
+    /// A network without addresses, for whose traffic libvirt loads no rules: a start for building. libvirt has the
+    /// host forward packets where such a network has addresses.
+    pub fn open() -> Self {
+        let forward = Element::new("forward").with("mode", "open");
         Self {
             document: Document::of(Element::new("network").with_child(forward)),
         }
@@ -212,6 +224,16 @@ impl NetworkXml {
         self.root_mut()
             .child_or_insert("dns")
             .set_attribute("enable", "no");
+    }
+
+    /// Gives the network's DHCP server these options, in its own words, as `dhcp-option=3`. Of libvirt 5.6.
+    pub fn set_dnsmasq_options(&mut self, options: &[&str]) {
+        let options = options
+            .iter()
+            .map(|option| Element::new("dnsmasq:option").with("value", option));
+        let root = self.root_mut();
+        root.set_attribute("xmlns:dnsmasq", DNSMASQ);
+        root.append(options.fold(Element::new("dnsmasq:options"), Element::with_child));
     }
 
     /// Gives the network addresses, with DHCP.

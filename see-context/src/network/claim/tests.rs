@@ -56,7 +56,7 @@ async fn daemon() -> Connection {
 fn draft<'a>(
     name: &'a str,
     xml: &'a NetworkXml,
-    search: &'a [DynamicAddress],
+    search: &'a [Search],
     notes: &'a Count,
 ) -> Draft<'a> {
     Draft {
@@ -76,7 +76,7 @@ fn draft<'a>(
 async fn refused(xml: &str, named: &str, connection: &Connection) -> (Error, u32) {
     let xml = NetworkXml::parse(xml).unwrap();
     let notes = Count::default();
-    let search = [DynamicAddress::usual(24)];
+    let search = [Search::private(24)];
     let owner = see_core::Stop::new();
     let draft = draft(named, &xml, &search, &notes);
     let started = start(&draft, connection, &owner.token(), None).await;
@@ -166,7 +166,7 @@ async fn who_was_quicker_keeps_its_subnet_and_the_other_network_goes_or_moves() 
 
     let connection = daemon().await;
     let xml = NetworkXml::parse("<network/>").unwrap();
-    let search = [DynamicAddress::usual(24)];
+    let search = [Search::private(24)];
     let notes = Count::default();
     let moving = draft("new", &xml, &search, &notes);
     let started = start(
@@ -193,7 +193,7 @@ async fn a_network_that_libvirt_refuses_is_tried_elsewhere_where_its_subnet_is_t
  {
     let connection = daemon().await;
     let xml = NetworkXml::parse("<network/>").unwrap();
-    let search = [DynamicAddress::usual(24)];
+    let search = [Search::private(24)];
     let notes = Count::default();
     let mut draft = draft("new", &xml, &search, &notes);
     // The driver refuses the second of two with one UUID, and tells of no address.
@@ -211,7 +211,7 @@ async fn a_network_that_libvirt_refuses_is_tried_elsewhere_where_its_subnet_is_t
 async fn a_bridge_whose_name_a_device_has_is_not_asked_for() {
     let connection = daemon().await;
     let xml = NetworkXml::parse("<network/>").unwrap();
-    let search = [DynamicAddress::usual(24)];
+    let search = [Search::private(24)];
     let notes = Count::default();
     let mut local = draft("new", &xml, &search, &notes);
     local.local = true;
