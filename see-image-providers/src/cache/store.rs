@@ -1,7 +1,7 @@
 //! The store on disk: complete images by their digest, and what is known about them.
 //!
 //! ```text
-//! images/ALGORITHM-DIGEST        a complete image, read-only
+//! images/ALGORITHM-DIGEST        a complete image, read-only (0444 below folders of 0700)
 //! images/ALGORITHM-DIGEST.json   what is known of it; its time is that of the last use
 //! leases/ALGORITHM-DIGEST/       a folder in which each environment that uses it has an empty file
 //! origins/KEY.json               which image an origin gave last
@@ -306,7 +306,10 @@ impl Store {
         let _lock = self.lock()?;
         let partial = &self.0.partial;
         if let Some(file) = partial.read(name)? {
-            rustix::fs::fchmod(&file, Mode::RUSR)
+            // Read-only to all: nobody but the owner passes the store, and what a sandbox's folder links to the
+            // emulator's account has to be able to read.
+            let mode = Mode::RUSR | Mode::RGRP | Mode::ROTH;
+            rustix::fs::fchmod(&file, mode)
                 .map_err(|error| Error::io("an image cannot be made read-only", error.into()))?;
         }
         let image = image_name(&record.digest);
