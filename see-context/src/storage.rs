@@ -8,7 +8,6 @@ mod base;
 mod boot;
 mod clone;
 mod disk;
-mod format;
 mod nvram;
 pub(crate) mod pool;
 mod qemu_img;
@@ -17,11 +16,12 @@ pub(crate) mod volumes;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use see_core::ImageFormat;
+
 pub(crate) use self::boot::Boot;
 pub(crate) use self::clone::Base;
 use self::clone::How;
 pub(crate) use self::disk::{SandboxDisk, check_image};
-pub(crate) use self::format::{Format, inspect};
 pub(crate) use self::nvram::Nvram;
 pub(crate) use self::qemu_img::PROGRAM as QEMU_IMG;
 pub(crate) use self::volumes::{RemoteDisk, Volumes};
@@ -62,14 +62,14 @@ impl Storage {
             how: if copy_on_write {
                 How::Overlay
             } else {
-                How::Copy(Format::Qcow2)
+                How::Copy(ImageFormat::Qcow2)
             },
             owners,
         }
     }
 
     /// The same with full copies in this format, for a hypervisor that takes no overlays.
-    pub(crate) fn copied_as(self, format: Format) -> Self {
+    pub(crate) fn copied_as(self, format: ImageFormat) -> Self {
         Self {
             how: How::Copy(format),
             ..self

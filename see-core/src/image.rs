@@ -1,5 +1,6 @@
 //! Where the disk images of sandboxes come from.
 
+mod format;
 mod progress;
 mod request;
 
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::config::{ConfigPath, Located};
 use crate::{Error, Result};
 
+pub use format::ImageFormat;
 pub use progress::{ImagePhase, ImageProgress, ImageReport};
 pub use request::ImageRequest;
 

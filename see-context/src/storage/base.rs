@@ -17,13 +17,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use see_core::ledger::Entry;
-use see_core::{Error, Result, StopToken};
+use see_core::{Error, ImageFormat, Result, StopToken};
 use see_libvirt::Connection;
 
 use super::account::Account;
 use super::clone::{self, Base, How};
 use super::first_closed;
-use super::format::Format;
 use crate::error::blocking;
 
 /// The folder for links, below the sandbox's own. virt-aa-helper passes names that end in `.img`.
@@ -98,11 +97,11 @@ pub(super) async fn within_reach(
         closed.display()
     );
     let copy = folder.join(format!("{name}.qcow2"));
-    clone::make(base, &copy, How::Copy(Format::Qcow2), maker, stop).await?;
+    clone::make(base, &copy, How::Copy(ImageFormat::Qcow2), maker, stop).await?;
     Ok(Reachable {
         base: Base {
             path: copy,
-            format: Some(Format::Qcow2),
+            format: Some(ImageFormat::Qcow2),
         },
         relabel: true,
     })

@@ -1,7 +1,7 @@
 //! One download from its lock to its place in the store.
 
 use see_core::config::Size;
-use see_core::{Error, ErrorKind, ImagePhase, Result};
+use see_core::{Error, ErrorKind, ImageFormat, ImagePhase, Result};
 use tokio::sync::Mutex;
 
 use super::Fetch;
@@ -30,7 +30,7 @@ pub(super) enum Downloaded {
 struct Looked {
     partial: Partial,
     whole: Whole,
-    format: &'static str,
+    format: ImageFormat,
 }
 
 impl Fetch<'_> {
@@ -182,7 +182,7 @@ impl Fetch<'_> {
             }
         }
         let (store, limit) = (self.store.clone(), self.settings.limit);
-        let record = StoredImage::record(whole.digest.clone(), whole.size, format);
+        let record = StoredImage::record(whole.digest.clone(), whole.size, format.name());
         let name = whole.name;
         blocking(move || store.publish(&name, &record)).await?;
         self.learn(object, image.clone(), whole.sent, whole.unpacked)
