@@ -10,6 +10,7 @@
 mod answer;
 mod digest;
 mod evict;
+mod failure;
 mod fetch;
 mod folder;
 mod inspect;
