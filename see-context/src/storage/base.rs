@@ -51,15 +51,17 @@ pub(super) async fn within_reach(
     };
     let path = base.path.clone();
     let closed = blocking("look at the disk image", move || Ok(first_closed(&path))).await?;
-    let Some(closed) = closed else {
+    // What everybody can read needs no look at accounts.
+    if closed.is_none() {
         return Ok(as_it_is);
-    };
+    }
     let account = Account::of_emulators(connection).await?;
     let (path, links) = (base.path.clone(), folder.join(LINKS));
     let link = links.join(format!("{name}.img"));
     let found = blocking("link the disk image", move || {
+        // A driver that knows no accounts has none of its own.
         let Some(account) = account else {
-            return Ok(Way::Copy(closed));
+            return Ok(Way::AsItIs);
         };
         let Some(closed) = account.first_closed(&path) else {
             return Ok(Way::AsItIs);
