@@ -84,7 +84,7 @@ fn reaches(bytes: &Bytes<'_>, order: u32) -> Result<()> {
         // The lowest bits are reserved.
         u64::from_be_bytes(entry) & !511
     });
-    let last = entries.enumerate().filter(|(_, block)| *block != 0).last();
+    let last = entries.enumerate().rfind(|(_, block)| *block != 0);
     let Some((index, block)) = last else {
         return Err(damaged("it counts no references"));
     };
