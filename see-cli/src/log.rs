@@ -12,8 +12,8 @@ const VARIABLE: &str = "SEE_LOG";
 /// Starts the log; a second call changes nothing.
 pub(crate) fn start(verbose: u8, progress: MultiProgress) {
     let level = match verbose {
-        // What to know of an image: who gave it may not be who should have.
-        0 => "error,see_image_providers=warn",
+        // What to know of an image: that it may not be the right one, or is copied for each run.
+        0 => "error,see_image_providers=warn,see_context::storage=warn",
         1 => {
             "see=info,see_core=info,see_context=info,see_hooks_std=info,see_image_providers=info,see_libvirt=info,see_cli=info,warn"
         }

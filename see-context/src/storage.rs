@@ -3,10 +3,11 @@
 //! The user's image is opened for reading only. libvirt is told its format and the end of its
 //! chain, and not to change its owner, so that neither a guest nor the hypervisor touches it.
 
+mod account;
+mod base;
 mod boot;
 mod clone;
 mod disk;
-mod format;
 mod nvram;
 pub(crate) mod pool;
 mod qemu_img;
@@ -15,11 +16,12 @@ pub(crate) mod volumes;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use see_core::ImageFormat;
+
 pub(crate) use self::boot::Boot;
 pub(crate) use self::clone::Base;
 use self::clone::How;
 pub(crate) use self::disk::{SandboxDisk, check_image};
-pub(crate) use self::format::{Format, inspect};
 pub(crate) use self::nvram::Nvram;
 pub(crate) use self::qemu_img::PROGRAM as QEMU_IMG;
 pub(crate) use self::volumes::{RemoteDisk, Volumes};
@@ -60,14 +62,14 @@ impl Storage {
             how: if copy_on_write {
                 How::Overlay
             } else {
-                How::Copy(Format::Qcow2)
+                How::Copy(ImageFormat::Qcow2)
             },
             owners,
         }
     }
 
     /// The same with full copies in this format, for a hypervisor that takes no overlays.
-    pub(crate) fn copied_as(self, format: Format) -> Self {
+    pub(crate) fn copied_as(self, format: ImageFormat) -> Self {
         Self {
             how: How::Copy(format),
             ..self
@@ -93,13 +95,23 @@ pub(crate) fn large_files() -> PathBuf {
 /// The first part of a path that an account other than its owner cannot pass or read, for advice
 /// after the emulator was refused.
 pub(crate) fn first_closed(path: &Path) -> Option<PathBuf> {
-    let mut parts: Vec<&Path> = path.ancestors().collect();
-    parts.reverse();
-    parts
-        .into_iter()
-        .find(|part| {
-            let needed = if *part == path { 0o004 } else { 0o001 };
-            std::fs::metadata(part).is_ok_and(|found| found.permissions().mode() & needed == 0)
-        })
-        .map(Path::to_owned)
+    first_closed_to(path, |part, is_file| {
+        let needed = if is_file { 0o004 } else { 0o001 };
+        std::fs::metadata(part).is_ok_and(|found| found.permissions().mode() & needed != 0)
+    })
+}
+
+/// The first part of a path that somebody may not pass or, where it is the file itself, not read. Where a part is a
+/// symbolic link, what it leads to counts as well.
+fn first_closed_to(path: &Path, may: impl Fn(&Path, bool) -> bool) -> Option<PathBuf> {
+    let real = path.canonicalize().ok();
+    let closed = |whole: &Path| {
+        let mut parts: Vec<&Path> = whole.ancestors().collect();
+        parts.reverse();
+        parts
+            .into_iter()
+            .find(|part| part.exists() && !may(part, *part == whole))
+            .map(Path::to_owned)
+    };
+    closed(path).or_else(|| closed(&real?))
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use see_core::config::{ConfigPath, Configuration, Located, Place};
 use see_core::{
-    AgentSettings, AgentTransport, Allocation, Backend, Error, ImageSource, Preparation, Result,
-    Sandbox,
+    AgentSettings, AgentTransport, Allocation, Backend, Error, ImageFormat, ImageSource,
+    Preparation, Result, Sandbox,
 };
 use see_libvirt::ShutdownMode;
 use see_libvirt::xml::{DiskSource, DomainXml, XmlError};
@@ -25,7 +25,7 @@ use crate::hypervisor::{Hypervisor, driver_of, refuse_limits, written_type};
 use crate::machine::Driver;
 use crate::network::{NetworkConfiguration, NetworkPlan};
 use crate::qemu::DomainSection;
-use crate::storage::{self, Format, Owners, SandboxDisk, Storage};
+use crate::storage::{self, Owners, SandboxDisk, Storage};
 
 /// Its driver takes no choice of how a guest is asked: it presses the power button, or the reset button.
 const DRIVER: Driver = Driver {
@@ -219,7 +219,7 @@ impl VboxConfiguration {
 
     fn storage(&self) -> Result<Storage> {
         let Some(clone) = &self.disk.clone else {
-            return Ok(Storage::new(None, false, Owners::Kept).copied_as(Format::Vdi));
+            return Ok(Storage::new(None, false, Owners::Kept).copied_as(ImageFormat::Vdi));
         };
         if let Some(asked) = clone.copy_on_write.as_ref().filter(|asked| ***asked) {
             return Err(Error::configuration(
@@ -232,7 +232,7 @@ impl VboxConfiguration {
             None => None,
             Some(path) => Some(path.existing_folder("a folder for disks")?),
         };
-        Ok(Storage::new(parent, false, Owners::Kept).copied_as(Format::Vdi))
+        Ok(Storage::new(parent, false, Owners::Kept).copied_as(ImageFormat::Vdi))
     }
 }
 

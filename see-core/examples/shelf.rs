@@ -78,7 +78,7 @@ impl ImageProvider for Shelf {
             .map_err(|failed| {
                 Error::new(ErrorKind::Internal, "the copy failed").caused_by(failed)
             })??;
-        Ok(Image { path })
+        Ok(Image::stored(path))
     }
 }
 

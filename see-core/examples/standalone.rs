@@ -218,7 +218,7 @@ impl ImageProvider for OnPath {
         std::env::split_paths(&folders)
             .map(|folder| folder.join(&self.0))
             .find(|path| path.is_file())
-            .map(|path| Image { path })
+            .map(Image::new)
             .ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, "no folder of PATH has it").subject(&self.0)
             })

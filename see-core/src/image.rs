@@ -1,5 +1,6 @@
 //! Where the disk images of sandboxes come from.
 
+mod format;
 mod progress;
 mod request;
 
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::config::{ConfigPath, Located};
 use crate::{Error, Result};
 
+pub use format::ImageFormat;
 pub use progress::{ImagePhase, ImageProgress, ImageReport};
 pub use request::ImageRequest;
 
@@ -21,6 +23,27 @@ pub use request::ImageRequest;
 pub struct Image {
     /// Its absolute path. It is never written.
     pub path: PathBuf,
+    /// Whether it lies in a store of the provider's own, which never changes its content. A backend may give a
+    /// sandbox a hard link to such a file; to a user's own file it makes none.
+    pub is_stored: bool,
+}
+
+impl Image {
+    /// A file of the user's.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            is_stored: false,
+        }
+    }
+
+    /// A file in the provider's own store.
+    pub fn stored(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            is_stored: true,
+        }
+    }
 }
 
 /// A source of disk images that can be named in a configuration.
@@ -50,7 +73,7 @@ pub struct Image {
 ///     }
 ///
 ///     async fn image(&self, _request: &ImageRequest<'_>) -> Result<Image> {
-///         Ok(Image { path: self.0.clone() })
+///         Ok(Image::new(&self.0))
 ///     }
 /// }
 /// ```
@@ -183,9 +206,7 @@ impl Fetch for LocalFile {
     }
 
     async fn fetch(&self, _request: &ImageRequest<'_>) -> Result<Image> {
-        Ok(Image {
-            path: self.0.clone(),
-        })
+        Ok(Image::new(&self.0))
     }
 }
 

@@ -48,7 +48,8 @@ pub use hook::{Hook, PreparedHook};
 pub use host::{AllocateOptions, Host, Prepared};
 pub use identifier::Identifier;
 pub use image::{
-    Image, ImagePhase, ImageProgress, ImageProvider, ImageReport, ImageRequest, ImageSource,
+    Image, ImageFormat, ImagePhase, ImageProgress, ImageProvider, ImageReport, ImageRequest,
+    ImageSource,
 };
 pub use isolation::{ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, ISOLATION_PROVEN, IsolationVerdict};
 pub use mishap::{Mishap, MishapKind};

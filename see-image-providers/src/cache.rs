@@ -10,6 +10,7 @@
 mod answer;
 mod digest;
 mod evict;
+mod failure;
 mod fetch;
 mod folder;
 mod inspect;
@@ -74,7 +75,11 @@ impl Cache {
         let path = fetch::fetch(&self.settings, origin, delivery, request)
             .await
             .map_err(|error| named(error, origin))?;
-        Ok(Image { path })
+        Ok(match delivery.path {
+            // A copy there is the user's.
+            Some(_) => Image::new(path),
+            None => Image::stored(path),
+        })
     }
 }
 

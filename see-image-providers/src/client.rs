@@ -13,7 +13,7 @@ use see_core::{Error, ErrorKind, Result};
 
 pub(crate) use self::failure::of_transport as broken;
 pub use self::failure::{retry_after, shown};
-pub(crate) use self::open::warn_if_open;
+pub(crate) use self::open::{warn_if_open, warn_if_unproven};
 pub use self::tls::TlsConfiguration;
 
 /// The longest wait for a connection.
@@ -81,6 +81,14 @@ impl Client {
             elsewhere,
             is_insecure: tls.is_insecure(),
         })
+    }
+
+    /// The same for a server that the client certificate is not meant for: it is shown none.
+    pub(crate) fn without_certificate(&self) -> Self {
+        Self {
+            own: self.elsewhere.clone(),
+            ..self.clone()
+        }
     }
 
     /// Whether servers are believed without proof of who they are.

@@ -69,9 +69,7 @@ impl ImageProvider for Dummy {
 
     async fn image(&self, _request: &ImageRequest<'_>) -> Result<Image> {
         // It was there when the configuration was checked; whoever opens it finds out if not.
-        Ok(Image {
-            path: self.image.clone(),
-        })
+        Ok(Image::new(&self.image))
     }
 }
 

@@ -126,7 +126,13 @@ fn prepared(
     })?;
     // Words of its owner, which are in no path: the image is fetched by its id.
     crate::name::plain(&name)?;
-    let cloud = cloud(configuration.os_auth, configuration.cloud, around)?;
+    let region = configuration.region;
+    let cloud = cloud(
+        configuration.os_auth,
+        configuration.cloud,
+        region.as_ref(),
+        around,
+    )?;
     let explicit = configuration.endpoint.as_ref().map(endpoint).transpose()?;
     let endpoint = match (explicit, &cloud.endpoint) {
         (Some(url), _) => Some(url),
@@ -157,7 +163,6 @@ fn prepared(
     if let Some(login) = &login {
         warn_if_open(&login.url, "the login");
     }
-    let region = configuration.region;
     let tls = configuration.tls.unwrap_or(cloud.tls);
     let service = Service {
         insecure: tls.is_insecure(),
@@ -188,6 +193,7 @@ fn prepared(
 fn cloud(
     os_auth: Option<Located<OpenStackLogin>>,
     name: Option<Located<String>>,
+    region: Option<&Located<String>>,
     around: impl FnOnce() -> Surroundings,
 ) -> Result<Cloud> {
     match (os_auth, name) {
@@ -200,7 +206,7 @@ fn cloud(
             let whence = Whence::At(login.place().clone());
             Ok(Cloud::new(login.into_inner(), whence))
         }
-        (None, name) => clouds::find(name.as_ref(), &around()),
+        (None, name) => clouds::find(name.as_ref(), region, &around()),
     }
 }
 

@@ -157,9 +157,48 @@ fn sums(node: &Configuration, address: &Address) -> Result<Sums> {
             "the address of the checksums is neither http nor https",
         ));
     }
+    if address.url.scheme() == "https" && url.scheme() != "https" {
+        return Err(wrong(
+            "the checksums would come over http, while the image comes over https: whoever is on the way could \
+             choose the image",
+        )
+        .advice("give their https address, or pin a digest with `checksum`"));
+    }
     if !url.username().is_empty() || url.password().is_some() {
         return Err(wrong("the address of the checksums has a user in it")
             .advice("who asks is told in `auth`, and to the image's own server only"));
     }
     Ok(Sums::At(url))
+}
+
+#[cfg(test)]
+mod tests {
+    use see_core::ErrorKind;
+    use serde_json::json;
+
+    use super::*;
+
+    fn prepared(configuration: serde_json::Value) -> Result<Http> {
+        let text = configuration.to_string();
+        let configuration = Configuration::from_str("run.json", &text).unwrap();
+        Http::prepare(configuration.deserialize().unwrap(), None)
+    }
+
+    #[test]
+    fn the_checksums_of_an_image_over_https_come_over_https() {
+        for (image, sums, is_taken) in [
+            ("https://a.test/image", "http://a.test/SUMS", false),
+            ("https://a.test/image", "http://b.test/SUMS", false),
+            ("https://a.test/image", "https://b.test/SUMS", true),
+            ("https://a.test/image", "SUMS", true),
+            ("http://a.test/image", "http://b.test/SUMS", true),
+        ] {
+            let found = prepared(json!({ "url": image, "checksums": sums }));
+            assert_eq!(found.is_ok(), is_taken, "{image}, {sums}");
+            if let Err(error) = found {
+                assert_eq!(error.kind(), ErrorKind::Configuration);
+                assert_eq!(error.place().unwrap().key, "checksums");
+            }
+        }
+    }
 }

@@ -322,7 +322,7 @@ fn is_local(uri: &str) -> bool {
 /// A volume as an image: a file of this host.
 async fn local(path: PathBuf) -> Result<Image> {
     let found = tokio::task::spawn_blocking(move || match std::fs::metadata(&path) {
-        Ok(found) if found.is_file() => Ok(Image { path }),
+        Ok(found) if found.is_file() => Ok(Image::new(path)),
         Ok(_) => Err(
             Error::new(ErrorKind::Unsupported, "the volume is not a regular file")
                 .subject(path.display()),

@@ -28,9 +28,9 @@ pub(crate) trait Resource: Sync {
     async fn ask(&self, method: Method) -> Result<Request>;
 }
 
-/// Asks for the head of a resource; a server that refuses that is asked for its first byte.
+/// Asks for the head of a resource; a server that refuses that, or tells no length, is asked for its first byte.
 ///
-/// What comes is the answer to a `GET` wherever it is a failure, so that its body may say why. A server that is
+/// What comes is the answer to a `GET` wherever it is a failure other than 401, so that its body may say why. A server that is
 /// busy and says until when is asked once more then; beyond that whoever calls has its own patience.
 ///
 /// # Errors
@@ -70,7 +70,10 @@ async fn look_once(resource: &dyn Resource, stop: &StopToken) -> Result<Response
         stop.or("ask the server of the image", sending).await?
     };
     let answer = send(Method::HEAD).await?;
-    if answer.status().is_success() {
+    // Some servers say of every `HEAD` that it has no bytes.
+    let tells_size = size(&answer) != Some(0);
+    // What is refused for want of a login is not asked for twice: each time may count as a failed one.
+    if answer.status().is_success() && tells_size || answer.status() == StatusCode::UNAUTHORIZED {
         return Ok(answer);
     }
     send(Method::GET).await
@@ -102,12 +105,10 @@ pub(crate) fn modified(headers: &HeaderMap) -> Option<SystemTime> {
     httpdate::parse_http_date(text(headers, &LAST_MODIFIED)?).ok()
 }
 
-/// The entity tag as it stands there, where it is one.
+/// The entity tag as it stands there. Some servers leave out its quotes: it tells versions apart all the same.
 pub(crate) fn entity_tag(headers: &HeaderMap) -> Option<&str> {
     let tag = text(headers, &ETAG)?;
-    let quoted = tag.strip_prefix("W/").unwrap_or(tag);
-    let is_tag = quoted.len() >= 2 && quoted.starts_with('"') && quoted.ends_with('"');
-    is_tag.then_some(tag)
+    (!Validator::bare(tag).is_empty()).then_some(tag)
 }
 
 /// What a transfer is tied to: a strong entity tag, else the time of the last change, else a weak tag.
@@ -153,7 +154,13 @@ mod tests {
         );
         assert_eq!(validator(&headers(&[(&ETAG, "W/\"a\"")])), tag("W/\"a\""));
         assert!(modified(&both).is_some());
-        for none in ["a", "\"", "", "W/a"] {
+        // As Ceph, rustfs and NetApp send them.
+        for bare in ["abc", "W/abc", "\"abc", "abc-3"] {
+            let found = validator(&headers(&[(&ETAG, bare)]));
+            assert_eq!(found, tag(bare), "{bare}");
+            assert_eq!(found.unwrap().if_range(), None, "{bare}");
+        }
+        for none in ["\"", "", "W/", "\"\"", "W/\"\""] {
             assert_eq!(validator(&headers(&[(&ETAG, none)])), None, "{none}");
         }
         let long = format!("\"{}\"", "a".repeat(WIDEST));

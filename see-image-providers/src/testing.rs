@@ -95,6 +95,13 @@ impl Resource {
         self
     }
 
+    /// The same with an `ETag` as it is given here, with quotes or without.
+    #[must_use]
+    pub fn raw_entity_tag(mut self, tag: &str) -> Self {
+        self.entity_tag = Some(tag.to_owned());
+        self
+    }
+
     /// The same with a `Last-Modified`.
     #[must_use]
     pub fn last_modified(mut self, date: &str) -> Self {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use see_core::config::Configuration;
 use see_core::ledger::Ledger;
 use see_core::{Error, ErrorKind, Identifier, ImageRequest, Registries, Stop};
-use see_image_providers::testing::{Fault, FaultServer, Resource};
+use see_image_providers::testing::{Fault, FaultServer, Resource, noise};
 use serde_json::{Value, json};
 
 /// What is wrong with a name, and one of that kind.
@@ -142,4 +142,25 @@ async fn a_name_that_leads_elsewhere_or_is_none_is_refused_by_every_provider() {
         let is_up = path.split('/').any(|part| part == "..");
         assert!(is_beneath && !is_up, "{target}");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_tells_no_length_to_a_head_is_asked_for_it_otherwise() {
+    let server = FaultServer::start().await;
+    let resource = Resource::new(noise(200_000)).raw_entity_tag("abc");
+    server.put("/image", resource.announcing(0));
+    let folder = tempfile::tempdir().unwrap();
+    let mut registries = Registries::new();
+    see_image_providers::register(&mut registries).unwrap();
+    let section = json!({ "provider": "http", "uri": server.url("/image"),
+        "provider_configuration": { "cache": { "folder": folder.path().join("store") } } });
+    let section = Configuration::from_str("run.json", &section.to_string()).unwrap();
+    let source = registries.images.prepare(&section).unwrap();
+    let ledger = Ledger::open(folder.path().join("state")).await.unwrap();
+    let record = ledger.begin(Identifier::random(), "").await.unwrap();
+    let stop = Stop::new();
+    let token = stop.token();
+    let request = ImageRequest::new(&record, &token);
+    let image = source.image(&request).await.unwrap();
+    assert!(std::fs::read(&image.path).unwrap() == noise(200_000));
 }

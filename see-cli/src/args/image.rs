@@ -94,6 +94,9 @@ pub(crate) struct ImageGcArguments {
     /// any case.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) max_size: Option<Size>,
+    /// Remove every download that broke off, not only those that nobody continued for a week.
+    #[arg(long)]
+    pub(crate) partial: bool,
 
     #[command(flatten)]
     pub(crate) store: StoreArguments,

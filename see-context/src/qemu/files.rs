@@ -1,11 +1,11 @@
 //! The user's files that a domain's XML names: its guest writes to none of them.
 
 use see_core::config::ConfigPath;
-use see_core::{Error, ErrorKind, Result};
+use see_core::{Error, ErrorKind, ImageFormat, Result};
 use see_libvirt::xml::{DomainXml, FurtherDisk, XmlError};
 
 use crate::error::{blocking, xml};
-use crate::storage::{Base, Boot, Format, Nvram, Owners, check_image, inspect};
+use crate::storage::{Base, Boot, Nvram, Owners, check_image};
 
 /// What each sandbox gets of its own, beside the image's disk.
 #[derive(Debug, Default)]
@@ -83,9 +83,9 @@ fn base(disk: FurtherDisk) -> Result<Base> {
     check_image(&disk.file)?;
     // A raw image may begin with whatever its guest wrote there; others are what their header says.
     let format = match disk.format.as_deref() {
-        Some("raw") => Format::Raw,
+        Some("raw") => ImageFormat::Raw,
         said => {
-            let found = inspect(&disk.file)?;
+            let found = ImageFormat::of_path(&disk.file)?;
             if let Some(said) = said.filter(|said| *said != found.name()) {
                 return Err(Error::new(
                     ErrorKind::Configuration,

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use see_core::ledger::Entry;
-use see_core::{Error, ErrorKind, Result, StopToken};
+use see_core::{Error, ErrorKind, ImageFormat, Result, StopToken};
 
-use super::format::{Format, inspect};
 use super::qemu_img;
 use crate::error::blocking;
 
@@ -18,7 +17,7 @@ pub(crate) struct Base {
     /// The image, absolute. It is never written.
     pub(crate) path: PathBuf,
     /// Its format, where it is said; else its header tells.
-    pub(crate) format: Option<Format>,
+    pub(crate) format: Option<ImageFormat>,
 }
 
 /// How a disk is made.
@@ -27,14 +26,14 @@ pub(crate) enum How {
     /// As a qcow2 that holds what differs from its base.
     Overlay,
     /// As a full copy in this format.
-    Copy(Format),
+    Copy(ImageFormat),
 }
 
 impl How {
     /// The format of the disk.
-    pub(super) fn format(self) -> Format {
+    pub(super) fn format(self) -> ImageFormat {
         match self {
-            Self::Overlay => Format::Qcow2,
+            Self::Overlay => ImageFormat::Qcow2,
             Self::Copy(format) => format,
         }
     }
@@ -50,13 +49,13 @@ pub(super) async fn make(
     how: How,
     maker: &Entry,
     stop: &StopToken,
-) -> Result<Format> {
+) -> Result<ImageFormat> {
     let (path, said) = (base.path.clone(), base.format);
     let (format, before) = blocking("inspect the disk image", move || {
         let before = Trace::of(&path)?;
         let format = match said {
-            Some(Format::Raw) => Format::Raw,
-            _ => inspect(&path)?,
+            Some(ImageFormat::Raw) => ImageFormat::Raw,
+            _ => ImageFormat::of_path(&path)?,
         };
         if said.is_some_and(|said| said != format) {
             return Err(Error::new(
@@ -96,12 +95,12 @@ pub(super) async fn make(
 /// A full copy: one that shares the image's blocks where the file system can do that, else one
 /// that is written anew.
 async fn copy(
-    (base, format): (&Path, Format),
-    (disk, made): (&Path, Format),
+    (base, format): (&Path, ImageFormat),
+    (disk, made): (&Path, ImageFormat),
     maker: &Entry,
     stop: &StopToken,
 ) -> Result<()> {
-    if format == Format::Qcow2 && made == Format::Qcow2 {
+    if format == ImageFormat::Qcow2 && made == ImageFormat::Qcow2 {
         let (from, to) = (base.to_owned(), disk.to_owned());
         let shared = blocking("share the blocks of the disk image", move || {
             reflink(&from, &to)
@@ -127,7 +126,7 @@ fn reflink(from: &Path, to: &Path) -> Result<bool> {
         .map_err(|error| failed(to, error))?;
     match rustix::fs::ioctl_ficlone(&target, &source) {
         // What was inspected may have been another image.
-        Ok(()) => inspect(to).map(|_| true),
+        Ok(()) => ImageFormat::of_path(to).map(|_| true),
         Err(Errno::OPNOTSUPP | Errno::XDEV | Errno::INVAL | Errno::NOTTY | Errno::NOSYS) => {
             fs::remove_file(to).map_err(|error| failed(to, error))?;
             Ok(false)

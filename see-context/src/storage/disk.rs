@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use see_core::ledger::{Entry, Resource};
-use see_core::{Error, ErrorKind, Image, Result, StopToken};
+use see_core::{Error, ErrorKind, Image, Result};
 use see_libvirt::xml::{Backing, DiskSource};
 
+use super::base::{Reachable, within_reach};
 use super::boot::Boot;
 use super::clone::{self, Base, How};
 use super::nvram::Nvram;
@@ -64,17 +65,31 @@ impl SandboxDisk {
     /// One disk of these, with whatever it depends on.
     async fn disk(
         &self,
-        base: &Base,
-        disk: PathBuf,
+        (base, is_stored): (&Base, bool),
+        (folder, number): (&Path, usize),
         how: How,
         maker: &Entry,
-        stop: &StopToken,
+        making: &Making<'_>,
     ) -> Result<DiskSource> {
-        let format = clone::make(base, &disk, how, maker, stop).await?;
-        let backing = (how == How::Overlay).then(|| Backing {
-            file: base.path.clone(),
-            format: format.name().to_owned(),
+        let numbered = |name: &str| match number {
+            1 => name.to_owned(),
+            number => format!("{name}-{number}"),
+        };
+        let mut beneath = Reachable {
+            base: base.clone(),
             relabel: self.storage.owners == Owners::Kept,
+        };
+        if how == How::Overlay && self.storage.owners == Owners::Changed {
+            let place = (folder, &*numbered("base"));
+            let connection = making.connection()?;
+            beneath = within_reach(base, is_stored, place, connection, maker, making.stop).await?;
+        }
+        let disk = folder.join(format!("{}.{}", numbered("disk"), how.format().name()));
+        let format = clone::make(&beneath.base, &disk, how, maker, making.stop).await?;
+        let backing = (how == How::Overlay).then(|| Backing {
+            file: beneath.base.path,
+            format: format.name().to_owned(),
+            relabel: beneath.relabel,
         });
         Ok(DiskSource {
             file: disk,
@@ -105,15 +120,13 @@ impl Part for SandboxDisk {
             format: None,
         };
         let how = self.storage.how;
-        let file = folder.join(format!("disk.{}", how.format().name()));
-        let first = self.disk(&base, file, how, &maker, making.stop).await?;
+        let image = (&base, self.image.is_stored);
+        let first = self.disk(image, (&folder, 1), how, &maker, making).await?;
         let mut further = Vec::with_capacity(self.further.len());
         for (base, number) in self.further.iter().zip(2..) {
-            let file = folder.join(format!("disk-{number}.qcow2"));
-            let source = self
-                .disk(base, file, How::Overlay, &maker, making.stop)
-                .await?;
-            further.push(source);
+            let place = (&*folder, number);
+            let source = self.disk((base, false), place, How::Overlay, &maker, making);
+            further.push(source.await?);
         }
         maker.gone().await?;
         for source in std::iter::once(&first).chain(&further) {

@@ -5,11 +5,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use see_core::{Error, ErrorKind, Result, StopToken};
+use see_core::{Error, ErrorKind, ImageFormat, Result, StopToken};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
-use super::format::Format;
 use crate::program::environment;
 
 /// The program's name.
@@ -27,7 +26,7 @@ type Mark = (&'static str, String);
 /// Makes an overlay that holds what differs from `base`.
 pub(super) async fn overlay(
     base: &Path,
-    format: Format,
+    format: ImageFormat,
     overlay: &Path,
     mark: Mark,
     stop: &StopToken,
@@ -48,8 +47,8 @@ pub(super) async fn overlay(
 
 /// Makes a full copy of an image, which may be in another format.
 pub(super) async fn copy(
-    (base, format): (&Path, Format),
-    (copy, made): (&Path, Format),
+    (base, format): (&Path, ImageFormat),
+    (copy, made): (&Path, ImageFormat),
     mark: Mark,
     stop: &StopToken,
 ) -> Result<()> {
@@ -155,18 +154,18 @@ mod tests {
         let before = std::fs::metadata(&base).unwrap().modified().unwrap();
         let stop = Stop::new();
         let (over, full) = (folder.path().join("over"), folder.path().join("full"));
-        overlay(&base, Format::Raw, &over, mark(), &stop.token())
+        overlay(&base, ImageFormat::Raw, &over, mark(), &stop.token())
             .await
             .unwrap();
-        let from = (base.as_path(), Format::Raw);
-        copy(from, (&full, Format::Qcow2), mark(), &stop.token())
+        let from = (base.as_path(), ImageFormat::Raw);
+        copy(from, (&full, ImageFormat::Qcow2), mark(), &stop.token())
             .await
             .unwrap();
         let small = std::fs::metadata(&over).unwrap().len();
         assert!(small < 1 << 20, "{small}");
-        assert_eq!(super::super::inspect(&full).unwrap(), Format::Qcow2);
+        assert_eq!(ImageFormat::of_path(&full).unwrap(), ImageFormat::Qcow2);
         assert!(
-            super::super::inspect(&over).is_err(),
+            ImageFormat::of_path(&over).is_err(),
             "it has a backing file"
         );
         assert_eq!(
@@ -182,7 +181,7 @@ mod tests {
         let missing = folder.path().join("missing");
         let error = overlay(
             &missing,
-            Format::Raw,
+            ImageFormat::Raw,
             &folder.path().join("over"),
             mark(),
             &stop.token(),
@@ -200,8 +199,8 @@ mod tests {
         let base = folder.path().join("base");
         std::fs::write(&base, b"raw").unwrap();
         let error = copy(
-            (&base, Format::Raw),
-            (&folder.path().join("copy"), Format::Qcow2),
+            (&base, ImageFormat::Raw),
+            (&folder.path().join("copy"), ImageFormat::Qcow2),
             mark(),
             &stop.token(),
         )

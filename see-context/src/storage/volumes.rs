@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use see_core::ledger::{CollectRequest, Collected, Details, Resource};
-use see_core::{Error, ErrorKind, Image, Result, StopToken};
+use see_core::{Error, ErrorKind, Image, ImageFormat, Result, StopToken};
 use see_libvirt::xml::{Backing, DiskSource, Document, Element};
 use see_libvirt::{Connection, StoragePool, Volume};
 
-use super::format::{Format, inspect};
 use super::pool::{self, Found, PATH};
 use crate::allocation::{Entries, Holding, Making, Part, Site, refused};
 use crate::error::{blocking, libvirt};
@@ -116,7 +115,7 @@ impl RemoteDisk {
     async fn fill(&self, pool: &StoragePool, stop: &StopToken) -> Result<(Volume, DiskSource)> {
         let path = self.image.path.clone();
         let (file, length, format) = blocking("open the disk image", move || {
-            let format = inspect(&path)?;
+            let format = ImageFormat::of_path(&path)?;
             let failed =
                 |error| Error::io("the disk image cannot be read", error).subject(path.display());
             let file = File::open(&path).map_err(failed)?;
@@ -141,7 +140,7 @@ impl RemoteDisk {
         };
         let source = DiskSource {
             file: disk.path().await.map_err(libvirt)?,
-            format: Format::Qcow2.name().to_owned(),
+            format: ImageFormat::Qcow2.name().to_owned(),
             backing: copy_on_write.then_some(beneath).into_iter().collect(),
             relabel: true,
         };
@@ -188,7 +187,7 @@ async fn start(pool: &StoragePool) -> Result<()> {
 
 /// A volume with the image in it, byte for byte.
 async fn upload(pool: &StoragePool, file: File, length: u64, stop: &StopToken) -> Result<Volume> {
-    let xml = volume("base.img", Format::Raw)
+    let xml = volume("base.img", ImageFormat::Raw)
         .with_child(Element::new("capacity").with_text(length.to_string()))
         .with_child(Element::new("allocation").with_text("0"));
     let failed = |error| libvirt(error).during("upload the image");
@@ -208,7 +207,7 @@ async fn overlay(pool: &StoragePool, beneath: &Backing) -> Result<Volume> {
     let backing = Element::new("backingStore")
         .with_child(Element::new("path").with_text(beneath.file.to_string_lossy()))
         .with_child(Element::new("format").with("type", &*beneath.format));
-    let xml = volume("disk.qcow2", Format::Qcow2).with_child(backing);
+    let xml = volume("disk.qcow2", ImageFormat::Qcow2).with_child(backing);
     pool.create_volume(&Document::of(xml).to_string())
         .await
         .map_err(|error| libvirt(error).during("create the overlay"))
@@ -218,7 +217,7 @@ async fn overlay(pool: &StoragePool, beneath: &Backing) -> Result<Volume> {
 async fn full_copy(pool: &StoragePool, base: Volume) -> Result<Volume> {
     let failed = |error| libvirt(error).during("copy the image");
     let capacity = base.info().await.map_err(failed)?.capacity;
-    let xml = volume("disk.qcow2", Format::Qcow2)
+    let xml = volume("disk.qcow2", ImageFormat::Qcow2)
         .with_child(Element::new("capacity").with_text(capacity.to_string()));
     let copy = pool
         .within(COPY_LIMIT)
@@ -229,7 +228,7 @@ async fn full_copy(pool: &StoragePool, base: Volume) -> Result<Volume> {
     Ok(copy)
 }
 
-fn volume(name: &str, format: Format) -> Element {
+fn volume(name: &str, format: ImageFormat) -> Element {
     Element::new("volume")
         .with_child(Element::new("name").with_text(name))
         .with_child(

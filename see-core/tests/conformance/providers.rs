@@ -101,11 +101,11 @@ impl ImageProvider for Flawed {
         })?;
         match flaw {
             Flaw::Short => bytes.truncate(bytes.len() / 2),
-            Flaw::Stale if image.exists() => return Ok(Image { path: image }),
+            Flaw::Stale if image.exists() => return Ok(Image::stored(image)),
             Flaw::Elsewhere => {
                 let path = folder.join("store").join(Identifier::random().to_string());
                 fs::write(&path, bytes).map_err(failed)?;
-                return Ok(Image { path });
+                return Ok(Image::stored(path));
             }
             _ => {}
         }
@@ -123,7 +123,7 @@ impl ImageProvider for Flawed {
             let left = folder.join("store").join(request.identifier().to_string());
             fs::write(left, "").map_err(failed)?;
         }
-        Ok(Image { path: image })
+        Ok(Image::stored(image))
     }
 }
 

@@ -42,7 +42,7 @@ impl ImageProvider for Shelf {
         request.phase(ImagePhase::Fetching, Some(10));
         request.progress(10, Some(10));
         let path = self.0.join("image");
-        Ok(Image { path })
+        Ok(Image::new(path))
     }
 }
 

@@ -10,7 +10,7 @@ use super::origin::Validator;
 /// How much of an answer that is no image is read for its error.
 const QUOTED: usize = 160;
 
-/// The mark that the server gives now, where it is another than the one that is known.
+/// The ETag or date that the server gives now, where it is another than the one that is known.
 pub(super) fn replaced(known: Option<&Validator>, headers: &HeaderMap) -> Option<String> {
     let (known, name) = match known? {
         Validator::EntityTag(tag) => (tag, ETAG),
@@ -18,8 +18,7 @@ pub(super) fn replaced(known: Option<&Validator>, headers: &HeaderMap) -> Option
     };
     let now = headers.get(name)?.to_str().ok()?;
     // A proxy that packs may weaken a tag, which names the same bytes still.
-    let plain = |tag: &str| tag.trim_start_matches("W/").to_owned();
-    (plain(now) != plain(known)).then(|| now.escape_debug().to_string())
+    (Validator::bare(now) != Validator::bare(known)).then(|| now.escape_debug().to_string())
 }
 
 /// The first byte and the length of the whole, as `Content-Range` says.

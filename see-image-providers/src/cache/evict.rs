@@ -38,6 +38,16 @@ impl Store {
         self.collect_now(limit, None)
     }
 
+    /// Takes away every download that broke off, however lately; those that go on stay.
+    ///
+    /// # Errors
+    /// Where the store cannot be read or written.
+    pub fn collect_partial(&self) -> Result<Collected> {
+        let mut collected = Collected::default();
+        self.collect_partials(Duration::ZERO, &mut collected)?;
+        Ok(collected)
+    }
+
     /// The same, which spares one image that somebody is about to use.
     pub(crate) fn collect_now(
         &self,
@@ -46,6 +56,7 @@ impl Store {
     ) -> Result<Collected> {
         let mut collected = Collected::default();
         self.collect_partials(STALE, &mut collected)?;
+        self.collect_temporary()?;
         let _lock = self.lock()?;
         self.collect_remains()?;
         let images = self.list()?;
@@ -96,6 +107,28 @@ impl Store {
             if youngest.is_some() {
                 collected.partials += 1;
                 collected.partial_bytes += bytes;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a process that was killed while it wrote a record left: a file whose name begins with a dot. The images'
+    /// own are collected with them, under the lock.
+    fn collect_temporary(&self) -> Result<()> {
+        /// Writing one takes no longer.
+        const WRITTEN: Duration = Duration::from_secs(60 * 60);
+        let folders = self.folders();
+        for folder in [&folders.origins, &folders.copies, &folders.partial] {
+            for name in folder.names()? {
+                let age = || {
+                    let found = folder.read(&name).ok()??.metadata().ok()?;
+                    SystemTime::now()
+                        .duration_since(found.modified().ok()?)
+                        .ok()
+                };
+                if name.starts_with('.') && age().is_some_and(|age| age > WRITTEN) {
+                    folder.remove(&name)?;
+                }
             }
         }
         Ok(())

@@ -9,13 +9,13 @@ use see_core::{Error, ErrorKind, ImagePhase, ImageRequest, Result};
 
 use self::download::Downloaded;
 use super::digest::Digest;
+use super::failure::too_large;
 use super::folder::Lock;
 use super::origin::{Object, Origin};
 use super::place;
 use super::record::{OriginRecord, PartialRecord, key, now};
 use super::settings::{Delivery, Settings, Unpack};
 use super::store::{Store, StoredImage, record_name};
-use super::transfer::too_large;
 use super::{blocking, open, partial};
 
 /// How often the server may have another image, or take back what it said, before that is an error.
@@ -57,6 +57,9 @@ pub(super) async fn fetch(
 
 impl Fetch<'_> {
     async fn run(&self) -> Result<PathBuf> {
+        if let Some(path) = self.pinned().await? {
+            return Ok(path);
+        }
         let mut continues = true;
         let mut changed = None;
         for _ in 0..ROUNDS {
@@ -87,6 +90,36 @@ impl Fetch<'_> {
                 "the image left the store again and again",
             ),
         })
+    }
+
+    /// The image that a pinned digest proves, wherever it came from: no server has to be asked.
+    async fn pinned(&self) -> Result<Option<PathBuf>> {
+        let pins = self.delivery.digests.clone();
+        if pins.is_empty() || !pins.iter().all(Digest::is_strong) {
+            return Ok(None);
+        }
+        let (store, key, unpack) = (self.store.clone(), self.key.clone(), self.delivery.unpack);
+        let (known, images) =
+            blocking(move || Ok((store.origin(&key)?, store.proven(&pins, unpack)?))).await?;
+        let path = self.delivery.path.as_deref();
+        let name = known.map(|known| known.name).or_else(|| self.origin.name());
+        let name = match (name, path) {
+            (Some(name), _) => name,
+            // Only a folder wants to know it.
+            (None, Some(path)) if place::is_folder(path) => return Ok(None),
+            (None, _) => String::new(),
+        };
+        for image in images {
+            if let Some(path) = self.present_copy(&image, &name).await? {
+                return Ok(Some(path));
+            }
+            if let Some(stored) = self.stored(&image).await?
+                && let Some(path) = self.use_stored(&stored, &name).await?
+            {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
     }
 
     /// What the server has now, or an older image that serves while it cannot be asked.

@@ -320,8 +320,8 @@ pub(crate) fn written_out(message: &'static str, error: std::io::Error, path: &P
     let failure = told(message, error, path);
     match kind {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => failure.advice(
-            "the disk of the image store is full: make room, `seectl image gc` and `rm` help; what was \
-             downloaded is kept and continued",
+            "the disk is full: make room, `seectl image gc --partial` and `rm` help; nothing is kept of what did \
+             not fit",
         ),
         std::io::ErrorKind::ReadOnlyFilesystem | std::io::ErrorKind::PermissionDenied => {
             elsewhere(failure)

@@ -23,6 +23,11 @@ pub trait Origin: Send + Sync {
     /// What sends the requests.
     fn client(&self) -> &Client;
 
+    /// The name that the image gets in a folder, where that is known without asking the server.
+    fn name(&self) -> Option<String> {
+        None
+    }
+
     /// Looks which version of the image there is now.
     ///
     /// # Errors
@@ -90,19 +95,27 @@ impl Object {
 /// What a server says to tell versions of a resource apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Validator {
-    /// An entity tag as it stands in the header, quotes included; a weak one begins with `W/`.
+    /// An entity tag as it stands in the header, with the quotes that it should have; a weak one begins with `W/`.
     EntityTag(String),
     /// The text of a `Last-Modified` header.
     LastModified(String),
 }
 
 impl Validator {
-    /// The text for `If-Range`; `None` for a weak entity tag, which may not stand there.
+    /// The text for `If-Range`; `None` for an entity tag that is weak or has no quotes, which may not stand there.
     pub fn if_range(&self) -> Option<&str> {
         match self {
-            Self::EntityTag(tag) if tag.starts_with("W/") => None,
-            Self::EntityTag(text) | Self::LastModified(text) => Some(text),
+            Self::EntityTag(tag) => {
+                let is_strong = tag.len() > 2 && tag.starts_with('"') && tag.ends_with('"');
+                is_strong.then_some(tag)
+            }
+            Self::LastModified(text) => Some(text),
         }
+    }
+
+    /// An entity tag without what servers and proxies add or leave out: that it is weak, and its quotes.
+    pub(crate) fn bare(tag: &str) -> &str {
+        tag.trim_start_matches("W/").trim_matches('"')
     }
 }
 

@@ -14,8 +14,11 @@ use super::store::{PIECE, Store, record_name};
 /// Where a `path` of the configuration wants an image with this name: in it, where it is a folder or is
 /// written as one, and at it otherwise.
 pub(crate) fn target(path: &Path, name: &str) -> Result<PathBuf> {
-    let is_folder = path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/");
-    if !is_folder {
+    // Beside a run file that is named without its folder.
+    let path = &std::path::absolute(path).map_err(|error| {
+        Error::io("the image's `path` cannot be used", error).subject(path.display())
+    })?;
+    if !is_folder(path) {
         return Ok(path.to_owned());
     }
     let name = safe_name(name).ok_or_else(|| {
@@ -29,6 +32,11 @@ pub(crate) fn target(path: &Path, name: &str) -> Result<PathBuf> {
         .advice("let `path` name a file instead of a folder")
     })?;
     Ok(path.join(name))
+}
+
+/// Whether a `path` of the configuration is a folder, or is written as one.
+pub(crate) fn is_folder(path: &Path) -> bool {
+    path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/")
 }
 
 /// A name that stays in its folder: the last part of what a server calls the image, of characters that mean
@@ -102,9 +110,10 @@ pub(crate) fn copy(
     })?;
     let total = source.metadata().map_err(failed)?.len();
     progress.phase(ImagePhase::Copying, Some(total));
-    // Named by nobody, made anew, and with rights for its user alone until it is whole.
+    // Named by nobody, made anew, and with the rights that the user's umask leaves: images may hold credentials.
     let mut copy = tempfile::Builder::new()
         .prefix(".see-image-")
+        .permissions(std::fs::Permissions::from_mode(0o644))
         .tempfile_in(folder)
         .map_err(failed)?;
     // Without room of its own where the file system shares what is the same.
@@ -115,9 +124,6 @@ pub(crate) fn copy(
         })?;
     }
     copy.as_file().sync_all().map_err(failed)?;
-    // As other files that programs of the user make.
-    let rights = std::fs::Permissions::from_mode(0o644);
-    copy.as_file().set_permissions(rights).map_err(failed)?;
     let file = copy.persist(target).map_err(|error| failed(error.error))?;
     File::open(folder)
         .and_then(|folder| folder.sync_all())

@@ -175,7 +175,7 @@ impl Transfer<'_> {
         let headers = response.headers();
         let is_asked = response.status() == StatusCode::PARTIAL_CONTENT
             && content_range(headers) == Some((start, Some(total)))
-            && replaced(self.object.validator.as_ref(), headers).is_none();
+            && (self.is_pinned || replaced(self.validator.as_ref(), headers).is_none());
         if !is_asked {
             return Ok(Err(Step::Narrow));
         }

@@ -1,7 +1,7 @@
 //! The store on disk: complete images by their digest, and what is known about them.
 //!
 //! ```text
-//! images/ALGORITHM-DIGEST        a complete image, read-only
+//! images/ALGORITHM-DIGEST        a complete image, read-only (0444 below folders of 0700)
 //! images/ALGORITHM-DIGEST.json   what is known of it; its time is that of the last use
 //! leases/ALGORITHM-DIGEST/       a folder in which each environment that uses it has an empty file
 //! origins/KEY.json               which image an origin gave last
@@ -22,6 +22,7 @@ use see_core::{Error, ErrorKind, Result};
 use super::digest::{Digest, Hasher};
 use super::folder::{Folder, Lock};
 use super::record::{self, ImageRecord, OriginRecord, digest_of, image_name};
+use super::settings::Unpack;
 
 /// The longest wait for others to let go of the store: they hold it for a few renames.
 const LOCK_LIMIT: Duration = Duration::from_secs(30);
@@ -262,6 +263,29 @@ impl Store {
         found.is_ok_and(|found| found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
     }
 
+    /// The images whose bytes were, as they were sent, those of all these digests: the digests are strong, so it does
+    /// not matter where they came from.
+    pub(crate) fn proven(&self, pins: &[Digest], unpack: Unpack) -> Result<Vec<Digest>> {
+        let mut found = Vec::new();
+        if let ([pin], Unpack::Never) = (pins, unpack) {
+            found.push(pin.clone());
+        }
+        for name in self.0.origins.names()? {
+            let Some(record) = self.0.origins.record::<OriginRecord>(&name)? else {
+                continue;
+            };
+            let is_made_so = match unpack {
+                Unpack::Never => !record.unpacked,
+                Unpack::Always => record.unpacked,
+                Unpack::Auto => true,
+            };
+            if is_made_so && pins.iter().all(|pin| record.sent.contains(pin)) {
+                found.push(record.image);
+            }
+        }
+        Ok(found)
+    }
+
     /// What an identity led to the last time.
     pub(crate) fn origin(&self, key: &str) -> Result<Option<OriginRecord>> {
         self.0.origins.record(&record_name(key))
@@ -306,18 +330,27 @@ impl Store {
         let _lock = self.lock()?;
         let partial = &self.0.partial;
         if let Some(file) = partial.read(name)? {
-            rustix::fs::fchmod(&file, Mode::RUSR)
+            // Read-only to all: nobody but the owner passes the store, and what a sandbox's folder links to the
+            // emulator's account has to be able to read.
+            let mode = Mode::RUSR | Mode::RGRP | Mode::ROTH;
+            rustix::fs::fchmod(&file, mode)
                 .map_err(|error| Error::io("an image cannot be made read-only", error.into()))?;
         }
         let image = image_name(&record.digest);
         // The same bytes may have come from elsewhere before.
         let known: Option<ImageRecord> = self.0.images.record(&record_name(&image))?;
+        let is_new = known.is_none();
         let record = ImageRecord {
             origins: known.map(|known| known.origins).unwrap_or_default(),
             ..record.clone()
         };
         partial.rename(name, &self.0.images, &image)?;
-        self.0.images.put(&record_name(&image), &record)
+        let written = self.0.images.put(&record_name(&image), &record);
+        if written.is_err() && is_new {
+            // Without its record nobody would find it, on a disk that is full perhaps.
+            self.0.images.remove(&image)?;
+        }
+        written
     }
 
     /// Holds off everyone else who adds or removes images.

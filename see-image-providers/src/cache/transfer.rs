@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, HeaderValue, IF_RANGE, RANGE};
 use reqwest::{Request, Response, StatusCode};
-use see_core::config::{DurationValue, Size};
 use see_core::{Error, ErrorKind, ImageRequest, Result};
 use tokio::sync::Mutex;
 
 use super::answer::{content_length, content_range, quoted, replaced};
+use super::failure::{gave_up, is_passing, no_room, too_large};
 use super::origin::{ByteRange, Object, Origin, Validator};
 use super::partial::{Feed, Partial};
 use super::ranges::{Probe, is_worth_trying};
@@ -28,13 +28,32 @@ pub(crate) struct Transfer<'a> {
     pub(crate) request: &'a ImageRequest<'a>,
     /// The most bytes that may be sent.
     pub(crate) limit: Option<u64>,
+    /// How many bytes the disk of the store has room for, what is there of the image included.
+    pub(crate) room: Room,
     /// How many bytes there are, once that is known.
     pub(crate) total: Option<u64>,
+    /// What later answers are compared with.
+    pub(crate) validator: Option<Validator>,
+    /// Whether a pinned digest decides in the end whether the bytes are the right ones, whatever the servers say.
+    pub(crate) is_pinned: bool,
+    /// Where the last answer came from.
+    pub(crate) server: Option<reqwest::Url>,
+    /// Whether answers differ in what they say of the version, as those of several mirrors do.
+    pub(crate) has_mirrors: bool,
     /// Whether the server can continue.
     pub(crate) ranges: bool,
     pub(crate) login: Mutex<Login>,
     /// The measurement of one stream, as long as several may bring more.
     pub(crate) probe: Option<Probe>,
+}
+
+/// How large an image may become on the disk of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// One whose length is known.
+    pub(crate) known: u64,
+    /// One that may go on and on: it leaves something to others.
+    pub(crate) unknown: u64,
 }
 
 /// How often the login was renewed.
@@ -65,7 +84,7 @@ impl Transfer<'_> {
     /// Gets all that is missing of `partial`, and gives it back with what became of it: all is there, or the
     /// server has another image by now and is to be asked again, or an error that no patience helps against.
     pub(crate) async fn run(
-        mut self,
+        &mut self,
         partial: Partial,
     ) -> Result<(Partial, Result<Option<Error>>)> {
         let mut feed = Feed::new(partial);
@@ -142,6 +161,7 @@ impl Transfer<'_> {
         if let Some(step) = self.begins(&response, range) {
             return Ok(step);
         }
+        self.server = Some(response.url().clone());
         let is_piece = response.status() == StatusCode::PARTIAL_CONTENT;
         if !is_piece {
             // There is no choice between one stream and several.
@@ -152,10 +172,8 @@ impl Transfer<'_> {
             self.ranges = false;
             feed.restart().await?;
         }
-        if let (Some(limit), Some(total)) = (self.limit, self.total)
-            && total > limit
-        {
-            return Err(too_large(total, limit));
+        if let Some(total) = self.total {
+            self.check_size(total)?;
         }
         self.take(response, feed, end.filter(|_| is_piece)).await
     }
@@ -193,7 +211,7 @@ impl Transfer<'_> {
             let end = range.end.map_or(String::new(), |end| (end - 1).to_string());
             let text = format!("bytes={}-{end}", range.start);
             headers.insert(RANGE, header(&text)?);
-            let validator = self.object.validator.as_ref();
+            let validator = self.validator.as_ref().filter(|_| !self.is_pinned);
             if let Some(text) = validator.and_then(Validator::if_range) {
                 headers.insert(IF_RANGE, header(text)?);
             }
@@ -255,10 +273,10 @@ impl Transfer<'_> {
                     .advice("the image may have been replaced by a smaller one"),
             )),
             408 | 425 | 429 | 500 | 502 | 503 | 504 => Ok(Step::Again(
-                unavailable("the image is not to be had now"),
+                unavailable("the image could not be fetched now"),
                 asked,
             )),
-            _ => Err(unavailable("the image is not to be had")),
+            _ => Err(unavailable("the image could not be fetched")),
         }
     }
 
@@ -266,18 +284,28 @@ impl Transfer<'_> {
     pub(super) fn begins(&mut self, response: &Response, range: Option<ByteRange>) -> Option<Step> {
         let headers = response.headers();
         let url = shown(response.url());
-        if let Some(now) = replaced(self.object.validator.as_ref(), headers) {
-            return Some(Step::Changed(
-                Error::new(
-                    ErrorKind::Unavailable,
-                    format!(
-                        "the image was replaced while it was downloaded: its mark is now {now}"
-                    ),
-                )
-                .subject(url),
-            ));
-        }
         let start = range.map_or(0, |range| range.start);
+        if let Some(now) = replaced(self.validator.as_ref(), headers) {
+            // Of a first answer, and of one that brings everything anew, all bytes are of one version.
+            let is_first = start == 0 && !self.has_mirrors;
+            let begins_anew = self.has_mirrors && response.status() == StatusCode::OK;
+            if !(self.is_pinned || is_first || begins_anew) {
+                return Some(Step::Changed(
+                    Error::new(
+                        ErrorKind::Unavailable,
+                        format!("the image was replaced while it was downloaded: its ETag or date is now {now}"),
+                    )
+                    .subject(url),
+                ));
+            }
+            tracing::debug!(
+                now,
+                url,
+                "another mirror answers, or the image was replaced just now"
+            );
+            self.validator = crate::metadata::validator(headers);
+            self.has_mirrors = true;
+        }
         let total = if response.status() == StatusCode::PARTIAL_CONTENT {
             let Some((first, total)) = content_range(headers).filter(|found| found.0 == start)
             else {
@@ -360,9 +388,7 @@ impl Transfer<'_> {
                 });
             };
             let length = feed.length() + piece.len() as u64;
-            if let Some(limit) = self.limit.filter(|limit| length > *limit) {
-                return Err(too_large(length, limit));
-            }
+            self.check_size(length)?;
             if let Some(total) = self.total.filter(|total| length > *total) {
                 return Ok(Step::Changed(
                     Error::new(
@@ -383,6 +409,21 @@ impl Transfer<'_> {
         }
     }
 
+    /// Refuses an image that has so many bytes or more, where that is more than allowed or than the disk has.
+    fn check_size(&self, size: u64) -> Result<()> {
+        if let Some(limit) = self.limit.filter(|limit| size > *limit) {
+            return Err(too_large(size, limit));
+        }
+        let room = match self.total {
+            Some(_) => self.room.known,
+            None => self.room.unknown,
+        };
+        match size <= room {
+            true => Ok(()),
+            false => Err(no_room(size, room)),
+        }
+    }
+
     /// What follows a piece of so many bytes that came in this time, while so many are left.
     fn measured(&mut self, bytes: u64, time: Duration, rest: u64) -> Step {
         let Some(probe) = &mut self.probe else {
@@ -398,54 +439,11 @@ impl Transfer<'_> {
     }
 }
 
-/// Whether a failure may pass by itself.
-fn is_passing(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
-}
-
-fn gave_up(
-    error: Error,
-    asked: Option<Duration>,
-    patience: Duration,
-    (came, total): (u64, Option<u64>),
-) -> Error {
-    let of = total.map_or(String::new(), |total| format!(" of {total}"));
-    let kept = format!("the {came}{of} bytes that came are kept, and the next run continues them");
-    let why = match asked {
-        Some(asked) => format!(
-            "the server asks to come back in {}, and `cache.patience` is {}; {kept}",
-            DurationValue(asked),
-            DurationValue(patience)
-        ),
-        None => format!(
-            "tried again without progress for {}; {kept}",
-            DurationValue(patience)
-        ),
-    };
-    let mut failure = Error::new(error.kind(), error.message().to_owned()).advice(why);
-    if let Some(subject) = error.subject_text() {
-        failure = failure.subject(subject);
-    }
-    failure.caused_by(error)
-}
-
-pub(super) fn too_large(size: u64, limit: u64) -> Error {
-    Error::new(
-        ErrorKind::Exhausted,
-        format!(
-            "the image has {} or more, at most {} are allowed",
-            Size(size),
-            Size(limit)
-        ),
-    )
-    .advice("`max_size` says how large it may be")
-}
-
 fn header(text: &str) -> Result<HeaderValue> {
     HeaderValue::from_str(text).map_err(|_| {
         Error::new(
             ErrorKind::Unavailable,
-            "the server's mark of the image fits no header",
+            "the server's ETag of the image fits no header",
         )
     })
 }

@@ -128,13 +128,6 @@ fn failed(packing: Packing, output: Option<&Output>, error: io::Error) -> Error 
     if let Some(output) = output
         && output.is_over
     {
-        if output.limit == 0 {
-            return Error::new(
-                ErrorKind::Exhausted,
-                "there is no room for the unpacked image: the disk of the image store has no gigabyte free",
-            )
-            .advice("make room, `seectl image gc` and `rm` help; or let `max_size` say how large it may be");
-        }
         return Error::new(
             ErrorKind::Exhausted,
             format!(
@@ -143,7 +136,10 @@ fn failed(packing: Packing, output: Option<&Output>, error: io::Error) -> Error 
                 Size(output.limit)
             ),
         )
-        .advice("`max_size` says how large it may be, where that is right");
+        .advice(
+            "`max_size` says how large it may be, else the room that the disk of the image store has: \
+             `seectl image gc --partial` and `rm` make more",
+        );
     }
     if error.raw_os_error().is_some() {
         return Error::io("the unpacked image cannot be written", error)

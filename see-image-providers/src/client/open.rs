@@ -14,6 +14,17 @@ pub(crate) fn warn_if_open(url: &Url, what: &str) {
     }
 }
 
+/// Tells the user where others on the way could change an image unseen, since no digest of it is known.
+pub(crate) fn warn_if_unproven(url: &Url) {
+    if is_open(url) {
+        tracing::warn!(
+            server = url.origin().ascii_serialization(),
+            "the image can be changed by others on the way: it comes without https and without a digest; pin a \
+             `checksum`"
+        );
+    }
+}
+
 /// Whether what is sent there is not encrypted, and leaves this host.
 fn is_open(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default();

@@ -89,10 +89,16 @@ impl Cloud {
 
 /// The cloud of that name, else the one that `OS_CLOUD` names, else the environment's own login, else the only
 /// one that the files have.
-pub(super) fn find(name: Option<&Located<String>>, around: &Surroundings) -> Result<Cloud> {
+///
+/// `region` is the one that the configuration asks for: a cloud with `regions` has to have it.
+pub(super) fn find(
+    name: Option<&Located<String>>,
+    region: Option<&Located<String>>,
+    around: &Surroundings,
+) -> Result<Cloud> {
     if let Some(name) = name {
         let found = named(name, around).map_err(|error| error.or_at(name.place()))?;
-        return found.cloud(around);
+        return found.cloud(region, around);
     }
     let variables = &around.variables;
     if let Some(name) = variables.get("cloud") {
@@ -102,7 +108,7 @@ pub(super) fn find(name: Option<&Located<String>>, around: &Surroundings) -> Res
                 found.keys.put(key, value.clone());
             }
         }
-        return found.cloud(around);
+        return found.cloud(region, around);
     }
     let own = variables
         .iter()
@@ -112,7 +118,7 @@ pub(super) fn find(name: Option<&Located<String>>, around: &Surroundings) -> Res
         .collect();
     if keys.get("auth_url").is_some() || keys.get("auth_type").is_some() {
         let words = "the environment variables OS_…".to_owned();
-        return Entry { keys, words }.cloud(around);
+        return Entry { keys, words }.cloud(region, around);
     }
     let nothing = |found: &str| {
         Error::new(
@@ -130,7 +136,7 @@ pub(super) fn find(name: Option<&Located<String>>, around: &Surroundings) -> Res
     };
     let mut names = files.clouds.keys();
     match (names.next(), names.next()) {
-        (Some(only), None) => files.entry(only)?.cloud(around),
+        (Some(only), None) => files.entry(only)?.cloud(region, around),
         (None, _) => Err(nothing("")),
         (Some(_), Some(_)) => Err(nothing(&format!(
             ", and {} has the clouds {}",
@@ -172,9 +178,20 @@ struct Entry {
 }
 
 impl Entry {
-    fn cloud(self, around: &Surroundings) -> Result<Cloud> {
-        let Self { keys, words } = self;
+    fn cloud(self, region: Option<&Located<String>>, around: &Surroundings) -> Result<Cloud> {
+        let Self { mut keys, words } = self;
         let whence = Whence::Said(words);
+        let asked = region.map(|region| region.as_str());
+        if let Err(names) = keys.enter_region(asked) {
+            let wanted = asked.or(keys.get("region_name")).unwrap_or_default();
+            let error = whence
+                .wrong(format!("found no region `{}`", wanted.escape_debug()))
+                .advice(format!("its `regions` are {}", names.join(", ")));
+            return Err(match region {
+                Some(region) => error.or_at(region.place()),
+                None => error,
+            });
+        }
         let file = |key: &str| {
             let text = keys.get(key)?;
             let home = around.home.as_deref().and_then(Path::to_str);

@@ -35,30 +35,60 @@ const RENAMED: [(&str, &str); 8] = [
 
 /// The known keys of a cloud, those of its section `auth` among them. They may be secrets: nothing prints them.
 #[derive(Clone, Default)]
-pub(super) struct Keys(BTreeMap<String, String>);
+pub(super) struct Keys {
+    keys: BTreeMap<String, String>,
+    regions: Vec<Region>,
+}
+
+/// An entry of a cloud's `regions`: its name, and what is different there.
+#[derive(Clone)]
+struct Region {
+    name: String,
+    values: Keys,
+}
 
 impl Keys {
     pub(super) fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
+        self.keys.get(key).map(String::as_str)
     }
 
     pub(super) fn put(&mut self, key: &str, value: String) {
-        self.0.insert(key.to_owned(), value);
+        self.keys.insert(key.to_owned(), value);
     }
 
     /// Takes the other's keys; where both have one, the other's value.
     pub(super) fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
+        self.keys.extend(other.keys);
+        if !other.regions.is_empty() {
+            self.regions = other.regions;
+        }
+    }
+
+    /// Takes what the cloud says of one of its regions: that of the name, else of its own `region_name`, else its
+    /// first. `Err` has the names that it has, where that one is none of them.
+    pub(super) fn enter_region(&mut self, name: Option<&str>) -> Result<(), Vec<String>> {
+        let name = name.or_else(|| self.get("region_name"));
+        let wanted = |region: &&Region| name.is_none_or(|name| name == region.name);
+        let Some(region) = self.regions.iter().find(wanted).cloned() else {
+            let names = self.regions.iter().map(|region| region.name.clone());
+            return match self.regions.is_empty() {
+                true => Ok(()),
+                false => Err(names.collect()),
+            };
+        };
+        self.extend(region.values);
+        self.put("region_name", region.name);
+        Ok(())
     }
 
     /// Takes a key under its new name, unless that is there itself.
     fn take(&mut self, key: String, value: String) {
         match RENAMED.iter().find(|(old, _)| *old == key) {
             Some((_, new)) => {
-                self.0.entry((*new).to_owned()).or_insert(value);
+                self.keys.entry((*new).to_owned()).or_insert(value);
             }
             None => {
-                self.0.insert(key, value);
+                self.keys.insert(key, value);
             }
         }
     }
@@ -82,7 +112,7 @@ impl IntoIterator for Keys {
     type IntoIter = std::collections::btree_map::IntoIter<String, String>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.keys.into_iter()
     }
 }
 
@@ -110,6 +140,8 @@ impl<'de> Deserialize<'de> for Keys {
                     let key = key.replace('-', "_");
                     if key == "auth" {
                         within = map.next_value::<Option<Keys>>()?.unwrap_or_default();
+                    } else if key == "regions" {
+                        keys.regions = map.next_value::<Option<Vec<Region>>>()?.unwrap_or_default();
                     } else if is_known(&key) {
                         // As a string, so that a password of digits stays as it is written.
                         if let Some(value) = map.next_value::<Option<String>>()? {
@@ -125,5 +157,44 @@ impl<'de> Deserialize<'de> for Keys {
         }
 
         deserializer.deserialize_map(Reading)
+    }
+}
+
+/// A name, or an object with `name` and `values`.
+impl<'de> Deserialize<'de> for Region {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reading;
+
+        impl<'de> Visitor<'de> for Reading {
+            type Value = Region;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a region, or an object with its `name` and `values`")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Region, E> {
+                Ok(Region {
+                    name: name.to_owned(),
+                    values: Keys::default(),
+                })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Region, A::Error> {
+                let (mut name, mut values) = (None, Keys::default());
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "name" => name = Some(map.next_value::<String>()?),
+                        "values" => {
+                            values = map.next_value::<Option<Keys>>()?.unwrap_or_default();
+                        }
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                let name = name.ok_or_else(|| serde::de::Error::missing_field("name"))?;
+                Ok(Region { name, values })
+            }
+        }
+
+        deserializer.deserialize_any(Reading)
     }
 }

@@ -16,8 +16,6 @@ use crate::client::Client;
 
 /// How long before its end a token is no longer used, at most: a request is under way for a moment.
 const MARGIN: Duration = Duration::from_secs(30);
-/// The most projects that an error lists.
-const LISTED: usize = 10;
 
 /// A token that Keystone gave out or confirmed.
 #[derive(Debug)]
@@ -70,14 +68,14 @@ pub(super) async fn log_in(client: &Client, login: &Login) -> Result<Token> {
         let answer = ask(client, || confirmation(client, login, token)).await?;
         return match answer.status {
             StatusCode::OK => read(&answer, token.clone()),
-            status => Err(refused(client, login, &answer, status).await),
+            status => Err(refused(login, &answer, status)),
         };
     }
     let body = login.body();
     let answer = ask(client, || request(client, login, &body)).await?;
     match answer.status {
         StatusCode::CREATED => read(&answer, subject_token(&answer)?),
-        status => Err(refused(client, login, &answer, status).await),
+        status => Err(refused(login, &answer, status)),
     }
 }
 
@@ -137,9 +135,9 @@ fn read(answer: &Answer, secret: Secret) -> Result<Token> {
 }
 
 /// Why Keystone refuses.
-async fn refused(client: &Client, login: &Login, answer: &Answer, status: StatusCode) -> Error {
+fn refused(login: &Login, answer: &Answer, status: StatusCode) -> Error {
     let error = match status {
-        StatusCode::UNAUTHORIZED => unauthorized(client, login, answer).await,
+        StatusCode::UNAUTHORIZED => unauthorized(login, answer),
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::MULTIPLE_CHOICES
             if !matches!(login.method, login::Method::Token(_)) =>
         {
@@ -163,9 +161,9 @@ async fn refused(client: &Client, login: &Login, answer: &Answer, status: Status
     without_secret(error, login)
 }
 
-/// Keystone says the same about a wrong password, an unknown user and a project that is not the user's. A login
-/// for no project tells them apart.
-async fn unauthorized(client: &Client, login: &Login, answer: &Answer) -> Error {
+/// Keystone says the same about a wrong password, an unknown user and a project that is not the user's. It is not asked
+/// a second time to tell them apart: each failure counts towards locking the account.
+fn unauthorized(login: &Login, answer: &Answer) -> Error {
     let who = login.who();
     let read_in = match &login.whence {
         login::Whence::At(_) => String::new(),
@@ -188,19 +186,13 @@ async fn unauthorized(client: &Client, login: &Login, answer: &Answer) -> Error 
                 Scope::System => Some("the whole cloud".to_owned()),
                 Scope::Trust(id) => Some(format!("the trust `{id}`")),
             };
-            if let Some(scope) = scope
-                && let Some(projects) = projects(client, login).await
-            {
-                return refusal(format!(
-                    "Keystone knows {who} and takes the password{read_in}, but {scope} is none of theirs"
-                ))
-                .advice(match projects.is_empty() {
-                    true => "the user has no project at all: a role in one is needed".to_owned(),
-                    false => format!("the user's projects are {}", projects.join(", ")),
-                });
-            }
-            refusal(format!("Keystone refuses {who}{read_in}"))
-                .advice("check username, password and the user's domain")
+            let advice = match scope {
+                None => "check username, password and the user's domain".to_owned(),
+                Some(scope) => format!(
+                    "check username, password and the user's domain, and that the user has a role in {scope}"
+                ),
+            };
+            refusal(format!("Keystone refuses {who}{read_in}")).advice(advice)
         }
     }
 }
@@ -219,47 +211,6 @@ fn spent(login: &Login, answer: &Answer) -> Error {
         "a token alone cannot be renewed: get a new one, or log in by a password or an application \
          credential, which are renewed by themselves",
     )
-}
-
-/// The projects of the user, where the password is right.
-async fn projects(client: &Client, login: &Login) -> Option<Vec<String>> {
-    #[derive(Deserialize)]
-    struct Listing {
-        projects: Vec<Project>,
-    }
-    #[derive(Deserialize)]
-    struct Project {
-        name: String,
-        domain_id: Option<String>,
-    }
-    let body = login.unscoped_body();
-    let answer = ask(client, || request(client, login, &body)).await.ok()?;
-    if answer.status != StatusCode::CREATED {
-        return None;
-    }
-    let token = subject_token(&answer).ok()?;
-    let listing = || {
-        let request = client
-            .request(Method::GET, at(login, "auth/projects")?)
-            .header("X-Auth-Token", header(&token)?)
-            .build();
-        request.map_err(|_| internal())
-    };
-    let answer = ask(client, listing).await.ok()?;
-    let listing: Listing = answer.json("a list of projects").ok()?;
-    let more = listing.projects.len().saturating_sub(LISTED);
-    let shown = listing.projects.into_iter().take(LISTED).map(|project| {
-        let name = project.name;
-        match project.domain_id.as_deref() {
-            None | Some("default") => format!("`{name}`"),
-            Some(domain) => format!("`{name}` of the domain with the id `{domain}`"),
-        }
-    });
-    let mut shown: Vec<String> = shown.collect();
-    if more > 0 {
-        shown.push(format!("and {more} more"));
-    }
-    Some(shown)
 }
 
 /// The error, unless it repeats the secret: Keystone quotes what it does not understand.

@@ -312,13 +312,6 @@ impl Login {
         self.body_for(&self.scope)
     }
 
-    /// The same for no project at all, which shows whether the user is known.
-    pub(super) fn unscoped_body(&self) -> Value {
-        let mut body = self.body_for(&Scope::Own);
-        body["auth"]["scope"] = json!("unscoped");
-        body
-    }
-
     fn body_for(&self, scope: &Scope) -> Value {
         let identity = match &self.method {
             Method::Password { user, password } => {

@@ -13,7 +13,7 @@ use super::address::Endpoint;
 use super::credentials::Credentials;
 use super::failure::{self, Asked, Failure};
 use super::listing::{self, Page};
-use crate::cache::{Algorithm, ByteRange, Digest, Object, Origin};
+use crate::cache::{Algorithm, ByteRange, Digest, Object, Origin, Validator};
 use crate::client::{Client, shown};
 use crate::metadata::{self, Resource};
 
@@ -332,7 +332,7 @@ fn object(answer: &Response, pinned: Option<&str>) -> Result<Object> {
     let headers = answer.headers();
     let text = |name: &HeaderName| metadata::text(headers, name);
     let tag = metadata::entity_tag(headers);
-    let bare = tag.map(|tag| tag.trim_start_matches("W/").trim_matches('"'));
+    let bare = tag.map(Validator::bare);
     let Some(bare) = bare else {
         return Err(Error::new(
             ErrorKind::Unavailable,

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use see_core::ErrorKind;
+use see_image_providers::cache::Unpack;
 use see_image_providers::testing::{Fault, FaultServer, Resource, noise};
 
 use crate::support::{Shelf, Web, files};
@@ -41,22 +43,26 @@ fn disk(test: &str) -> Option<PathBuf> {
 }
 
 #[tokio::test]
-async fn a_disk_that_fills_up_is_told_and_what_came_is_kept() {
-    let Some(disk) = disk("disk::a_disk_that_fills_up_is_told_and_what_came_is_kept") else {
+async fn an_image_that_the_disk_has_no_room_for_is_refused_and_nothing_of_it_is_left() {
+    let test = "disk::an_image_that_the_disk_has_no_room_for_is_refused_and_nothing_of_it_is_left";
+    let Some(disk) = disk(test) else {
         return;
     };
     let server = FaultServer::start().await;
-    let body = noise(6 << 20);
-    let resource = Resource::new(body.clone()).entity_tag("one");
-    // Nobody knows before how long it will be.
+    let resource = Resource::new(noise(6 << 20)).entity_tag("one");
+    // Nobody knows before how long it will be: it leaves a part of the disk to others.
     server.put("/image", resource.clone().fault(Fault::NoLength));
     let mut shelf = Shelf::at(disk.join("store"));
-    let mut origin = Web::new(server.url("/image"));
-    origin.forgets_size = true;
-    let error = shelf.get(&origin).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Exhausted);
-    assert!(error.to_string().contains("is full: make room"), "{error}");
-    assert!(!shelf.partials().is_empty());
+    for unpack in [Unpack::Never, Unpack::Auto] {
+        shelf.delivery.unpack = unpack;
+        server.put("/image", resource.clone().fault(Fault::NoLength));
+        let mut origin = Web::new(server.url("/image"));
+        origin.forgets_size = true;
+        let error = shelf.get(&origin).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Exhausted);
+        assert!(error.to_string().contains("has room for"), "{error}");
+        assert_eq!(shelf.partials(), [""; 0]);
+    }
     // A length that is known is looked at before.
     server.put("/known", resource);
     shelf.configuration.offline = Some(false);
@@ -71,6 +77,30 @@ async fn a_disk_that_fills_up_is_told_and_what_came_is_kept() {
         "{error}"
     );
     assert_eq!(server.sent(), sent);
+}
+
+#[tokio::test]
+async fn a_disk_that_others_fill_meanwhile_gets_back_what_came() {
+    let Some(disk) = disk("disk::a_disk_that_others_fill_meanwhile_gets_back_what_came") else {
+        return;
+    };
+    let server = FaultServer::start().await;
+    let resource = Resource::new(noise(3 << 20)).entity_tag("one");
+    let slowly = Fault::Trickle(32 << 10, Duration::from_millis(20));
+    server.put("/image", resource.always(slowly));
+    let mut shelf = Shelf::at(disk.join("store"));
+    shelf.configuration.streams = Some(1);
+    let filling = async {
+        shelf.until_partial_has(500_000).await;
+        let mut others = std::fs::File::create(disk.join("others")).unwrap();
+        while std::io::Write::write(&mut others, &[7; 65536]).is_ok() {}
+    };
+    let origin = Web::new(server.url("/image"));
+    let (got, ()) = tokio::join!(shelf.get(&origin), filling);
+    let error = got.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error:?}");
+    assert!(error.to_string().contains("is full: make room"), "{error}");
+    assert_eq!(shelf.partials(), [""; 0]);
 }
 
 #[tokio::test]

@@ -312,3 +312,45 @@ async fn a_download_that_nobody_continued_is_taken_away() {
     assert_eq!((collected.partials, collected.partial_bytes), (1, 1000));
     assert_eq!(shelf.partials(), ["cd".repeat(32)]);
 }
+
+#[tokio::test]
+async fn what_killed_processes_left_is_collected_and_what_others_write_is_not() {
+    let (_server, origin) = server_with("/image", 100_000).await;
+    let shelf = Shelf::new();
+    shelf.get(&origin).await.unwrap();
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 60 * 60);
+    for folder in ["origins", "copies", "partial"] {
+        let folder = shelf.store_folder().join(folder);
+        for (name, is_old) in [(".a.json.1", true), (".b.json.2", false)] {
+            let file = std::fs::File::create(folder.join(name)).unwrap();
+            if is_old {
+                file.set_modified(long_ago).unwrap();
+            }
+        }
+    }
+    shelf.store().collect(None).unwrap();
+    for folder in ["origins", "copies", "partial"] {
+        let left = files(&shelf.store_folder().join(folder));
+        assert!(!left.contains(&".a.json.1".to_owned()), "{left:?}");
+        assert!(left.contains(&".b.json.2".to_owned()), "{left:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_download_that_broke_off_can_be_collected_at_once() {
+    let server = FaultServer::start().await;
+    let cut = see_image_providers::testing::Fault::CutAfter(50_000);
+    let resource = Resource::new(noise(100_000))
+        .entity_tag("one")
+        .without_ranges();
+    server.put("/image", resource.always(cut));
+    let mut shelf = Shelf::new();
+    shelf.configuration.patience = Some(see_core::config::DurationValue(Duration::from_secs(1)));
+    shelf
+        .get(&Web::new(server.url("/image")))
+        .await
+        .unwrap_err();
+    assert_eq!(shelf.store().collect(None).unwrap().partials, 0);
+    assert_eq!(shelf.store().collect_partial().unwrap().partials, 1);
+    assert_eq!(shelf.partials(), [""; 0]);
+}

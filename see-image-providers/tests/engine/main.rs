@@ -6,6 +6,7 @@ mod download;
 mod hosts;
 mod keep;
 mod memory;
+mod mirrors;
 mod patience;
 mod streams;
 mod support;

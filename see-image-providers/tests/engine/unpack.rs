@@ -172,3 +172,34 @@ async fn a_packed_image_is_not_taken_for_one_and_the_reverse() {
     shelf.delivery.unpack = Unpack::Auto;
     shelf.get(&Web::new(server.url("/plain"))).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_is_packed_is_bounded_on_its_way_too() {
+    let server = FaultServer::start().await;
+    // Members without content: nothing is ever unpacked.
+    let member = gzip(b"");
+    let count = (4 << 20) / member.len();
+    let resource = Resource::new(member.repeat(count)).entity_tag("one");
+    server.put("/image", resource.always(Fault::NoLength));
+    let mut origin = Web::new(server.url("/image"));
+    origin.forgets_size = true;
+    let mut shelf = Shelf::new();
+    shelf.delivery.unpack = Unpack::Always;
+    shelf.delivery.max_size = Some(200_000);
+    let error = shelf.get(&origin).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    assert!(error.to_string().contains("`max_size`"), "{error}");
+    assert_eq!(shelf.partials(), [""; 0]);
+    // One that says how long it is does not even come.
+    let asked = server.seen().len();
+    let error = shelf
+        .get(&Web::new(server.url("/image")))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Exhausted, "{error}");
+    assert!(
+        server.seen()[asked..]
+            .iter()
+            .all(|seen| seen.method == "HEAD")
+    );
+}

@@ -273,7 +273,11 @@ async fn who_is_refused_is_told_why() {
     refused(
         &project,
         denied,
-        &["project `admin`", "none of theirs", "`images`"],
+        &[
+            "refuses the user `tester`",
+            "a role in the project",
+            "`admin`",
+        ],
     )
     .await;
     let domain = with(json!({ "user_domain_name": "Elsewhere" }));

@@ -8,7 +8,7 @@ use see_tests::services::Nginx;
 use serde_json::{Value, json};
 
 use crate::digests::sum;
-use crate::support::Desk;
+use crate::support::{Desk, PULL, User};
 
 /// Bytes that no reader takes for another format than raw.
 fn content(of: u8) -> Vec<u8> {
@@ -59,7 +59,7 @@ async fn an_image_is_fetched_once_and_again_when_it_changed() {
     nginx.put("guest.img", &other);
     let got = desk.pull(&image).await.unwrap();
     assert_eq!(std::fs::read(got.path).unwrap(), other);
-    // Without any tag it cannot be known: a digest that is pinned tells then.
+    // Without any tag it cannot be known: a digest that is pinned tells then, and asks nobody for what is there.
     let plain = nginx.url("plain/guest.img");
     let pinned = section(&plain, &json!({ "checksum": sum(&other) }));
     for _ in 0..2 {
@@ -68,8 +68,8 @@ async fn an_image_is_fetched_once_and_again_when_it_changed() {
     for _ in 0..2 {
         desk.pull(&section(&plain, &json!({}))).await.unwrap();
     }
-    nginx.logged(12);
-    assert_eq!(sent(&nginx, "/plain/guest.img"), 3);
+    nginx.logged(9);
+    assert_eq!(sent(&nginx, "/plain/guest.img"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,7 +188,12 @@ async fn who_asks_is_told_to_the_images_own_server_alone() {
     desk.pull(&section(&nginx.url("away/guest.img"), &auth))
         .await
         .unwrap();
-    let log = nginx.logged(12);
+    let log = nginx.logged(14);
+    // Each time that credentials are refused may count.
+    let refused = |request: &&see_tests::services::Request| {
+        request.status == 401 && request.authorization.is_some()
+    };
+    assert_eq!(log.iter().filter(refused).count(), 1, "{log:?}");
     let (away, own): (Vec<_>, Vec<_>) = log
         .iter()
         .partition(|request| request.host.starts_with("localhost"));
@@ -243,6 +248,58 @@ async fn a_server_is_believed_only_by_its_certificate_unless_insecure_says_other
         ErrorKind::Unsupported,
         &["not encrypted"],
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_certificate_is_shown_to_the_images_own_server_and_not_to_that_of_the_checksums()
+{
+    let nginx = Nginx::start();
+    let desk = Desk::new();
+    nginx.put("guest.img", &content(1));
+    let hex = sum(&content(1)).replace("sha256:", "");
+    nginx.put("SHA256SUMS", format!("{hex}  guest.img\n").as_bytes());
+    let authority = nginx.authority();
+    let tls = json!({ "cacert": authority.file(), "cert": authority.client() });
+    // One that asks for a certificate would be shown ours, and let us in.
+    let elsewhere = json!({ "checksums": nginx.mutual_url("SHA256SUMS"), "tls": tls });
+    let error = desk
+        .pull(&section(&nginx.secure_url("guest.img"), &elsewhere))
+        .await;
+    says(&error.unwrap_err(), ErrorKind::PermissionDenied, &["400"]);
+    let own = json!({ "checksums": nginx.mutual_url("SHA256SUMS"), "tls": tls });
+    desk.pull(&section(&nginx.mutual_url("guest.img"), &own))
+        .await
+        .unwrap();
+}
+
+#[test]
+fn a_copy_at_a_path_has_the_rights_that_the_umask_leaves() {
+    let nginx = Nginx::start();
+    nginx.put("guest.img", &content(1));
+    for (umask, mode) in [
+        ("022", 0o644),
+        ("027", 0o640),
+        ("077", 0o600),
+        ("000", 0o644),
+    ] {
+        let user = User::of(&section(
+            &nginx.url("guest.img"),
+            &json!({ "path": "copy.img" }),
+        ));
+        let pull = user.pull();
+        let mut strict = std::process::Command::new("sh");
+        strict
+            .args(["-c", &format!("umask {umask} && exec \"$0\" \"$@\"")])
+            .arg(pull.get_program())
+            .args(pull.get_args());
+        user.home().furnish(&mut strict);
+        strict.env("SEE_IMAGE_STORE", user.store());
+        let outcome = see_tests::finish(see_tests::spawn(&mut strict), PULL);
+        assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+        let copy = std::fs::metadata(user.home().path("copy.img")).expect("it was made");
+        let found = std::os::unix::fs::PermissionsExt::mode(&copy.permissions());
+        assert_eq!(found & 0o777, mode, "{umask}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,6 +16,7 @@ mod resume;
 mod s3;
 mod secrets;
 mod servers;
+mod starts;
 mod store;
 mod support;
 mod warnings;

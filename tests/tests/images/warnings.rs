@@ -51,6 +51,28 @@ fn who_asks_a_web_server_without_https_is_told_of_those_who_can_read_along() {
 }
 
 #[test]
+fn an_image_without_https_and_without_a_digest_is_told_of_those_who_can_change_it() {
+    let nginx = Nginx::start();
+    nginx.put("guest.img", &[7; 4096]);
+    let far = named(&nginx.url("guest.img"), "files.test");
+    let sum = crate::digests::sum(&[7; 4096]);
+    for (url, configuration, is_told) in [
+        (&far, json!({}), true),
+        (&far, json!({ "checksum": sum }), false),
+        (&nginx.url("guest.img"), json!({}), false),
+    ] {
+        let section =
+            json!({ "provider": "http", "uri": url, "provider_configuration": configuration });
+        let outcome = finish(spawn(&mut User::of(&section).pull_knowing(NAMES)), PULL);
+        assert_eq!(outcome.code, Some(0), "{section}: {outcome:#?}");
+        let found = outcome
+            .stderr
+            .contains("can be changed by others on the way");
+        assert_eq!(found, is_told, "{section}: {outcome:#?}");
+    }
+}
+
+#[test]
 fn a_login_and_a_token_that_go_without_https_are_told_each() {
     let glance = services::glance().shared();
     let id = glance.upload("in the open", &[7; 4096]);

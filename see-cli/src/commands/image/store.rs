@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use see_core::{Error, ErrorKind, ImagePhase, ImageProgress, Result, StopToken};
-use see_image_providers::cache::{Digest, Store, StoredImage, default_folder};
+use see_image_providers::cache::{Collected, Digest, Store, StoredImage, default_folder};
 use serde_json::{Value, json};
 
 use super::tell;
@@ -162,7 +162,18 @@ pub(super) async fn gc(arguments: &ImageGcArguments, feed: &Feed) -> Result<u8> 
         return Ok(exit_code::OK);
     };
     let limit = arguments.max_size.map(u64::from);
-    let collected = blocking(move || store.collect(limit)).await?;
+    let partial = arguments.partial;
+    let collected = blocking(move || {
+        let broken_off = match partial {
+            true => store.collect_partial()?,
+            false => Collected::default(),
+        };
+        let mut collected = store.collect(limit)?;
+        collected.partials += broken_off.partials;
+        collected.partial_bytes += broken_off.partial_bytes;
+        Ok(collected)
+    })
+    .await?;
     let words = format!(
         "removed {} images ({}) and {} broken-off downloads ({}); {} are left, {} of them in use",
         collected.images.len(),

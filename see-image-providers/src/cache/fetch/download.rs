@@ -1,21 +1,21 @@
 //! One download from its lock to its place in the store.
 
 use see_core::config::Size;
-use see_core::{Error, ErrorKind, ImagePhase, Result};
+use see_core::{Error, ErrorKind, ImageFormat, ImagePhase, Result};
 use tokio::sync::Mutex;
 
 use super::Fetch;
 use crate::cache::digest::{Algorithm, Digest};
+use crate::cache::failure::too_large;
 use crate::cache::folder::Lock;
 use crate::cache::origin::Object;
 use crate::cache::partial::{Partial, Plan, Whole};
 use crate::cache::ranges::Probe;
-use crate::cache::settings::Unpack;
 use crate::cache::store::{Store, StoredImage};
-use crate::cache::transfer::{Login, Transfer, too_large};
+use crate::cache::transfer::{Login, Room, Transfer};
 use crate::cache::{blocking, inspect};
 
-/// What is left free for others by an unpacked image whose size is not declared.
+/// What is left free for others by an image whose size is not declared: this, or a tenth of a small disk's room.
 const SPARED: u64 = 1 << 30;
 
 /// What became of a download.
@@ -30,7 +30,7 @@ pub(super) enum Downloaded {
 struct Looked {
     partial: Partial,
     whole: Whole,
-    format: &'static str,
+    format: ImageFormat,
 }
 
 impl Fetch<'_> {
@@ -47,8 +47,8 @@ impl Fetch<'_> {
             .chain(&self.delivery.digests)
             .cloned()
             .collect();
-        if let (Unpack::Never, Some(limit), Some(size)) =
-            (self.delivery.unpack, self.delivery.max_size, object.size)
+        // What is packed is no larger than what it holds, so that the limit is one of what is sent, too.
+        if let (Some(limit), Some(size)) = (self.delivery.max_size, object.size)
             && size > limit
         {
             return Err(too_large(size, limit));
@@ -56,25 +56,28 @@ impl Fetch<'_> {
         // Pieces of two versions are told apart by a mark, or in the end by a digest; without either, what comes
         // in one answer alone is sure to be of one.
         let tells_versions = object.validator.is_some() || !expected.is_empty();
-        let partial = self.begin(object, &expected, lock, continues).await?;
+        let (partial, room) = self.begin(object, &expected, lock, continues).await?;
         let was_continued = partial.was_continued();
         self.request.phase(ImagePhase::Fetching, object.size);
         self.request.progress(partial.length(), object.size);
-        let transfer = Transfer {
+        let mut transfer = Transfer {
             origin: self.origin,
             object,
             settings: self.settings,
             request: self.request,
-            limit: match self.delivery.unpack {
-                Unpack::Never => self.delivery.max_size,
-                Unpack::Always | Unpack::Auto => None,
-            },
+            limit: self.delivery.max_size,
+            room,
             total: object.size,
+            validator: object.validator.clone(),
+            is_pinned: self.delivery.digests.iter().any(Digest::is_strong),
+            server: None,
+            has_mirrors: false,
             ranges: true,
             login: Mutex::new(Login::default()),
             probe: (self.settings.streams > 1 && tells_versions).then(Probe::default),
         };
         let (partial, ended) = transfer.run(partial).await?;
+        let has_mirrors = transfer.has_mirrors;
         match ended {
             Ok(None) => {}
             Ok(Some(changed)) => return Ok(Downloaded::Changed(changed)),
@@ -85,6 +88,7 @@ impl Fetch<'_> {
             Err(error) => return Err(error),
         }
         let limit = self.delivery.max_size;
+        let proves_nothing = expected.is_empty();
         let is_weak = !expected.is_empty() && !expected.iter().any(Digest::is_strong);
         let looked = blocking(move || look(partial, &expected, limit)).await?;
         match looked {
@@ -97,9 +101,17 @@ impl Fetch<'_> {
                 );
                 Ok(Downloaded::Image(digest))
             }
-            Ok(looked) => self.keep(object, looked).await.map(Downloaded::Image),
-            // What was there before may be what is wrong.
-            Err(error) if was_continued => Ok(Downloaded::Changed(error)),
+            Ok(looked) => {
+                let digest = self.keep(object, looked).await?;
+                if let Some(server) = transfer.server.filter(|_| proves_nothing) {
+                    crate::client::warn_if_unproven(&server);
+                }
+                Ok(Downloaded::Image(digest))
+            }
+            // What was there before may be what is wrong, or pieces of two mirrors.
+            Err(error) if was_continued || (has_mirrors && continues) => {
+                Ok(Downloaded::Changed(error))
+            }
             Err(error) => Err(error),
         }
     }
@@ -111,7 +123,7 @@ impl Fetch<'_> {
         expected: &[Digest],
         lock: Lock,
         continues: bool,
-    ) -> Result<Partial> {
+    ) -> Result<(Partial, Room)> {
         let mut algorithms: Vec<Algorithm> = expected.iter().map(Digest::algorithm).collect();
         if !algorithms.iter().any(|algorithm| algorithm.is_strong()) {
             algorithms.push(Algorithm::Sha256);
@@ -131,12 +143,14 @@ impl Fetch<'_> {
             let folder = &store.folders().partial;
             let length = folder.length(&key);
             let free = folder.free()?;
-            check_room(
-                &store,
-                total.map_or(0, |total| total.saturating_sub(length)),
-                free,
-            )?;
-            let limit = max_size.unwrap_or_else(|| free.saturating_sub(SPARED));
+            let missing = total.map_or(0, |total| total.saturating_sub(length));
+            check_room(&store, missing, free)?;
+            let spared = SPARED.min(free / 10);
+            let room = Room {
+                known: length.saturating_add(free),
+                unknown: length.saturating_add(free - spared),
+            };
+            let limit = max_size.unwrap_or_else(|| free.saturating_sub(missing + spared));
             let plan = Plan {
                 key,
                 identity,
@@ -149,10 +163,11 @@ impl Fetch<'_> {
             if length > 0 {
                 progress.phase(ImagePhase::Verifying, Some(length));
             }
-            Partial::open(store.clone(), plan, lock, continues, &mut |done| {
+            let opened = Partial::open(store.clone(), plan, lock, continues, &mut |done| {
                 progress.report(done, Some(length));
                 !stop.is_stopped()
-            })
+            });
+            Ok((opened?, room))
         })
         .await
     }
@@ -182,7 +197,7 @@ impl Fetch<'_> {
             }
         }
         let (store, limit) = (self.store.clone(), self.settings.limit);
-        let record = StoredImage::record(whole.digest.clone(), whole.size, format);
+        let record = StoredImage::record(whole.digest.clone(), whole.size, format.name());
         let name = whole.name;
         blocking(move || store.publish(&name, &record)).await?;
         self.learn(object, image.clone(), whole.sent, whole.unpacked)
@@ -201,14 +216,10 @@ impl Fetch<'_> {
     }
 }
 
-/// Whether what was downloaded so far is of no use to a later try.
+/// Whether what was downloaded so far is of no use to a later try: it is wrong, too large, or fills the disk, on which
+/// others need the room.
 fn is_hopeless(error: &Error) -> bool {
-    match error.kind() {
-        ErrorKind::Guest => true,
-        // Too large, while a full disk has the system's own error beneath.
-        ErrorKind::Exhausted => std::error::Error::source(error).is_none(),
-        _ => false,
-    }
+    matches!(error.kind(), ErrorKind::Guest | ErrorKind::Exhausted)
 }
 
 /// Compares the digests and looks at the header; what is wrong is discarded.
@@ -275,5 +286,7 @@ fn check_room(store: &Store, needed: u64, free: u64) -> Result<()> {
         ),
     )
     .subject(store.folder().display())
-    .advice("make room, `seectl image gc` and `rm` help; or choose another `cache.folder`"))
+    .advice(
+        "make room, `seectl image gc --partial` and `rm` help; or choose another `cache.folder`",
+    ))
 }

@@ -176,11 +176,52 @@ fn the_first_file_of_clouds_counts_and_a_secure_one_is_merged() {
 }
 
 #[test]
+fn the_regions_of_a_cloud_are_chosen_from_by_name_and_the_first_is_taken_without() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "clouds:\n  dev:\n    auth: {auth_url: 'http://all/v3', username: ali, password: hush-hush,\n\
+                \x20          project_name: images}\n    regions:\n    - North\n    - name: South\n      values:\n\
+                \x20       auth: {auth_url: 'http://south/v3', password: 0123e4}\n        interface: internal\n";
+    std::fs::write(folder.path().join("clouds.yaml"), text).unwrap();
+    let around = |variables: &[(&str, &str)]| surroundings(variables, &[folder.path()]);
+    let first = login(json!({"cloud": "dev"}), around(&[]));
+    assert!(
+        first.contains("in North ") && first.ends_with("at http://all/v3/"),
+        "{first}"
+    );
+    let named = login(json!({"cloud": "dev", "region": "South"}), around(&[]));
+    assert!(
+        named.contains("in South ") && named.ends_with("at http://south/v3/"),
+        "{named}"
+    );
+    let variables = [("cloud", "dev"), ("region_name", "South")];
+    assert_eq!(login(json!({}), around(&variables)), named);
+    let found = crate::glance::clouds::find(None, None, &around(&variables)).unwrap();
+    assert_eq!(found.login.password.unwrap().reveal(), "0123e4");
+    assert_eq!(found.interface.as_deref(), Some("internal"));
+    let told = refused(json!({"cloud": "dev", "region": "West"}), around(&[]));
+    for part in [
+        "no region `West`",
+        "North, South",
+        "provider_configuration.region",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    std::fs::write(
+        folder.path().join("clouds.yaml"),
+        text.replace("- North", "- 7: x"),
+    )
+    .unwrap();
+    let told = refused(json!({"cloud": "dev"}), around(&[]));
+    assert!(told.contains("no file of clouds"), "{told}");
+}
+
+#[test]
 fn a_password_of_digits_stays_as_it_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let text = "clouds: {dev: {auth: {auth_url: 'http://a/v3', username: ali, password: 0123e4}}}";
     std::fs::write(folder.path().join("clouds.yaml"), text).unwrap();
-    let found = crate::glance::clouds::find(None, &surroundings(&[], &[folder.path()])).unwrap();
+    let found =
+        crate::glance::clouds::find(None, None, &surroundings(&[], &[folder.path()])).unwrap();
     assert_eq!(found.login.password.unwrap().reveal(), "0123e4");
 }
 
