@@ -81,7 +81,7 @@ impl Hypervisor {
 }
 
 /// Whether a libvirt URI means a user's own daemon.
-fn is_session(uri: &str) -> bool {
+pub(crate) fn is_session(uri: &str) -> bool {
     let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
     let path = rest.split_once('/').map_or("", |(_, path)| path);
     path.split('?').next() == Some("session")

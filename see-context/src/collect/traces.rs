@@ -9,9 +9,12 @@ use std::path::Path;
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 use see_core::{Error, Result};
 
 use super::emulator;
+use super::places::{self, Place};
+use crate::hypervisor::driver_of;
 
 /// Where libvirt has the files of its address servers.
 const SERVERS: &str = "var/lib/libvirt/dnsmasq";
@@ -26,7 +29,8 @@ const TRIES: u32 = 100;
 pub(super) struct Traces(OwnedFd);
 
 impl Traces {
-    /// Those of the daemon behind a URI. One that names its socket may run in a file system of its own.
+    /// Those of the daemon behind a URI, or of the embedded driver. One that names its socket may run in a file system
+    /// of its own.
     pub(super) fn of(uri: &str) -> Option<Self> {
         let own = socket_of(uri).and_then(|socket| peer(&socket));
         let path = own.map_or_else(|| "/".to_owned(), |pid| format!("/proc/{pid}/root"));
@@ -41,55 +45,71 @@ impl Traces {
     /// Removes those of a network; whether there were any.
     pub(super) fn clear_network(&self, name: &str, bridge: &str) -> Result<bool> {
         let mut found = false;
-        for end in ["conf", "addnhosts", "hostsfile", "leases"] {
-            found |= self.remove(SERVERS, &format!("{name}.{end}"))?;
+        for (folder, files) in network_files(name, bridge) {
+            for file in files {
+                found |= self.remove(folder, &file)? || self.remove_tree(folder, &file, 2)?;
+            }
         }
-        for end in ["status", "macs"] {
-            found |= self.remove(SERVERS, &format!("{bridge}.{end}"))?;
-        }
-        for end in ["pid", "xml", "xml.new"] {
-            found |= self.remove(NETWORKS, &format!("{name}.{end}"))?;
-        }
-        found |= self.remove_tree(NETWORKS, name, 2)?;
         Ok(found)
     }
 
-    /// Removes those of a domain of this driver, and its control groups.
+    /// Removes those of a domain at a location of the ledger's, and its control groups.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`](see_core::ErrorKind::Timeout) where a process of the domain's lives on in a group; others where only names stay.
-    pub(super) fn clear_domain(&self, driver: &str, name: &str) -> Result<()> {
+    pub(super) fn clear_domain(&self, location: &str, name: &str) -> Result<()> {
         // Whatever becomes of the files, the groups go.
-        let files = self.clear_files(driver, name);
-        self.clear_groups(driver, name)?;
+        let files = self.clear_files(location, name);
+        if geteuid().is_root() {
+            self.clear_groups(driver_at(location), name)?;
+        }
         files
     }
 
-    fn clear_files(&self, driver: &str, name: &str) -> Result<()> {
-        let state = format!("run/libvirt/{driver}");
-        for end in ["pid", "xml", "xml.new", "sock"] {
-            self.remove(&state, &format!("{name}.{end}"))?;
+    fn clear_files(&self, location: &str, name: &str) -> Result<()> {
+        let mut failed = None;
+        for place in places::of_domains(location) {
+            // Whatever becomes of one, the others go.
+            let cleared = self.entries_of(&place, name).and_then(|entries| {
+                entries.iter().try_for_each(|entry| {
+                    // libvirt makes files and folders, of which names alone do not tell.
+                    if !self.remove(&place.folder, entry)? {
+                        self.remove_tree(&place.folder, entry, place.depth)?;
+                    }
+                    Ok(())
+                })
+            });
+            failed = failed.or(cleared.err());
         }
-        self.remove(&format!("etc/libvirt/{driver}"), &format!("{name}.xml.new"))?;
-        // A container's, on which its file systems were mounted.
-        for end in ["dev", "devpts", "fuse"] {
-            self.remove_tree(&state, &format!("{name}.{end}"), 0)?;
-        }
-        let short = name.get(..SHORT);
-        for folder in [
-            "var/lib/libvirt/qemu",
-            "var/lib/libvirt/qemu/channel/target",
-        ] {
-            for entry in self.names(folder)? {
-                // Another's may begin the same way: as long as it runs, its folder is on its command line.
-                if short.is_some_and(|short| is_of_domain(&entry, short))
-                    && !emulator::is_used(&format!("/{folder}/{entry}"))?
-                {
-                    self.remove_tree(folder, &entry, 1)?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// What a place holds of a domain that does not run.
+    pub(super) fn entries_of(&self, place: &Place, name: &str) -> Result<Vec<String>> {
+        let mut entries = self.names(&place.folder)?;
+        entries.retain(|entry| place.holds(entry, name));
+        if place.is_shared() && !entries.is_empty() {
+            // Another's may begin the same way: as long as it runs, its folder is on its command line.
+            let mut unused = Vec::new();
+            for entry in entries {
+                if !emulator::is_used(&format!("/{}/{entry}", place.folder))? {
+                    unused.push(entry);
                 }
             }
+            return Ok(unused);
         }
-        Ok(())
+        Ok(entries)
+    }
+
+    /// What there is of a network.
+    pub(super) fn network_files(&self, name: &str, bridge: &str) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for (folder, files) in network_files(name, bridge) {
+            let there = self.names(folder)?;
+            let there = there.into_iter().filter(|entry| files.contains(entry));
+            found.extend(there.map(|entry| format!("/{folder}/{entry}")));
+        }
+        Ok(found)
     }
 
     /// Opens a folder of libvirt's; links lead nowhere else.
@@ -141,17 +161,17 @@ impl Traces {
     }
 }
 
-/// How much of a domain's name libvirt has in the names of its folders.
-const SHORT: usize = 20;
-
-/// Whether a folder of libvirt's is that of a domain whose name begins so: `domain-NUMBER-BEGINNING`.
-fn is_of_domain(folder: &str, short: &str) -> bool {
-    folder
-        .strip_prefix("domain-")
-        .and_then(|rest| rest.split_once('-'))
-        .is_some_and(|(number, rest)| {
-            rest == short && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-        })
+/// The files of a network, by the folders that they lie in.
+fn network_files(name: &str, bridge: &str) -> [(&'static str, Vec<String>); 2] {
+    let ended = |stem: &str, ends: &[&str]| -> Vec<String> {
+        ends.iter().map(|end| format!("{stem}.{end}")).collect()
+    };
+    let mut servers = ended(name, &["conf", "addnhosts", "hostsfile", "leases"]);
+    servers.extend(ended(bridge, &["status", "macs"]));
+    let mut networks = ended(name, &["pid", "xml", "xml.new"]);
+    // The folder with its ports.
+    networks.push(name.to_owned());
+    [(SERVERS, servers), (NETWORKS, networks)]
 }
 
 fn remove_tree(parent: &OwnedFd, name: &str, depth: usize) -> rustix::io::Result<()> {
@@ -188,6 +208,14 @@ fn names(folder: &OwnedFd, path: &str) -> Result<Vec<String>> {
 pub(super) fn failed(path: &str, error: Errno) -> Error {
     let message = "what libvirt left cannot be removed";
     Error::io(message, error.into()).subject(format!("/{path}"))
+}
+
+/// The driver of a location of the ledger's.
+pub(super) fn driver_at(location: &str) -> &str {
+    match location.starts_with('/') {
+        true => "qemu",
+        false => driver_of(location),
+    }
 }
 
 /// The socket that a URI names.
@@ -271,25 +299,44 @@ mod tests {
     }
 
     #[test]
-    fn the_folders_of_a_domain_are_known_by_number_and_name() {
-        let name = "01234567-89ab-4def-8123-456789abcdef";
-        let short = &name[..SHORT];
-        assert!(is_of_domain(&format!("domain-17-{short}"), short));
-        assert!(!is_of_domain(&format!("domain-17-{name}"), short));
-        assert!(!is_of_domain(&format!("domain--{short}"), short));
-        assert!(!is_of_domain(&format!("domain-x-{short}"), short));
-        assert!(!is_of_domain("domain-17-other", short));
-
-        let emulator = format!("var/lib/libvirt/qemu/domain-3-{short}/master-key.aes");
-        let (folder, traces) = root(&[&emulator, &format!("run/libvirt/qemu/{name}.pid")]);
-        traces.clear_domain("qemu", name).unwrap();
-        assert!(!folder.path().join(emulator).parent().unwrap().exists());
-        assert_eq!(
-            fs::read_dir(folder.path().join("run/libvirt/qemu"))
-                .unwrap()
-                .count(),
-            0
-        );
+    fn logs_and_state_of_a_domain_go_and_those_of_others_stay() {
+        const NAME: &str = "01234567-89ab-4def-8123-456789abcdef";
+        let short = &NAME[..20];
+        let gone = [
+            format!("var/lib/libvirt/qemu/domain-3-{short}/master-key.aes"),
+            format!("var/log/libvirt/qemu/{NAME}.log"),
+            format!("var/log/libvirt/qemu/{NAME}.log.0"),
+            format!("var/log/swtpm/libvirt/qemu/{NAME}-swtpm.log"),
+            format!("var/lib/libvirt/swtpm/{NAME}/tpm2/tpm2-00.permall"),
+            format!("etc/apparmor.d/libvirt/libvirt-{NAME}"),
+            format!("etc/apparmor.d/libvirt/libvirt-{NAME}.files"),
+            format!("run/libvirt/qemu/{NAME}.pid"),
+            format!("dev/shm/see-{NAME}"),
+        ];
+        let stay = [
+            "var/lib/libvirt/qemu/domain-3-other/master-key.aes",
+            "var/log/libvirt/qemu/other.log",
+            "var/lib/libvirt/swtpm/other/tpm2/tpm2-00.permall",
+            "etc/apparmor.d/libvirt/TEMPLATE.qemu",
+            "etc/libvirt/qemu/other.xml",
+        ];
+        let all: Vec<&str> = gone.iter().map(String::as_str).chain(stay).collect();
+        let (folder, traces) = root(&all);
+        let uri = "qemu:///system";
+        let found = |traces: &Traces| -> usize {
+            let places = places::of_domains(uri);
+            let each = places.iter().map(|place| traces.entries_of(place, NAME));
+            each.map(|entries| entries.unwrap().len()).sum()
+        };
+        assert_eq!(found(&traces), gone.len());
+        traces.clear_domain(uri, NAME).unwrap();
+        assert_eq!(found(&traces), 0);
+        for path in gone {
+            assert!(!folder.path().join(&path).exists(), "{path}");
+        }
+        for path in stay {
+            assert!(folder.path().join(path).exists(), "{path}");
+        }
     }
 
     #[test]
