@@ -99,6 +99,8 @@ pub(crate) struct Making<'a> {
     pub(crate) domain: DomainXml,
     /// What the sandbox is able to do.
     pub(crate) abilities: Abilities,
+    /// What finds the hypervisor again.
+    location: String,
     connection: Option<Connection>,
     run_folder: Option<PathBuf>,
     owner: Option<(u32, u32)>,
@@ -249,6 +251,7 @@ pub(crate) async fn allocate(plan: Plan<'_>, allocation: &Allocation) -> Result<
         stop: &allocation.stop,
         domain: plan.domain,
         abilities: Abilities::default(),
+        location: site.hypervisor,
         connection: None,
         run_folder: None,
         owner: None,
@@ -281,6 +284,7 @@ impl Making<'_> {
                 identifier: self.identifier,
                 driver,
                 native,
+                location: self.location,
                 changes,
                 has_network: !self.domain.interfaces().is_empty(),
                 abilities: self.abilities,

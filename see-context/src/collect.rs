@@ -14,7 +14,7 @@ mod places;
 mod root;
 mod traces;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -130,6 +130,21 @@ pub(crate) async fn after_domain(location: &str, name: &str) -> Result<()> {
             note(cleared);
             Ok(())
         }
+    }
+}
+
+/// The file in which libvirt keeps what it and the emulator say of a domain; `None` on another host.
+pub(crate) fn log_of(location: &str, name: &str) -> Option<PathBuf> {
+    let is_here = location.starts_with('/') || bridge::is_local(location);
+    let folder = places::logs(location).filter(|_| is_here)?;
+    Some(Path::new("/").join(folder).join(format!("{name}.log")))
+}
+
+/// The end of that file, of at most `limit` bytes; `None` where there is none.
+pub(crate) fn log_tail(location: &str, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+    match (Traces::of(location), places::logs(location)) {
+        (Some(traces), Some(folder)) => traces.log_tail(&folder, name, limit),
+        _ => Ok(None),
     }
 }
 

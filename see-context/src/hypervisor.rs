@@ -68,13 +68,18 @@ impl Hypervisor {
         }
     }
 
-    /// Checks that it takes a connection; `asked` is where the configuration names it.
-    pub(crate) async fn check(&self, asked: Option<&Located<String>>, advice: &str) -> Result<()> {
+    /// Checks that it takes a connection, and gives it; none to the embedded driver, which is opened when something is
+    /// made there. `asked` is where the configuration names it.
+    pub(crate) async fn check(
+        &self,
+        asked: Option<&Located<String>>,
+        advice: &str,
+    ) -> Result<Option<Connection>> {
         let Self::Uri(uri) = self else {
-            return Ok(());
+            return Ok(None);
         };
         match Connection::open(uri, CONNECT_LIMIT).await {
-            Ok(_) => Ok(()),
+            Ok(connection) => Ok(Some(connection)),
             Err(error) => Err(unreachable(libvirt(error), asked, advice)),
         }
     }

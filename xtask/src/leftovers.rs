@@ -1,5 +1,6 @@
 //! What a run may leave on the host: domains, networks, pools, processes,
-//! folders, control groups, network interfaces, leases. Two looks, before and
+//! folders, control groups, network interfaces, leases, logs, shared memory,
+//! the state of emulated TPMs, AppArmor's profiles. Two looks, before and
 //! after, tell what is new; what was there before is nobody's business of ours.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +24,16 @@ const PROGRAMS: [&str; 6] = [
     "qemu-system",
     "see-agent",
     "seectl",
+];
+/// Where libvirt and what it starts keep files named after a machine.
+const MACHINE_FILES: [&str; 7] = [
+    "/dev/shm",
+    "/etc/apparmor.d/libvirt",
+    "/var/lib/libvirt/qemu/nvram",
+    "/var/lib/libvirt/swtpm",
+    "/var/log/libvirt/lxc",
+    "/var/log/libvirt/qemu",
+    "/var/log/swtpm/libvirt/qemu",
 ];
 /// Where the hierarchies of control groups are mounted.
 const HIERARCHIES: &str = "/sys/fs/cgroup";
@@ -49,6 +60,7 @@ impl Look {
         folders(&mut things);
         control_groups(HIERARCHIES, &mut things);
         interfaces_and_leases(&mut things);
+        machine_files(&MACHINE_FILES, &mut things);
         Self { things, lines }
     }
 
@@ -184,15 +196,42 @@ fn is_idle(folder: &Path) -> bool {
 /// Those that libvirt makes where no systemd does, and that no machine is in: one that runs is told as a process.
 fn control_groups(hierarchies: &str, into: &mut BTreeSet<String>) {
     let each = names(hierarchies).into_iter();
-    let each = each.map(|name| format!("{hierarchies}/{name}/machine"));
-    for machines in each.chain([format!("{hierarchies}/machine")]) {
-        for name in names(&machines) {
-            let group = format!("{machines}/{name}");
-            if name.contains(".libvirt-") && !has_processes(&group) {
-                into.insert(format!("control group {group}"));
+    let each = each.map(|name| format!("{hierarchies}/{name}"));
+    for hierarchy in each.chain([hierarchies.to_owned()]) {
+        for machines in ["machine", "machine.slice"] {
+            let machines = format!("{hierarchy}/{machines}");
+            for name in names(&machines) {
+                let group = format!("{machines}/{name}");
+                let is_machine = name.contains(".libvirt-") || name.starts_with("machine-");
+                if is_machine && !has_processes(&group) {
+                    into.insert(format!("control group {group}"));
+                }
             }
         }
     }
+}
+
+/// Files that bear an identifier: those of the machines that tests make by libvirt itself have other names.
+fn machine_files(folders: &[&str], into: &mut BTreeSet<String>) {
+    for folder in folders {
+        let names = names(folder).into_iter();
+        let ours = names.filter(|name| bears_identifier(name));
+        into.extend(ours.map(|name| format!("file {folder}/{name}")));
+    }
+}
+
+/// Whether an identifier, `8-4-4-4-12` hexadecimal digits, is a part of a name.
+fn bears_identifier(name: &str) -> bool {
+    const LENGTH: usize = 36;
+    let is_identifier = |part: &[u8]| {
+        part.iter()
+            .enumerate()
+            .all(|(index, byte)| match [8, 13, 18, 23].contains(&index) {
+                true => *byte == b'-',
+                false => byte.is_ascii_hexdigit(),
+            })
+    };
+    name.as_bytes().windows(LENGTH).any(is_identifier)
 }
 
 /// Whether a process is in a control group, or in one of those in it.
@@ -263,6 +302,19 @@ mod tests {
         control_groups(&root.path().to_string_lossy(), &mut found);
         let left = machines.join("qemu-2-b.libvirt-qemu");
         assert_eq!(found, [format!("control group {}", left.display())].into());
+    }
+
+    #[test]
+    fn a_log_is_left_when_its_name_bears_an_identifier() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = "7f0c1a52-4a3e-4d0b-9f53-1f2f64c0a9de.log.1";
+        for name in [log, "foreign.log", "7f0c1a52-4a3e.log"] {
+            fs::write(folder.path().join(name), "").expect("a file");
+        }
+        let path = folder.path().to_string_lossy();
+        let mut found = BTreeSet::new();
+        machine_files(&[&path], &mut found);
+        assert_eq!(found, [format!("file {path}/{log}")].into());
     }
 
     #[test]

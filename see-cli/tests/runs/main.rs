@@ -160,7 +160,7 @@ fn a_run_ends_well() {
         "-    ready",
         "-    weather sky=\\x1b[31mred",
         "sample: exit code 0",
-        "nothing left behind",
+        "nothing left on this host: ",
         "all went well",
     ] {
         assert!(

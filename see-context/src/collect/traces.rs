@@ -4,6 +4,8 @@
 //! They are removed once libvirt knows no such object: those whose whole name is that of the environment, or that of
 //! its bridge. Only root can, and nothing is lost where they stay.
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use rustix::fd::OwnedFd;
@@ -60,7 +62,8 @@ impl Traces {
     pub(super) fn clear_domain(&self, location: &str, name: &str) -> Result<()> {
         // Whatever becomes of the files, the groups go.
         let files = self.clear_files(location, name);
-        if geteuid().is_root() {
+        // The embedded driver removes its own with the machine.
+        if geteuid().is_root() && !location.starts_with('/') {
             self.clear_groups(driver_at(location), name)?;
         }
         files
@@ -110,6 +113,23 @@ impl Traces {
             found.extend(there.map(|entry| format!("/{folder}/{entry}")));
         }
         Ok(found)
+    }
+
+    /// The end of the log of a domain, of at most `limit` bytes; `None` where there is none.
+    pub(super) fn log_tail(&self, folder: &str, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let path = format!("{folder}/{name}.log");
+        let Some(open) = self.folder(folder)? else {
+            return Ok(None);
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&open, format!("{name}.log"), flags, Mode::empty()) {
+            Ok(file) => File::from(file),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return Err(unread(&path, error.into())),
+        };
+        tail(file, limit)
+            .map(Some)
+            .map_err(|error| unread(&path, error))
     }
 
     /// Opens a folder of libvirt's; links lead nowhere else.
@@ -203,6 +223,19 @@ fn names(folder: &OwnedFd, path: &str) -> Result<Vec<String>> {
         }
     }
     Ok(names)
+}
+
+/// The last bytes of a file.
+fn tail(mut file: File, limit: u64) -> std::io::Result<Vec<u8>> {
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(limit)))?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn unread(path: &str, error: std::io::Error) -> Error {
+    Error::io("the hypervisor's log cannot be read", error).subject(format!("/{path}"))
 }
 
 pub(super) fn failed(path: &str, error: Errno) -> Error {
@@ -337,6 +370,19 @@ mod tests {
         for path in stay {
             assert!(folder.path().join(path).exists(), "{path}");
         }
+    }
+
+    #[test]
+    fn of_a_log_the_end_is_read_and_no_link_is_followed() {
+        let (folder, traces) = root(&["var/log/libvirt/qemu/a.log"]);
+        let logs = folder.path().join("var/log/libvirt/qemu");
+        fs::write(logs.join("a.log"), "begin and end").unwrap();
+        std::os::unix::fs::symlink("a.log", logs.join("b.log")).unwrap();
+        let tail = |name: &str, limit| traces.log_tail("var/log/libvirt/qemu", name, limit);
+        assert_eq!(tail("a", 3).unwrap().unwrap(), b"end");
+        assert_eq!(tail("a", 1000).unwrap().unwrap(), b"begin and end");
+        assert_eq!(tail("c", 3).unwrap(), None);
+        assert!(tail("b", 3).is_err());
     }
 
     #[test]
