@@ -148,6 +148,20 @@ pub(crate) fn log_tail(location: &str, name: &str, limit: u64) -> Result<Option<
     }
 }
 
+/// The number of the process that runs a domain, as libvirt noted it; `None` where it runs none.
+///
+/// # Errors
+/// When this user may not read libvirt's notes.
+pub(crate) fn pid_of(location: &str, name: &str) -> Result<Option<u32>> {
+    match (Traces::of(location), places::state(location)) {
+        (Some(traces), Some(folder)) => traces.pid_in(&folder, name),
+        _ => Err(Error::new(
+            ErrorKind::PermissionDenied,
+            "libvirt's notes of running machines are not to be read",
+        )),
+    }
+}
+
 /// The file system of the hypervisor at a location of the ledger's, where it is on this host and its files are this
 /// user's to remove.
 fn traces_of(location: &str) -> Option<Traces> {

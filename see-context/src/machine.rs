@@ -70,7 +70,7 @@ pub(crate) struct Machine {
     /// The machine's power is changed by one command at a time. The work itself holds the lock.
     commands: Arc<Mutex<()>>,
     watch: Watch,
-    gauge: Gauge,
+    gauge: Arc<Gauge>,
     has_network: bool,
     abilities: Abilities,
     console: Option<ConsoleLog>,
@@ -129,6 +129,7 @@ impl Machine {
     pub(crate) fn new(made: Made) -> Self {
         let name = made.native.domain.name().to_owned();
         let log = collect::log_of(&made.location, &name);
+        let gauge = Arc::new(Gauge::new(&made.native, &made.location));
         Self {
             log: log.map(|path| DomainLog {
                 location: made.location,
@@ -137,7 +138,7 @@ impl Machine {
             }),
             identifier: made.identifier,
             driver: made.driver,
-            gauge: Gauge::new(&made.native),
+            gauge,
             native: made.native,
             commands: Arc::default(),
             watch: Watch::start(made.changes),

@@ -39,6 +39,8 @@ const MACHINE_FILES: [&str; 7] = [
 const HIERARCHIES: &str = "/sys/fs/cgroup";
 /// What who makes or removes the shared network holds.
 const SHARED_LOCK: &str = "shared.lock";
+/// Where the users of containers that run are written down.
+const USERS: &str = "users";
 /// The folder in the target folder that the servers of tests work in.
 const SERVICES: &str = "services";
 
@@ -183,14 +185,18 @@ fn folders(into: &mut BTreeSet<String>) {
     }
 }
 
-/// Whether a folder holds no more than the lock of the shared network, which nobody can remove without a race
-/// and which goes with the next boot.
+/// Whether a folder holds no more than the lock of the shared network and the empty folder for containers' users, which
+/// nobody can remove without a race and which go with the next boot.
 fn is_idle(folder: &Path) -> bool {
-    let names = names(&folder.to_string_lossy());
-    let is_empty = |name: &str| fs::metadata(folder.join(name)).is_ok_and(|found| found.len() == 0);
-    names
-        .iter()
-        .all(|name| name == SHARED_LOCK && is_empty(name))
+    let is_idle = |name: &String| {
+        let path = folder.join(name);
+        match name.as_str() {
+            SHARED_LOCK => fs::metadata(path).is_ok_and(|found| found.len() == 0),
+            USERS => fs::read_dir(path).is_ok_and(|users| users.count() == 0),
+            _ => false,
+        }
+    };
+    names(&folder.to_string_lossy()).iter().all(is_idle)
 }
 
 /// Those that libvirt makes where no systemd does, and that no machine is in: one that runs is told as a process.
@@ -326,6 +332,8 @@ mod tests {
         fs::write(folder.path().join(SHARED_LOCK), "x").expect("a file");
         assert!(!is_idle(folder.path()));
         fs::write(folder.path().join(SHARED_LOCK), "").expect("a file");
+        fs::create_dir(folder.path().join(USERS)).expect("a folder");
+        assert!(is_idle(folder.path()));
         fs::write(folder.path().join("seats"), "").expect("a file");
         assert!(!is_idle(folder.path()));
     }

@@ -29,7 +29,7 @@ pub const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// Every call runs on a blocking thread and waits at most the connection's time limit
 /// ([`Connection::within`], inherited by the objects looked up through it), then fails with
 /// [`Error::is_timed_out`]. libvirt cannot cancel a call: work that ran out of time, or whose
-/// future was dropped, still ends by itself. At most 32 calls of a connection run at once;
+/// future was dropped, still ends by itself. At most four calls of a connection run at once;
 /// further ones wait for a place within their own time.
 ///
 /// A connection that was lost, because the daemon ended or stopped answering, is made anew by the

@@ -147,6 +147,11 @@ pub(super) fn logs(location: &str) -> Option<String> {
     Folders::at(location).map(|folders| folders.logs)
 }
 
+/// The folder with what libvirt notes of running domains, such as the number of the emulator.
+pub(super) fn state(location: &str) -> Option<String> {
+    Folders::at(location).map(|folders| folders.state)
+}
+
 /// All that may hold something of a domain at a location of the ledger's.
 pub(super) fn of_domains(location: &str) -> Vec<Place> {
     let Some(folders) = Folders::at(location) else {

@@ -117,19 +117,29 @@ impl Traces {
 
     /// The end of the log of a domain, of at most `limit` bytes; `None` where there is none.
     pub(super) fn log_tail(&self, folder: &str, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        let path = format!("{folder}/{name}.log");
+        self.tail(folder, &format!("{name}.log"), limit)
+    }
+
+    /// What the file says by which libvirt knows the process of a domain; `None` where there is none.
+    pub(super) fn pid_in(&self, folder: &str, name: &str) -> Result<Option<u32>> {
+        let text = self.tail(folder, &format!("{name}.pid"), 64)?;
+        Ok(text.and_then(|text| str::from_utf8(&text).ok()?.trim().parse().ok()))
+    }
+
+    fn tail(&self, folder: &str, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let unread = |error: std::io::Error| {
+            let message = "what the hypervisor wrote cannot be read";
+            Error::io(message, error).subject(format!("/{folder}/{file}"))
+        };
         let Some(open) = self.folder(folder)? else {
             return Ok(None);
         };
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(&open, format!("{name}.log"), flags, Mode::empty()) {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(unread(&path, error.into())),
-        };
-        tail(file, limit)
-            .map(Some)
-            .map_err(|error| unread(&path, error))
+        match rustix::fs::openat(&open, file, flags, Mode::empty()) {
+            Ok(file) => tail(file.into(), limit).map(Some).map_err(unread),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(unread(error.into())),
+        }
     }
 
     /// Opens a folder of libvirt's; links lead nowhere else.
@@ -232,10 +242,6 @@ fn tail(mut file: File, limit: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-fn unread(path: &str, error: std::io::Error) -> Error {
-    Error::io("the hypervisor's log cannot be read", error).subject(format!("/{path}"))
 }
 
 pub(super) fn failed(path: &str, error: Errno) -> Error {
