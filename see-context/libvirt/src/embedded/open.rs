@@ -129,3 +129,25 @@ fn locked(cause: Cause, root: &Path) -> Cause {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn which_root_is_open_is_told_while_another_thread_opens_one() {
+        let _opening = OPENING.lock().unwrap();
+        let (tell, told) = channel();
+        std::thread::spawn(move || {
+            let found = (
+                opened_root(),
+                Connection::embedded_on(Path::new("/none")).is_some(),
+            );
+            tell.send(found).unwrap();
+        });
+        let told = told.recv_timeout(Duration::from_secs(60));
+        assert_eq!(told.expect("nobody waits for the open"), (None, false));
+    }
+}
