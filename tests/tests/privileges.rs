@@ -45,6 +45,8 @@ impl Ordinary {
     fn context(&self, uri: &str) -> Value {
         json!({
             "hypervisor": uri,
+            // This account cannot try how fast the daemon's KVM is, which may crawl.
+            "acceleration": "tcg",
             "memory": "128MiB",
             "disk": { "image": self.0.home.path("guest.qcow2") },
         })
