@@ -73,16 +73,18 @@ pub(super) fn collect_forgotten(request: &CollectRequest) -> Result<Collected> {
     }
     found.extend(controllers);
     end(found, request)?;
+    if request.dry_run {
+        return Ok(Collected::Removed);
+    }
     // A process of a container may have started another one meanwhile.
-    while !request.dry_run {
+    loop {
         let left = contained(&uuid)?;
         if left.is_empty() {
-            break;
+            return Ok(Collected::Removed);
         }
         end(left, request)?;
         request.check()?;
     }
-    Ok(Collected::Removed)
 }
 
 /// The children of a process.
