@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use see_core::ledger::Looked;
 use see_core::{
     Error, ErrorKind, Event, Identifier, IsolationVerdict, RunReport, SAMPLE_FINISHED, Value,
 };
@@ -243,8 +244,10 @@ pub(crate) struct RunResult {
     pub(crate) more_artifacts: u64,
     /// What failed at the end of the sandbox.
     pub(crate) teardown_errors: Vec<String>,
-    /// What the ledger still names of this run: kind and name.
+    /// What of this run was found on the host in the end, or is still named by the ledger.
     pub(crate) left_behind: Vec<String>,
+    /// Everything that was looked for on the host in the end; empty for a machine that is kept.
+    pub(crate) looked_for: Vec<Looked>,
     /// Until when the machine stays on the host, as `--keep` asked for, in seconds since 1970.
     pub(crate) kept_until: Option<f64>,
     /// What went wrong in handlers of events.

@@ -21,6 +21,7 @@ use see_core::{
 };
 use see_libvirt::Connection;
 use see_libvirt::xml::DomainXml;
+use tokio::task::AbortHandle;
 
 use self::definition::Definition;
 use crate::hypervisor::Hypervisor;
@@ -99,6 +100,8 @@ pub(crate) struct Making<'a> {
     pub(crate) domain: DomainXml,
     /// What the sandbox is able to do.
     pub(crate) abilities: Abilities,
+    /// What finds the hypervisor again.
+    location: String,
     connection: Option<Connection>,
     run_folder: Option<PathBuf>,
     owner: Option<(u32, u32)>,
@@ -125,6 +128,25 @@ pub(crate) struct Abilities {
     pub(crate) isolation: Option<Arc<dyn Isolation>>,
     /// Paths that the hypervisor opens, for advice when it is refused.
     pub(crate) opened: Vec<PathBuf>,
+    /// What goes on as long as there is the sandbox, or its allocation.
+    pub(crate) tasks: Vec<Task>,
+}
+
+/// A task that ends with its owner, whatever becomes of that.
+#[derive(Debug)]
+pub(crate) struct Task(AbortHandle);
+
+impl Task {
+    /// Begins it. Needs a tokio runtime.
+    pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(work).abort_handle())
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl fmt::Debug for Abilities {
@@ -251,6 +273,7 @@ pub(crate) async fn allocate(plan: Plan<'_>, allocation: &Allocation) -> Result<
         stop: &allocation.stop,
         domain: plan.domain,
         abilities: Abilities::default(),
+        location: site.hypervisor,
         connection: None,
         run_folder: None,
         owner: None,
@@ -283,6 +306,7 @@ impl Making<'_> {
                 identifier: self.identifier,
                 driver,
                 native,
+                location: self.location,
                 changes,
                 has_network: !self.domain.interfaces().is_empty(),
                 abilities: self.abilities,
@@ -298,5 +322,25 @@ impl Making<'_> {
         if let Err(error) = self.holdings.remove().await {
             tracing::warn!(%error, "a failed allocation leaves something to the ledger");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_goes_on_beside_an_allocation_ends_with_it_where_it_fails() {
+        let (held, ended) = tokio::sync::oneshot::channel::<()>();
+        let mut abilities = Abilities::default();
+        abilities.tasks.push(Task::spawn(async move {
+            let _held = held;
+            std::future::pending().await
+        }));
+        drop(abilities);
+        let ended = tokio::time::timeout(Duration::from_secs(60), ended).await;
+        assert!(ended.expect("the task has ended").is_err());
     }
 }

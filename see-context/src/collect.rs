@@ -9,15 +9,17 @@
 mod bridge;
 pub(crate) mod emulator;
 mod groups;
+mod look;
+mod places;
 mod root;
 mod traces;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use see_core::ledger::{CollectRequest, Collected, Collector};
+use see_core::ledger::{CollectRequest, Collected, Collector, Looked};
 use see_core::{Error, ErrorKind, Result};
 use see_libvirt::xml::{Document, label_in};
 use see_libvirt::{Ability, Connection};
@@ -27,7 +29,7 @@ use self::traces::Traces;
 use crate::allocation::DOMAIN;
 use crate::embedded::{self, ROOT};
 use crate::error::{blocking, libvirt};
-use crate::hypervisor::driver_of;
+use crate::hypervisor::{driver_of, is_session};
 use crate::machine::remove_domain;
 use crate::network::{self, NETWORK, Removal};
 use crate::storage::pool::{self, POOL};
@@ -104,6 +106,10 @@ impl Collector for Domains {
         }
         Ok(Collected::Removed)
     }
+
+    async fn look(&self, request: &CollectRequest) -> Vec<Looked> {
+        look::domain(request).await
+    }
 }
 
 /// Removes the files that libvirt keeps of a domain which is gone. What stays of them costs nothing but its names.
@@ -114,7 +120,7 @@ pub(crate) async fn after_domain(location: &str, name: &str) -> Result<()> {
     let (location, name) = (location.to_owned(), name.to_owned());
     let cleared = blocking("remove a domain's files", move || {
         match traces_of(&location) {
-            Some(traces) => traces.clear_domain(driver_of(&location), &name),
+            Some(traces) => traces.clear_domain(&location, &name),
             None => Ok(()),
         }
     });
@@ -127,10 +133,51 @@ pub(crate) async fn after_domain(location: &str, name: &str) -> Result<()> {
     }
 }
 
-/// The file system of the daemon behind a URI, where it is on this host and we may look into it.
+/// The file in which libvirt keeps what it and the emulator say of a domain; `None` on another host.
+pub(crate) fn log_of(location: &str, name: &str) -> Option<PathBuf> {
+    let is_here = location.starts_with('/') || bridge::is_local(location);
+    let folder = places::logs(location).filter(|_| is_here)?;
+    Some(Path::new("/").join(folder).join(format!("{name}.log")))
+}
+
+/// The end of that file, of at most `limit` bytes; `None` where there is none.
+pub(crate) fn log_tail(location: &str, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+    match (Traces::of(location), places::logs(location)) {
+        (Some(traces), Some(folder)) => traces.log_tail(&folder, name, limit),
+        _ => Ok(None),
+    }
+}
+
+/// The number of the process that runs a domain, as libvirt noted it; `None` where it runs none.
+///
+/// # Errors
+/// When this user may not read libvirt's notes.
+pub(crate) fn pid_of(location: &str, name: &str) -> Result<Option<u32>> {
+    match (Traces::of(location), places::state(location)) {
+        (Some(traces), Some(folder)) => traces.pid_in(&folder, name),
+        _ => Err(Error::new(
+            ErrorKind::PermissionDenied,
+            "libvirt's notes of running machines are not to be read",
+        )),
+    }
+}
+
+/// The file system of the hypervisor at a location of the ledger's, where it is on this host and its files are this
+/// user's to remove.
 fn traces_of(location: &str) -> Option<Traces> {
-    let may = bridge::is_local(location) && rustix::process::geteuid().is_root();
+    let is_here = location.starts_with('/') || bridge::is_local(location);
+    let may = is_here && is_of_this_user(location);
     may.then(|| Traces::of(location)).flatten()
+}
+
+/// Whether what a hypervisor keeps belongs to this user: everything to root, and an own daemon's to its user.
+fn is_of_this_user(location: &str) -> bool {
+    rustix::process::geteuid().is_root() || location.starts_with('/') || is_session(location)
+}
+
+/// Whether the hypervisor behind a URI keeps files of its domains that are known here.
+fn has_files_here(location: &str) -> bool {
+    ["qemu", "lxc"].contains(&driver_of(location))
 }
 
 /// Says what could not be cleared up.
@@ -145,6 +192,7 @@ fn note(cleared: Result<()>) {
 async fn forgotten(request: &CollectRequest) -> Result<Collected> {
     let (location, name) = (&request.resource.location, &request.resource.name);
     if location.starts_with('/') {
+        // The files go with the root.
         let request = request.clone();
         return blocking("end the emulator", move || emulator::collect(&request)).await;
     }
@@ -153,7 +201,8 @@ async fn forgotten(request: &CollectRequest) -> Result<Collected> {
         blocking("end a forgotten machine", move || {
             let (location, name) = (&request.resource.location, &request.resource.name);
             // Of a container nobody else may be left to tell which processes are its own, and they may be frozen.
-            let had_groups = match traces_of(location).filter(|_| !request.dry_run) {
+            let is_root = rustix::process::geteuid().is_root();
+            let had_groups = match traces_of(location).filter(|_| is_root && !request.dry_run) {
                 Some(traces) => traces.clear_groups(driver_of(location), name)?,
                 None => false,
             };
@@ -200,6 +249,26 @@ pub(crate) async fn after_network(request: &CollectRequest, removal: Removal) ->
     }
 }
 
+/// Removes the files that libvirt leaves of a network which it could not start.
+pub(crate) async fn after_failed_network(connection: &Connection, name: &str, bridge: &str) {
+    // One that somebody else has under this name keeps its files.
+    match connection.network(name).await {
+        Err(error) if error.is_no_network() => {}
+        _ => return,
+    }
+    let (location, name) = (connection.uri().to_owned(), name.to_owned());
+    let bridge = bridge.to_owned();
+    let cleared = blocking("remove a network's files", move || {
+        match traces_of(&location) {
+            Some(traces) if !bridge::has_server(&name)? => {
+                traces.clear_network(&name, &bridge).map(drop)
+            }
+            _ => Ok(()),
+        }
+    });
+    note(cleared.await);
+}
+
 #[async_trait]
 impl Collector for Networks {
     fn kind(&self) -> &str {
@@ -226,6 +295,10 @@ impl Collector for Networks {
             after_network(request, removal).await?;
         }
         Ok(Collected::Removed)
+    }
+
+    async fn look(&self, request: &CollectRequest) -> Vec<Looked> {
+        look::network(request).await
     }
 }
 
@@ -264,6 +337,15 @@ impl Collector for Roots {
             root::collect(&request)
         })
         .await
+    }
+
+    /// Others of this process may live there, so that only what is this environment's counts.
+    async fn look(&self, request: &CollectRequest) -> Vec<Looked> {
+        let request = request.clone();
+        let looked = blocking("look at the embedded driver's root", move || {
+            Ok(root::look(&request))
+        });
+        looked.await.into_iter().collect()
     }
 }
 

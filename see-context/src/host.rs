@@ -4,7 +4,8 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use see_core::config::ConfigPath;
 use see_core::{Error, ErrorKind, Result};
@@ -45,9 +46,21 @@ pub(crate) fn cache_folder() -> Option<PathBuf> {
     Some(caches.join("see/libvirt"))
 }
 
-/// Whether KVM is usable here, and why not. The loop is run once a boot; call it where blocking
-/// is allowed.
-pub(crate) fn kvm() -> (bool, String) {
+/// What is known of KVM on this host, with the reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kvm {
+    /// It runs guests at speed.
+    Usable(String),
+    /// It runs guests, too slowly to be of use.
+    TooSlow(String),
+    /// This process cannot use it; another one may.
+    Unavailable(String),
+    /// It is there; how fast it is cannot be tried on this processor.
+    Untried(String),
+}
+
+/// Tries KVM, at most once a boot where it is usable. Call it where blocking is allowed.
+pub(crate) fn kvm() -> Kvm {
     // Rights change without a reboot, and finding them out costs nothing.
     if fs::OpenOptions::new()
         .read(true)
@@ -55,42 +68,86 @@ pub(crate) fn kvm() -> (bool, String) {
         .open("/dev/kvm")
         .is_err()
     {
-        let probe = kvm::probe();
-        return (probe.is_usable(), probe.to_string());
+        return Kvm::Unavailable(kvm::probe().to_string());
     }
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let boot = boot.trim();
     let file = cache_folder().map(|folder| folder.join("kvm"));
-    if let Some(text) = file.as_ref().and_then(|file| fs::read_to_string(file).ok())
-        && let [known, verdict, reason] = text.lines().collect::<Vec<_>>()[..]
-        && !boot.is_empty()
-        && known == boot
-    {
-        return (verdict == "usable", reason.to_owned());
-    }
-    let probe = kvm::probe();
-    let reason = probe.to_string();
-    // Only what the loop showed holds until the next boot.
-    if matches!(probe, KvmProbe::Usable { .. } | KvmProbe::TooSlow { .. })
-        && let Some(file) = file
-    {
-        let verdict = if probe.is_usable() {
-            "usable"
-        } else {
-            "unusable"
+    let now = Moment::now();
+    let known = file.as_ref().and_then(|file| read_verdict(file, &now));
+    known.unwrap_or_else(|| {
+        let probe = kvm::probe();
+        let reason = probe.to_string();
+        let verdict = match probe {
+            KvmProbe::Usable { .. } => Kvm::Usable(reason),
+            KvmProbe::TooSlow { .. } => Kvm::TooSlow(reason),
+            KvmProbe::OtherProcessor => Kvm::Untried(reason),
+            _ => Kvm::Unavailable(reason),
         };
         // Without the file the loop is run again.
-        if let Some(folder) = file.parent()
-            && let Err(error) = fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(folder)
-                .and_then(|()| fs::write(&file, format!("{boot}\n{verdict}\n{reason}\n")))
+        if let Some(file) = file
+            && let Err(error) = write_verdict(&file, &now, &verdict)
         {
             tracing::debug!(%error, "what the KVM probe found is not kept");
         }
+        verdict
+    })
+}
+
+/// How long KVM is taken for too slow: a host that was busy for half a second may be fast the next time.
+const SLOW: Duration = Duration::from_secs(600);
+
+/// A moment of a boot.
+#[derive(Debug, Clone)]
+struct Moment {
+    boot: String,
+    /// Since the boot.
+    passed: Duration,
+}
+
+impl Moment {
+    fn now() -> Self {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let passed = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Self {
+            boot: boot.trim().to_owned(),
+            passed: passed.try_into().unwrap_or_default(),
+        }
     }
-    (probe.is_usable(), reason)
+}
+
+/// What the loop showed, as far as it still holds: that it is fast until the next boot.
+fn read_verdict(file: &Path, now: &Moment) -> Option<Kvm> {
+    let text = fs::read_to_string(file).ok()?;
+    let [boot, verdict, passed, reason] = text.lines().collect::<Vec<_>>()[..] else {
+        return None;
+    };
+    if now.boot.is_empty() || boot != now.boot {
+        return None;
+    }
+    let age = now
+        .passed
+        .checked_sub(Duration::from_secs(passed.parse().ok()?))?;
+    match verdict {
+        "usable" => Some(Kvm::Usable(reason.to_owned())),
+        "slow" if age < SLOW => Some(Kvm::TooSlow(reason.to_owned())),
+        _ => None,
+    }
+}
+
+/// Keeps what the loop showed; other reasons may be gone the next time.
+fn write_verdict(file: &Path, now: &Moment, verdict: &Kvm) -> std::io::Result<()> {
+    let (word, reason) = match verdict {
+        Kvm::Usable(reason) => ("usable", reason),
+        Kvm::TooSlow(reason) => ("slow", reason),
+        Kvm::Unavailable(_) | Kvm::Untried(_) => return Ok(()),
+    };
+    if let Some(folder) = file.parent() {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)?;
+    }
+    let (boot, passed) = (&now.boot, now.passed.as_secs());
+    fs::write(file, format!("{boot}\n{word}\n{passed}\n{reason}\n"))
 }
 
 /// Refuses to go on without a program, and names its package.
@@ -136,4 +193,31 @@ pub(crate) fn read_xml(path: &ConfigPath, what: &str) -> Result<Vec<u8>> {
         .read_to_end(&mut bytes)
         .map_err(failed)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_kvm_is_tried_again_after_minutes_and_a_fast_one_after_the_next_boot() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("see/kvm");
+        let at = |boot: &str, passed: u64| Moment {
+            boot: boot.to_owned(),
+            passed: Duration::from_secs(passed),
+        };
+        let slow = Kvm::TooSlow("busy".to_owned());
+        write_verdict(&file, &at("a", 1000), &slow).unwrap();
+        assert_eq!(read_verdict(&file, &at("a", 1599)), Some(slow));
+        assert_eq!(read_verdict(&file, &at("a", 1600)), None);
+        assert_eq!(read_verdict(&file, &at("b", 1001)), None);
+        let fast = Kvm::Usable("20 ms".to_owned());
+        write_verdict(&file, &at("a", 1000), &fast).unwrap();
+        assert_eq!(read_verdict(&file, &at("a", 99_999)), Some(fast.clone()));
+        assert_eq!(read_verdict(&file, &at("b", 1001)), None);
+        // What may be gone the next time is not kept.
+        write_verdict(&file, &at("a", 1000), &Kvm::Unavailable("no".to_owned())).unwrap();
+        assert_eq!(read_verdict(&file, &at("a", 1001)), Some(fast));
+    }
 }

@@ -68,20 +68,25 @@ impl Hypervisor {
         }
     }
 
-    /// Checks that it takes a connection; `asked` is where the configuration names it.
-    pub(crate) async fn check(&self, asked: Option<&Located<String>>, advice: &str) -> Result<()> {
+    /// Checks that it takes a connection, and gives it; none to the embedded driver, which is opened when something is
+    /// made there. `asked` is where the configuration names it.
+    pub(crate) async fn check(
+        &self,
+        asked: Option<&Located<String>>,
+        advice: &str,
+    ) -> Result<Option<Connection>> {
         let Self::Uri(uri) = self else {
-            return Ok(());
+            return Ok(None);
         };
         match Connection::open(uri, CONNECT_LIMIT).await {
-            Ok(_) => Ok(()),
+            Ok(connection) => Ok(Some(connection)),
             Err(error) => Err(unreachable(libvirt(error), asked, advice)),
         }
     }
 }
 
 /// Whether a libvirt URI means a user's own daemon.
-fn is_session(uri: &str) -> bool {
+pub(crate) fn is_session(uri: &str) -> bool {
     let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
     let path = rest.split_once('/').map_or("", |(_, path)| path);
     path.split('?').next() == Some("session")

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use see_core::{
-    Address, Console, Error, ErrorKind, GuestChannel, Identifier, Isolation, Meter, Picture,
-    Result, Sandbox, SandboxChange, SandboxState, Screenshot,
+    Address, Console, Error, ErrorKind, GuestChannel, HypervisorLog, Identifier, Isolation, Meter,
+    Picture, Result, Sandbox, SandboxChange, SandboxState, Screenshot,
 };
 use see_libvirt::{
     AddressSource, CALL_LIMIT, Connection, Domain, DomainState, DomainStatus, ShutdownMode,
@@ -23,7 +23,8 @@ use self::usage::Gauge;
 pub(crate) use self::watch::Source;
 use self::watch::Watch;
 use crate::allocation::{Abilities, Holdings};
-use crate::error::libvirt;
+use crate::collect;
+use crate::error::{blocking, libvirt};
 
 /// The largest picture that is taken of a screen.
 const LARGEST_PICTURE: usize = 64 << 20;
@@ -69,10 +70,11 @@ pub(crate) struct Machine {
     /// The machine's power is changed by one command at a time. The work itself holds the lock.
     commands: Arc<Mutex<()>>,
     watch: Watch,
-    gauge: Gauge,
+    gauge: Arc<Gauge>,
     has_network: bool,
     abilities: Abilities,
     console: Option<ConsoleLog>,
+    log: Option<DomainLog>,
     holdings: Mutex<Holdings>,
 }
 
@@ -82,6 +84,8 @@ pub(crate) struct Made {
     pub(crate) identifier: Identifier,
     pub(crate) driver: &'static Driver,
     pub(crate) native: Native,
+    /// What finds the hypervisor again: its URI, or the embedded driver's folder.
+    pub(crate) location: String,
     pub(crate) changes: Source,
     pub(crate) has_network: bool,
     pub(crate) abilities: Abilities,
@@ -97,13 +101,44 @@ impl Console for ConsoleLog {
     }
 }
 
+/// What libvirt and the emulator say of the machine.
+#[derive(Debug)]
+struct DomainLog {
+    location: String,
+    name: String,
+    path: PathBuf,
+}
+
+#[async_trait]
+impl HypervisorLog for DomainLog {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    async fn tail(&self, limit: u64) -> Result<Option<Vec<u8>>> {
+        let (location, name) = (self.location.clone(), self.name.clone());
+        blocking("read the hypervisor's log", move || {
+            collect::log_tail(&location, &name, limit)
+        })
+        .await
+    }
+}
+
 impl Machine {
     /// Takes over a defined domain. Needs a tokio runtime, on which its events are read.
     pub(crate) fn new(made: Made) -> Self {
+        let name = made.native.domain.name().to_owned();
+        let log = collect::log_of(&made.location, &name);
+        let gauge = Arc::new(Gauge::new(&made.native, &made.location));
         Self {
+            log: log.map(|path| DomainLog {
+                location: made.location,
+                name,
+                path,
+            }),
             identifier: made.identifier,
             driver: made.driver,
-            gauge: Gauge::new(&made.native),
+            gauge,
             native: made.native,
             commands: Arc::default(),
             watch: Watch::start(made.changes),
@@ -377,6 +412,10 @@ impl Sandbox for Machine {
 
     fn console(&self) -> Option<&dyn Console> {
         self.console.as_ref().map(|console| console as _)
+    }
+
+    fn hypervisor_log(&self) -> Option<&dyn HypervisorLog> {
+        self.log.as_ref().map(|log| log as _)
     }
 
     fn native(&self) -> Option<&dyn Any> {

@@ -1,5 +1,6 @@
 //! QEMU: whole machines, over libvirt's embedded driver or its daemon.
 
+mod acceleration;
 mod configuration;
 mod domain;
 mod files;
@@ -36,9 +37,6 @@ const DRIVER: Driver = Driver {
     reboot: ShutdownMode::Acpi,
     has_screen: true,
 };
-
-/// The emulator that the built-in template runs.
-const EMULATOR: &str = "qemu-system-x86_64";
 
 /// The backend `qemu`.
 ///
@@ -102,7 +100,7 @@ impl Backend for Qemu {
                 "since libvirt does not tell the number of processes on another host",
             )?;
         }
-        let (domain, files) = domain::prepare(&configuration, &hypervisor, &network).await?;
+        let (mut domain, files) = domain::prepare(&configuration, &hypervisor, &network).await?;
         let storage = if remote {
             DiskPlan::There(configuration.volumes()?)
         } else {
@@ -112,9 +110,9 @@ impl Backend for Qemu {
             require_program(storage::QEMU_IMG, "qemu-utils")?;
         }
         if !hypervisor.is_daemon() {
-            require_program(EMULATOR, "qemu-system-x86")?;
+            acceleration::require_emulator(&domain)?;
         }
-        hypervisor
+        let connection = hypervisor
             .check(
                 configuration.hypervisor.as_ref(),
                 if remote {
@@ -124,6 +122,14 @@ impl Backend for Qemu {
                 },
             )
             .await?;
+        acceleration::choose(
+            &mut domain,
+            &configuration,
+            &hypervisor,
+            connection.as_ref(),
+        )
+        .await?;
+        domain.skip_flushes();
         Ok(Self {
             hypervisor,
             domain,

@@ -12,7 +12,7 @@ use crate::config::{Configuration, HooksSection};
 use crate::environment::{EndLimits, Resident};
 use crate::event::Text;
 use crate::hook::PreparedHook;
-use crate::ledger::{Collectors, Ledger, Record};
+use crate::ledger::{Collectors, Ledger, Looked, Record, Trail};
 use crate::settings::{AgentSettings, Limits};
 use crate::shared::{Parts, Shared, died};
 use crate::{
@@ -92,6 +92,8 @@ pub struct AllocateOptions {
     pub end: EndLimits,
     /// Where it is told how far the fetch of images is.
     pub progress: ImageProgress,
+    /// By which [`Host::look`] finds out what is left in the end.
+    pub trail: Trail,
 }
 
 impl Registries {
@@ -207,6 +209,14 @@ impl Host {
         outcome
     }
 
+    /// Looks at the host for what an environment that has ended may have left: everything that it wrote into the
+    /// ledger, and what comes with that. It is part of no deadline of the teardown; nothing is changed.
+    ///
+    /// Nothing was looked for where the allocation did not begin.
+    pub async fn look(&self, trail: &Trail) -> Vec<Looked> {
+        trail.look(&self.registries.collectors).await
+    }
+
     /// Ends what is left: asks every allocation under way to stop, and waits for every environment to be
     /// torn down. Nothing can be allocated any more.
     ///
@@ -315,6 +325,7 @@ impl Work {
         let token = stop.token();
         token.check("allocate")?;
         let record = ledger.begin(identifier, options.note).await?;
+        options.trail.follow(&record);
         let allocation = Allocation {
             identifier,
             record,

@@ -57,8 +57,8 @@ pub use protocol::{Action, Protocol, RunReport, SAMPLE_FINISHED, Step, StepRepor
 pub use quota::RunLimits;
 pub use registry::{BackendRegistry, HookRegistry, ImageRegistry, Registries};
 pub use sandbox::{
-    Address, ChannelStream, Closed, Console, GuestChannel, Isolation, Meter, Picture, Sandbox,
-    SandboxChange, Screenshot, Target, Usage,
+    Address, ChannelStream, Closed, Console, GuestChannel, HypervisorLog, Isolation, Meter,
+    Picture, Sandbox, SandboxChange, Screenshot, Target, Usage,
 };
 pub use settings::{AgentSettings, AgentTransport, Limits, Secret};
 pub use state::{SandboxState, Transition};

@@ -136,6 +136,11 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
         None
     }
 
+    /// What the hypervisor writes about the machine.
+    fn hypervisor_log(&self) -> Option<&dyn HypervisorLog> {
+        None
+    }
+
     /// What it takes of the host.
     fn meter(&self) -> Option<&dyn Meter> {
         None
@@ -190,6 +195,19 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> ChannelStream for T {}
 pub trait Console: Send + Sync {
     /// The file in which the console's output gathers; raw bytes from the guest.
     fn log(&self) -> &Path;
+}
+
+/// The ability to read what the hypervisor wrote about the machine, such as why its emulator ended.
+#[async_trait]
+pub trait HypervisorLog: Send + Sync {
+    /// The file, for people.
+    fn path(&self) -> &Path;
+
+    /// Its end, of at most `limit` bytes; `None` where there is no such file. It goes with the sandbox.
+    ///
+    /// # Errors
+    /// When it cannot be read, as by a user whose hypervisor belongs to root.
+    async fn tail(&self, limit: u64) -> Result<Option<Vec<u8>>>;
 }
 
 /// The ability to say what the sandbox takes of the host: what `context.limits` bounds besides files.

@@ -10,7 +10,8 @@ use crate::virsh;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Everything on this host that carries an identifier: processes, sockets, files in the folders for temporary
-/// and runtime files, control groups, network devices, firewall tables, and the system daemon's domains, networks and pools.
+/// and runtime files, shared memory, libvirt's and swtpm's logs and state, AppArmor's profiles, control groups, network
+/// devices, firewall tables, and the system daemon's domains, networks and pools.
 pub fn remains(identifier: &str) -> Vec<String> {
     let marks = Marks::of(identifier);
     let mut found = Vec::new();
@@ -26,6 +27,10 @@ pub fn remains(identifier: &str) -> Vec<String> {
         (Path::new("/run/libvirt"), 3),
         (Path::new("/var/lib/libvirt"), 3),
         (Path::new("/etc/libvirt"), 3),
+        (Path::new("/var/log/libvirt"), 1),
+        (Path::new("/var/log/swtpm"), 2),
+        (Path::new("/dev/shm"), 0),
+        (Path::new("/etc/apparmor.d/libvirt"), 0),
         (Path::new("/sys/class/net"), 0),
         (Path::new("/sys/fs/cgroup"), 2),
     ] {
@@ -129,6 +134,8 @@ impl Marks {
     }
 
     fn are_in(&self, text: &str) -> bool {
+        // As systemd spells the name of a scope.
+        let text = text.replace("\\x2d", "-");
         let has = |mark: &String| text.contains(mark);
         has(&self.identifier) || has(&self.bridge) || self.root.as_ref().is_some_and(has)
     }

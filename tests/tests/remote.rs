@@ -33,6 +33,7 @@ fn other_host() -> PrivateDaemon {
 
 fn context(home: &Home, uri: &str) -> Value {
     json!({
+        "acceleration": "tcg",
         "hypervisor": uri,
         "memory": "128MiB",
         "disk": { "image": home.guest("guest.qcow2") },

@@ -1,5 +1,6 @@
 //! What a run may leave on the host: domains, networks, pools, processes,
-//! folders, control groups, network interfaces, leases. Two looks, before and
+//! folders, control groups, network interfaces, leases, logs, shared memory,
+//! the state of emulated TPMs, AppArmor's profiles. Two looks, before and
 //! after, tell what is new; what was there before is nobody's business of ours.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,10 +25,22 @@ const PROGRAMS: [&str; 6] = [
     "see-agent",
     "seectl",
 ];
+/// Where libvirt and what it starts keep files named after a machine.
+const MACHINE_FILES: [&str; 7] = [
+    "/dev/shm",
+    "/etc/apparmor.d/libvirt",
+    "/var/lib/libvirt/qemu/nvram",
+    "/var/lib/libvirt/swtpm",
+    "/var/log/libvirt/lxc",
+    "/var/log/libvirt/qemu",
+    "/var/log/swtpm/libvirt/qemu",
+];
 /// Where the hierarchies of control groups are mounted.
 const HIERARCHIES: &str = "/sys/fs/cgroup";
 /// What who makes or removes the shared network holds.
 const SHARED_LOCK: &str = "shared.lock";
+/// Where the users of containers that run are written down.
+const USERS: &str = "users";
 /// The folder in the target folder that the servers of tests work in.
 const SERVICES: &str = "services";
 
@@ -49,6 +62,7 @@ impl Look {
         folders(&mut things);
         control_groups(HIERARCHIES, &mut things);
         interfaces_and_leases(&mut things);
+        machine_files(&MACHINE_FILES, &mut things);
         Self { things, lines }
     }
 
@@ -171,28 +185,59 @@ fn folders(into: &mut BTreeSet<String>) {
     }
 }
 
-/// Whether a folder holds no more than the lock of the shared network, which nobody can remove without a race
-/// and which goes with the next boot.
+/// Whether a folder holds no more than the lock of the shared network and the empty folder for containers' users, which
+/// nobody can remove without a race and which go with the next boot.
 fn is_idle(folder: &Path) -> bool {
-    let names = names(&folder.to_string_lossy());
-    let is_empty = |name: &str| fs::metadata(folder.join(name)).is_ok_and(|found| found.len() == 0);
-    names
-        .iter()
-        .all(|name| name == SHARED_LOCK && is_empty(name))
+    let is_idle = |name: &String| {
+        let path = folder.join(name);
+        match name.as_str() {
+            SHARED_LOCK => fs::metadata(path).is_ok_and(|found| found.len() == 0),
+            USERS => fs::read_dir(path).is_ok_and(|users| users.count() == 0),
+            _ => false,
+        }
+    };
+    names(&folder.to_string_lossy()).iter().all(is_idle)
 }
 
 /// Those that libvirt makes where no systemd does, and that no machine is in: one that runs is told as a process.
 fn control_groups(hierarchies: &str, into: &mut BTreeSet<String>) {
     let each = names(hierarchies).into_iter();
-    let each = each.map(|name| format!("{hierarchies}/{name}/machine"));
-    for machines in each.chain([format!("{hierarchies}/machine")]) {
-        for name in names(&machines) {
-            let group = format!("{machines}/{name}");
-            if name.contains(".libvirt-") && !has_processes(&group) {
-                into.insert(format!("control group {group}"));
+    let each = each.map(|name| format!("{hierarchies}/{name}"));
+    for hierarchy in each.chain([hierarchies.to_owned()]) {
+        for machines in ["machine", "machine.slice"] {
+            let machines = format!("{hierarchy}/{machines}");
+            for name in names(&machines) {
+                let group = format!("{machines}/{name}");
+                let is_machine = name.contains(".libvirt-") || name.starts_with("machine-");
+                if is_machine && !has_processes(&group) {
+                    into.insert(format!("control group {group}"));
+                }
             }
         }
     }
+}
+
+/// Files that bear an identifier: those of the machines that tests make by libvirt itself have other names.
+fn machine_files(folders: &[&str], into: &mut BTreeSet<String>) {
+    for folder in folders {
+        let names = names(folder).into_iter();
+        let ours = names.filter(|name| bears_identifier(name));
+        into.extend(ours.map(|name| format!("file {folder}/{name}")));
+    }
+}
+
+/// Whether an identifier, `8-4-4-4-12` hexadecimal digits, is a part of a name.
+fn bears_identifier(name: &str) -> bool {
+    const LENGTH: usize = 36;
+    let is_identifier = |part: &[u8]| {
+        part.iter()
+            .enumerate()
+            .all(|(index, byte)| match [8, 13, 18, 23].contains(&index) {
+                true => *byte == b'-',
+                false => byte.is_ascii_hexdigit(),
+            })
+    };
+    name.as_bytes().windows(LENGTH).any(is_identifier)
 }
 
 /// Whether a process is in a control group, or in one of those in it.
@@ -266,6 +311,19 @@ mod tests {
     }
 
     #[test]
+    fn a_log_is_left_when_its_name_bears_an_identifier() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = "7f0c1a52-4a3e-4d0b-9f53-1f2f64c0a9de.log.1";
+        for name in [log, "foreign.log", "7f0c1a52-4a3e.log"] {
+            fs::write(folder.path().join(name), "").expect("a file");
+        }
+        let path = folder.path().to_string_lossy();
+        let mut found = BTreeSet::new();
+        machine_files(&[&path], &mut found);
+        assert_eq!(found, [format!("file {path}/{log}")].into());
+    }
+
+    #[test]
     fn a_folder_with_nothing_but_an_empty_lock_is_idle() {
         let folder = tempfile::tempdir().expect("a folder");
         assert!(is_idle(folder.path()));
@@ -274,6 +332,8 @@ mod tests {
         fs::write(folder.path().join(SHARED_LOCK), "x").expect("a file");
         assert!(!is_idle(folder.path()));
         fs::write(folder.path().join(SHARED_LOCK), "").expect("a file");
+        fs::create_dir(folder.path().join(USERS)).expect("a folder");
+        assert!(is_idle(folder.path()));
         fs::write(folder.path().join("seats"), "").expect("a file");
         assert!(!is_idle(folder.path()));
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use see_core::IsolationVerdict;
+use see_core::ledger::Looked;
 
 use super::escape;
 use super::quantity::{age, seconds, size};
@@ -161,14 +162,7 @@ fn teardown(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
         ))?;
     }
     if result.teardown_errors.is_empty() && result.left_behind.is_empty() {
-        // Before an allocation there was nothing to tear down.
-        if result.kept_until.is_none() && result.steps.iter().any(|step| step.step == "allocate") {
-            let mark = surface.mark(Mark::Good);
-            surface.line(&format!(
-                "{mark} nothing left behind: the ledger names nothing of this run"
-            ))?;
-        }
-        return Ok(());
+        return looked_for(surface, &result.looked_for);
     }
     let mark = surface.mark(Mark::Bad);
     for error in &result.teardown_errors {
@@ -179,6 +173,38 @@ fn teardown(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
     }
     if !result.left_behind.is_empty() {
         surface.line("  run `seectl gc` to remove it")?;
+    }
+    Ok(())
+}
+
+/// What a look at the host gave where nothing was found that the run should have removed: nothing is claimed of what
+/// this user could not look at, or may not remove.
+fn looked_for(surface: &mut impl Surface, looked: &[Looked]) -> io::Result<()> {
+    // Before an allocation there was nothing to look for.
+    if looked.is_empty() {
+        return Ok(());
+    }
+    let count = looked.iter().filter(|looked| looked.is_clear()).count();
+    if count == looked.len() {
+        let mark = surface.mark(Mark::Good);
+        return surface.line(&format!(
+            "{mark} nothing left on this host: {count} things looked for"
+        ));
+    }
+    let mark = surface.mark(Mark::Bad);
+    surface.line(&format!(
+        "{mark} of {} things looked for on this host, {count} are gone",
+        looked.len()
+    ))?;
+    for looked in looked.iter().filter(|looked| !looked.is_clear()) {
+        let why = looked.denied.as_deref().unwrap_or_default();
+        if looked.found.is_empty() {
+            let line = format!("  not looked at: {} ({why})", looked.what);
+            surface.line(&escape::line(&line))?;
+        }
+        for found in &looked.found {
+            surface.line(&escape::line(&format!("  left: {found} ({why})")))?;
+        }
     }
     Ok(())
 }
@@ -262,6 +288,7 @@ mod tests {
             more_artifacts: 0,
             teardown_errors: Vec::new(),
             left_behind: Vec::new(),
+            looked_for: vec![Looked::clear("its processes"), Looked::clear("its sockets")],
             kept_until: None,
             mishaps: vec![String::from("hook screen: ready: it failed")],
             events_not_shown: 0,
@@ -286,6 +313,30 @@ mod tests {
         std::fs::write(folder.path().join("sample.stdout"), printed).unwrap();
         let text = shown(&result(folder.path().to_owned()));
         insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn what_this_user_could_not_look_at_or_remove_is_told_and_nothing_is_claimed() {
+        let folder = tempfile::tempdir().unwrap();
+        let roots = Looked::clear("libvirt's logs").denied("it is root's");
+        let log = String::from("/var/log/libvirt/qemu/7f0c1a52.log");
+        let result = RunResult {
+            looked_for: vec![
+                Looked::clear("its processes"),
+                roots.clone(),
+                roots.with([log]),
+            ],
+            ..result(folder.path().to_owned())
+        };
+        let text = shown(&result);
+        assert!(!text.contains("nothing left"), "{text}");
+        for line in [
+            "of 3 things looked for on this host, 1 are gone",
+            "  not looked at: libvirt's logs (it is root's)",
+            "  left: /var/log/libvirt/qemu/7f0c1a52.log (it is root's)",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
     }
 
     #[test]

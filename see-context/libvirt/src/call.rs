@@ -8,8 +8,10 @@ use tokio::sync::Semaphore;
 use crate::error::{Cause, Error};
 
 /// How many calls of one connection may be under way at once. A call beyond that waits for a
-/// place, within its own time.
-pub(crate) const CALLS_AT_ONCE: usize = 32;
+/// place, within its own time. A daemon serves five requests of a client at once, keep-alive ones among
+/// them (`max_client_requests`): with all five taken by calls that hang, the connection would be
+/// taken for dead.
+pub(crate) const CALLS_AT_ONCE: usize = 4;
 
 /// The places for calls under way, one set a connection.
 pub(crate) type Places = Arc<Semaphore>;

@@ -29,7 +29,7 @@ pub const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// Every call runs on a blocking thread and waits at most the connection's time limit
 /// ([`Connection::within`], inherited by the objects looked up through it), then fails with
 /// [`Error::is_timed_out`]. libvirt cannot cancel a call: work that ran out of time, or whose
-/// future was dropped, still ends by itself. At most 32 calls of a connection run at once;
+/// future was dropped, still ends by itself. At most four calls of a connection run at once;
 /// further ones wait for a place within their own time.
 ///
 /// A connection that was lost, because the daemon ended or stopped answering, is made anew by the
@@ -134,27 +134,40 @@ impl Connection {
     /// Whatever libvirt reports, or the time limit.
     pub async fn capabilities(&self) -> Result<String, Error> {
         self.read("read the capabilities of", |session| {
-            Ok(session.connect().capabilities()?)
+            session.asking(|connect| Ok(connect.capabilities()?))
         })
         .await
     }
 
-    /// What domains of a virtualisation type (`qemu`, `kvm`, …) can have, as XML. Empty
-    /// arguments leave the choice to the driver.
+    /// What machines of a kind can have, as XML; an error where the hypervisor cannot run them, such as `kvm` without
+    /// KVM.
     ///
     /// # Errors
     /// Whatever libvirt reports, or the time limit.
-    pub async fn domain_capabilities(&self, virtualisation: &str) -> Result<String, Error> {
+    pub async fn domain_capabilities(&self, kind: &MachineKind) -> Result<String, Error> {
         let operation = "read the domain capabilities of";
         self.require(Ability::DomainCapabilities, operation, self.uri())?;
-        let kind = virtualisation.to_owned();
+        let kind = kind.clone();
         self.read(operation, move |session| {
-            // Checked here because the `virt` crate panics on a NUL byte in this argument.
-            text::c_string(&kind)?;
-            let kind = (!kind.is_empty()).then_some(kind.as_str());
-            Ok(session
-                .connect()
-                .domain_capabilities(None, None, None, kind, 0)?)
+            let MachineKind {
+                emulator,
+                architecture,
+                machine,
+                virtualisation,
+            } = &kind;
+            // Checked here because the `virt` crate panics on a NUL byte in these arguments.
+            for text in [emulator, architecture, machine, virtualisation] {
+                text::c_string(text.as_deref().unwrap_or_default())?;
+            }
+            session.asking(|connect| {
+                Ok(connect.domain_capabilities(
+                    emulator.as_deref(),
+                    architecture.as_deref(),
+                    machine.as_deref(),
+                    virtualisation.as_deref(),
+                    0,
+                )?)
+            })
         })
         .await
     }
@@ -274,6 +287,19 @@ impl fmt::Debug for Connection {
             .field("limit", &self.limit)
             .finish_non_exhaustive()
     }
+}
+
+/// A kind of machines; what is left out the driver chooses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MachineKind {
+    /// The path of the emulator.
+    pub emulator: Option<String>,
+    /// The architecture, such as `aarch64`.
+    pub architecture: Option<String>,
+    /// The machine's type, such as `q35`.
+    pub machine: Option<String>,
+    /// What runs it: `qemu`, `kvm`, …
+    pub virtualisation: Option<String>,
 }
 
 /// A version as libvirt counts them.

@@ -52,6 +52,7 @@ use crate::error::Error;
 pub(crate) use self::confine::without_capabilities;
 pub(crate) use self::open::is_begun;
 pub use self::open::opened_root;
+pub(crate) use self::processor::on_the_first_core;
 
 /// Ends this process with this code at once, without the exit handlers of its libraries, where the embedded driver
 /// was opened in it, or begun to be; elsewhere it returns, and the usual end is safe.

@@ -39,7 +39,7 @@ pub mod xml;
 
 #[cfg(feature = "testing")]
 pub use alive::{Alive, alive};
-pub use connection::{CALL_LIMIT, CloseReason, Connection, RECONNECT_LIMIT, Version};
+pub use connection::{CALL_LIMIT, CloseReason, Connection, MachineKind, RECONNECT_LIMIT, Version};
 pub use domain::{
     AddressSource, CHANNEL_BACKLOG, ChannelStream, Domain, DomainInfo, DomainState, DomainStatus,
     InterfaceAddresses, Screenshot, ShutdownMode, StartOptions,

@@ -51,7 +51,7 @@ impl Part for Definition {
         let mut identity = Details::new();
         identity.insert("uuid".to_owned(), domain.uuid().to_string().into());
         let recorded = entry.created(identity).await;
-        let location = connection.uri().to_owned();
+        let location = entry.resource().location.clone();
         let defined = Defined {
             domain: domain.clone(),
             location,

@@ -70,6 +70,31 @@ pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
     })
 }
 
+/// What is left of a network that libvirt does not know.
+pub(super) fn left(request: &CollectRequest) -> Result<Vec<String>> {
+    let mut left = Vec::new();
+    if let Some((bridge, mac)) = written(request)
+        && has_address(bridge, mac)
+    {
+        left.push(format!("bridge {bridge}"));
+    }
+    let server = format!("/{}.conf", request.resource.name);
+    let servers = emulator::find(|line| is_server(line, &server))?;
+    left.extend(servers.iter().map(|(pid, _)| format!("process {pid}")));
+    Ok(left)
+}
+
+/// Whether an address server of a network of this name runs.
+pub(super) fn has_server(name: &str) -> Result<bool> {
+    let server = format!("/{name}.conf");
+    emulator::find(|line| is_server(line, &server)).map(|found| !found.is_empty())
+}
+
+/// The name of the bridge, as it was written down.
+pub(super) fn name_of(request: &CollectRequest) -> Option<&str> {
+    written(request).map(|(bridge, _)| bridge)
+}
+
 /// Removes the files that libvirt keeps of a network which is gone.
 pub(super) fn clear_traces(request: &CollectRequest) -> Result<()> {
     if let Some((bridge, _)) = written(request)

@@ -34,14 +34,35 @@ pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
     })
 }
 
+/// The variable by which libvirt tells a container's first process, and all that it starts, whose they are.
+const CONTAINER: &str = "LIBVIRT_LXC_UUID";
+
+/// The processes of a container, whose controller may be dead.
+pub(super) fn contained(uuid: &str) -> Result<Vec<(i32, OwnedFd)>> {
+    let wanted = format!("{CONTAINER}={uuid}");
+    find_by("environ", |environment| {
+        let mut variables = environment.split(|byte| *byte == 0);
+        variables.any(|variable| variable == wanted.as_bytes())
+    })
+}
+
+/// The emulators of a machine, and the processes of a container, of this environment.
+pub(super) fn all_of(uuid: &str) -> Result<Vec<(i32, OwnedFd)>> {
+    let mut found = find(|line| is_emulator_of(line, uuid) || is_controller_of(line, uuid))?;
+    found.extend(contained(uuid)?);
+    Ok(found)
+}
+
 /// Ends the emulators and the containers of the environment that are left when libvirt knows no domain of it.
 pub(super) fn collect_forgotten(request: &CollectRequest) -> Result<Collected> {
     let uuid = request.identifier.to_string();
     let mut found = find(|line| is_emulator_of(line, &uuid))?;
     let controllers = find(|line| is_controller_of(line, &uuid))?;
-    if found.is_empty() && controllers.is_empty() {
+    let container = contained(&uuid)?;
+    if found.is_empty() && controllers.is_empty() && container.is_empty() {
         return Ok(Collected::AlreadyGone);
     }
+    found.extend(container);
     if !request.dry_run {
         for (pid, controller) in &controllers {
             // A stopped one starts no container after this look. It may have ended meanwhile.
@@ -52,7 +73,18 @@ pub(super) fn collect_forgotten(request: &CollectRequest) -> Result<Collected> {
     }
     found.extend(controllers);
     end(found, request)?;
-    Ok(Collected::Removed)
+    if request.dry_run {
+        return Ok(Collected::Removed);
+    }
+    // A process of a container may have started another one meanwhile.
+    loop {
+        let left = contained(&uuid)?;
+        if left.is_empty() {
+            return Ok(Collected::Removed);
+        }
+        end(left, request)?;
+        request.check()?;
+    }
 }
 
 /// The children of a process.
@@ -141,8 +173,12 @@ fn end_by(found: Vec<(i32, OwnedFd)>, deadline: Instant) -> Result<()> {
 
 /// The living processes whose command line is such a one.
 pub(super) fn find(wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<(i32, OwnedFd)>> {
-    let is_wanted =
-        |process: &Path| fs::read(process.join("cmdline")).is_ok_and(|line| wanted(&line));
+    find_by("cmdline", wanted)
+}
+
+/// The living processes of which the kernel tells this in a file of theirs.
+fn find_by(file: &str, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<(i32, OwnedFd)>> {
+    let is_wanted = |process: &Path| fs::read(process.join(file)).is_ok_and(|line| wanted(&line));
     let mut found = Vec::new();
     let processes = fs::read_dir("/proc")
         .map_err(|error| Error::io("the host's processes cannot be listed", error))?;
@@ -240,6 +276,27 @@ mod tests {
         assert!(!is_controller_of(line, "ab"));
         assert!(!is_controller_of(line, "21"));
         assert!(!is_controller_of(b"sh\0--name\0abc\0", "abc"));
+    }
+
+    #[test]
+    fn a_container_whose_controller_died_is_ended_and_not_told_as_gone() {
+        let identifier = see_core::Identifier::random();
+        let resource = see_core::ledger::Resource::new("libvirt.domain", "x", "lxc:///system");
+        let request = CollectRequest::new(identifier, resource);
+        assert_eq!(collect_forgotten(&request).unwrap(), Collected::AlreadyGone);
+        let mut first = std::process::Command::new("sleep")
+            .arg("600")
+            .env(CONTAINER, identifier.to_string())
+            .spawn()
+            .unwrap();
+        let mut looking = request.clone();
+        looking.dry_run = true;
+        assert_eq!(collect_forgotten(&looking).unwrap(), Collected::Removed);
+        assert!(first.try_wait().unwrap().is_none(), "only looked at");
+        // A zombie has no environment any more.
+        assert_eq!(collect_forgotten(&request).unwrap(), Collected::Removed);
+        assert!(first.wait().unwrap().code().is_none());
+        assert_eq!(collect_forgotten(&request).unwrap(), Collected::AlreadyGone);
     }
 
     #[test]

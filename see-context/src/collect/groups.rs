@@ -1,8 +1,9 @@
 //! The control groups of machines, which libvirt removes with them unless it is killed before.
 //!
 //! Where no systemd makes them, libvirt itself does, in each hierarchy: `machine/DRIVER-NUMBER-NAME.libvirt-DRIVER`,
-//! and `DRIVER-embed-ROOT-NUMBER-NAME` for the embedded driver. The kernel removes none before its last process ended:
-//! those in a group of this name are the machine's, whoever is left to know of them, and are ended.
+//! and `DRIVER-embed-ROOT-NUMBER-NAME` for the embedded driver. Where systemd-machined makes them, they are scopes:
+//! `machine.slice/machine-DRIVER\x2dNUMBER\x2dNAME.scope`, in systemd's spelling. The kernel removes none before its last
+//! process ended: those in a group of this name are the machine's, whoever is left to know of them, and are ended.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -19,8 +20,8 @@ use super::traces::{Traces, failed};
 
 /// Where the hierarchies are mounted; in version 2 it is the only one.
 const HIERARCHIES: &str = "sys/fs/cgroup";
-/// The group that libvirt has all machines in.
-const MACHINES: &str = "machine";
+/// The groups that libvirt and systemd have all machines in.
+const MACHINES: [&str; 2] = ["machine", "machine.slice"];
 /// How deep a container's own groups may lie in each other.
 const DEPTH: usize = 16;
 /// How long the kernel may take to empty the group of a process that ended.
@@ -47,24 +48,35 @@ impl Traces {
         Ok(found)
     }
 
-    fn clear_listed(&self, driver: &str, name: &str, end: Instant) -> Result<bool> {
-        let each = self.names(HIERARCHIES)?.into_iter();
-        let each = each.map(|hierarchy| format!("{HIERARCHIES}/{hierarchy}/{MACHINES}"));
+    /// Those of a domain of this driver, by the folders that they lie in.
+    pub(super) fn groups_of(&self, driver: &str, name: &str) -> Result<Vec<(String, Vec<String>)>> {
+        let hierarchies = self.names(HIERARCHIES)?.into_iter();
+        let hierarchies = hierarchies.map(|hierarchy| format!("{HIERARCHIES}/{hierarchy}"));
         let mut found = Vec::new();
-        for machines in each.chain([format!("{HIERARCHIES}/{MACHINES}")]) {
+        for hierarchy in hierarchies.chain([HIERARCHIES.to_owned()]) {
+            for machines in MACHINES.map(|machines| format!("{hierarchy}/{machines}")) {
+                let mut groups = self.names(&machines)?;
+                groups.retain(|group| is_group_of(group, driver, name));
+                if !groups.is_empty() {
+                    found.push((machines, groups));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn clear_listed(&self, driver: &str, name: &str, end: Instant) -> Result<bool> {
+        let mut found = Vec::new();
+        for (machines, groups) in self.groups_of(driver, name)? {
             let Some(open) = self.folder(&machines)? else {
                 continue;
             };
-            let mut groups = self.names(&machines)?;
-            groups.retain(|group| is_group_of(group, driver, name));
             for group in &groups {
                 // In each hierarchy first: a process that is frozen in one ends in none.
                 end_members(&open, group, DEPTH)
                     .map_err(|error| failed(&format!("{machines}/{group}"), error))?;
             }
-            if !groups.is_empty() {
-                found.push((open, machines, groups));
-            }
+            found.push((open, machines, groups));
         }
         for (open, machines, groups) in &found {
             for group in groups {
@@ -81,9 +93,18 @@ impl Traces {
 
 /// Whether a control group is that of the machine with this whole name.
 fn is_group_of(group: &str, driver: &str, name: &str) -> bool {
-    let number = group
-        .strip_suffix(driver)
-        .and_then(|rest| rest.strip_suffix(".libvirt-"))
+    let scope = group
+        .strip_prefix("machine-")
+        .and_then(|rest| rest.strip_suffix(".scope"))
+        // systemd writes a `-` for a `/`, which no name of a machine has.
+        .map(|rest| rest.replace("\\x2d", "-"));
+    let machine = match &scope {
+        Some(scope) => Some(scope.as_str()),
+        None => group
+            .strip_suffix(driver)
+            .and_then(|rest| rest.strip_suffix(".libvirt-")),
+    };
+    let number = machine
         .and_then(|rest| rest.strip_prefix(driver)?.strip_prefix('-'))
         .and_then(|rest| rest.strip_suffix(name)?.strip_suffix('-'));
     let number = number.map(|number| match number.strip_prefix("embed-") {
@@ -196,9 +217,11 @@ mod tests {
     #[test]
     fn a_group_is_known_by_driver_number_and_whole_name() {
         let name = "01234567-89ab-4def-8123-456789abcdef";
+        let scope = |machine: &str| format!("machine-{}.scope", machine.replace('-', "\\x2d"));
         for group in [
             format!("qemu-7-{name}.libvirt-qemu"),
             format!("qemu-embed-ff692f2c-12-{name}.libvirt-qemu"),
+            scope(&format!("qemu-7-{name}")),
         ] {
             assert!(is_group_of(&group, "qemu", name), "{group}");
             assert!(!is_group_of(&group, "lxc", name), "{group}");
@@ -211,6 +234,8 @@ mod tests {
             format!("qemu-7-other-{name}.libvirt-qemu"),
             format!("qemu-embed-ff692f2c-{name}.libvirt-qemu"),
             format!("qemu-7-{name}-x.libvirt-qemu"),
+            scope(&format!("qemu-7-x{name}")),
+            scope(name),
         ] {
             assert!(!is_group_of(&group, "qemu", name), "{group}");
         }
@@ -225,12 +250,15 @@ mod tests {
             fs::create_dir_all(machine.join("lxc-7-abc.libvirt-lxc/init/inner")).unwrap();
             fs::create_dir_all(machine.join("lxc-7-abcd.libvirt-lxc")).unwrap();
         }
+        let scope = root.path().join(HIERARCHIES).join("machine.slice");
+        let scope = scope.join("machine-lxc\\x2d7\\x2dabc.scope");
+        fs::create_dir_all(scope.join("libvirt/init")).unwrap();
         // Above the hierarchies is none.
         let other = root.path().join("sys/fs/machine/lxc-7-abc.libvirt-lxc");
         fs::create_dir_all(&other).unwrap();
         let traces = Traces::at(root.path()).unwrap();
         assert!(traces.clear_groups("lxc", "abc").unwrap());
-        assert!(other.exists());
+        assert!(other.exists() && !scope.exists());
         assert!(!traces.clear_groups("lxc", "abc").unwrap());
         for machine in &machines {
             let names = fs::read_dir(machine).unwrap();

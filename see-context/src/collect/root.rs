@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use see_core::ledger::{CollectRequest, Collected};
+use see_core::ledger::{CollectRequest, Collected, Looked};
 use see_core::{Error, Result};
 
 use crate::embedded;
@@ -51,6 +51,27 @@ pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
         embedded::withdraw(path, request.identifier, request.deadline)?;
     }
     Ok(Collected::Removed)
+}
+
+/// Whether the environment is in its root, or left it as the last one and the root stands.
+pub(super) fn look(request: &CollectRequest) -> Looked {
+    let root = &request.resource.name;
+    let path = Path::new(root);
+    let looked = Looked::clear("the embedded driver's root");
+    if !path.exists() {
+        return looked;
+    }
+    let own = path.join("users").join(request.identifier.to_string());
+    let is_known = || {
+        let identity = request.identity.as_ref();
+        identity.is_some_and(|known| embedded::identity(path).is_ok_and(|found| found == *known))
+    };
+    match embedded::is_last(path, request.identifier) {
+        Ok(true) if is_known() || own.exists() => looked.with([root.clone()]),
+        Ok(false) if own.exists() => looked.with([own.display().to_string()]),
+        Ok(_) => looked,
+        Err(error) => looked.denied(error.chain()),
+    }
 }
 
 /// Why a root whose maker wrote nothing of it down is somebody else's folder: its name alone says little.

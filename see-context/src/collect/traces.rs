@@ -4,14 +4,19 @@
 //! They are removed once libvirt knows no such object: those whose whole name is that of the environment, or that of
 //! its bridge. Only root can, and nothing is lost where they stay.
 
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 use see_core::{Error, Result};
 
 use super::emulator;
+use super::places::{self, Place};
+use crate::hypervisor::driver_of;
 
 /// Where libvirt has the files of its address servers.
 const SERVERS: &str = "var/lib/libvirt/dnsmasq";
@@ -26,7 +31,8 @@ const TRIES: u32 = 100;
 pub(super) struct Traces(OwnedFd);
 
 impl Traces {
-    /// Those of the daemon behind a URI. One that names its socket may run in a file system of its own.
+    /// Those of the daemon behind a URI, or of the embedded driver. One that names its socket may run in a file system
+    /// of its own.
     pub(super) fn of(uri: &str) -> Option<Self> {
         let own = socket_of(uri).and_then(|socket| peer(&socket));
         let path = own.map_or_else(|| "/".to_owned(), |pid| format!("/proc/{pid}/root"));
@@ -41,55 +47,99 @@ impl Traces {
     /// Removes those of a network; whether there were any.
     pub(super) fn clear_network(&self, name: &str, bridge: &str) -> Result<bool> {
         let mut found = false;
-        for end in ["conf", "addnhosts", "hostsfile", "leases"] {
-            found |= self.remove(SERVERS, &format!("{name}.{end}"))?;
+        for (folder, files) in network_files(name, bridge) {
+            for file in files {
+                found |= self.remove(folder, &file)? || self.remove_tree(folder, &file, 2)?;
+            }
         }
-        for end in ["status", "macs"] {
-            found |= self.remove(SERVERS, &format!("{bridge}.{end}"))?;
-        }
-        for end in ["pid", "xml", "xml.new"] {
-            found |= self.remove(NETWORKS, &format!("{name}.{end}"))?;
-        }
-        found |= self.remove_tree(NETWORKS, name, 2)?;
         Ok(found)
     }
 
-    /// Removes those of a domain of this driver, and its control groups.
+    /// Removes those of a domain at a location of the ledger's, and its control groups.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`](see_core::ErrorKind::Timeout) where a process of the domain's lives on in a group; others where only names stay.
-    pub(super) fn clear_domain(&self, driver: &str, name: &str) -> Result<()> {
+    pub(super) fn clear_domain(&self, location: &str, name: &str) -> Result<()> {
         // Whatever becomes of the files, the groups go.
-        let files = self.clear_files(driver, name);
-        self.clear_groups(driver, name)?;
+        let files = self.clear_files(location, name);
+        // The embedded driver removes its own with the machine.
+        if geteuid().is_root() && !location.starts_with('/') {
+            self.clear_groups(driver_at(location), name)?;
+        }
         files
     }
 
-    fn clear_files(&self, driver: &str, name: &str) -> Result<()> {
-        let state = format!("run/libvirt/{driver}");
-        for end in ["pid", "xml", "xml.new", "sock"] {
-            self.remove(&state, &format!("{name}.{end}"))?;
+    fn clear_files(&self, location: &str, name: &str) -> Result<()> {
+        let mut failed = None;
+        for place in places::of_domains(location) {
+            // Whatever becomes of one, the others go.
+            let cleared = self.entries_of(&place, name).and_then(|entries| {
+                entries.iter().try_for_each(|entry| {
+                    // libvirt makes files and folders, of which names alone do not tell.
+                    if !self.remove(&place.folder, entry)? {
+                        self.remove_tree(&place.folder, entry, place.depth)?;
+                    }
+                    Ok(())
+                })
+            });
+            failed = failed.or(cleared.err());
         }
-        self.remove(&format!("etc/libvirt/{driver}"), &format!("{name}.xml.new"))?;
-        // A container's, on which its file systems were mounted.
-        for end in ["dev", "devpts", "fuse"] {
-            self.remove_tree(&state, &format!("{name}.{end}"), 0)?;
-        }
-        let short = name.get(..SHORT);
-        for folder in [
-            "var/lib/libvirt/qemu",
-            "var/lib/libvirt/qemu/channel/target",
-        ] {
-            for entry in self.names(folder)? {
-                // Another's may begin the same way: as long as it runs, its folder is on its command line.
-                if short.is_some_and(|short| is_of_domain(&entry, short))
-                    && !emulator::is_used(&format!("/{folder}/{entry}"))?
-                {
-                    self.remove_tree(folder, &entry, 1)?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// What a place holds of a domain that does not run.
+    pub(super) fn entries_of(&self, place: &Place, name: &str) -> Result<Vec<String>> {
+        let mut entries = self.names(&place.folder)?;
+        entries.retain(|entry| place.holds(entry, name));
+        if place.is_shared() && !entries.is_empty() {
+            // Another's may begin the same way: as long as it runs, its folder is on its command line.
+            let mut unused = Vec::new();
+            for entry in entries {
+                if !emulator::is_used(&format!("/{}/{entry}", place.folder))? {
+                    unused.push(entry);
                 }
             }
+            return Ok(unused);
         }
-        Ok(())
+        Ok(entries)
+    }
+
+    /// What there is of a network.
+    pub(super) fn network_files(&self, name: &str, bridge: &str) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for (folder, files) in network_files(name, bridge) {
+            let there = self.names(folder)?;
+            let there = there.into_iter().filter(|entry| files.contains(entry));
+            found.extend(there.map(|entry| format!("/{folder}/{entry}")));
+        }
+        Ok(found)
+    }
+
+    /// The end of the log of a domain, of at most `limit` bytes; `None` where there is none.
+    pub(super) fn log_tail(&self, folder: &str, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        self.tail(folder, &format!("{name}.log"), limit)
+    }
+
+    /// What the file says by which libvirt knows the process of a domain; `None` where there is none.
+    pub(super) fn pid_in(&self, folder: &str, name: &str) -> Result<Option<u32>> {
+        let text = self.tail(folder, &format!("{name}.pid"), 64)?;
+        Ok(text.and_then(|text| str::from_utf8(&text).ok()?.trim().parse().ok()))
+    }
+
+    fn tail(&self, folder: &str, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let unread = |error: std::io::Error| {
+            let message = "what the hypervisor wrote cannot be read";
+            Error::io(message, error).subject(format!("/{folder}/{file}"))
+        };
+        let Some(open) = self.folder(folder)? else {
+            return Ok(None);
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        match rustix::fs::openat(&open, file, flags, Mode::empty()) {
+            Ok(file) => tail(file.into(), limit).map(Some).map_err(unread),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(unread(error.into())),
+        }
     }
 
     /// Opens a folder of libvirt's; links lead nowhere else.
@@ -141,17 +191,17 @@ impl Traces {
     }
 }
 
-/// How much of a domain's name libvirt has in the names of its folders.
-const SHORT: usize = 20;
-
-/// Whether a folder of libvirt's is that of a domain whose name begins so: `domain-NUMBER-BEGINNING`.
-fn is_of_domain(folder: &str, short: &str) -> bool {
-    folder
-        .strip_prefix("domain-")
-        .and_then(|rest| rest.split_once('-'))
-        .is_some_and(|(number, rest)| {
-            rest == short && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
-        })
+/// The files of a network, by the folders that they lie in.
+fn network_files(name: &str, bridge: &str) -> [(&'static str, Vec<String>); 2] {
+    let ended = |stem: &str, ends: &[&str]| -> Vec<String> {
+        ends.iter().map(|end| format!("{stem}.{end}")).collect()
+    };
+    let mut servers = ended(name, &["conf", "addnhosts", "hostsfile", "leases"]);
+    servers.extend(ended(bridge, &["status", "macs"]));
+    let mut networks = ended(name, &["pid", "xml", "xml.new"]);
+    // The folder with its ports.
+    networks.push(name.to_owned());
+    [(SERVERS, servers), (NETWORKS, networks)]
 }
 
 fn remove_tree(parent: &OwnedFd, name: &str, depth: usize) -> rustix::io::Result<()> {
@@ -185,9 +235,26 @@ fn names(folder: &OwnedFd, path: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// The last bytes of a file.
+fn tail(mut file: File, limit: u64) -> std::io::Result<Vec<u8>> {
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(limit)))?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 pub(super) fn failed(path: &str, error: Errno) -> Error {
     let message = "what libvirt left cannot be removed";
     Error::io(message, error.into()).subject(format!("/{path}"))
+}
+
+/// The driver of a location of the ledger's.
+pub(super) fn driver_at(location: &str) -> &str {
+    match location.starts_with('/') {
+        true => "qemu",
+        false => driver_of(location),
+    }
 }
 
 /// The socket that a URI names.
@@ -271,25 +338,57 @@ mod tests {
     }
 
     #[test]
-    fn the_folders_of_a_domain_are_known_by_number_and_name() {
-        let name = "01234567-89ab-4def-8123-456789abcdef";
-        let short = &name[..SHORT];
-        assert!(is_of_domain(&format!("domain-17-{short}"), short));
-        assert!(!is_of_domain(&format!("domain-17-{name}"), short));
-        assert!(!is_of_domain(&format!("domain--{short}"), short));
-        assert!(!is_of_domain(&format!("domain-x-{short}"), short));
-        assert!(!is_of_domain("domain-17-other", short));
+    fn logs_and_state_of_a_domain_go_and_those_of_others_stay() {
+        const NAME: &str = "01234567-89ab-4def-8123-456789abcdef";
+        let short = &NAME[..20];
+        let gone = [
+            format!("var/lib/libvirt/qemu/domain-3-{short}/master-key.aes"),
+            format!("var/log/libvirt/qemu/{NAME}.log"),
+            format!("var/log/libvirt/qemu/{NAME}.log.0"),
+            format!("var/log/swtpm/libvirt/qemu/{NAME}-swtpm.log"),
+            format!("var/lib/libvirt/swtpm/{NAME}/tpm2/tpm2-00.permall"),
+            format!("etc/apparmor.d/libvirt/libvirt-{NAME}"),
+            format!("etc/apparmor.d/libvirt/libvirt-{NAME}.files"),
+            format!("run/libvirt/qemu/{NAME}.pid"),
+            format!("dev/shm/see-{NAME}"),
+        ];
+        let stay = [
+            "var/lib/libvirt/qemu/domain-3-other/master-key.aes",
+            "var/log/libvirt/qemu/other.log",
+            "var/lib/libvirt/swtpm/other/tpm2/tpm2-00.permall",
+            "etc/apparmor.d/libvirt/TEMPLATE.qemu",
+            "etc/libvirt/qemu/other.xml",
+        ];
+        let all: Vec<&str> = gone.iter().map(String::as_str).chain(stay).collect();
+        let (folder, traces) = root(&all);
+        let uri = "qemu:///system";
+        let found = |traces: &Traces| -> usize {
+            let places = places::of_domains(uri);
+            let each = places.iter().map(|place| traces.entries_of(place, NAME));
+            each.map(|entries| entries.unwrap().len()).sum()
+        };
+        assert_eq!(found(&traces), gone.len());
+        traces.clear_domain(uri, NAME).unwrap();
+        assert_eq!(found(&traces), 0);
+        for path in gone {
+            assert!(!folder.path().join(&path).exists(), "{path}");
+        }
+        for path in stay {
+            assert!(folder.path().join(path).exists(), "{path}");
+        }
+    }
 
-        let emulator = format!("var/lib/libvirt/qemu/domain-3-{short}/master-key.aes");
-        let (folder, traces) = root(&[&emulator, &format!("run/libvirt/qemu/{name}.pid")]);
-        traces.clear_domain("qemu", name).unwrap();
-        assert!(!folder.path().join(emulator).parent().unwrap().exists());
-        assert_eq!(
-            fs::read_dir(folder.path().join("run/libvirt/qemu"))
-                .unwrap()
-                .count(),
-            0
-        );
+    #[test]
+    fn of_a_log_the_end_is_read_and_no_link_is_followed() {
+        let (folder, traces) = root(&["var/log/libvirt/qemu/a.log"]);
+        let logs = folder.path().join("var/log/libvirt/qemu");
+        fs::write(logs.join("a.log"), "begin and end").unwrap();
+        std::os::unix::fs::symlink("a.log", logs.join("b.log")).unwrap();
+        let tail = |name: &str, limit| traces.log_tail("var/log/libvirt/qemu", name, limit);
+        assert_eq!(tail("a", 3).unwrap().unwrap(), b"end");
+        assert_eq!(tail("a", 1000).unwrap().unwrap(), b"begin and end");
+        assert_eq!(tail("c", 3).unwrap(), None);
+        assert!(tail("b", 3).is_err());
     }
 
     #[test]

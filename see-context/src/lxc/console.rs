@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::terminal::{self, Terminal};
-use crate::allocation::{Entries, Making, Part, Site};
+use crate::allocation::{Entries, Making, Part, Site, Task};
 use crate::error::{blocking, libvirt};
 use crate::parts::Connected;
 
@@ -63,7 +63,8 @@ impl Part for Consoles {
             let uuid = Uuid::parse_str(&name)
                 .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
             let events = connection.domain_events(uuid).await.map_err(libvirt)?;
-            tokio::spawn(keep(events, connection.clone(), name.clone(), file.clone()));
+            let keeping = keep(events, connection.clone(), name.clone(), file.clone());
+            making.abilities.tasks.push(Task::spawn(keeping));
             making.abilities.console = Some(file);
         }
         if self.agent {

@@ -5,11 +5,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown, syml
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use see_core::ledger::Resource;
+use see_core::ledger::{Entry, Resource};
 use see_core::{Error, Result, StopToken};
 
 use super::domain::is_root;
-use super::users::Users;
+use super::users::{Users, claim};
 use crate::allocation::{Entries, Making, Part, Site};
 use crate::error::blocking;
 use crate::storage::large_files;
@@ -27,12 +27,20 @@ pub(super) struct Root {
 impl Part for Root {
     fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
         let folder = Resource::folder(large_files(), format!("see-{}", site.identifier))?;
-        Ok(vec![folder])
+        let mut planned = vec![folder];
+        if self.users.is_none() {
+            let name = site.identifier.to_string();
+            planned.push(Resource::file(claim::folder()?, name)?);
+        }
+        Ok(planned)
     }
 
     async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
         let folder = making.make_folder(entries.next()?).await?;
-        let users = self.users.unwrap_or_else(|| Users::of(making.identifier));
+        let users = match self.users {
+            Some(users) => users,
+            None => own_users(entries.next()?, making).await?,
+        };
         let copy = folder.join("root");
         let (source, target, stop) = (self.source.clone(), copy.clone(), making.stop.clone());
         blocking("copy the container's root", move || {
@@ -54,6 +62,17 @@ impl Part for Root {
         making.abilities.disks.push(copy);
         Ok(())
     }
+}
+
+/// Users that no other container has, until the sandbox is gone.
+async fn own_users(entry: Entry, making: &mut Making<'_>) -> Result<Users> {
+    let (block, entry) = blocking("choose the container's users", move || {
+        let block = claim::take(&entry, &claim::folder()?);
+        Ok((block, entry))
+    })
+    .await?;
+    making.hold(entry);
+    Ok(Users::of_block(block?))
 }
 
 fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error {
@@ -121,7 +140,7 @@ mod tests {
         symlink("/etc/shadow", model.join("bin/link")).unwrap();
         let pipe = std::os::unix::net::UnixListener::bind(model.join("socket")).unwrap();
         let stop = Stop::new();
-        let users = Users::of(see_core::Identifier::random());
+        let users = Users::of_block(100);
 
         let copy = folder.path().join("copy");
         copy_tree(&model, &copy, users, &stop.token()).unwrap();

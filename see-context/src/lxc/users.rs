@@ -1,5 +1,7 @@
 //! Whose users a container's are on the host.
 
+pub(super) mod claim;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use see_core::Identifier;
@@ -11,6 +13,14 @@ const COUNT: u32 = 1 << 16;
 /// and services lie outside.
 const FIRST_BLOCK: u32 = 0x0008;
 const BLOCKS: u32 = 0x6fff - FIRST_BLOCK;
+/// The block that an environment takes where it is free.
+fn preferred(identifier: Identifier) -> u32 {
+    let mut hasher = DefaultHasher::new();
+    identifier.to_string().hash(&mut hasher);
+    let step = hasher.finish() % u64::from(BLOCKS);
+    FIRST_BLOCK + u32::try_from(step).unwrap_or_default()
+}
+
 /// Who owns what belongs to none of them.
 const NOBODY: u32 = 65_534;
 
@@ -25,12 +35,9 @@ pub(super) struct Users {
 }
 
 impl Users {
-    /// A block of users that hardly another container has.
-    pub(super) fn of(identifier: Identifier) -> Self {
-        let mut hasher = DefaultHasher::new();
-        identifier.to_string().hash(&mut hasher);
-        let block = u64::from(FIRST_BLOCK) + hasher.finish() % u64::from(BLOCKS);
-        let first = u32::try_from(block).unwrap_or(FIRST_BLOCK) * COUNT;
+    /// Those of a block that nobody else has.
+    pub(super) fn of_block(block: u32) -> Self {
+        let first = block * COUNT;
         Self {
             root: (first, first),
             shifts: true,
@@ -77,7 +84,7 @@ mod tests {
     #[test]
     fn a_containers_users_are_none_of_the_hosts() {
         for _ in 0..1000 {
-            let users = Users::of(Identifier::random());
+            let users = Users::of_block(preferred(Identifier::random()));
             assert!(users.root.0 >= 0x0008_0000 && users.root.0 <= 0x6fff_0000);
             assert_eq!(users.root.0 % COUNT, 0);
             assert_eq!(

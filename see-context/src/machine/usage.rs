@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use see_core::config::Size;
-use see_core::{Meter, Result, Usage};
-use tokio::sync::OnceCell;
+use see_core::{Error, ErrorKind, Meter, Result, Usage};
+use tokio::sync::{OnceCell, Semaphore};
 
 use self::process::{Process, Taken};
 use super::{Machine, Native};
+use crate::collect;
 use crate::error::{blocking, libvirt};
 
 /// How often a process that is not there is looked for.
@@ -52,6 +53,10 @@ pub(super) struct Gauge {
     /// The memory that the guest was given, in bytes.
     given: OnceCell<u64>,
     seen: Arc<Mutex<Seen>>,
+    /// What finds the hypervisor again.
+    location: String,
+    /// Held while libvirt is asked.
+    asking: Arc<Semaphore>,
 }
 
 /// What was seen of it so far.
@@ -81,13 +86,36 @@ impl ProcessorTime {
 }
 
 impl Gauge {
-    pub(super) fn new(native: &Native) -> Self {
+    pub(super) fn new(native: &Native, location: &str) -> Self {
         Self {
+            location: location.to_owned(),
+            asking: Arc::new(Semaphore::new(1)),
             runner: Runner::of(native.connection.uri()),
             uuid: native.domain.uuid().to_string(),
             given: OnceCell::new(),
             seen: Arc::default(),
         }
+    }
+
+    /// One question at a time: an answer that nobody waits for any more keeps its place among the connection's calls.
+    async fn alone<T: Send + 'static>(
+        &self,
+        question: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let place = Arc::clone(&self.asking).try_acquire_owned().map_err(|_| {
+            Error::new(
+                ErrorKind::Unavailable,
+                "the hypervisor has not answered yet what it was asked before",
+            )
+        })?;
+        let asked = tokio::spawn(async move {
+            let answer = question.await;
+            drop(place);
+            answer
+        });
+        asked.await.unwrap_or_else(|error| {
+            Err(Error::new(ErrorKind::Internal, "the question was cut off").caused_by(error))
+        })
     }
 
     async fn usage(&self, native: &Native) -> Result<Usage> {
@@ -99,8 +127,10 @@ impl Gauge {
         match self.runner {
             Runner::Emulator => {
                 let (seen, uuid) = (Arc::clone(&self.seen), self.uuid.clone());
+                let (location, name) = (self.location.clone(), native.domain.name().to_owned());
                 blocking("measure the emulator", move || {
-                    Ok(lock(&seen).emulator(&uuid, given))
+                    let find = || Process::emulator(&uuid, &collect::pid_of(&location, &name));
+                    Ok(lock(&seen).emulator(find, given))
                 })
                 .await
             }
@@ -159,11 +189,11 @@ impl Gauge {
 }
 
 impl Seen {
-    fn emulator(&mut self, uuid: &str, given: u64) -> Usage {
+    fn emulator(&mut self, find: impl FnOnce() -> Option<Process>, given: u64) -> Usage {
         let mut taken = self.process.as_ref().and_then(Process::taken);
         if taken.is_none() && self.searched.is_none_or(|at| at.elapsed() >= SEARCH) {
             self.searched = Some(Instant::now());
-            self.follow(Process::emulator(uuid));
+            self.follow(find());
             taken = self.process.as_ref().and_then(Process::taken);
         }
         let Taken {
@@ -197,12 +227,18 @@ fn lock(seen: &Mutex<Seen>) -> std::sync::MutexGuard<'_, Seen> {
 impl Meter for Machine {
     async fn usage(&self) -> Result<Usage> {
         let halted = self.watch.halted();
-        let usage = self.gauge.usage(&self.native).await?;
-        let mut disk = None;
-        for volume in &self.abilities.volumes {
-            let taken = volume.info().await.map_err(libvirt)?.allocation;
-            disk = Some(disk.unwrap_or(0) + taken);
-        }
+        let (gauge, native) = (Arc::clone(&self.gauge), self.native.clone());
+        let volumes = self.abilities.volumes.clone();
+        let question = async move {
+            let usage = gauge.usage(&native).await?;
+            let mut disk = None;
+            for volume in &volumes {
+                let taken = volume.info().await.map_err(libvirt)?.allocation;
+                disk = Some(disk.unwrap_or(0) + taken);
+            }
+            Ok((usage, disk))
+        };
+        let (usage, disk) = self.gauge.alone(question).await?;
         Ok(Usage {
             halted,
             disk,
@@ -220,6 +256,34 @@ mod tests {
         let mut time = ProcessorTime::default();
         let seconds = [3, 5, 0, 2, 2, 1].map(|now| time.with(Duration::from_secs(now)).as_secs());
         assert_eq!(seconds, [3, 5, 5, 7, 7, 8]);
+    }
+
+    #[tokio::test]
+    async fn one_question_is_under_way_at_a_time_also_when_nobody_waits_for_its_answer() {
+        let gauge = Gauge {
+            runner: Runner::Elsewhere,
+            uuid: String::new(),
+            given: OnceCell::new(),
+            seen: Arc::default(),
+            location: String::new(),
+            asking: Arc::new(Semaphore::new(1)),
+        };
+        let (answer, waits) = tokio::sync::oneshot::channel::<()>();
+        let first = gauge.alone(async move {
+            waits.await.ok();
+            Ok(())
+        });
+        // Whoever asked gives up.
+        let given_up = tokio::time::timeout(Duration::from_millis(1), first).await;
+        assert!(given_up.is_err());
+        let refused = gauge.alone(async { Ok(()) }).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unavailable);
+        answer.send(()).unwrap();
+        let end = Instant::now() + Duration::from_secs(60);
+        while gauge.alone(async { Ok(()) }).await.is_err() {
+            assert!(Instant::now() < end, "the place is never free again");
+            tokio::task::yield_now().await;
+        }
     }
 
     #[test]

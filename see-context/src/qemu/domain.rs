@@ -1,14 +1,14 @@
-//! The domain's XML before anything is made: read, checked, and given its type.
+//! The domain's XML before anything is made: read and checked.
 
 use see_core::config::{ConfigPath, Place};
 use see_core::{Error, Result};
 use see_libvirt::xml::{DiskSource, DomainXml, Element};
 
-use super::configuration::{Acceleration, QemuConfiguration};
+use super::configuration::QemuConfiguration;
 use super::files::{self, Files};
 use super::template::{self, Shape};
 use crate::admission;
-use crate::error::{blocking, xml};
+use crate::error::xml;
 use crate::host::read_xml;
 use crate::hypervisor::Hypervisor;
 use crate::network::NetworkPlan;
@@ -42,7 +42,6 @@ pub(super) async fn prepare(
     if let Some(graphics) = &configuration.graphics {
         graphics.fill_in(&mut domain)?;
     }
-    accelerate(&mut domain, configuration, hypervisor).await?;
     Ok((domain, files))
 }
 
@@ -153,66 +152,4 @@ fn check(
         ));
     }
     admission::admit(domain, network.promise(), !hypervisor.is_remote(), path)
-}
-
-/// Sets the type: what the user asks for, else the XML's, but KVM only where it is usable.
-async fn accelerate(
-    domain: &mut DomainXml,
-    configuration: &QemuConfiguration,
-    hypervisor: &Hypervisor,
-) -> Result<()> {
-    let asked = configuration
-        .acceleration
-        .as_ref()
-        .map_or(Acceleration::Auto, |asked| **asked);
-    let own = configuration.domain.is_some();
-    let emulated = own && domain.hypervisor_type().as_deref() == Some("qemu");
-    if asked == Acceleration::Tcg || (asked == Acceleration::Auto && emulated) {
-        domain.set_hypervisor_type("qemu");
-        return adapt(domain);
-    }
-    if hypervisor.is_remote() {
-        // Nothing can be tried there: the word of the user is taken, and `auto` stays on the safe side.
-        if asked == Acceleration::Kvm {
-            domain.set_hypervisor_type("kvm");
-            return Ok(());
-        }
-        tracing::warn!(
-            "whether KVM is usable on another host is not known, guests are emulated; \
-             `\"acceleration\": \"kvm\"` uses it"
-        );
-        domain.set_hypervisor_type("qemu");
-        return adapt(domain);
-    }
-    let (usable, reason) = blocking("probe KVM", || Ok(crate::host::kvm())).await?;
-    if usable {
-        tracing::info!(%reason, "guests run with KVM");
-        domain.set_hypervisor_type("kvm");
-        return Ok(());
-    }
-    if let Some(place) = configuration
-        .acceleration
-        .as_ref()
-        .filter(|_| asked == Acceleration::Kvm)
-    {
-        return Err(Error::configuration(
-            place.place().clone(),
-            format!("KVM is not usable on this host: {reason}"),
-        )
-        .advice("`auto` and `tcg` emulate"));
-    }
-    tracing::warn!(%reason, "KVM is not usable, guests are emulated");
-    domain.set_hypervisor_type("qemu");
-    adapt(domain)
-}
-
-/// The host's processor cannot be passed through by emulation; the most that it has serves.
-fn adapt(domain: &mut DomainXml) -> Result<()> {
-    if let Some(cpu) = domain.root_mut().child_mut("cpu")
-        && cpu.attribute("mode").as_deref() == Some("host-passthrough")
-    {
-        tracing::warn!("the host's processor cannot be emulated: `maximum` replaces it");
-        cpu.set_attribute("mode", "maximum");
-    }
-    Ok(())
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use super::files::PathCollector;
+use super::look::{Looked, by_dry_run};
 use super::process::ProcessCollector;
 use super::resource::{Details, Resource};
 use crate::{Error, ErrorKind, Identifier, Result};
@@ -29,6 +30,15 @@ pub trait Collector: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// When it cannot be found out, or the removal failed.
     async fn collect(&self, request: &CollectRequest) -> Result<Collected>;
+
+    /// Looks whether anything of a resource is on the host, and changes nothing. It is asked once the environment has
+    /// ended, also about what was removed and struck off.
+    ///
+    /// Left out, a dry run tells. A collector whose resource leaves other things behind, such as a hypervisor's logs,
+    /// names each place that it looked at.
+    async fn look(&self, request: &CollectRequest) -> Vec<Looked> {
+        vec![by_dry_run(self, request).await]
+    }
 }
 
 /// What a collector is asked to remove.

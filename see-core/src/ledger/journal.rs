@@ -69,6 +69,8 @@ pub(super) struct Journal {
     pub(super) header: Header,
     /// In order of intention, without those that are gone.
     pub(super) held: Vec<Held>,
+    /// The same with those that are gone.
+    pub(super) recorded: Vec<Held>,
     /// The number of the next intention.
     pub(super) next: u32,
     pub(super) keep_until: Option<u64>,
@@ -80,6 +82,7 @@ impl Journal {
         Self {
             header,
             held: Vec::new(),
+            recorded: Vec::new(),
             next: 0,
             keep_until: None,
         }
@@ -135,14 +138,20 @@ impl Journal {
                     ));
                 }
                 self.next += 1;
-                self.held.push(Held {
+                let held = Held {
                     entry,
                     resource,
                     identity: None,
-                });
+                };
+                self.recorded.push(held.clone());
+                self.held.push(held);
             }
             Line::Created { entry, identity } => {
                 let index = self.position(entry)?;
+                // Every entry is recorded, in order of its number.
+                if let Some(recorded) = self.recorded.get_mut(entry as usize) {
+                    recorded.identity = Some(identity.clone());
+                }
                 self.held[index].identity = Some(identity);
             }
             Line::Gone { entry } => {

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use super::anchor::Anchor;
 use super::blocking;
+use super::collector::CollectRequest;
 use super::entry::Entry;
 use super::folder::{Folder, record_name};
 use super::journal::{Header, INTENT_LIMIT, Journal, Line, RECORD_LIMIT, broken, encode};
@@ -149,6 +150,20 @@ impl Record {
     /// What may still exist, in order of intention.
     pub fn holdings(&self) -> Vec<Resource> {
         self.shared.state().journal.resources()
+    }
+
+    /// Everything that was ever written down, in order of intention, also once the record is closed.
+    pub(super) fn recorded(&self) -> Vec<CollectRequest> {
+        let recorded = self.shared.state().journal.recorded.clone();
+        recorded
+            .into_iter()
+            .map(|held| {
+                let mut request = CollectRequest::new(self.identifier(), held.resource);
+                request.entry = held.entry;
+                request.identity = held.identity;
+                request
+            })
+            .collect()
     }
 
     /// Ends the ownership. When everything is gone the record is removed; else it stays for

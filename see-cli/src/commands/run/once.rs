@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use see_core::ledger::{Looked, Trail};
 use see_core::{
     AllocateOptions, Context, Environment, Error, Event, Host, ImageProgress, IsolationVerdict,
     Prepared, Result, RunLimits, RunReport, SAMPLE_FINISHED, Stop,
@@ -15,6 +16,11 @@ use crate::commands::progress::Forwarder;
 use crate::outcome::{Header, RunResult, SampleResult, StepResult, Verdict};
 use crate::render::{Feed, Update};
 use crate::signals::Signals;
+
+/// The file in the results folder with the end of what the hypervisor wrote about a machine that failed.
+const HYPERVISOR_LOG: &str = "hypervisor.log";
+/// How much of it is kept, in bytes.
+const MOST_OF_A_LOG: u64 = 256 << 10;
 
 /// What runs have in common.
 pub(super) struct Once<'a> {
@@ -36,6 +42,7 @@ struct Gathered {
     teardown_errors: Vec<String>,
     kept_until: Option<SystemTime>,
     mishaps: Vec<String>,
+    trail: Trail,
 }
 
 impl Once<'_> {
@@ -91,11 +98,16 @@ impl Once<'_> {
             teardown_errors: Vec::new(),
             kept_until: None,
             mishaps: Vec::new(),
+            trail: Trail::new(),
         };
         self.allocate_and_run(&settled, checked, &mut gathered)
             .await;
+        let looked_for = match gathered.kept_until {
+            None => self.host.look(&gathered.trail).await,
+            Some(_) => Vec::new(),
+        };
         let left_behind = match gathered.kept_until {
-            None => self.left_behind(&settled).await,
+            None => self.left_behind(&settled, &looked_for).await,
             Some(_) => Vec::new(),
         };
         let clean = gathered.teardown_errors.is_empty() && left_behind.is_empty();
@@ -117,6 +129,7 @@ impl Once<'_> {
             more_artifacts,
             teardown_errors: gathered.teardown_errors,
             left_behind,
+            looked_for,
             kept_until: gathered.kept_until.map(since_1970),
             mishaps: gathered.mishaps,
             events_not_shown: self.feed.not_shown() - not_shown_before,
@@ -141,6 +154,7 @@ impl Once<'_> {
             identifier: Some(settled.identifier),
             note: note(settled),
             progress: ImageProgress::new(),
+            trail: gathered.trail.clone(),
             ..AllocateOptions::default()
         };
         let progress = Forwarder::start(&options.progress, self.feed.clone());
@@ -168,6 +182,12 @@ impl Once<'_> {
         match report {
             Ok(report) => self.take_in(gathered, report, protocol_began),
             Err(error) => self.fail(gathered, &error),
+        }
+        if matches!(
+            gathered.verdict,
+            Verdict::SandboxFailed | Verdict::MissingRights
+        ) {
+            keep_log(&environment, &settled.results(), gathered).await;
         }
         gathered.kept_until = self.keep_until();
         let kept_until = gathered.kept_until;
@@ -279,8 +299,13 @@ impl Once<'_> {
         gathered.failure = Some(error.chain());
     }
 
-    /// What the ledger still names of this run.
-    async fn left_behind(&self, settled: &Settled) -> Vec<String> {
+    /// What of this run was found on the host, or else what the ledger still names.
+    async fn left_behind(&self, settled: &Settled, looked_for: &[Looked]) -> Vec<String> {
+        let found = looked_for.iter().flat_map(|looked| looked.left().to_vec());
+        let found: Vec<String> = found.collect();
+        if !found.is_empty() {
+            return found;
+        }
         let listed = match self.host.ledger().list().await {
             Ok(listed) => listed,
             Err(error) => return vec![format!("unknown: {}", error.chain())],
@@ -299,6 +324,35 @@ impl Once<'_> {
             }
         })
         .collect()
+    }
+}
+
+/// Keeps the end of what the hypervisor wrote about a machine, which goes with the sandbox, beside the results, and
+/// says where it is.
+async fn keep_log(environment: &Environment, results: &Path, gathered: &mut Gathered) {
+    let Some(log) = environment.sandbox().hypervisor_log() else {
+        return;
+    };
+    let kept = results.join(HYPERVISOR_LOG);
+    let file = kept.clone();
+    let said = match log.tail(MOST_OF_A_LOG).await {
+        Ok(None) => return,
+        Ok(Some(bytes)) => {
+            let written = folder::blocking(move || {
+                std::fs::write(&file, bytes).map_err(|error| {
+                    Error::io("the hypervisor's log cannot be kept", error).subject(file.display())
+                })
+            });
+            match written.await {
+                Ok(()) => format!("the hypervisor's log is kept in {}", kept.display()),
+                Err(error) => error.chain(),
+            }
+        }
+        Err(error) => error.chain(),
+    };
+    if let Some(failure) = &mut gathered.failure {
+        failure.push_str("; ");
+        failure.push_str(&said);
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Session {
     watched: bool,
     /// What libvirt knows the callbacks of domain events by; `None` before the first watch.
     callbacks: Mutex<Option<Vec<c_int>>>,
+    /// The driver runs in this process.
+    embedded: bool,
     /// Emulators are started in this process and as root.
     confine: bool,
 }
@@ -45,6 +47,7 @@ impl Session {
             close,
             watched,
             callbacks: Mutex::default(),
+            embedded: false,
             confine: false,
         })
     }
@@ -55,9 +58,22 @@ impl Session {
             .expect("the connection is only taken by drop")
     }
 
-    /// From now on, emulators are started without the capabilities of this process.
-    pub(crate) fn confine_emulators(&mut self) {
-        self.confine = true;
+    /// It is one to the embedded driver: emulators are asked and started in this process, without its capabilities
+    /// where it is root's.
+    pub(crate) fn runs_emulators(&mut self, is_root: bool) {
+        self.embedded = true;
+        self.confine = is_root;
+    }
+
+    /// Runs a call for which libvirt looks up what emulators can do.
+    pub(crate) fn asking<T>(
+        &self,
+        work: impl FnOnce(&virt::connect::Connect) -> Result<T, Cause>,
+    ) -> Result<T, Cause> {
+        match self.embedded {
+            true => embedded::on_the_first_core(|| work(self.connect())),
+            false => work(self.connect()),
+        }
     }
 
     /// Runs a call that starts a domain.
@@ -65,10 +81,9 @@ impl Session {
         &self,
         work: impl FnOnce(&virt::connect::Connect) -> Result<T, Cause> + Send,
     ) -> Result<T, Cause> {
-        if self.confine {
-            embedded::without_capabilities(|| work(self.connect()))
-        } else {
-            work(self.connect())
+        match self.confine {
+            true => embedded::without_capabilities(|| work(self.connect())),
+            false => self.asking(work),
         }
     }
 

@@ -75,7 +75,7 @@ impl Connection {
     pub async fn define_domain(&self, xml: &str) -> Result<Domain, Error> {
         let xml = xml.to_owned();
         self.make("define a domain on", move |session| {
-            Ok(session.connect().define_domain_xml(&xml)?)
+            session.asking(|connect| Ok(connect.define_domain_xml(&xml)?))
         })
         .await
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::{EmbeddedRoot, cache, folder, processor, reaper};
@@ -19,8 +19,11 @@ struct Opened {
     connection: Arc<Link>,
 }
 
-/// The driver of this process. The lock also keeps two first opens from racing in libvirt.
-static OPEN: Mutex<Option<Opened>> = Mutex::new(None);
+/// The driver of this process. It can be read while another thread opens one.
+static OPEN: OnceLock<Opened> = OnceLock::new();
+
+/// Keeps two first opens from racing in libvirt; held for as long as an open takes.
+static OPENING: Mutex<()> = Mutex::new(());
 
 /// Whether this process has opened the driver, or is about to.
 static BEGUN: AtomicBool = AtomicBool::new(false);
@@ -34,8 +37,7 @@ pub(crate) fn is_begun() -> bool {
 /// possible one until the process ends.
 #[must_use]
 pub fn opened_root() -> Option<PathBuf> {
-    let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    open.as_ref().map(|opened| opened.root.clone())
+    OPEN.get().map(|opened| opened.root.clone())
 }
 
 impl Connection {
@@ -43,8 +45,7 @@ impl Connection {
     /// The folder is not looked at.
     #[must_use]
     pub fn embedded_on(root: &Path) -> Option<Self> {
-        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let opened = open.as_ref().filter(|opened| opened.root == root)?;
+        let opened = OPEN.get().filter(|opened| opened.root == root)?;
         Some(Self {
             link: Arc::clone(&opened.connection),
             limit: CALL_LIMIT,
@@ -70,8 +71,8 @@ impl Connection {
         let link = call::call(&places, limit, "open", uri, move || {
             event_loop::start()?;
             BEGUN.store(true, Ordering::Release);
-            let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-            let link = match &*open {
+            let opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+            let link = match OPEN.get() {
                 Some(opened) if opened.root == root.path => Arc::clone(&opened.connection),
                 Some(other) => {
                     return Err(Cause::OtherRoot {
@@ -82,25 +83,25 @@ impl Connection {
                     let mut session = processor::on_the_first_core(|| Session::open(&root.uri()))
                         .map_err(|cause| locked(cause, &root.path))?;
                     // An ordinary user has no capabilities to pass on.
-                    if folder::is_root() {
-                        session.confine_emulators();
-                    }
+                    session.runs_emulators(folder::is_root());
                     let connection = Arc::new(Link::over(session, root.uri(), shared));
-                    *open = Some(Opened {
+                    let opened = Opened {
                         root: root.path.clone(),
                         connection: Arc::clone(&connection),
-                    });
+                    };
+                    // Whoever opens holds the lock.
+                    OPEN.get_or_init(|| opened);
                     connection
                 }
             };
-            drop(open);
+            drop(opening);
             folder::narrow(&root.path)?;
             // Each time: the folders of a root that was removed and made again are others.
             if let Err(cause) = reaper::follow(&root.path) {
                 tracing::warn!(%cause, "emulators that end are left to pid 1");
             }
             // Asking makes libvirt probe what it does not know.
-            link.last().connect().capabilities()?;
+            link.last().asking(|connect| Ok(connect.capabilities()?))?;
             if let Some(saved) = &root.saved
                 && let Err(cause) = cache::save(&root.path, saved)
             {
@@ -126,5 +127,27 @@ fn locked(cause: Cause, root: &Path) -> Cause {
             message,
         },
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn which_root_is_open_is_told_while_another_thread_opens_one() {
+        let _opening = OPENING.lock().unwrap();
+        let (tell, told) = channel();
+        std::thread::spawn(move || {
+            let found = (
+                opened_root(),
+                Connection::embedded_on(Path::new("/none")).is_some(),
+            );
+            tell.send(found).unwrap();
+        });
+        let told = told.recv_timeout(Duration::from_secs(60));
+        assert_eq!(told.expect("nobody waits for the open"), (None, false));
     }
 }

@@ -2,19 +2,24 @@
 //!
 //! libvirt keeps what it knows of the emulators together with what the processor says of itself, and probes them
 //! again where that differs. On some processors the number of the core that was asked is a part of it (leaf 0x1f of
-//! `cpuid`), so whether a root needs seconds to open would be left to chance: all are opened on the same core.
+//! `cpuid`), so whether a call needs seconds would be left to chance: roots are opened, and machines defined and
+//! started, on the same core. libvirt itself lets an emulator that it started use all cores.
 
 use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::process::Pid;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
 
 /// How often threads are looked for that were started meanwhile, by others that were.
 const LOOKS: usize = 8;
 
+/// The threads that do something on the first core now.
+static HELD: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
 /// Does something on the first core that this thread may use. The threads that it starts may use all of them
 /// afterwards, as this one may. Where nothing can be chosen, it is done wherever it is.
-pub(super) fn on_the_first_core<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn on_the_first_core<T>(work: impl FnOnce() -> T) -> T {
     let Ok(usual) = sched_getaffinity(None) else {
         return work();
     };
@@ -26,16 +31,24 @@ pub(super) fn on_the_first_core<T>(work: impl FnOnce() -> T) -> T {
         first.set(core);
     }
     let before = threads();
+    // Those that are held on purpose are left alone by others that come back from there.
+    let held_on_purpose = || HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held_on_purpose().push(gettid());
     if sched_setaffinity(None, &first).is_err() {
+        held_on_purpose().retain(|thread| *thread != gettid());
         return work();
     }
     let done = work();
+    held_on_purpose().retain(|thread| *thread != gettid());
     // The kernel allowed it before. A thread that has ended needs nothing.
     let _ = sched_setaffinity(None, &usual);
     for _ in 0..LOOKS {
         let started = threads();
         let started = started.difference(&before).copied();
-        let is_held = |thread: &Pid| sched_getaffinity(Some(*thread)).is_ok_and(|it| it == first);
+        let is_held = |thread: &Pid| {
+            !held_on_purpose().contains(thread)
+                && sched_getaffinity(Some(*thread)).is_ok_and(|it| it == first)
+        };
         let held: Vec<Pid> = started.filter(is_held).collect();
         if held.is_empty() {
             break;

@@ -87,6 +87,23 @@ impl DomainXml {
         }
     }
 
+    /// Nobody waits until what the guest writes has reached the host's disk, on the disk of [`Self::set_disk`] and those
+    /// of [`Self::further_disks`]: they are for images that are thrown away. One whose cache the XML chooses keeps it.
+    pub fn skip_flushes(&mut self) {
+        let devices = self.devices_element();
+        let disks = further(devices).into_iter().chain(image_disk(devices));
+        for index in disks.collect::<Vec<_>>() {
+            if let Some(disk) = devices.children_mut().nth(index) {
+                let driver = disk.child_or_insert("driver");
+                // That way of reading needs a cache of its own.
+                let is_native = driver.attribute("io").as_deref() == Some("native");
+                if driver.attribute("cache").is_none() && !is_native {
+                    driver.set_attribute("cache", "unsafe");
+                }
+            }
+        }
+    }
+
     /// Makes every cdrom and floppy read-only, and with `relabel` false keeps libvirt from changing the
     /// owner of what they and other read-only disks show.
     pub fn protect_media(&mut self, relabel: bool) {

@@ -191,3 +191,21 @@ fn a_guest_never_writes_the_firmware_itself() {
         assert_eq!(domain.to_string(), before);
     }
 }
+
+#[test]
+fn writes_to_what_is_thrown_away_wait_for_no_disk_and_a_chosen_cache_is_kept() {
+    let mut domain = DomainXml::parse(
+        "<domain type='qemu'><devices>\
+         <disk type='file'><target dev='vda' bus='virtio'/></disk>\
+         <disk type='file'><driver name='qemu' cache='none'/><source file='/b'/><target dev='vdb'/></disk>\
+         <disk type='file'><driver name='qemu' io='native'/><source file='/c'/><target dev='vdc'/></disk>\
+         <disk type='file'><source file='/d'/><target dev='vdd'/><readonly/></disk>\
+         <disk type='file' device='cdrom'><source file='/e'/><target dev='sda'/></disk>\
+         </devices></domain>",
+    )
+    .unwrap();
+    domain.skip_flushes();
+    let text = domain.to_string();
+    assert_eq!(text.matches("cache='unsafe'").count(), 1, "{text}");
+    assert_eq!(text.matches("cache=").count(), 2, "{text}");
+}

@@ -1,8 +1,12 @@
 //! Machines on the embedded driver.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
 use see_libvirt::{
-    DomainEvent, DomainEvents, DomainState, PauseCause, ShutdownCause, ShutdownMode, StartOptions,
-    StopCause,
+    DomainEvent, DomainEvents, DomainState, MachineKind, PauseCause, ShutdownCause, ShutdownMode,
+    StartOptions, StopCause,
 };
 use uuid::Uuid;
 
@@ -25,7 +29,11 @@ fn a_machine_is_created_watched_suspended_pictured_and_destroyed() {
             let connection = part.open().await;
             assert_eq!(connection.driver_type().await.unwrap(), "QEMU");
             assert!(connection.is_alive().await.unwrap());
-            let able = connection.domain_capabilities("qemu").await.unwrap();
+            let kind = MachineKind {
+                virtualisation: Some("qemu".to_owned()),
+                ..MachineKind::default()
+            };
+            let able = connection.domain_capabilities(&kind).await.unwrap();
             assert!(able.contains("<domain>qemu</domain>"), "{able}");
             let uuid = Uuid::new_v4();
             let mut events = connection.domain_events(uuid).await.unwrap();
@@ -176,6 +184,57 @@ fn the_emulator_has_no_capabilities_and_a_filter_of_system_calls() {
             defined.destroy().await.unwrap();
             defined.undefine().await.unwrap();
             transient.destroy().await.unwrap();
+        },
+        succeeds,
+    );
+}
+
+/// An emulator of the test's own: libvirt asks it again whenever its file changed.
+fn emulator(place: &Path) -> PathBuf {
+    let program = place.join("qemu-system-own");
+    std::fs::write(&program, "#!/bin/sh\nexec qemu-system-x86_64 \"$@\"\n").unwrap();
+    touch(&program);
+    program
+}
+
+/// Changes a file, for libvirt, which compares seconds.
+fn touch(file: &Path) {
+    let changed = || std::fs::metadata(file).unwrap().ctime();
+    let (before, end) = (changed(), Instant::now() + LIMIT);
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(file, mode.clone()).unwrap();
+    while changed() == before {
+        assert!(Instant::now() < end, "the clock stands still");
+        std::thread::sleep(Duration::from_millis(20));
+        std::fs::set_permissions(file, mode.clone()).unwrap();
+    }
+}
+
+#[test]
+fn a_machine_starts_where_libvirt_has_to_ask_the_emulator_again_and_it_has_no_capabilities() {
+    let name = "domain::a_machine_starts_where_libvirt_has_to_ask_the_emulator_again_and_it_has_no_capabilities";
+    play(
+        name,
+        &["only"],
+        |part| async move {
+            let connection = part.open().await;
+            let uuid = Uuid::new_v4();
+            let program = emulator(&part.place);
+            let own = format!("<devices><emulator>{}</emulator>", program.display());
+            let xml = machine(uuid).replace("<devices>", &own);
+            assert!(xml.contains(&own), "{xml}");
+            let domain = connection.define_domain(&xml).await.unwrap();
+            touch(&program);
+            domain.start(StartOptions::default()).await.unwrap();
+            let pid = part.root_path().join(format!("run/qemu/see-{uuid}.pid"));
+            let pid = std::fs::read_to_string(pid).unwrap();
+            let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap();
+            for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+                let line = format!("{set}:\t0000000000000000");
+                assert!(status.contains(&line), "{status}");
+            }
+            domain.destroy().await.unwrap();
+            domain.undefine().await.unwrap();
         },
         succeeds,
     );

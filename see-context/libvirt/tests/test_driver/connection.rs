@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use see_libvirt::{Cause, Connection, Version};
+use see_libvirt::{Cause, Connection, MachineKind, Version};
 
 use crate::support::{LIMIT, test_connection};
 
@@ -29,7 +29,10 @@ async fn a_connection_knows_its_driver() {
             .unwrap()
             .contains("<capabilities>")
     );
-    let error = connection.domain_capabilities("").await.unwrap_err();
+    let error = connection
+        .domain_capabilities(&MachineKind::default())
+        .await
+        .unwrap_err();
     assert!(error.is_unsupported(), "{error}");
     assert!(connection.is_alive().await.unwrap());
     assert_eq!(connection.close_reason(), None);
@@ -66,7 +69,13 @@ async fn nul_bytes_are_refused_where_libvirt_would_stop_reading() {
     );
     let connection = test_connection().await;
     for error in [
-        connection.domain_capabilities("q\0").await.unwrap_err(),
+        connection
+            .domain_capabilities(&MachineKind {
+                machine: Some("q\0".to_owned()),
+                ..MachineKind::default()
+            })
+            .await
+            .unwrap_err(),
         connection.domain_by_name("t\0").await.unwrap_err(),
         connection.network("t\0").await.unwrap_err(),
         connection.storage_pool("t\0").await.unwrap_err(),

@@ -1,6 +1,8 @@
 //! What VirtualBox's driver lacks is refused before anybody is asked, and the rest works.
 
-use see_libvirt::{Ability, AddressSource, Cause, Connection, ShutdownMode, StartOptions};
+use see_libvirt::{
+    Ability, AddressSource, Cause, Connection, MachineKind, ShutdownMode, StartOptions,
+};
 use uuid::Uuid;
 
 use crate::support::{LIMIT, tiny_domain};
@@ -31,7 +33,10 @@ async fn what_virtualbox_lacks_is_refused_by_name_though_another_driver_stands_b
         domain.interface_addresses(AddressSource::Lease).await.err(),
         domain.resident_memory().await.err(),
         domain.open_channel("agent").await.err(),
-        connection.domain_capabilities("").await.err(),
+        connection
+            .domain_capabilities(&MachineKind::default())
+            .await
+            .err(),
         connection.networks().await.err(),
         connection.network("default").await.err(),
         connection.storage_pools().await.err(),

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use see_core::Result;
+
 use crate::collect::emulator::is_emulator_of;
 
 /// A process, which no other one of the same number is taken for.
@@ -36,11 +38,29 @@ struct Stat {
 }
 
 impl Process {
-    /// The emulator of the machine with this UUID.
-    pub(super) fn emulator(uuid: &str) -> Option<Self> {
+    /// The emulator of the machine with this UUID. Every user may start a program with such arguments: it has to be
+    /// the one whose number libvirt wrote down or, where that may not be read, one of the hypervisor's accounts.
+    pub(super) fn emulator(uuid: &str, known: &Result<Option<u32>>) -> Option<Self> {
+        let known = match known {
+            Ok(None) => return None,
+            Ok(Some(pid)) => Some(*pid),
+            Err(_) => None,
+        };
+        let accounts = match known {
+            Some(_) => Vec::new(),
+            None => hypervisor_accounts(&fs::read_to_string("/etc/passwd").unwrap_or_default()),
+        };
         pids().into_iter().find_map(|pid| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            is_emulator_of(&line, uuid).then(|| Self::at(pid))?
+            if !is_emulator_of(&line, uuid) {
+                return None;
+            }
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let is_it = match known {
+                Some(known) => last_of(&status, "NSpid:") == Some(known),
+                None => first_of(&status, "Uid:").is_some_and(|uid| accounts.contains(&uid)),
+            };
+            is_it.then(|| Self::at(pid))?
         })
     }
 
@@ -96,6 +116,36 @@ impl Process {
         Self::at(self.pid).filter(|same| same == self)?;
         killed(&events)
     }
+}
+
+/// The names of the accounts on which a daemon of the system runs its emulators, beside root's.
+const ACCOUNTS: [&str; 2] = ["libvirt-qemu", "qemu"];
+
+/// Their numbers, by the host's list of accounts.
+fn hypervisor_accounts(passwd: &str) -> Vec<u32> {
+    let accounts = passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let uid = fields.nth(1)?.parse().ok()?;
+        ACCOUNTS.contains(&name).then_some(uid)
+    });
+    accounts.chain([0]).collect()
+}
+
+/// The numbers behind a word in a process's status.
+fn numbers<'a>(status: &'a str, word: &str) -> impl Iterator<Item = u32> + use<'a> {
+    let line = status.lines().find_map(|line| line.strip_prefix(word));
+    let words = line.unwrap_or_default().split_ascii_whitespace();
+    words.filter_map(|number| number.parse().ok())
+}
+
+fn first_of(status: &str, word: &str) -> Option<u32> {
+    numbers(status, word).next()
+}
+
+/// In the innermost namespace of processes, which is that of a daemon with one of its own.
+fn last_of(status: &str, word: &str) -> Option<u32> {
+    numbers(status, word).last()
 }
 
 /// The file that tells of a memory group's events, by a process's list of its groups.
@@ -170,6 +220,40 @@ fn memory(status: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_only_says_that_it_is_the_emulator_is_not_measured() {
+        use std::os::unix::process::CommandExt as _;
+        let uuid = see_core::Identifier::random().to_string();
+        let mut child = std::process::Command::new("sh")
+            .arg0("qemu-system-none")
+            .args(["-c", "read line", "-uuid", &uuid])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let found = |known| Process::emulator(&uuid, &Ok(known)).map(|process| process.pid());
+        // The arguments are a process's only once it executes the program.
+        let end = std::time::Instant::now() + Duration::from_secs(60);
+        while found(Some(child.id())) != Some(child.id()) {
+            assert!(std::time::Instant::now() < end);
+            std::thread::yield_now();
+        }
+        let others = [found(None), found(Some(child.id() + 1))];
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(others, [None, None]);
+    }
+
+    #[test]
+    fn only_the_hypervisors_accounts_are_trusted_where_its_notes_cannot_be_read() {
+        let passwd = "root:x:0:0::/:/bin/sh\nmallory:x:1000:1000::/:/bin/sh\n\
+                      libvirt-qemu:x:64055:108::/:/bin/false\n";
+        assert_eq!(hypervisor_accounts(passwd), [64_055, 0]);
+        let status = "Name:\tq\nUid:\t64055\t0\t0\t0\nNSpid:\t4711\t12\n";
+        assert_eq!(first_of(status, "Uid:"), Some(64_055));
+        assert_eq!(last_of(status, "NSpid:"), Some(12));
+        assert_eq!(last_of(status, "None:"), None);
+    }
 
     #[test]
     fn a_processs_name_cannot_forge_its_numbers() {

@@ -1,0 +1,203 @@
+//! What of a domain or network is on this host: at libvirt, among the processes, and in the files that libvirt and the
+//! programs that it starts keep.
+
+use std::path::Path;
+
+use see_core::Result;
+use see_core::ledger::{CollectRequest, Looked};
+use see_libvirt::Connection;
+
+use super::traces::{Traces, driver_at};
+use super::{bridge, emulator, has_files_here, is_of_this_user, open, places};
+use crate::error::{blocking, libvirt};
+
+/// Why something that is there may stay.
+const ROOTS: &str = "it is root's: only root may look there, and remove it";
+
+/// Where a domain could have left something.
+pub(super) async fn domain(request: &CollectRequest) -> Vec<Looked> {
+    let location = request.resource.location.clone();
+    let mut looked = Vec::new();
+    let what = format!("the domain at {location}");
+    if location.starts_with('/') {
+        // What runs in the root of a process that is gone is found among the processes.
+        if let Some(connection) = Connection::embedded_on(Path::new(&location)) {
+            looked.push(at_libvirt(what, &connection, request).await);
+        }
+    } else {
+        looked.push(match open(request).await {
+            Ok(connection) => at_libvirt(what, &connection, request).await,
+            Err(error) => Looked::clear(what).denied(error.chain()),
+        });
+    }
+    if !location.starts_with('/') && !bridge::is_local(&location) {
+        if has_files_here(&location) {
+            let what = format!("the files of the hypervisor at {location}");
+            looked.push(Looked::clear(what).denied("they are on another host"));
+        }
+        return looked;
+    }
+    let request = request.clone();
+    let here = blocking("look at the host", move || Ok(domain_here(&request))).await;
+    looked.extend(here.unwrap_or_default());
+    looked
+}
+
+/// Whether libvirt knows it.
+async fn at_libvirt(what: String, connection: &Connection, request: &CollectRequest) -> Looked {
+    let looked = Looked::clear(&*what);
+    match connection.domain_by_name(&request.resource.name).await {
+        Ok(_) => looked.with([what]),
+        Err(error) if error.is_no_domain() => looked,
+        Err(error) => looked.denied(libvirt(error).chain()),
+    }
+}
+
+fn domain_here(request: &CollectRequest) -> Vec<Looked> {
+    let (location, name) = (&request.resource.location, &request.resource.name);
+    let mut looked = vec![
+        told("its processes", emulator::all_of(name), |(pid, _)| {
+            format!("process {pid}")
+        }),
+        told("its sockets", sockets(name), |path| {
+            format!("socket {path}")
+        }),
+    ];
+    let Some(traces) = Traces::of(location) else {
+        let what = format!("the files of the hypervisor at {location}");
+        looked.push(Looked::clear(what).denied(ROOTS));
+        return looked;
+    };
+    let groups = traces.groups_of(driver_at(location), name);
+    let groups = groups.map(|groups| {
+        let each = groups.into_iter().flat_map(|(folder, groups)| {
+            groups
+                .into_iter()
+                .map(move |group| format!("/{folder}/{group}"))
+        });
+        each.collect::<Vec<_>>()
+    });
+    looked.push(told("its control groups", groups, |path| path));
+    let of_user = is_of_this_user(location);
+    for place in places::of_domains(location) {
+        let entries = traces.entries_of(&place, name);
+        let found = told(place.what, entries, |entry| {
+            format!("/{}/{entry}", place.folder)
+        });
+        add(&mut looked, found, of_user);
+    }
+    looked
+}
+
+/// Adds what was found in one of several places of the same kind.
+fn add(looked: &mut Vec<Looked>, found: Looked, of_user: bool) {
+    let found = match found.is_clear() || of_user {
+        true => found,
+        false => Looked {
+            denied: Some(ROOTS.to_owned()),
+            ..found
+        },
+    };
+    match looked.iter_mut().find(|looked| looked.what == found.what) {
+        Some(same) => {
+            same.found.extend(found.found);
+            same.denied = same.denied.take().or(found.denied);
+        }
+        None => looked.push(found),
+    }
+}
+
+/// What a look gave.
+fn told<T>(what: &str, found: Result<Vec<T>>, name: impl Fn(T) -> String) -> Looked {
+    match found {
+        Ok(found) => Looked::clear(what).with(found.into_iter().map(name)),
+        Err(error) => Looked::clear(what).denied(error.chain()),
+    }
+}
+
+/// The paths of sockets that carry a name.
+fn sockets(name: &str) -> Result<Vec<String>> {
+    let table = std::fs::read_to_string("/proc/net/unix").map_err(|error| {
+        see_core::Error::io("the host's sockets cannot be listed", error).subject("/proc/net/unix")
+    })?;
+    let paths = table
+        .lines()
+        .filter_map(|line| line.split_ascii_whitespace().nth(7));
+    let ours = paths.filter(|path| path.contains(name));
+    Ok(ours.map(str::to_owned).collect())
+}
+
+/// Where a network could have left something.
+pub(super) async fn network(request: &CollectRequest) -> Vec<Looked> {
+    let location = request.resource.location.clone();
+    let what = format!("the network at {location}");
+    let looked = Looked::clear(&*what);
+    let at_libvirt = match open(request).await {
+        Ok(connection) => match connection.network(&request.resource.name).await {
+            Ok(_) => looked.with([what]),
+            Err(error) if error.is_no_network() => looked,
+            Err(error) => looked.denied(libvirt(error).chain()),
+        },
+        Err(error) => looked.denied(error.chain()),
+    };
+    let mut looked = vec![at_libvirt];
+    if bridge::is_local(&location) {
+        let request = request.clone();
+        let here = blocking("look at the host", move || Ok(network_here(&request))).await;
+        looked.extend(here.unwrap_or_default());
+    }
+    looked
+}
+
+fn network_here(request: &CollectRequest) -> Vec<Looked> {
+    let location = &request.resource.location;
+    let of_user = is_of_this_user(location);
+    let mut looked = Vec::new();
+    let devices = told(
+        "its bridge and address server",
+        bridge::left(request),
+        |it| it,
+    );
+    add(&mut looked, devices, of_user);
+    let what = "the address server's files";
+    let files = match Traces::of(location) {
+        Some(traces) => {
+            let bridge = bridge::name_of(request).unwrap_or_default();
+            told(
+                what,
+                traces.network_files(&request.resource.name, bridge),
+                |path| path,
+            )
+        }
+        None => Looked::clear(what).denied(ROOTS),
+    };
+    add(&mut looked, files, of_user);
+    looked
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_found_where_this_user_may_not_remove_it_is_told_as_that() {
+        let found = || Looked::clear("logs").with(["/var/log/a.log".to_owned()]);
+        let mut looked = vec![Looked::clear("logs")];
+        add(&mut looked, found(), true);
+        assert_eq!(looked.len(), 1);
+        assert_eq!(looked[0].left(), ["/var/log/a.log"]);
+        let mut looked = Vec::new();
+        add(&mut looked, found(), false);
+        assert!(looked[0].left().is_empty() && !looked[0].is_clear());
+    }
+
+    #[test]
+    fn a_socket_that_carries_the_name_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = see_core::Identifier::random().to_string();
+        let path = folder.path().join(format!("{name}.sock"));
+        assert_eq!(sockets(&name).unwrap(), [] as [&str; 0]);
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        assert_eq!(sockets(&name).unwrap(), [path.to_str().unwrap()]);
+    }
+}
