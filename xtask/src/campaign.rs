@@ -305,7 +305,7 @@ fn chunks(
         for line in finished.stdout.lines().filter(telling) {
             state.told.push(format!("seed {seed}: {line}"));
         }
-        for leak in before.left_since() {
+        for leak in before.left_on(None) {
             state.leaks.push(format!("seed {seed}: {leak}"));
         }
         state.done += rounds;

@@ -8,7 +8,7 @@ mod needs;
 
 use std::time::Instant;
 
-pub(crate) use daemon::{Started, parent};
+pub(crate) use daemon::{OWN_CONFIGURATION, Started, open_run_folder, parent};
 pub(crate) use needs::Purpose;
 
 use crate::failure::{Failure, exit_code};

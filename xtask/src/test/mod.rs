@@ -1,6 +1,6 @@
 //! `test`: every fact once, and nothing left behind.
 
-mod programs;
+pub(crate) mod programs;
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,13 +12,14 @@ use crate::demos;
 use crate::failure::{Failure, While, exit_code};
 use crate::fuzz;
 use crate::guest;
+use crate::hosts::{DEBIAN_13, Entered, FACTS};
 use crate::leftovers::Look;
 use crate::setup::{self, Purpose, Started};
 use crate::stage::stage;
 use crate::tidy;
 use crate::workspace;
 
-use programs::{Count, Program};
+use programs::{Count, Place, Program};
 
 /// How many of the slowest programs are shown: where to look when the whole takes too long.
 const SLOWEST: usize = 10;
@@ -37,7 +38,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     let mut failures = checks(&mut count);
     // Looked at while the daemon still answers, or its objects would be hidden.
     let left = stage("nothing left behind", || {
-        let left = before.left_since();
+        let left = before.left_on(None);
         if left.is_empty() {
             return Ok(());
         }
@@ -102,7 +103,16 @@ fn checks(count: &mut Count) -> Vec<Failure> {
         programs::build(tests.args(everything).args(targets), DEADLINE)
     });
     match built {
-        Ok(programs) => outcomes.push(stage("tests", || tests(programs, threads, count))),
+        Ok(programs) => {
+            let again = programs::showing(&programs, FACTS);
+            outcomes.push(stage("tests", || tests(programs, None, threads, count)));
+            let made = stage("root of Debian 13", || DEBIAN_13.make());
+            outcomes.push(
+                made.and_then(|()| {
+                    stage("tests on Debian 13", || elsewhere(again?, threads, count))
+                }),
+            );
+        }
         Err(failure) => outcomes.push(Err(failure)),
     }
     outcomes.push(stage("documentation tests", || {
@@ -126,9 +136,40 @@ fn quiet(command: &mut Command) -> Result<(), Failure> {
     command::output(command, DEADLINE).map(drop)
 }
 
+/// Runs test programs on another host, and looks at what is left there.
+fn elsewhere(programs: Vec<Program>, threads: usize, count: &mut Count) -> Result<(), Failure> {
+    let host = Entered::new(DEBIAN_13)?;
+    let before = Look::on(Some(&host))?;
+    tests(programs, Some(&host), threads, count)?;
+    let left = before.left_on(Some(&host));
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::with(
+        exit_code::LEFT_BEHIND,
+        format!(
+            "left behind on {}:\n  {}",
+            host.host.name,
+            left.join("\n  ")
+        ),
+    ))
+}
+
 /// Runs the test programs, keeps what they print in files, and shows what failed.
-fn tests(programs: Vec<Program>, threads: usize, count: &mut Count) -> Result<(), Failure> {
-    let mut all = programs::run(programs, threads, DEADLINE, &logs()?)?;
+fn tests(
+    programs: Vec<Program>,
+    host: Option<&Entered>,
+    threads: usize,
+    count: &mut Count,
+) -> Result<(), Failure> {
+    let logs = logs()?;
+    let place = Place {
+        host,
+        threads,
+        deadline: DEADLINE,
+        logs: &logs,
+    };
+    let mut all = programs::run(programs, &place)?;
     all.sort_by(|one, other| other.seconds.total_cmp(&one.seconds));
     for ran in all.iter().take(SLOWEST) {
         println!("       {:>6.1} s  {}", ran.seconds, ran.name());
@@ -137,7 +178,7 @@ fn tests(programs: Vec<Program>, threads: usize, count: &mut Count) -> Result<()
     for ran in &all {
         let mut own = ran.count();
         if own.failed > 0 {
-            if let Some(names) = ran.again(DEADLINE)? {
+            if let Some(names) = ran.again(&place)? {
                 println!("       passed only at the second try: {}", names.join(", "));
                 for line in programs::reasons(&ran.failing()) {
                     println!("         | {line}");
