@@ -200,14 +200,17 @@ fn devices(place: &Path) -> Result<(), Failure> {
 
 /// What a start of the host would have prepared.
 fn prepare() -> Result<(), Failure> {
+    let locks = Path::new("/run/lock");
+    make_folder(locks)?;
+    fs::set_permissions(locks, fs::Permissions::from_mode(0o1777))
+        .doing("cannot open the folder of locks")?;
     let mut up = Command::new("ip");
     command::output(up.args(["link", "set", "lo", "up"]), DEADLINE)?;
-    // libvirt asks for the host's own name, and no server answers here.
+    // libvirt asks for the host's own name, and no name server is reached from here.
     let name =
         fs::read_to_string("/proc/sys/kernel/hostname").doing("cannot read the host's name")?;
     let hosts = format!("127.0.0.1 localhost {0}\n::1 localhost {0}\n", name.trim());
     fs::write("/etc/hosts", hosts).doing("cannot name the host")?;
-    fs::write("/etc/resolv.conf", "").doing("cannot forget the outer host's name servers")?;
     fs::write("/etc/libvirt/libvirtd.conf", setup::OWN_CONFIGURATION)
         .doing("cannot configure libvirtd")?;
     // libvirt's own choice, nftables, needs this action of the kernel for a network with DHCP.
