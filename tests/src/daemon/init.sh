@@ -63,6 +63,17 @@ else
 fi
 ip link set lo up
 
+# libvirt takes nftables by itself since 10.4, and then needs an action of the kernel for networks with DHCP.
+if ! tc qdisc add dev lo root handle 1: prio 2>/dev/null ||
+  ! tc filter add dev lo parent 1: protocol all u32 match u32 0 0 action csum udp 2>/dev/null; then
+  echo 'firewall_backend = "iptables"' >/etc/libvirt/network.conf
+fi
+tc qdisc del dev lo root 2>/dev/null || true
+
+# Some processors say which core was asked, and libvirt then probes the emulators again: it asks on one.
+read -r _ core <<<"$(grep Cpus_allowed_list /proc/self/status)"
+core=${core%%[-,]*}
+
 exec 3>>"$here/libvirtd.log"
 for folder in "$@"; do
   # One may lie in another, which is empty by then.
@@ -73,7 +84,7 @@ done
 start() {
   listen=
   if [ "$port" != 0 ]; then listen=-l; fi
-  libvirtd $listen -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid </dev/null >&3 2>&1 &
+  taskset -c "$core" libvirtd $listen -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid </dev/null >&3 2>&1 &
   daemon=$!
 }
 start
