@@ -63,13 +63,6 @@ else
 fi
 ip link set lo up
 
-# libvirt takes nftables by itself since 10.4, and then needs an action of the kernel for networks with DHCP.
-if ! tc qdisc add dev lo root handle 1: prio 2>/dev/null ||
-  ! tc filter add dev lo parent 1: protocol all u32 match u32 0 0 action csum udp 2>/dev/null; then
-  echo 'firewall_backend = "iptables"' >/etc/libvirt/network.conf
-fi
-tc qdisc del dev lo root 2>/dev/null || true
-
 # Some processors say which core was asked, and libvirt then probes the emulators again: it asks on one.
 read -r _ core <<<"$(grep Cpus_allowed_list /proc/self/status)"
 core=${core%%[-,]*}

@@ -212,28 +212,7 @@ fn prepare() -> Result<(), Failure> {
     let hosts = format!("127.0.0.1 localhost {0}\n::1 localhost {0}\n", name.trim());
     fs::write("/etc/hosts", hosts).doing("cannot name the host")?;
     fs::write("/etc/libvirt/libvirtd.conf", setup::OWN_CONFIGURATION)
-        .doing("cannot configure libvirtd")?;
-    // libvirt's own choice, nftables, needs this action of the kernel for a network with DHCP.
-    if !has_checksum_action() {
-        fs::write(
-            "/etc/libvirt/network.conf",
-            "firewall_backend = \"iptables\"\n",
-        )
-        .doing("cannot configure libvirt's networks")?;
-    }
-    Ok(())
-}
-
-/// Whether the kernel can have the checksums of packets filled in, which libvirt's nftables backend relies on.
-fn has_checksum_action() -> bool {
-    let tc = |words: &str| {
-        let mut tc = Command::new("tc");
-        command::finish(tc.args(words.split(' ')), DEADLINE).is_ok_and(|it| it.status.success())
-    };
-    tc("qdisc add dev lo root handle 1: prio") && {
-        let has = tc("filter add dev lo parent 1: protocol all u32 match u32 0 0 action csum udp");
-        tc("qdisc del dev lo root") && has
-    }
+        .doing("cannot configure libvirtd")
 }
 
 fn start_daemons() -> Result<(), Failure> {

@@ -352,6 +352,59 @@ pub(super) fn reasons(failing: &str) -> Vec<&str> {
 mod tests {
     use super::*;
 
+    fn program(name: &str) -> Program {
+        Program {
+            name: format!("{MACHINES} {name}"),
+            executable: PathBuf::from("true"),
+            folder: PathBuf::from("/"),
+            machines: true,
+            only: &[],
+        }
+    }
+
+    #[test]
+    fn the_facts_of_another_host_are_shown_by_their_programs_alone() {
+        let facts = [Facts {
+            program: "b",
+            tests: &["one"],
+        }];
+        let shown = showing(&[program("a"), program("b")], &facts).expect("there is one");
+        let [shown] = &shown[..] else {
+            panic!("{shown:?}");
+        };
+        assert_eq!(
+            (shown.name.as_str(), shown.only),
+            ("see-tests b", &["one"][..])
+        );
+        let failure = showing(&[program("a")], &facts).expect_err("there is none");
+        assert!(failure.message.ends_with("is called b"), "{failure}");
+    }
+
+    #[test]
+    fn a_test_that_was_asked_for_by_a_name_that_none_has_is_a_failure_and_told() {
+        let stdout = "test one ... ok\n\ntest result: ok. 1 passed; 0 failed; 0 ignored\n";
+        let ran = Ran {
+            program: Program {
+                only: &["one", "two"],
+                ..program("a")
+            },
+            name: "see-tests a".to_owned(),
+            finished: Finished {
+                status: std::process::ExitStatus::default(),
+                stdout: stdout.to_owned(),
+                stderr: String::new(),
+            },
+            seconds: 0.0,
+            log: PathBuf::new(),
+        };
+        let expected = Count {
+            passed: 1,
+            failed: 1,
+        };
+        assert_eq!(ran.count(), expected);
+        assert!(ran.failing().contains("no test is called two"));
+    }
+
     #[test]
     fn why_a_test_failed_is_told_without_the_way_there() {
         let failing = "a\nthread 'a' panicked at x.rs:1:1:\nboom\n\nbang\nstack backtrace:\n   0: main\nnote: Some";
