@@ -60,6 +60,11 @@ impl Host {
         workspace::target().join("hosts").join(self.name)
     }
 
+    /// Whether its root file system stands, of the packages that are wanted today.
+    pub(crate) fn is_made(self) -> bool {
+        root::is_made(self)
+    }
+
     /// Makes its root file system, unless it stands.
     ///
     /// # Errors

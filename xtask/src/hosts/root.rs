@@ -44,25 +44,32 @@ const PACKAGES: &[&str] = &[
     "xfsprogs",
 ];
 
+/// What the root is made from.
+fn recipe(host: Host) -> String {
+    format!("{}\n{}\n", host.suite, PACKAGES.join("\n"))
+}
+
+/// Whether a root of these packages stands.
+pub(super) fn is_made(host: Host) -> bool {
+    let folder = host.folder();
+    let made = fs::read_to_string(folder.join(RECIPE));
+    folder.join(ROOT).is_dir() && made.is_ok_and(|made| made == recipe(host))
+}
+
 /// Makes the root, unless one of the same packages stands. It is made beside its place and renamed, so that an
 /// interrupt leaves no half of one; and in namespaces, so that it leaves nothing mounted or running.
 pub(super) fn make(host: Host) -> Result<(), Failure> {
     let folder = host.folder();
     let failed = || format!("cannot make {}", folder.display());
     fs::create_dir_all(&folder).doing(failed())?;
-    let recipe = format!("{}\n{}\n", host.suite, PACKAGES.join("\n"));
-    let is_current = || {
-        folder.join(ROOT).is_dir()
-            && fs::read_to_string(folder.join(RECIPE)).is_ok_and(|made| made == recipe)
-    };
-    if is_current() {
+    if is_made(host) {
         return Ok(());
     }
     check_rights(host)?;
     let lock = File::create(folder.join("lock")).doing(failed())?;
     lock.lock()
         .doing("cannot wait for another that makes the host")?;
-    if is_current() {
+    if is_made(host) {
         return Ok(());
     }
     let archive = archive(host)?;
@@ -91,7 +98,7 @@ pub(super) fn make(host: Host) -> Result<(), Failure> {
         .env_remove("TMPDIR");
     command::output(&mut mmdebstrap, DEADLINE)?;
     fs::rename(&new, folder.join(ROOT)).doing(failed())?;
-    fs::write(folder.join(RECIPE), recipe).doing(failed())
+    fs::write(folder.join(RECIPE), recipe(host)).doing(failed())
 }
 
 fn check_rights(host: Host) -> Result<(), Failure> {
