@@ -30,24 +30,15 @@ const OPEN_LIMIT: Duration = Duration::from_secs(120);
 /// How long what libvirt still asks there may take to end.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
-/// What libvirt made when it opened the root, and needs again when the root is made anew.
-const SKELETON: &[&str] = &[
-    "users",
-    "etc/qemu/networks",
-    "etc/qemu/autostart",
-    "cache/qemu/capabilities",
-    "lib/qemu/channel/target",
-    "lib/qemu/snapshot",
-    "lib/qemu/dump",
-    "lib/qemu/checkpoint",
-    "lib/qemu/nvram",
-    "lib/qemu/save",
-    "lib/qemu/ram",
-    "log/qemu",
-    "run/qemu/slirp",
-    "run/qemu/passt",
-    "run/qemu/dbus",
-];
+/// Who is in the root: a file for each sandbox.
+const USERS: &str = "users";
+
+/// What libvirt has in a root, whatever its version.
+const KINDS: &[&str] = &["cache", "etc", "lib", "log", "run"];
+
+/// The folders that libvirt made when it opened the root, and needs again when the root is made anew. Each version
+/// makes others.
+static FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Entering and leaving happen one at a time. Behind it is what tells the root that this process made last from
 /// a stranger's folder in its place.
@@ -127,7 +118,7 @@ pub(crate) async fn enter(entry: &Entry, prepared: Prepared) -> Result<Connectio
     let identifier = entry.identifier();
     entry.created(prepared.identity.clone()).await?;
     let path = PathBuf::from(&entry.resource().name);
-    let user = path.join("users").join(identifier.to_string());
+    let user = path.join(USERS).join(identifier.to_string());
     blocking("enter the embedded driver's root", move || {
         OpenOptions::new()
             .write(true)
@@ -141,9 +132,48 @@ pub(crate) async fn enter(entry: &Entry, prepared: Prepared) -> Result<Connectio
             })
     })
     .await?;
-    Connection::open_embedded(&prepared.root, OPEN_LIMIT)
+    let connection = Connection::open_embedded(&prepared.root, OPEN_LIMIT)
         .await
-        .map_err(|error| advise(libvirt(error)))
+        .map_err(|error| advise(libvirt(error)))?;
+    blocking("look at the embedded driver's root", move || {
+        remember_folders(&path)
+    })
+    .await?;
+    Ok(connection)
+}
+
+/// Remembers which folders libvirt made in the root, the first time that it is entered.
+fn remember_folders(root: &Path) -> Result<()> {
+    let mut folders = FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
+    if folders.is_empty() {
+        *folders = folders_in(root)?;
+    }
+    Ok(())
+}
+
+/// The folders of a root, relative to it, each behind the one that it is in.
+fn folders_in(root: &Path) -> Result<Vec<PathBuf>> {
+    fn look(root: &Path, inside: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
+        let entries = match fs::read_dir(root.join(inside)) {
+            // libvirt removes what it needed for a moment.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                let name = inside.join(entry.file_name());
+                found.push(name.clone());
+                look(root, &name, found)?;
+            }
+        }
+        Ok(())
+    }
+    let mut found = Vec::new();
+    look(root, Path::new(""), &mut found).map_err(|error| {
+        Error::io("the embedded driver's root cannot be looked at", error).subject(root.display())
+    })?;
+    Ok(found)
 }
 
 /// An ordinary user's libvirt keeps a list of lent devices in the user's runtime folder, whatever its root.
@@ -166,7 +196,10 @@ fn make(path: &Path, known: Option<&Details>) -> Result<EmbeddedRoot> {
         EmbeddedRoot::create(path, cache_folder().as_deref(), EmulatorAccount::Caller)
             .map_err(libvirt)?
     };
-    let needed = if again { SKELETON } else { &SKELETON[..1] };
+    let mut needed = vec![PathBuf::from(USERS)];
+    if again {
+        needed.extend_from_slice(&FOLDERS.lock().unwrap_or_else(PoisonError::into_inner));
+    }
     for name in needed {
         let folder = path.join(name);
         DirBuilder::new()
@@ -207,7 +240,7 @@ pub(crate) fn withdraw(path: &Path, identifier: Identifier, deadline: Instant) -
     let failed = |error| {
         Error::io("the embedded driver's root cannot be removed", error).subject(path.display())
     };
-    let users = path.join("users");
+    let users = path.join(USERS);
     match fs::remove_file(users.join(identifier.to_string())) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -249,9 +282,8 @@ pub(crate) fn first_strange(path: &Path) -> Result<Option<PathBuf>> {
             let name = inside.join(entry.file_name());
             let kind = entry.file_type()?;
             let is_ours = if kind.is_dir() {
-                SKELETON
-                    .iter()
-                    .any(|folder| Path::new(folder).starts_with(&name))
+                let known = KINDS.iter().any(|kind| name.starts_with(kind));
+                known || name == Path::new(USERS)
             } else {
                 kind.is_file()
                     && (name == Path::new("etc/qemu.conf")
@@ -276,7 +308,7 @@ pub(crate) fn first_strange(path: &Path) -> Result<Option<PathBuf>> {
 /// Whether a root has no user but this one.
 pub(crate) fn is_last(path: &Path, identifier: Identifier) -> Result<bool> {
     let own = identifier.to_string();
-    match fs::read_dir(path.join("users")) {
+    match fs::read_dir(path.join(USERS)) {
         Ok(users) => Ok(users.flatten().all(|user| user.file_name() == own.as_str())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(
@@ -326,6 +358,17 @@ mod tests {
         let monitor = root.join("lib/qemu/qmp-1/qmp.monitor");
         command.args(["-c", "read line"]).arg(monitor);
         command.spawn().unwrap()
+    }
+
+    #[test]
+    fn the_folders_that_any_libvirt_made_in_a_root_are_found_each_behind_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("run/qemu/of-a-later-version")).unwrap();
+        fs::write(root.path().join("run/qemu/driver.pid"), "1").unwrap();
+        let expected = ["run", "run/qemu", "run/qemu/of-a-later-version"].map(PathBuf::from);
+        assert_eq!(folders_in(root.path()).unwrap(), expected);
+        let gone = root.path().join("gone");
+        assert_eq!(folders_in(&gone).unwrap(), Vec::<PathBuf>::new());
     }
 
     #[test]

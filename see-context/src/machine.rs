@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use rustix::process::Signal;
 use see_core::{
     Address, Console, Error, ErrorKind, GuestChannel, HypervisorLog, Identifier, Isolation, Meter,
     Picture, Result, Sandbox, SandboxChange, SandboxState, Screenshot,
@@ -23,7 +24,7 @@ use self::usage::Gauge;
 pub(crate) use self::watch::Source;
 use self::watch::Watch;
 use crate::allocation::{Abilities, Holdings};
-use crate::collect;
+use crate::collect::{self, emulator};
 use crate::error::{blocking, libvirt};
 
 /// The largest picture that is taken of a screen.
@@ -37,8 +38,9 @@ const COMMAND: Duration = CALL_LIMIT.saturating_mul(2);
 const OVERTAKES: Duration = Duration::from_secs(5);
 
 /// How long libvirt may take to hear of a container's first process after it told that the container runs, and how
-/// often it is asked meanwhile.
-const HEARS: Duration = Duration::from_secs(5);
+/// often it is asked meanwhile. On a busy host it may never hear: it drops what its controller says before it listens
+/// (seen with libvirt 11).
+const HEARS: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// What one of libvirt's drivers can do, and how.
@@ -215,10 +217,11 @@ async fn turn(commands: &Mutex<()>, patience: Duration) -> Option<MutexGuard<'_,
 }
 
 /// Asks a guest in this way. Where that is by a signal, and libvirt has not heard yet which process it would go to,
-/// again.
+/// again; where it does not hear, the container's first process gets the signal without it.
 async fn asked<F, Fut>(
     domain: &Domain,
     mode: ShutdownMode,
+    signal: Signal,
     ask: F,
 ) -> Result<(), see_libvirt::Error>
 where
@@ -227,17 +230,26 @@ where
 {
     let end = Instant::now() + HEARS;
     loop {
-        match ask().await {
-            Err(error)
-                if mode == ShutdownMode::Signal
-                    && error.is_invalid_state()
-                    && Instant::now() < end
-                    && domain.is_active().await.unwrap_or(false) =>
-            {
-                tokio::time::sleep(PAUSE).await;
-            }
+        let error = match ask().await {
+            Err(error) if mode == ShutdownMode::Signal && error.is_invalid_state() => error,
             answer => return answer,
+        };
+        if !domain.is_active().await.unwrap_or(false) {
+            return Err(error);
         }
+        if Instant::now() < end {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        let name = domain.name().to_owned();
+        let sent = blocking("signal the container", move || {
+            emulator::signal_container(&name, signal)
+        });
+        // None is found of a container on another host.
+        return match sent.await {
+            Ok(true) => Ok(()),
+            _ => Err(error),
+        };
     }
 }
 
@@ -319,7 +331,7 @@ impl Sandbox for Machine {
     async fn shutdown(&self) -> Result<()> {
         let mode = self.driver.shutdown;
         self.command("shutdown", move |domain| async move {
-            asked(&domain, mode, || domain.shutdown(mode)).await
+            asked(&domain, mode, Signal::TERM, || domain.shutdown(mode)).await
         })
         .await
     }
@@ -327,7 +339,8 @@ impl Sandbox for Machine {
     async fn reboot(&self) -> Result<()> {
         let mode = self.driver.reboot;
         self.command("reboot", move |domain| async move {
-            asked(&domain, mode, || domain.reboot(mode)).await
+            // The same as libvirt sends.
+            asked(&domain, mode, Signal::HUP, || domain.reboot(mode)).await
         })
         .await
     }

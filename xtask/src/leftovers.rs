@@ -11,8 +11,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::command;
+use crate::failure::{Failure, While};
+use crate::hosts::Entered;
 use crate::workspace;
+
+/// The word under which the program calls itself to look at another host, in it.
+pub(crate) const LOOK_WORD: &str = "host-look";
 
 /// How long something that is just ending may take to be gone.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -45,7 +52,7 @@ const USERS: &str = "users";
 const SERVICES: &str = "services";
 
 /// One look at the host.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Look {
     things: BTreeSet<String>,
     /// The command lines of the processes among the things.
@@ -66,12 +73,23 @@ impl Look {
         Self { things, lines }
     }
 
-    /// What is there now and was not at this look. Waits for what is ending; what appears meanwhile is
-    /// another's.
-    pub(crate) fn left_since(&self) -> Vec<String> {
+    /// Looks at the same on another host, where one is given.
+    pub(crate) fn on(host: Option<&Entered>) -> Result<Self, Failure> {
+        let Some(host) = host else {
+            return Ok(Self::now());
+        };
+        let mut look = Command::new(workspace::own_program());
+        let printed = command::output(&mut host.inside(look.arg(LOOK_WORD)), DEADLINE)?;
+        serde_json::from_str(&printed).doing("cannot read what is on the host")
+    }
+
+    /// What is there now and was not at this look, on the same host. Waits for what is ending; what appears
+    /// meanwhile is another's. A host that cannot be looked at is told as left.
+    pub(crate) fn left_on(&self, host: Option<&Entered>) -> Vec<String> {
         let mut left: Option<BTreeSet<String>> = None;
         command::wait_until(DEADLINE, || {
-            let mut now = Self::now().things;
+            let look = Self::on(host);
+            let mut now = look.map_or_else(|it| BTreeSet::from([it.message]), |look| look.things);
             now.retain(|thing| {
                 let was_left = left.as_ref().is_none_or(|left| left.contains(thing));
                 was_left && !self.things.contains(thing)
@@ -106,6 +124,13 @@ impl Look {
         });
         left
     }
+}
+
+/// Prints a look for who asks from another host.
+pub(crate) fn print() -> Result<(), Failure> {
+    let look = serde_json::to_string(&Look::now()).doing("cannot tell what is there")?;
+    println!("{look}");
+    Ok(())
 }
 
 fn daemon_objects(into: &mut BTreeSet<String>) {

@@ -15,6 +15,7 @@ mod demos;
 mod failure;
 mod fuzz;
 mod guest;
+mod hosts;
 mod leftovers;
 mod setup;
 mod stage;
@@ -67,6 +68,11 @@ const DUTIES: &[Duty] = &[
         run: guest::run,
     },
     Duty {
+        name: "hosts",
+        help: "make the root of Debian 13, in which tests and campaigns run as well",
+        run: hosts::run,
+    },
+    Duty {
         name: "setup",
         help: "install what is missing; --check, --daemon, --stop-daemon",
         run: setup::run,
@@ -114,8 +120,10 @@ fn dispatch(words: &[String]) -> Result<(), Failure> {
             print_help();
             Ok(())
         }
-        // Not a duty of a person's: the tiny parent that a daemon started by hand runs under.
+        // Not duties of a person's: what this program starts itself as, in another place.
         Some((word, rest)) if word == setup::PARENT_WORD => setup::parent(rest),
+        Some((word, rest)) if word == hosts::FIRST_WORD => hosts::first(rest),
+        Some((word, [])) if word == leftovers::LOOK_WORD => leftovers::print(),
         Some((word, rest)) => match DUTIES.iter().find(|duty| duty.name == word) {
             Some(duty) => (duty.run)(rest),
             None => {

@@ -153,7 +153,12 @@ mod tests {
             assert_eq!(fs::read_to_string(&file).unwrap(), "a stranger's");
             fs::remove_dir_all(&path).unwrap();
         }
-        for half in ["", "users", "cache/qemu/capabilities"] {
+        for half in [
+            "",
+            "users",
+            "cache/qemu/capabilities",
+            "run/qemu/of-a-later-libvirt",
+        ] {
             fs::create_dir_all(path.join(half)).unwrap();
             fs::create_dir_all(path.join("etc")).unwrap();
             fs::write(path.join("etc/qemu.conf"), "").unwrap();

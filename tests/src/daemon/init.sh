@@ -63,6 +63,10 @@ else
 fi
 ip link set lo up
 
+# Some processors say which core was asked, and libvirt then probes the emulators again: it asks on one.
+read -r _ core <<<"$(grep Cpus_allowed_list /proc/self/status)"
+core=${core%%[-,]*}
+
 exec 3>>"$here/libvirtd.log"
 for folder in "$@"; do
   # One may lie in another, which is empty by then.
@@ -73,7 +77,7 @@ done
 start() {
   listen=
   if [ "$port" != 0 ]; then listen=-l; fi
-  libvirtd $listen -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid </dev/null >&3 2>&1 &
+  taskset -c "$core" libvirtd $listen -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid </dev/null >&3 2>&1 &
   daemon=$!
 }
 start

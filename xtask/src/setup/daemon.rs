@@ -25,7 +25,8 @@ const RUN_FOLDER: &str = "/run/libvirt";
 /// The daemon's own configuration, which distributions bring.
 const LIBVIRTD_CONFIGURATION: &str = "/etc/libvirt/libvirtd.conf";
 /// One that serves where there is none: root alone gets at the sockets, as the folder around them is open.
-const OWN_CONFIGURATION: &str = "unix_sock_ro_perms = \"0770\"\nunix_sock_rw_perms = \"0770\"\n";
+pub(crate) const OWN_CONFIGURATION: &str =
+    "unix_sock_ro_perms = \"0770\"\nunix_sock_rw_perms = \"0770\"\n";
 /// A mount that makes libvirt's LXC driver fail where cgroups are hybrid.
 const HYBRID_CGROUPS: &str = "/sys/fs/cgroup/unified";
 /// What the parent, the daemon and its log daemon print.
@@ -309,7 +310,7 @@ fn start_by_hand() -> Result<Started, Failure> {
 }
 
 /// Makes the daemons' folder as systemd would: virtlogd, which is the first, would keep everybody else out.
-fn open_run_folder() -> Result<(), Failure> {
+pub(crate) fn open_run_folder() -> Result<(), Failure> {
     let failed = || format!("cannot make {RUN_FOLDER}");
     fs::create_dir_all(RUN_FOLDER).doing(failed())?;
     fs::set_permissions(RUN_FOLDER, fs::Permissions::from_mode(0o755)).doing(failed())

@@ -8,10 +8,11 @@ mod needs;
 
 use std::time::Instant;
 
-pub(crate) use daemon::{Started, parent};
+pub(crate) use daemon::{OWN_CONFIGURATION, Started, open_run_folder, parent};
 pub(crate) use needs::Purpose;
 
 use crate::failure::{Failure, exit_code};
+use crate::hosts::DEBIAN_13;
 
 /// The word under which the program calls itself as the daemon's parent.
 pub(crate) const PARENT_WORD: &str = "daemon-parent";
@@ -19,13 +20,22 @@ pub(crate) const PARENT_WORD: &str = "daemon-parent";
 pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     let started = Instant::now();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => install(Purpose::Everything)?,
+        [] => {
+            install(Purpose::Everything)?;
+            DEBIAN_13.make()?;
+        }
         ["--check"] => {
             let missing = needs::missing(Purpose::Everything);
             if !missing.is_empty() {
                 return Err(Failure::new(format!(
                     "missing: {}",
                     needs::described(&missing)
+                )));
+            }
+            if !DEBIAN_13.is_made() {
+                return Err(Failure::new(format!(
+                    "missing: the root of {}, which `cargo xtask hosts` makes",
+                    DEBIAN_13.name
                 )));
             }
         }

@@ -87,6 +87,7 @@ const NEEDS: &[Need] = &[
     need(Purpose::Everything, Sign::Program("ip"), ["iproute2", "iproute", "iproute2", "iproute2", "iproute2"]),
     need(Purpose::Everything, Sign::Program("ping"), ["iputils-ping", "iputils", "iputils", "iputils", "iputils"]),
     need(Purpose::Everything, Sign::Program("mkfs.xfs"), ["xfsprogs", "xfsprogs", "xfsprogs", "xfsprogs", "xfsprogs"]),
+    need(Purpose::Everything, Sign::Program("mmdebstrap"), ["mmdebstrap", "mmdebstrap", "mmdebstrap", "mmdebstrap", "mmdebstrap"]),
     need(Purpose::Everything, Sign::Firmware, ["ovmf", "edk2-ovmf", "edk2-ovmf", "qemu-ovmf-x86_64", "ovmf"]),
     need(Purpose::Everything, Sign::Program("curl"), ["curl", "curl", "curl", "curl", "curl"]),
     need(Purpose::Everything, Sign::Program("openssl"), ["openssl", "openssl", "openssl", "openssl", "openssl"]),

@@ -1,6 +1,6 @@
 //! `test`: every fact once, and nothing left behind.
 
-mod programs;
+pub(crate) mod programs;
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,13 +12,14 @@ use crate::demos;
 use crate::failure::{Failure, While, exit_code};
 use crate::fuzz;
 use crate::guest;
+use crate::hosts::{DEBIAN_13, Entered, FACTS, Host};
 use crate::leftovers::Look;
 use crate::setup::{self, Purpose, Started};
 use crate::stage::stage;
 use crate::tidy;
 use crate::workspace;
 
-use programs::{Count, Program};
+use programs::{Count, Place, Program};
 
 /// How many of the slowest programs are shown: where to look when the whole takes too long.
 const SLOWEST: usize = 10;
@@ -26,10 +27,18 @@ const SLOWEST: usize = 10;
 const DEADLINE: Duration = Duration::from_secs(1800);
 
 pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
-    if !words.is_empty() {
-        return Err(Failure::usage("usage: cargo xtask test"));
-    }
     let started = Instant::now();
+    match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => {}
+        ["--host", name] => {
+            let host = Host::named(name)?;
+            stage("setup", || setup::install(Purpose::Everything))?;
+            let mut count = Count::default();
+            let failures = checks_elsewhere(host, &mut count);
+            return finish(started, count, &failures);
+        }
+        _ => return Err(Failure::usage("usage: cargo xtask test [--host debian-13]")),
+    }
     stage("setup", || setup::install(Purpose::Everything))?;
     let daemon = stage("libvirtd", setup::start_daemon)?;
     let before = Look::now();
@@ -37,7 +46,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     let mut failures = checks(&mut count);
     // Looked at while the daemon still answers, or its objects would be hidden.
     let left = stage("nothing left behind", || {
-        let left = before.left_since();
+        let left = before.left_on(None);
         if left.is_empty() {
             return Ok(());
         }
@@ -54,7 +63,12 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     {
         failures.push(failure);
     }
-    for failure in &failures {
+    finish(started, count, &failures)
+}
+
+/// Shows what failed, and the totals.
+fn finish(started: Instant, count: Count, failures: &[Failure]) -> Result<(), Failure> {
+    for failure in failures {
         println!("\n{failure}");
     }
     println!("\ntook {:.0} s", started.elapsed().as_secs_f64());
@@ -75,8 +89,7 @@ fn checks(count: &mut Count) -> Vec<Failure> {
         // Without the guest every test of a real machine would fail, too.
         return vec![failure];
     }
-    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get());
-    let threads = threads.clamp(2, 4);
+    let threads = threads();
     let everything = ["--workspace", "--locked"];
     let targets = ["--lib", "--bins", "--tests", "--examples"];
     let mut outcomes = vec![
@@ -102,7 +115,11 @@ fn checks(count: &mut Count) -> Vec<Failure> {
         programs::build(tests.args(everything).args(targets), DEADLINE)
     });
     match built {
-        Ok(programs) => outcomes.push(stage("tests", || tests(programs, threads, count))),
+        Ok(programs) => {
+            let again = programs::showing(&programs, FACTS);
+            outcomes.push(stage("tests", || tests(programs, None, threads, count)));
+            outcomes.push(again.and_then(|again| elsewhere(DEBIAN_13, again, count)));
+        }
         Err(failure) => outcomes.push(Err(failure)),
     }
     outcomes.push(stage("documentation tests", || {
@@ -126,9 +143,67 @@ fn quiet(command: &mut Command) -> Result<(), Failure> {
     command::output(command, DEADLINE).map(drop)
 }
 
+/// How many tests of a program run at once.
+fn threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get());
+    cores.clamp(2, 4)
+}
+
+/// Builds what the tests on another host need, and runs them.
+fn checks_elsewhere(host: Host, count: &mut Count) -> Vec<Failure> {
+    let shown = stage("guest", || guest::build().map(drop))
+        .and_then(|()| {
+            stage("build", || {
+                quiet(&mut cargo(&["build", "--quiet", "--workspace", "--locked"]))
+            })
+        })
+        .and_then(|()| {
+            stage("build of tests", || {
+                let mut tests = cargo(&["test", "--locked", "--package", "see-tests", "--tests"]);
+                programs::showing(&programs::build(&mut tests, DEADLINE)?, FACTS)
+            })
+        })
+        .and_then(|programs| elsewhere(host, programs, count));
+    shown.err().into_iter().collect()
+}
+
+/// Runs test programs on another host, and looks at what is left there.
+fn elsewhere(host: Host, programs: Vec<Program>, count: &mut Count) -> Result<(), Failure> {
+    stage(&format!("root of {}", host.name), || host.make())?;
+    stage(&format!("tests on {}", host.name), || {
+        let host = Entered::new(host)?;
+        let before = Look::on(Some(&host))?;
+        tests(programs, Some(&host), threads(), count)?;
+        let left = before.left_on(Some(&host));
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::with(
+            exit_code::LEFT_BEHIND,
+            format!(
+                "left behind on {}:\n  {}",
+                host.host.name,
+                left.join("\n  ")
+            ),
+        ))
+    })
+}
+
 /// Runs the test programs, keeps what they print in files, and shows what failed.
-fn tests(programs: Vec<Program>, threads: usize, count: &mut Count) -> Result<(), Failure> {
-    let mut all = programs::run(programs, threads, DEADLINE, &logs()?)?;
+fn tests(
+    programs: Vec<Program>,
+    host: Option<&Entered>,
+    threads: usize,
+    count: &mut Count,
+) -> Result<(), Failure> {
+    let logs = logs()?;
+    let place = Place {
+        host,
+        threads,
+        deadline: DEADLINE,
+        logs: &logs,
+    };
+    let mut all = programs::run(programs, &place)?;
     all.sort_by(|one, other| other.seconds.total_cmp(&one.seconds));
     for ran in all.iter().take(SLOWEST) {
         println!("       {:>6.1} s  {}", ran.seconds, ran.name());
@@ -137,7 +212,7 @@ fn tests(programs: Vec<Program>, threads: usize, count: &mut Count) -> Result<()
     for ran in &all {
         let mut own = ran.count();
         if own.failed > 0 {
-            if let Some(names) = ran.again(DEADLINE)? {
+            if let Some(names) = ran.again(&place)? {
                 println!("       passed only at the second try: {}", names.join(", "));
                 for line in programs::reasons(&ran.failing()) {
                     println!("         | {line}");

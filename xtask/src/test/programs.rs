@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::command::{self, Finished};
 use crate::failure::{Failure, While};
+use crate::hosts::{Entered, Facts};
 
 /// The crate whose tests run real machines.
 const MACHINES: &str = "see-tests";
@@ -21,7 +22,7 @@ const LONGEST: &str = "see-tests torture";
 
 /// One test program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Program {
+pub(crate) struct Program {
     /// Its crate, and its name in it.
     name: String,
     executable: PathBuf,
@@ -29,6 +30,8 @@ pub(super) struct Program {
     folder: PathBuf,
     /// Whether it runs real machines.
     machines: bool,
+    /// The tests that are run; all where it is empty.
+    only: &'static [&'static str],
 }
 
 /// A line that cargo tells of a build.
@@ -52,7 +55,7 @@ struct Profile {
 }
 
 /// Builds the test programs of `cargo test` with these words, and lists them.
-pub(super) fn build(cargo: &mut Command, deadline: Duration) -> Result<Vec<Program>, Failure> {
+pub(crate) fn build(cargo: &mut Command, deadline: Duration) -> Result<Vec<Program>, Failure> {
     let words = [
         "--no-run",
         "--quiet",
@@ -82,27 +85,55 @@ impl Program {
             machines: package == MACHINES,
             executable,
             folder,
+            only: &[],
         })
     }
 
-    fn command(&self) -> Command {
+    /// The program of these facts, to show them alone.
+    fn showing(&self, facts: &Facts) -> Option<Self> {
+        let is_it = self.machines && self.name == format!("{MACHINES} {}", facts.program);
+        is_it.then(|| Self {
+            only: facts.tests,
+            ..self.clone()
+        })
+    }
+
+    /// The program as a command: on another host where one is given.
+    pub(crate) fn command(&self, host: Option<&Entered>) -> Command {
         let mut command = Command::new(&self.executable);
         command
             .current_dir(&self.folder)
             .env("CARGO_MANIFEST_DIR", &self.folder);
-        command
+        match host {
+            Some(host) => host.inside(&command),
+            None => command,
+        }
     }
 
-    fn run(self, threads: usize, deadline: Duration, logs: &Path) -> Result<Ran, Failure> {
+    fn run(self, place: &Place<'_>) -> Result<Ran, Failure> {
+        let Place {
+            host,
+            threads,
+            deadline,
+            logs,
+        } = *place;
         let started = Instant::now();
-        let mut command = self.command();
+        let mut command = self.command(host);
         command.arg(format!("--test-threads={threads}"));
+        if !self.only.is_empty() {
+            command.arg("--exact").args(self.only);
+        }
         let finished = command::finish(&mut command, deadline)?;
-        let log = logs.join(format!("{}.log", self.name.replace(' ', "-")));
+        let name = match host {
+            Some(host) => format!("{} on {}", self.name, host.host.name),
+            None => self.name.clone(),
+        };
+        let log = logs.join(format!("{}.log", name.replace(' ', "-")));
         fs::write(&log, format!("{}{}", finished.stdout, finished.stderr))
             .doing(format_args!("cannot write {}", log.display()))?;
         Ok(Ran {
             program: self,
+            name,
             finished,
             seconds: started.elapsed().as_secs_f64(),
             log,
@@ -123,25 +154,44 @@ fn package(identifier: &str) -> Option<&str> {
 #[derive(Debug)]
 pub(super) struct Ran {
     program: Program,
+    name: String,
     finished: Finished,
     pub(super) seconds: f64,
     pub(super) log: PathBuf,
 }
 
+/// Where and how programs are run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// The other host, if it is not this one.
+    pub(super) host: Option<&'a Entered>,
+    /// How many tests of a program run at once.
+    pub(super) threads: usize,
+    /// The longest that a program may run.
+    pub(super) deadline: Duration,
+    /// The folder of what they print.
+    pub(super) logs: &'a Path,
+}
+
+/// The programs of these facts, each to show its own.
+pub(super) fn showing(programs: &[Program], facts: &[Facts]) -> Result<Vec<Program>, Failure> {
+    let of = |facts: &Facts| {
+        let found = programs.iter().find_map(|program| program.showing(facts));
+        found.ok_or_else(|| Failure::new(format!("no test program is called {}", facts.program)))
+    };
+    facts.iter().map(of).collect()
+}
+
 /// Runs programs, so many at once, since one of real machines waits most of the time. Those go first, of them
 /// the longest: the short ones then fill what is left.
-pub(super) fn run(
-    mut programs: Vec<Program>,
-    threads: usize,
-    deadline: Duration,
-    logs: &Path,
-) -> Result<Vec<Ran>, Failure> {
+pub(super) fn run(mut programs: Vec<Program>, place: &Place<'_>) -> Result<Vec<Ran>, Failure> {
     programs.sort_by_key(|program| (!program.machines, program.name != LONGEST));
     let queue = Mutex::new(programs.into_iter());
     let next = || queue.lock().ok()?.next();
     let worker = || -> Result<Vec<Ran>, Failure> {
-        let run = |program: Program| program.run(threads, deadline, logs);
-        std::iter::from_fn(next).map(run).collect()
+        std::iter::from_fn(next)
+            .map(|program| program.run(place))
+            .collect()
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(worker)).collect();
@@ -156,7 +206,7 @@ pub(super) fn run(
 
 impl Ran {
     pub(super) fn name(&self) -> &str {
-        &self.program.name
+        &self.name
     }
 
     /// How many passed and failed.
@@ -166,26 +216,38 @@ impl Ran {
         if !self.finished.status.success() && count.failed == 0 {
             count.failed = 1;
         }
+        // Nor must a test that was asked for by a name that none has.
+        let asked = self.program.only.len() as u64;
+        count.failed += asked.saturating_sub(count.passed + count.failed);
         count
     }
 
     /// The parts of the output that belong to failures.
     pub(super) fn failing(&self) -> String {
-        format!("{}\n{}", self.name(), failing(&self.finished.stdout))
+        let asked = self.program.only.iter();
+        let missing = asked.filter(|name| !self.finished.stdout.contains(&format!("test {name} ")));
+        let missing: String = missing
+            .map(|name| format!("\nno test is called {name}"))
+            .collect();
+        format!(
+            "{}{missing}\n{}",
+            self.name(),
+            failing(&self.finished.stdout)
+        )
     }
 
     /// Tests of real machines that failed once, on a host that others use as well, get a second try, one at a
     /// time: the names of those that passed, when that is all of them. What fails without a machine has a cause
     /// of ours, which a second try would only hide.
-    pub(super) fn again(&self, deadline: Duration) -> Result<Option<Vec<String>>, Failure> {
+    pub(super) fn again(&self, place: &Place<'_>) -> Result<Option<Vec<String>>, Failure> {
         let failed = failed(&self.finished.stdout);
         if !self.program.machines || failed.is_empty() || failed.len() as u64 != self.count().failed
         {
             return Ok(None);
         }
-        let mut command = self.program.command();
+        let mut command = self.program.command(place.host);
         command.args(["--test-threads=1", "--exact"]).args(&failed);
-        let finished = command::finish(&mut command, deadline)?;
+        let finished = command::finish(&mut command, place.deadline)?;
         let all = Count {
             passed: failed.len() as u64,
             failed: 0,
@@ -289,6 +351,59 @@ pub(super) fn reasons(failing: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn program(name: &str) -> Program {
+        Program {
+            name: format!("{MACHINES} {name}"),
+            executable: PathBuf::from("true"),
+            folder: PathBuf::from("/"),
+            machines: true,
+            only: &[],
+        }
+    }
+
+    #[test]
+    fn the_facts_of_another_host_are_shown_by_their_programs_alone() {
+        let facts = [Facts {
+            program: "b",
+            tests: &["one"],
+        }];
+        let shown = showing(&[program("a"), program("b")], &facts).expect("there is one");
+        let [shown] = &shown[..] else {
+            panic!("{shown:?}");
+        };
+        assert_eq!(
+            (shown.name.as_str(), shown.only),
+            ("see-tests b", &["one"][..])
+        );
+        let failure = showing(&[program("a")], &facts).expect_err("there is none");
+        assert!(failure.message.ends_with("is called b"), "{failure}");
+    }
+
+    #[test]
+    fn a_test_that_was_asked_for_by_a_name_that_none_has_is_a_failure_and_told() {
+        let stdout = "test one ... ok\n\ntest result: ok. 1 passed; 0 failed; 0 ignored\n";
+        let ran = Ran {
+            program: Program {
+                only: &["one", "two"],
+                ..program("a")
+            },
+            name: "see-tests a".to_owned(),
+            finished: Finished {
+                status: std::process::ExitStatus::default(),
+                stdout: stdout.to_owned(),
+                stderr: String::new(),
+            },
+            seconds: 0.0,
+            log: PathBuf::new(),
+        };
+        let expected = Count {
+            passed: 1,
+            failed: 1,
+        };
+        assert_eq!(ran.count(), expected);
+        assert!(ran.failing().contains("no test is called two"));
+    }
 
     #[test]
     fn why_a_test_failed_is_told_without_the_way_there() {

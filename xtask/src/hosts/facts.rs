@@ -1,0 +1,126 @@
+//! What is shown on the other hosts: the facts that libvirt, QEMU or the tools beside them can make differ. What
+//! depends on SEE alone is shown once, on this host.
+
+/// Tests of one program of the crate see-tests.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) program: &'static str,
+    pub(crate) tests: &'static [&'static str],
+}
+
+/// Every fact, by program in alphabetic order.
+pub(crate) const FACTS: &[Facts] = &[
+    // Every promise of a backend, among them that nothing is left wherever an allocation stops.
+    Facts {
+        program: "conformance",
+        tests: &[
+            "container::containers_pass_the_conformance_suite",
+            "embedded::embedded_qemu_passes_the_conformance_suite",
+            "system::qemu_on_the_system_daemon_passes_the_conformance_suite",
+        ],
+    },
+    // libvirt's LXC driver: its control groups, folders, networks, signals, and what a crash leaves of it.
+    Facts {
+        program: "containers",
+        tests: &[
+            "a_container_in_a_closed_network_proves_it_and_reaches_neither_the_host_nor_another_one",
+            "a_container_of_too_many_processes_or_too_much_processor_time_ends_and_the_limit_is_named",
+            "a_container_on_a_network_is_reached_over_tcp_and_restarts_when_signalled",
+            "a_container_that_libvirt_refuses_leaves_nothing",
+            "a_container_that_uses_up_its_memory_ends_its_run_named",
+            "a_container_that_writes_much_to_its_console_goes_on_and_is_ended_at_the_limit",
+            "a_container_whose_owner_was_killed_is_collected_with_its_folders",
+            "a_host_folder_is_there_while_its_container_runs_and_links_out_of_it_are_not_followed",
+            "a_sample_runs_in_a_container_that_shuts_down_when_signalled_and_leaves_no_host_folder",
+        ],
+    },
+    // The embedded driver: the folders that libvirt makes in its root, QEMU's monitor, pictures, and events.
+    Facts {
+        program: "embedded",
+        tests: &[
+            "domain::a_domain_of_the_users_own_gets_the_image_on_its_disk_and_keeps_the_rest",
+            "power::a_guest_that_switches_itself_off_or_restarts_is_told_and_one_that_is_started_again_becomes_ready",
+            "power::a_machine_whose_panic_device_is_written_to_has_crashed_and_can_be_switched_off",
+            "power::a_paused_machine_can_be_switched_off_and_one_whose_emulator_is_killed_has_crashed",
+            "power::a_suspended_guest_stands_still_and_goes_on_where_it_stood",
+            "power::an_emulator_that_hangs_is_switched_off_past_the_command_that_hangs_on_it",
+            "runs::a_sample_runs_and_all_is_told_pictures_show_something_and_nothing_is_left_but_the_results",
+        ],
+    },
+    // A daemon that is killed: what the next one of this libvirt finds again of machines and containers.
+    Facts {
+        program: "lost",
+        tests: &[
+            "a_libvirtd_that_is_killed_and_restarted_in_any_phase_of_a_container_costs_nothing",
+            "a_libvirtd_that_is_killed_and_restarted_in_any_phase_of_a_machine_costs_nothing",
+        ],
+    },
+    // libvirt's networks and rules, nftables, bridges, dnsmasq, and the closed networks built on them.
+    Facts {
+        program: "networks",
+        tests: &[
+            "crashes::what_a_daemon_forgets_of_a_network_goes_with_the_run_or_its_collection_and_a_strangers_bridge_stays",
+            "guard::rules_and_ports_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_their_results",
+            "isolated::an_isolated_guest_answers_its_agents_host_and_reaches_nothing",
+            "modes::a_guest_behind_nat_has_a_lease_and_reaches_the_world_through_its_gateway",
+            "modes::a_guest_without_a_network_loses_the_interface_of_its_domains_xml",
+            "proof::a_guest_tries_everything_before_its_sample_runs_and_proves_its_network_closed",
+            "rights::closed_networks_are_refused_to_whoever_may_not_load_firewall_rules",
+            "shared::guests_on_the_shared_network_reach_neither_each_other_nor_the_host_nor_the_world",
+        ],
+    },
+    // Who may use the daemon, and the daemon of an ordinary user's session.
+    Facts {
+        program: "privileges",
+        tests: &[
+            "a_member_of_the_group_runs_samples_on_the_systems_daemon_and_others_are_told_how",
+            "an_ordinary_user_runs_samples_in_a_session_daemon_of_its_own",
+        ],
+    },
+    // Owners and modes of the user's files, pools and volumes, and the firmware that libvirt chooses.
+    Facts {
+        program: "storage",
+        tests: &[
+            "disks::a_guest_that_writes_to_every_disk_changes_no_file_of_the_users_nor_a_stray_one_in_the_pool",
+            "firmware::a_machine_that_boots_by_uefi_has_variables_of_its_own_which_go_with_it",
+            "firmware::on_the_system_daemon_each_machine_has_variables_of_its_own_which_go_with_it_also_when_it_is_killed",
+            "names::a_domain_that_has_the_name_and_the_uuid_of_a_sandbox_is_refused_and_stays_as_it_is",
+            "owners::on_the_system_daemon_kernel_initrd_and_image_keep_owner_and_mode_before_during_and_after_a_run",
+            "pools::an_image_added_to_an_existing_pool_is_found_and_the_pool_stays_as_it_is",
+            "pools::the_pool_of_a_run_that_was_killed_is_in_the_ledger_and_goes_with_gc",
+            "pools::the_pool_of_a_sandbox_is_transient_and_goes_with_it",
+        ],
+    },
+    // Machines of the system daemon: leases, shutdown, pictures, what is others' on the same host.
+    Facts {
+        program: "system",
+        tests: &[
+            "a_guest_on_a_network_of_its_own_gets_an_address_and_shuts_down_when_asked",
+            "a_guest_that_ignores_the_power_button_is_switched_off_at_the_deadline",
+            "a_network_of_the_users_own_keeps_its_addresses",
+            "configuration_files_of_python_see_run_as_they_are",
+            "foreign::what_is_somebody_elses_is_left_alone_and_its_subnet_too",
+            "pictures_are_taken_of_a_guest_on_the_daemon",
+            "the_agent_is_reached_over_the_network_with_its_token",
+            "the_base_image_is_not_given_to_the_emulators_account",
+            "who_may_not_use_the_daemon_is_told_so",
+        ],
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_and_tests_stand_in_alphabetic_order_each_once() {
+        assert!(FACTS.is_sorted_by(|one, next| one.program < next.program));
+        for facts in FACTS {
+            assert!(
+                facts.tests.is_sorted_by(|one, next| one < next),
+                "{}",
+                facts.program
+            );
+        }
+    }
+}
