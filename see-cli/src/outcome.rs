@@ -85,6 +85,8 @@ impl Verdict {
         if matches!(report.isolation, IsolationVerdict::Broken { .. }) {
             return Self::SandboxFailed;
         }
+        // A guest that proved nothing ran no sample.
+        let may_be_judged = !matches!(report.isolation, IsolationVerdict::Unproven { .. });
         if let Some((step, error)) = &report.failure {
             let waited_for_sample = step.as_str() == format!("wait for {SAMPLE_FINISHED}");
             let unfinished = matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Guest);
@@ -94,13 +96,17 @@ impl Verdict {
                     error.kind(),
                     ErrorKind::Guest | ErrorKind::IllegalTransition
                 );
-            return match (waited_for_sample && unfinished) || took_the_guest {
+            let unfinished = (waited_for_sample && unfinished) || took_the_guest;
+            return match unfinished && may_be_judged {
                 true => Self::SampleUnfinished,
                 false if error.kind() == ErrorKind::PermissionDenied => Self::MissingRights,
                 false => Self::SandboxFailed,
             };
         }
-        sample.map_or(Self::Ok, SampleResult::verdict)
+        match may_be_judged {
+            true => sample.map_or(Self::Ok, SampleResult::verdict),
+            false => Self::SandboxFailed,
+        }
     }
 }
 
@@ -351,6 +357,34 @@ mod tests {
             holes: Vec::new(),
         };
         assert_eq!(judge(&report), Verdict::SandboxFailed);
+    }
+
+    #[test]
+    fn a_run_whose_guest_did_not_prove_its_network_closed_is_the_sandboxs_failure() {
+        let isolation = IsolationVerdict::Unproven {
+            why: "nobody answers".to_owned(),
+        };
+        for (failure, verdict) in [
+            (
+                Some(("wait for sample_finished", ErrorKind::Timeout)),
+                Verdict::SandboxFailed,
+            ),
+            (
+                Some(("poweron", ErrorKind::Isolation)),
+                Verdict::SandboxFailed,
+            ),
+            (
+                Some(("poweron", ErrorKind::PermissionDenied)),
+                Verdict::MissingRights,
+            ),
+            (None, Verdict::SandboxFailed),
+        ] {
+            let report = RunReport {
+                isolation: isolation.clone(),
+                ..report(failure)
+            };
+            assert_eq!(Verdict::of_report(&report, None), verdict, "{failure:?}");
+        }
     }
 
     #[test]

@@ -100,6 +100,18 @@ impl Context {
         self.shared.captures.add(path.into());
     }
 
+    /// Announces that this hook has the guest prove that its network is closed, where that is asked for
+    /// ([`Isolation::is_verified`](crate::Isolation::is_verified)): after each power-on, before anything runs in
+    /// the guest, it posts [`ISOLATION_PROVEN`](crate::ISOLATION_PROVEN),
+    /// [`ISOLATION_BROKEN`](crate::ISOLATION_BROKEN) or
+    /// [`ISOLATION_NOT_CHECKED`](crate::ISOLATION_NOT_CHECKED), or `not_isolation_proven` where nobody in the
+    /// guest answers.
+    ///
+    /// Where the proof is asked for and no hook announces it, the power does not come on.
+    pub fn proves_isolation(&self) {
+        self.shared.proof.announce(&self.scope.owner);
+    }
+
     /// The bus, to look at.
     pub fn bus(&self) -> &EventBus {
         &self.shared.bus
@@ -189,6 +201,7 @@ impl Context {
     /// were still there after `deadline`, and were aborted.
     pub(crate) async fn end(&self, deadline: Duration) -> usize {
         self.unsubscribe_all();
+        self.shared.proof.withdraw(&self.scope.owner);
         let deadline = Instant::now() + deadline;
         let handlers = self.scope.handlers.finish(deadline).await;
         self.scope.stop.stop();

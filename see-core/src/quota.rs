@@ -67,7 +67,7 @@ impl RunLimits {
         }
         // Looking at files waits for the disk, so it has a thread of its own.
         let measured = tokio::task::spawn_blocking(move || {
-            rooms.iter_mut().for_each(Room::begin);
+            rooms.iter().for_each(Room::begin);
             Arc::new(rooms)
         });
         Quotas {
@@ -85,16 +85,20 @@ pub(crate) struct Quotas {
 }
 
 impl Quotas {
-    /// Waits until one of the limits is reached; for ever where none is.
+    /// Waits until one of the limits is reached; for ever where none is. What ended one step does not end each
+    /// that follows: from then on as much may be used once more.
     pub(crate) async fn reached(&self) -> Error {
         let mut interval = tokio::time::interval(INTERVAL);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             interval.tick().await;
             let rooms = Arc::clone(&self.rooms);
-            let looked = tokio::task::spawn_blocking(move || rooms.iter().find_map(Room::reached));
-            if let Ok(Some(error)) = looked.await {
-                return error;
+            let looked = tokio::task::spawn_blocking(move || {
+                let mut indexed = rooms.iter().enumerate();
+                indexed.find_map(|(index, room)| Some((index, room.reached()?)))
+            });
+            if let Ok(Some((index, full))) = looked.await {
+                return self.rooms[index].told(full);
             }
             if let Some(metered) = &self.metered
                 && let Some(error) = metered.reached().await
@@ -103,6 +107,12 @@ impl Quotas {
             }
         }
     }
+}
+
+/// How much is used, where that is more than the limit allows.
+#[derive(Debug, Clone, Copy)]
+struct Full {
+    used: u64,
 }
 
 /// The error for a limit that was reached: `what` grew beyond it.

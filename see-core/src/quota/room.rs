@@ -3,9 +3,10 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use super::full;
+use super::{Full, full};
 use crate::Error;
 use crate::bus::lock;
 
@@ -33,8 +34,8 @@ pub(super) struct Room {
     key: &'static str,
     place: Place,
     limit: u64,
-    /// The bytes that were used before the run.
-    before: u64,
+    /// The bytes that do not count: those that were used before the run.
+    before: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -49,7 +50,7 @@ impl Room {
             key,
             place: Place::Paths(paths),
             limit,
-            before: 0,
+            before: AtomicU64::new(0),
         }
     }
 
@@ -58,19 +59,26 @@ impl Room {
             key: "captures",
             place: Place::Captures(captures),
             limit,
-            before: 0,
+            before: AtomicU64::new(0),
         }
     }
 
     /// What lies there already does not count.
-    pub(super) fn begin(&mut self) {
-        self.before = self.used();
+    pub(super) fn begin(&self) {
+        self.before.store(self.used(), Ordering::Relaxed);
     }
 
-    /// The error, where the limit is reached.
-    pub(super) fn reached(&self) -> Option<Error> {
-        let grown = self.used().saturating_sub(self.before);
-        (grown > self.limit).then(|| full(self.key, self.key, self.limit))
+    /// What is used, where the limit is reached.
+    pub(super) fn reached(&self) -> Option<Full> {
+        let used = self.used();
+        let grown = used.saturating_sub(self.before.load(Ordering::Relaxed));
+        (grown > self.limit).then_some(Full { used })
+    }
+
+    /// The error for a limit that was reached. What is used by then does not count any more.
+    pub(super) fn told(&self, reached: Full) -> Error {
+        self.before.store(reached.used, Ordering::Relaxed);
+        full(self.key, self.key, self.limit)
     }
 
     fn used(&self) -> u64 {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::common::environment;
 use see_core::config::Configuration;
-use see_core::{Action, ErrorKind, Protocol, RunLimits};
+use see_core::{Action, ErrorKind, Protocol, RunLimits, RunReport, SandboxState};
 
 fn protocol(text: &str) -> Protocol {
     Protocol::from_configuration(&Configuration::from_str("protocol.json", text).unwrap()).unwrap()
@@ -48,17 +48,69 @@ fn a_shutdown_that_says_no_timeout_has_a_deadline() {
     assert_eq!(*timeout, Duration::from_secs(60));
 }
 
-#[tokio::test]
-async fn a_run_ends_at_its_limit_and_names_it() {
+/// Runs these steps in at most 200 ms, and says how they went; the machine is off in the end.
+async fn run_out_of_time(steps: &str) -> RunReport {
     let (_host, mut environment) = environment().await;
-    let steps = protocol(r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "1h" }]"#);
-    let report = environment
-        .run(&steps, &RunLimits::time(Duration::from_millis(100)))
-        .await
-        .unwrap();
-    let (_, error) = report.failure.unwrap();
-    assert!(error.to_string().contains("context.limits.run"), "{error}");
+    let limits = RunLimits::time(Duration::from_millis(200));
+    let report = environment.run(&protocol(steps), &limits).await.unwrap();
+    let state = environment.sandbox().state().await.unwrap();
+    assert_eq!(state, SandboxState::Shutoff);
     environment.deallocate().await;
+    report
+}
+
+fn assert_out_of_time(error: &str) {
+    assert!(error.contains("`context.limits.run`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_run_ends_at_its_limit_without_power_and_names_it() {
+    let steps = r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "1h" }]"#;
+    let (_, error) = run_out_of_time(steps).await.failure.unwrap();
+    assert_out_of_time(&error.to_string());
+}
+
+#[tokio::test]
+async fn steps_after_a_failed_one_have_what_is_left_of_the_runs_time_and_no_more() {
+    let report = run_out_of_time(
+        r#"[
+            { "step": "poweron" },
+            { "step": "wait", "for": "never", "timeout": "10ms" },
+            { "step": "wait", "timeout": "1h", "always": true },
+        ]"#,
+    )
+    .await;
+    let (step, _) = report.failure.unwrap();
+    assert_eq!(step, "wait for never");
+    assert_out_of_time(report.steps[2].error.as_deref().unwrap());
+}
+
+#[tokio::test]
+async fn an_analysis_goes_on_for_a_while_after_the_runs_time_was_used_up() {
+    let report = run_out_of_time(
+        r#"[
+            { "step": "poweron" },
+            { "step": "wait", "timeout": "1h" },
+            { "step": "wait", "timeout": "300ms", "always": true },
+            { "step": "trigger", "event": "skipped" },
+            { "step": "trigger", "event": "wait_analysis", "always": true },
+        ]"#,
+    )
+    .await;
+    assert_eq!(report.steps.len(), 4, "{:?}", report.steps);
+    assert_eq!(report.steps[2].error, None);
+}
+
+#[tokio::test]
+async fn an_analysis_of_a_machine_that_is_off_is_not_ended_at_the_runs_limit() {
+    let report = run_out_of_time(
+        r#"[
+            { "step": "wait", "for": "never", "timeout": "10ms" },
+            { "step": "wait", "timeout": "400ms", "always": true },
+        ]"#,
+    )
+    .await;
+    assert_eq!(report.steps[1].error, None);
 }
 
 #[tokio::test]

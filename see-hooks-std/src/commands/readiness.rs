@@ -128,7 +128,11 @@ pub(super) async fn look(guest: &Guest) {
             );
             let event = why.event("not_ready", search.since);
             let no_address = why.event("not_ip_address", search.since);
+            let no_proof = why.event("not_isolation_proven", search.since);
             guest.never_is_ready(why);
+            if isolation::is_wanted(guest) {
+                guest.post_surely(no_proof).await;
+            }
             guest.post_surely(event).await;
             // It may have one, but nobody looks for it any more.
             guest.post_surely(no_address).await;
