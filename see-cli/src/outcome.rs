@@ -21,6 +21,8 @@ pub(crate) enum Verdict {
     SampleUnfinished,
     /// The sandbox could not be made, failed on the way, or left something behind.
     SandboxFailed,
+    /// A hook that is required could not do what it is for.
+    HookFailed,
     /// The configuration is wrong.
     BadConfiguration,
     /// Rights are missing.
@@ -37,6 +39,7 @@ impl Verdict {
             Self::SampleFailed => "the sample failed",
             Self::SampleUnfinished => "the sample did not end by itself",
             Self::SandboxFailed => "the sandbox failed",
+            Self::HookFailed => "a hook failed",
             Self::BadConfiguration => "the configuration is wrong",
             Self::MissingRights => "rights are missing",
             Self::Interrupted => "interrupted",
@@ -49,7 +52,7 @@ impl Verdict {
             Self::Ok => exit_code::OK,
             Self::SampleFailed => exit_code::SAMPLE_FAILED,
             Self::SampleUnfinished => exit_code::SAMPLE_UNFINISHED,
-            Self::SandboxFailed => exit_code::SANDBOX_FAILED,
+            Self::SandboxFailed | Self::HookFailed => exit_code::SANDBOX_FAILED,
             Self::BadConfiguration => exit_code::CONFIGURATION,
             Self::MissingRights => exit_code::MISSING_RIGHTS,
             Self::Interrupted => interrupted.unwrap_or(exit_code::INTERRUPTED),
@@ -64,10 +67,20 @@ impl Verdict {
             Self::SampleUnfinished => 2,
             Self::BadConfiguration => 3,
             Self::MissingRights => 4,
-            Self::SandboxFailed => 5,
-            Self::Interrupted => 6,
+            Self::HookFailed => 5,
+            Self::SandboxFailed => 6,
+            Self::Interrupted => 7,
         };
         verdicts.into_iter().max_by_key(gravity).unwrap_or(Self::Ok)
+    }
+
+    /// The same of a run in which a hook failed. What a sample that took the guest with it left undone is none
+    /// of the hooks' fault.
+    pub(crate) fn with_failed_hook(self) -> Self {
+        match self {
+            Self::Ok | Self::SampleFailed => Self::HookFailed,
+            graver => graver,
+        }
     }
 
     /// Of an error that ended a run before its protocol began.

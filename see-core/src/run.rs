@@ -30,7 +30,8 @@ const LAST_STEPS: Duration = Duration::from_secs(60);
 pub struct RunReport {
     /// Every step that was done, in order.
     pub steps: Vec<StepReport>,
-    /// The step that failed first, and why: the run's verdict. `None`: all went well.
+    /// The step that failed first, and why: the run's verdict. `None`: every step went well. What hooks could
+    /// not do says [`EventBus::hook_failure`](crate::EventBus::hook_failure).
     pub failure: Option<(String, Error)>,
     /// The last `sample_finished`, where there was one.
     pub sample: Option<Event>,

@@ -46,7 +46,15 @@ pub(super) async fn execute(guest: &Guest, order: Order) {
         output.finish().await;
     }
     if let Some(error) = &finished.error {
-        tracing::warn!(command = order.command.text(), "{error}");
+        match order.kind {
+            Kind::Sample => tracing::warn!(command = order.command.text(), "{error}"),
+            // Of a sample's end the run is told by its event; of a command's nobody else tells.
+            Kind::Command => {
+                let error = Error::new(ErrorKind::Guest, error.clone());
+                let error = error.subject(order.command.text());
+                guest.context().report_failure("run_command", &error);
+            }
+        }
     }
     let event = finished.event(&order, output.as_ref(), started.elapsed());
     guest.post_surely(event).await;
