@@ -16,6 +16,7 @@ use self::meter::Metered;
 use self::room::Room;
 use crate::config::Size;
 use crate::settings::Limits;
+use crate::shared::died;
 use crate::{Error, ErrorKind, Sandbox};
 
 /// How often is measured.
@@ -88,8 +89,16 @@ impl Quotas {
     /// Waits until one of the limits is reached; for ever where none is. What ended one step does not end each
     /// that follows: from then on as much may be used once more.
     pub(crate) async fn reached(&self) -> Error {
-        let mut interval = tokio::time::interval(INTERVAL);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // A hypervisor that does not answer keeps nobody from looking at the disks.
+        tokio::select! {
+            full = self.full() => full,
+            taken = self.taken() => taken,
+        }
+    }
+
+    /// Waits until the room on the disks is used up.
+    async fn full(&self) -> Error {
+        let mut interval = ticks();
         loop {
             interval.tick().await;
             let rooms = Arc::clone(&self.rooms);
@@ -97,9 +106,19 @@ impl Quotas {
                 let mut indexed = rooms.iter().enumerate();
                 indexed.find_map(|(index, room)| Some((index, room.reached()?)))
             });
-            if let Ok(Some((index, full))) = looked.await {
-                return self.rooms[index].told(full);
+            match looked.await {
+                Ok(Some((index, full))) => return self.rooms[index].told(full),
+                Ok(None) => {}
+                Err(failed) => return died(failed).during("measure the run's room on the disks"),
             }
+        }
+    }
+
+    /// Waits until too much is taken of the host's memory, processors or processes.
+    async fn taken(&self) -> Error {
+        let mut interval = ticks();
+        loop {
+            interval.tick().await;
             if let Some(metered) = &self.metered
                 && let Some(error) = metered.reached().await
             {
@@ -109,10 +128,17 @@ impl Quotas {
     }
 }
 
-/// How much is used, where that is more than the limit allows.
+fn ticks() -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// A limit that was reached.
 #[derive(Debug, Clone, Copy)]
 struct Full {
-    used: u64,
+    /// The bytes that are used; `None` where there are too many files to count them.
+    used: Option<u64>,
 }
 
 /// The error for a limit that was reached: `what` grew beyond it.

@@ -11,7 +11,7 @@ use crate::isolation::{IsolationVerdict, Walls};
 use crate::protocol::{Action, Protocol, Step};
 use crate::quota::{Quotas, RunLimits};
 use crate::shared::Shared;
-use crate::turn::{Listener, Turn};
+use crate::turn::{LastHeard, Listener, Turn};
 use crate::{Environment, Error, ErrorKind, Event, Result};
 
 /// The event that carries how the sample ended.
@@ -91,6 +91,7 @@ impl Environment {
             }
         }
         let sample = turn.keep_last(SAMPLE_FINISHED);
+        let waiting = turn.keep_last("waiting_for_guest");
         let mut report = RunReport {
             steps: Vec::with_capacity(protocol.steps.len()),
             failure: None,
@@ -126,6 +127,7 @@ impl Environment {
                     Err(error)
                 }
             };
+            let outcome = outcome.map_err(|error| why_not_ready(error, &step.action, &waiting));
             let outcome = outcome.map_err(|error| match &step.place {
                 // A step that nobody wrote has no place that helps.
                 Some(place) if place.origin != Origin::Program => error.or_at(place),
@@ -236,6 +238,22 @@ impl Watch {
     fn time_is_up(&self) -> Error {
         Error::timeout("the run to end", self.limit)
             .advice("its limit is the key `context.limits.run`")
+    }
+}
+
+/// A wait for the guest that was over before the hook that looks for it gave up says what that hook waits for.
+fn why_not_ready(error: Error, action: &Action, waiting: &LastHeard) -> Error {
+    let event = match action {
+        Action::Wait { event, .. } => event.as_deref(),
+        _ => None,
+    };
+    if error.kind() != ErrorKind::Timeout || !matches!(event, Some("ready" | "ip_address")) {
+        return error;
+    }
+    let why = waiting.take();
+    match why.as_ref().and_then(|why| why.get("message")?.as_str()) {
+        Some(why) => error.advice(format!("the last that is known: {why}")),
+        None => error,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Hooks that fail: what they could not do is the run's failure where they are required.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use see_core::{
     AllocateOptions, Context, Environment, Error, ErrorKind, Hook, MishapKind, PreparedHook,
@@ -116,6 +118,33 @@ async fn a_cleanup_that_fails_counts_only_for_a_hook_that_is_required() {
         let (mishaps, _) = watching.bus().mishaps();
         assert_eq!(mishaps.is_empty(), required, "{mishaps:?}");
     }
+}
+
+#[tokio::test]
+async fn a_task_that_does_not_yield_holds_no_teardown() {
+    let host = TestHost::new();
+    let options = AllocateOptions {
+        end: see_core::EndLimits {
+            hook: Duration::from_millis(100),
+            ..see_core::EndLimits::default()
+        },
+        ..AllocateOptions::default()
+    };
+    let prepared = prepared(host.fake(), Vec::new());
+    let allocating = host.host.allocate(prepared, options, Stop::new());
+    let mut environment = allocating.await.unwrap();
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (begins, begun) = std::sync::mpsc::channel::<()>();
+    environment.context("stuck").spawn(async move {
+        begins.send(()).unwrap();
+        // As a hook that blocks where it must not.
+        let _ = held.recv();
+    });
+    begun.recv_timeout(Duration::from_secs(10)).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(30), environment.deallocate()).await;
+    drop(release);
+    ended.expect("nobody waits for it");
+    assert_eq!(host.left(), 0);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::common::environment;
 use see_core::config::Configuration;
-use see_core::{Action, ErrorKind, Protocol, RunLimits, RunReport, SandboxState};
+use see_core::{Action, ErrorKind, Event, Protocol, RunLimits, RunReport, SandboxState};
 
 fn protocol(text: &str) -> Protocol {
     Protocol::from_configuration(&Configuration::from_str("protocol.json", text).unwrap()).unwrap()
@@ -34,6 +34,30 @@ async fn a_failed_step_is_the_verdict_and_only_the_steps_marked_always_follow() 
     );
     assert!(
         error.to_string().starts_with("protocol.json:3:13"),
+        "{error}"
+    );
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn a_wait_for_the_guest_that_is_in_vain_says_what_it_lacks() {
+    let (_host, mut environment) = environment().await;
+    let hook = environment.context("hook");
+    let posting = hook.clone();
+    hook.subscribe("post_poweron", move |_| {
+        let why = "the guest has not written to its console yet";
+        let waiting = Event::new("waiting_for_guest").with("message", why);
+        posting.post(waiting).unwrap();
+    });
+    let steps = protocol(
+        r#"[{ "step": "poweron" }, { "step": "wait", "for": "ready", "timeout": "50ms" }]"#,
+    );
+    let limits = RunLimits::time(Duration::from_secs(60));
+    let report = environment.run(&steps, &limits).await.unwrap();
+    let (_, error) = report.failure.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(
+        error.to_string().contains("written to its console"),
         "{error}"
     );
     environment.deallocate().await;

@@ -48,6 +48,8 @@ pub(super) async fn execute(guest: &Guest, order: Order) {
     if let Some(error) = &finished.error {
         match order.kind {
             Kind::Sample => tracing::warn!(command = order.command.text(), "{error}"),
+            // A guest that ended by itself, by this command perhaps, is told of by other events.
+            Kind::Command if finished.agent_lost && is_off(guest).await => {}
             // Of a sample's end the run is told by its event; of a command's nobody else tells.
             Kind::Command => {
                 let error = Error::new(ErrorKind::Guest, error.clone());
@@ -58,6 +60,11 @@ pub(super) async fn execute(guest: &Guest, order: Order) {
     }
     let event = finished.event(&order, output.as_ref(), started.elapsed());
     guest.post_surely(event).await;
+}
+
+async fn is_off(guest: &Guest) -> bool {
+    let state = guest.context().sandbox().state().await;
+    state.is_ok_and(SandboxState::is_off)
 }
 
 async fn carry_out(guest: &Guest, order: &Order, output: &mut Option<Output>) -> Result<Finished> {
