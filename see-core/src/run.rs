@@ -12,7 +12,7 @@ use crate::protocol::{Action, Protocol, Step};
 use crate::quota::{Quotas, RunLimits};
 use crate::shared::Shared;
 use crate::turn::{LastHeard, Listener, Turn};
-use crate::{Environment, Error, ErrorKind, Event, Result};
+use crate::{Environment, Error, ErrorKind, Event, Result, Transition};
 
 /// The event that carries how the sample ended.
 pub const SAMPLE_FINISHED: &str = "sample_finished";
@@ -24,6 +24,9 @@ const RUNS: [&str; 2] = ["run_sample", "run_command"];
 /// What steps marked `always` have in any case after a failed step, together: the analysis of a run that used
 /// up its time. The guest's power is cut at the limit all the same.
 const LAST_STEPS: Duration = Duration::from_secs(60);
+
+/// How long handlers may hold up the end of a guest that must not go on.
+const HELD_UP: Duration = Duration::from_secs(5);
 
 /// How a run went.
 #[derive(Debug)]
@@ -99,7 +102,7 @@ impl Environment {
             isolation: IsolationVerdict::NoWalls,
         };
         if let Err(error) = shared.check_running_guest().await {
-            cut_power(&mut turn).await;
+            cut_power(&shared, &mut turn).await;
             watch.has_failed();
             report.failure = Some(("begin".to_owned(), error));
         }
@@ -123,7 +126,7 @@ impl Environment {
                 Ended::Cut(error) => {
                     // It may have been dropped while handlers ran.
                     turn.restore_depth(depth);
-                    cut_power(&mut turn).await;
+                    cut_power(&shared, &mut turn).await;
                     Err(error)
                 }
             };
@@ -162,7 +165,7 @@ impl Environment {
             ("proof of the closed network", proven),
         ] {
             if let Err(error) = looked {
-                cut_power(&mut turn).await;
+                cut_power(&shared, &mut turn).await;
                 report.failure.get_or_insert((name.to_owned(), error));
             }
         }
@@ -257,9 +260,24 @@ fn why_not_ready(error: Error, action: &Action, waiting: &LastHeard) -> Error {
     }
 }
 
-/// Ends a guest that must not go on.
-async fn cut_power(turn: &mut Turn) {
-    match turn.poweroff().await {
+/// Ends a guest that must not go on. Handlers that hear of it beforehand hold it up for a moment only.
+async fn cut_power(shared: &Arc<Shared>, turn: &mut Turn) {
+    let depth = turn.depth();
+    let cut = match tokio::time::timeout(HELD_UP, turn.poweroff()).await {
+        Ok(cut) => cut,
+        Err(_) => {
+            turn.restore_depth(depth);
+            tracing::warn!(
+                "handlers hold up the end of a guest that must not go on: its power is cut"
+            );
+            let cut = shared.act(Transition::Poweroff).await;
+            let _ = turn
+                .trigger(Event::new("post_poweroff").source("environment"))
+                .await;
+            cut
+        }
+    };
+    match cut {
         Ok(()) => {}
         // It is off already.
         Err(error) if error.kind() == ErrorKind::IllegalTransition => {}

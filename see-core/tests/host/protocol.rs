@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::common::environment;
+use crate::common::{environment, serial};
 use see_core::config::Configuration;
 use see_core::{Action, ErrorKind, Event, Protocol, RunLimits, RunReport, SandboxState};
 
@@ -92,6 +92,23 @@ async fn a_run_ends_at_its_limit_without_power_and_names_it() {
     let steps = r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "1h" }]"#;
     let (_, error) = run_out_of_time(steps).await.failure.unwrap();
     assert_out_of_time(&error.to_string());
+}
+
+#[tokio::test]
+async fn a_handler_that_hangs_does_not_keep_the_power_on_at_the_runs_limit() {
+    let (_host, mut environment) = environment().await;
+    let hangs = serial(|_, _| Box::pin(std::future::pending()));
+    let context = environment.context("hook");
+    context.subscribe_serial("pre_poweroff", hangs);
+    let steps = protocol(r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "1h" }]"#);
+    let limits = RunLimits::time(Duration::from_millis(200));
+    let running = environment.run(&steps, &limits);
+    let report = tokio::time::timeout(Duration::from_secs(60), running).await;
+    let (_, error) = report.expect("it ends").unwrap().failure.unwrap();
+    assert_out_of_time(&error.to_string());
+    let state = environment.sandbox().state().await.unwrap();
+    assert_eq!(state, SandboxState::Shutoff);
+    environment.deallocate().await;
 }
 
 #[tokio::test]
