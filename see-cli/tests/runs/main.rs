@@ -9,6 +9,7 @@ mod interrupts;
 mod results;
 mod support;
 mod told;
+mod verdicts;
 
 use std::process::ExitCode;
 
@@ -39,11 +40,11 @@ fn main() -> ExitCode {
         ),
         (
             "a_required_hook_that_fails_is_not_all_well_and_another_only_warns",
-            a_failed_hook,
+            verdicts::a_failed_hook,
         ),
         (
             "what_takes_longer_than_the_whole_run_may_is_refused_before_anything_is_made",
-            too_long,
+            verdicts::too_long,
         ),
         ("what_a_guest_prints_is_harmless", results::harmless_output),
         (
@@ -152,7 +153,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
 }
 
-fn exit(code: i64) -> serde_json::Value {
+pub(crate) fn exit(code: i64) -> serde_json::Value {
     json!({ "finishes": { "exit_code": code } })
 }
 
@@ -314,73 +315,6 @@ fn a_failed_teardown() {
     let ended = place.output(["gc"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(place.made(), 0);
-}
-
-fn a_failed_hook() {
-    let place = Place::new();
-    // During the run, and after its last step.
-    for fails_at in ["ready", "post_shutdown", "wait_analysis"] {
-        let hook = json!({ "finishes": { "exit_code": 0 }, "fails_at": fails_at });
-        let path = place.run_file(json!({}), hook);
-        let ended = place.output(RUN);
-        assert_eq!(ended.code, Some(4), "{ended:?}");
-        assert!(!ended.stdout.contains("all went well"), "{}", ended.stdout);
-        let expected = format!("hook commands on {fails_at}: failed: it is a mess");
-        for expected in ["a hook failed", &expected] {
-            assert!(ended.stdout.contains(expected), "{}", ended.stdout);
-        }
-        let run = std::fs::read_to_string(&path).unwrap();
-        let mut run: serde_json::Value = serde_json::from_str(&run).unwrap();
-        run["hooks"]["hooks"][0]["required"] = json!(false);
-        run["hooks"]["hooks"][0]["configuration"]["untidy"] = json!(true);
-        std::fs::write(&path, run.to_string()).unwrap();
-        let ended = place.output(RUN);
-        assert_eq!(ended.code, Some(0), "{ended:?}");
-        for expected in [&format!("on {fails_at}: failed"), "on cleanup: failed"] {
-            assert!(ended.stdout.contains(expected), "{}", ended.stdout);
-        }
-    }
-    let hook = json!({ "finishes": { "signal": 9, "timed_out": true }, "fails_at": "ready" });
-    place.run_file(json!({}), hook);
-    assert_eq!(place.output(RUN).code, Some(3));
-}
-
-fn too_long() {
-    let place = Place::new();
-    place.run_file(json!({}), exit(0));
-    let before = place.everything();
-    let with = |more: &[&str]| {
-        let line: Vec<&str> = RUN.iter().chain(more).copied().collect();
-        place.output(line)
-    };
-    let long_wait = json!([
-        { "step": "wait", "timeout": "11m" },
-        { "step": "trigger", "event": "run_sample", "attributes": { "sample": "${sample}" } },
-    ]);
-    let long_wait = format!("protocol={long_wait}");
-    for (more, expected) in [
-        (
-            &["--runtime", "20m"][..],
-            "run.json:2:14: context: `--runtime 20m`",
-        ),
-        (&["--set", &long_wait], "a wait of 660s"),
-    ] {
-        let ended = with(more);
-        assert_eq!(ended.code, Some(2), "{ended:?}");
-        for expected in [
-            expected,
-            "`context.limits.run` is 600s",
-            "`--set context.limits.run=",
-        ] {
-            assert!(
-                ended.stdout.contains(expected) || ended.stderr.contains(expected),
-                "{ended:?}"
-            );
-        }
-    }
-    assert_eq!(place.everything(), before);
-    // As long as the run itself is not too long.
-    assert_eq!(with(&["--runtime", "10m"]).code, Some(0));
 }
 
 fn mistakes() {
