@@ -1,5 +1,6 @@
 //! A domain that libvirt itself refuses: one clear error, nothing left, and whoever runs beside it finishes.
 
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use see_tests::{Home, Neighbour, assert_nothing_remains};
@@ -72,9 +73,15 @@ fn a_domain_that_the_daemon_refuses_is_told_and_its_neighbour_finishes() {
 
 #[test]
 fn an_emulator_that_may_not_open_its_image_is_a_want_of_rights() {
-    // The emulator runs on another account, which is not let into this one's folder.
-    let home = Home::new();
-    let mut context = json!({ "disk": { "image": home.guest("guest.qcow2") } });
+    // The emulator runs on another account, which is not let into the image's folder.
+    let home = Home::passable();
+    let closed = home.path("closed");
+    std::fs::create_dir(&closed).expect("the home is writable");
+    let image = closed.join("guest.qcow2");
+    std::fs::copy(home.guest("guest.qcow2"), &image).expect("there is room");
+    let owner_only = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(&closed, owner_only).expect("it is ours");
+    let mut context = json!({ "disk": { "image": image } });
     context["hypervisor"] = json!("qemu:///system");
     let file = home.run_file(context);
     let arguments = [
