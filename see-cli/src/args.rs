@@ -73,9 +73,10 @@ pub(crate) struct RunArguments {
     #[arg(long, value_name = "DIR")]
     pub(crate) results: Option<PathBuf>,
 
-    /// How long the sample may run, such as 90s or 5m; in the run file, ${runtime}.
-    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = written_duration)]
-    pub(crate) runtime: String,
+    /// How long the sample may run, such as 90s or 5m; in the run file, ${runtime}. Not longer than the whole run
+    /// (context.limits.run). [default: 2m, or the whole run's time where that is shorter]
+    #[arg(long, value_name = "DURATION", value_parser = written_duration)]
+    pub(crate) runtime: Option<String>,
 
     /// Set one key of the run file, such as context.memory=1GiB. The value is JSON, or else a string.
     #[arg(long, value_name = "KEY=VALUE")]

@@ -6,11 +6,12 @@
 pub const OK: u8 = 0;
 /// The sample ended by itself with an exit code other than 0, or by a signal. The run itself went well.
 pub const SAMPLE_FAILED: u8 = 1;
-/// The run file, an override or the command line is wrong. Nothing was made.
+/// The run file, an override, the domain or the command line is wrong. Nothing was made, or nothing is left of it.
 pub const CONFIGURATION: u8 = 2;
 /// The sample did not end by itself: its time ran out, or the guest or its agent was lost.
 pub const SAMPLE_UNFINISHED: u8 = 3;
-/// The sandbox failed: it could not be made, a step of the protocol failed, or its end was not clean.
+/// The sandbox failed: it could not be made, a step of the protocol or a required hook failed, or its end was not
+/// clean.
 pub const SANDBOX_FAILED: u8 = 4;
 /// Rights are missing on this host.
 pub const MISSING_RIGHTS: u8 = 5;
@@ -30,9 +31,9 @@ pub const HELP: &str = "\
 Exit codes:
     0  everything went well
     1  the sample failed: its exit code was not 0, or a signal ended it
-    2  bad configuration or command line; nothing was made
+    2  bad configuration or command line; nothing was made, or nothing is left of it
     3  the sample did not end by itself: out of time, or the guest or its agent was lost
-    4  the sandbox failed: not made, a step failed, or its end was not clean
+    4  the sandbox failed: not made, a step or a hook failed, or its end was not clean
     5  rights are missing on this host
     6  `seectl gc` could not remove everything
     7  `seectl image`: an image is not to be had, changed on disk, or in use

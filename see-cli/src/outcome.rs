@@ -22,6 +22,8 @@ pub(crate) enum Verdict {
     SampleUnfinished,
     /// The sandbox could not be made, failed on the way, or left something behind.
     SandboxFailed,
+    /// A hook that is required could not do what it is for.
+    HookFailed,
     /// The configuration is wrong.
     BadConfiguration,
     /// Rights are missing.
@@ -38,6 +40,7 @@ impl Verdict {
             Self::SampleFailed => "the sample failed",
             Self::SampleUnfinished => "the sample did not end by itself",
             Self::SandboxFailed => "the sandbox failed",
+            Self::HookFailed => "a hook failed",
             Self::BadConfiguration => "the configuration is wrong",
             Self::MissingRights => "rights are missing",
             Self::Interrupted => "interrupted",
@@ -50,7 +53,7 @@ impl Verdict {
             Self::Ok => exit_code::OK,
             Self::SampleFailed => exit_code::SAMPLE_FAILED,
             Self::SampleUnfinished => exit_code::SAMPLE_UNFINISHED,
-            Self::SandboxFailed => exit_code::SANDBOX_FAILED,
+            Self::SandboxFailed | Self::HookFailed => exit_code::SANDBOX_FAILED,
             Self::BadConfiguration => exit_code::CONFIGURATION,
             Self::MissingRights => exit_code::MISSING_RIGHTS,
             Self::Interrupted => interrupted.unwrap_or(exit_code::INTERRUPTED),
@@ -65,10 +68,20 @@ impl Verdict {
             Self::SampleUnfinished => 2,
             Self::BadConfiguration => 3,
             Self::MissingRights => 4,
-            Self::SandboxFailed => 5,
-            Self::Interrupted => 6,
+            Self::HookFailed => 5,
+            Self::SandboxFailed => 6,
+            Self::Interrupted => 7,
         };
         verdicts.into_iter().max_by_key(gravity).unwrap_or(Self::Ok)
+    }
+
+    /// The same of a run in which a hook failed. What a sample that took the guest with it left undone is none
+    /// of the hooks' fault.
+    pub(crate) fn with_failed_hook(self) -> Self {
+        match self {
+            Self::Ok | Self::SampleFailed => Self::HookFailed,
+            graver => graver,
+        }
     }
 
     /// Of an error that ended a run before its protocol began.
@@ -86,6 +99,8 @@ impl Verdict {
         if matches!(report.isolation, IsolationVerdict::Broken { .. }) {
             return Self::SandboxFailed;
         }
+        // A guest that proved nothing ran no sample.
+        let may_be_judged = !matches!(report.isolation, IsolationVerdict::Unproven { .. });
         if let Some((step, error)) = &report.failure {
             let waited_for_sample = step.as_str() == format!("wait for {SAMPLE_FINISHED}");
             let unfinished = matches!(error.kind(), ErrorKind::Timeout | ErrorKind::Guest);
@@ -95,13 +110,17 @@ impl Verdict {
                     error.kind(),
                     ErrorKind::Guest | ErrorKind::IllegalTransition
                 );
-            return match (waited_for_sample && unfinished) || took_the_guest {
+            let unfinished = (waited_for_sample && unfinished) || took_the_guest;
+            return match unfinished && may_be_judged {
                 true => Self::SampleUnfinished,
                 false if error.kind() == ErrorKind::PermissionDenied => Self::MissingRights,
                 false => Self::SandboxFailed,
             };
         }
-        sample.map_or(Self::Ok, SampleResult::verdict)
+        match may_be_judged {
+            true => sample.map_or(Self::Ok, SampleResult::verdict),
+            false => Self::SandboxFailed,
+        }
     }
 }
 
@@ -354,6 +373,34 @@ mod tests {
             holes: Vec::new(),
         };
         assert_eq!(judge(&report), Verdict::SandboxFailed);
+    }
+
+    #[test]
+    fn a_run_whose_guest_did_not_prove_its_network_closed_is_the_sandboxs_failure() {
+        let isolation = IsolationVerdict::Unproven {
+            why: "nobody answers".to_owned(),
+        };
+        for (failure, verdict) in [
+            (
+                Some(("wait for sample_finished", ErrorKind::Timeout)),
+                Verdict::SandboxFailed,
+            ),
+            (
+                Some(("poweron", ErrorKind::Isolation)),
+                Verdict::SandboxFailed,
+            ),
+            (
+                Some(("poweron", ErrorKind::PermissionDenied)),
+                Verdict::MissingRights,
+            ),
+            (None, Verdict::SandboxFailed),
+        ] {
+            let report = RunReport {
+                isolation: isolation.clone(),
+                ..report(failure)
+            };
+            assert_eq!(Verdict::of_report(&report, None), verdict, "{failure:?}");
+        }
     }
 
     #[test]

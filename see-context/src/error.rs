@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use see_core::config::{Origin, Place};
 use see_core::{Error, ErrorKind};
+use see_libvirt::Cause;
 use see_libvirt::xml::XmlError;
 
 /// An error of libvirt as one of the framework's.
 pub(crate) fn libvirt(error: see_libvirt::Error) -> Error {
     let kind = if error.is_timed_out() {
         ErrorKind::Timeout
-    } else if error.is_denied() {
+    } else if error.is_denied() || says_denied(&error) {
         ErrorKind::PermissionDenied
     } else if error.is_connection_lost() {
         ErrorKind::Unavailable
@@ -27,6 +28,44 @@ pub(crate) fn libvirt(error: see_libvirt::Error) -> Error {
         ErrorKind::Hypervisor
     };
     Error::new(kind, error.to_string()).caused_by(error)
+}
+
+/// Whether libvirt passes on that the system refused somebody, such as an emulator that may not open its disk: it
+/// has no error number for that.
+fn says_denied(error: &see_libvirt::Error) -> bool {
+    let Cause::Libvirt { message, .. } = error.cause() else {
+        return false;
+    };
+    ["Permission denied", "Operation not permitted"]
+        .iter()
+        .any(|words| message.contains(words))
+}
+
+/// A domain that libvirt refuses to define: a mistake in the user's domain, which was asked for at that place, or
+/// else a failure of what the built-in one was made for.
+pub(crate) fn undefinable(error: see_libvirt::Error, asked_at: Option<&Place>) -> Error {
+    let is_refused = error.code().is_some();
+    let error = libvirt(error);
+    let kind = match (error.kind(), asked_at) {
+        (
+            ErrorKind::Timeout
+            | ErrorKind::PermissionDenied
+            | ErrorKind::Unavailable
+            | ErrorKind::AlreadyExists,
+            _,
+        ) => error.kind(),
+        (_, Some(_)) if is_refused => ErrorKind::Configuration,
+        (ErrorKind::Configuration, None) => ErrorKind::Hypervisor,
+        (kind, _) => kind,
+    };
+    let message = error.message().to_owned();
+    let error = Error::new(kind, message)
+        .caused_by(error)
+        .during("define the domain");
+    match asked_at {
+        Some(place) => error.or_at(place),
+        None => error,
+    }
 }
 
 /// A mistake in an XML file that the configuration names at `place`: the place in the XML itself.

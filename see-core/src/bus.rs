@@ -151,7 +151,16 @@ pub struct EventBus {
     roster: Roster<Subscriber>,
     mishaps: Mutex<VecDeque<Mishap>>,
     forgotten: AtomicU64,
+    required: Mutex<RequiredHooks>,
     pub(crate) limits: BusLimits,
+}
+
+/// The hooks without which a run is worth nothing.
+#[derive(Debug, Default)]
+struct RequiredHooks {
+    names: Vec<&'static str>,
+    /// What went wrong first in one of them.
+    failure: Option<Mishap>,
 }
 
 impl fmt::Debug for EventBus {
@@ -168,6 +177,7 @@ impl EventBus {
             roster: Roster::new(),
             mishaps: Mutex::new(VecDeque::new()),
             forgotten: AtomicU64::new(0),
+            required: Mutex::default(),
             limits,
         }
     }
@@ -199,6 +209,18 @@ impl EventBus {
         (kept, self.forgotten.load(Ordering::Relaxed))
     }
 
+    /// The first failure of a hook that is required: in a handler, in a task, or as the hook reported it
+    /// ([`Context::report_failure`](crate::Context::report_failure)). A run in which there is one did not go
+    /// well, whatever its steps say.
+    pub fn hook_failure(&self) -> Option<Mishap> {
+        lock(&self.required).failure.clone()
+    }
+
+    /// From now on failures of this hook count.
+    pub(crate) fn require(&self, hook: &'static str) {
+        lock(&self.required).names.push(hook);
+    }
+
     pub(crate) fn record(&self, event: &str, owner: &str, what: MishapKind) {
         let mishap = Mishap {
             at: SystemTime::now(),
@@ -207,6 +229,11 @@ impl EventBus {
             what,
         };
         tracing::warn!("{mishap}");
+        let mut required = lock(&self.required);
+        if mishap.is_failure() && required.names.contains(&owner) {
+            required.failure.get_or_insert_with(|| mishap.clone());
+        }
+        drop(required);
         let mut mishaps = lock(&self.mishaps);
         if mishaps.len() == self.limits.mishaps {
             mishaps.pop_front();
@@ -375,6 +402,15 @@ pub(crate) async fn bounded<'a>(
         Ok(Err(error)) => Err(MishapKind::Failed(error.chain())),
         Err(panic) => Err(MishapKind::Panicked(panic)),
     }
+}
+
+/// Runs a task to its end; an error is what its panic said.
+pub(crate) async fn catch(task: impl Future<Output = ()> + Send) -> Result<(), String> {
+    let caught = Caught(Box::pin(async {
+        task.await;
+        Ok(())
+    }));
+    caught.await.map(|_| ())
 }
 
 /// A future whose panic is its result.

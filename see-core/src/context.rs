@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::bus::{BesideHandler, Handler, SerialHandler, Subscription, lock};
+use crate::bus::{BesideHandler, Handler, SerialHandler, Subscription, catch, lock};
 use crate::event::Text;
 use crate::ledger::Record;
+use crate::mishap::MishapKind;
 use crate::scope::Tasks;
 use crate::settings::AgentSettings;
 use crate::shared::Shared;
-use crate::{Event, EventBus, Identifier, Result, Sandbox, Stop, StopToken};
+use crate::{Error, Event, EventBus, Identifier, Result, Sandbox, Stop, StopToken};
 
 /// What a hook sees of its environment; cheap to clone.
 ///
@@ -100,6 +101,18 @@ impl Context {
         self.shared.captures.add(path.into());
     }
 
+    /// Announces that this hook has the guest prove that its network is closed, where that is asked for
+    /// ([`Isolation::is_verified`](crate::Isolation::is_verified)): after each power-on, before anything runs in
+    /// the guest, it posts [`ISOLATION_PROVEN`](crate::ISOLATION_PROVEN),
+    /// [`ISOLATION_BROKEN`](crate::ISOLATION_BROKEN) or
+    /// [`ISOLATION_NOT_CHECKED`](crate::ISOLATION_NOT_CHECKED), or `not_isolation_proven` where nobody in the
+    /// guest answers.
+    ///
+    /// Where the proof is asked for and no hook announces it, the power does not come on.
+    pub fn proves_isolation(&self) {
+        self.shared.proof.announce(&self.scope.owner);
+    }
+
     /// The bus, to look at.
     pub fn bus(&self) -> &EventBus {
         &self.shared.bus
@@ -175,9 +188,27 @@ impl Context {
     /// Runs a task beside everything else. It ends with the hook: joined if it looks at
     /// [`Context::stop_token`], aborted otherwise.
     ///
-    /// Returns `false` where the hook has ended, or already runs a thousand tasks.
+    /// Returns `false` where the hook has ended, or already runs a thousand tasks. A panic in it is recorded as
+    /// a failure of the hook.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> bool {
-        self.scope.tasks.spawn_within(1000, task)
+        let (report, owner) = (self.scope.tasks.clone(), self.scope.owner.clone());
+        self.scope.tasks.spawn_within(1000, async move {
+            if let Err(message) = catch(task).await {
+                report.record("a task", owner.as_str(), MishapKind::Panicked(message));
+            }
+        })
+    }
+
+    /// Reports that the hook could not do what it is for, outside of a handler, whose error is reported by
+    /// itself. `doing` says what it was about: an event's name, say.
+    ///
+    /// Nothing ends by it, but a run in which a required hook failed did not go well
+    /// ([`EventBus::hook_failure`]).
+    pub fn report_failure(&self, doing: &str, error: &Error) {
+        let what = MishapKind::Failed(error.chain());
+        self.shared
+            .bus
+            .record(doing, self.scope.owner.as_str(), what);
     }
 
     /// Stops when the hook ends or the environment is stopped.
@@ -189,6 +220,7 @@ impl Context {
     /// were still there after `deadline`, and were aborted.
     pub(crate) async fn end(&self, deadline: Duration) -> usize {
         self.unsubscribe_all();
+        self.shared.proof.withdraw(&self.scope.owner);
         let deadline = Instant::now() + deadline;
         let handlers = self.scope.handlers.finish(deadline).await;
         self.scope.stop.stop();

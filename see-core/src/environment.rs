@@ -39,6 +39,8 @@ impl Default for EndLimits {
 /// A hook that was attached, with what belongs to it.
 pub(crate) struct Resident {
     pub(crate) name: &'static str,
+    /// Whether its failures are the run's.
+    pub(crate) required: bool,
     pub(crate) context: Context,
     pub(crate) hook: Box<dyn Attached>,
 }

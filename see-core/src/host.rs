@@ -369,6 +369,9 @@ async fn attach_all(
         attach,
     } in hooks
     {
+        if required {
+            environment.shared().bus.require(name);
+        }
         let context = Context::new(environment.shared(), Text::literal(name));
         let lent = context.clone();
         let attaching = tokio::spawn(async move { attach.attach(&lent).await });
@@ -381,6 +384,7 @@ async fn attach_all(
         match attached {
             Ok(hook) => environment.add_hook(Resident {
                 name,
+                required,
                 context,
                 hook,
             }),

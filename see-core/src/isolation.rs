@@ -1,16 +1,25 @@
 //! The walls around a run's guest: looked at during the run and after it.
 
+mod proof;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::MissedTickBehavior;
 
-use crate::event::Value;
-use crate::turn::{LastHeard, Listener, Turn};
-use crate::{Error, ErrorKind, Event, Isolation, Result, Sandbox};
+pub(crate) use self::proof::{Proof, Standing, is_owed, unproven};
 
-/// The event of whoever let the guest try the walls, and saw that nothing answered it.
+use crate::event::Value;
+use crate::shared::Shared;
+use crate::turn::{Listener, Turn};
+use crate::{Error, ErrorKind, Event, Result, Sandbox};
+
+/// The event of the hook that let the guest try the walls, and saw that nothing answered it. It counts only
+/// from a hook that announced that it proves the network ([`Context::proves_isolation`]). A hook that gives
+/// up before it could begin says so with `not_isolation_proven`, whose attribute `message` tells why.
+///
+/// [`Context::proves_isolation`]: crate::Context::proves_isolation
 pub const ISOLATION_PROVEN: &str = "isolation_proven";
 /// The event of whoever found a hole in the walls. Its attribute `message` says what was found; `holes`, where
 /// it is there, is a list of texts that names each hole. It ends the run: the guest's power is cut, and the
@@ -30,8 +39,8 @@ const BLIND: u32 = 3;
 
 /// What is known of the walls around a run's guest.
 ///
-/// As JSON it is an object: `verdict`; `why` where they were not checked or are broken; and `holes`, a list of
-/// texts, where it is known what got through them.
+/// As JSON it is an object: `verdict`; `why` where they were not checked, not proven or are broken; and `holes`,
+/// a list of texts, where it is known what got through them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -39,8 +48,14 @@ pub enum IsolationVerdict {
     /// The guest has no network, or one that promises no walls.
     #[default]
     NoWalls,
-    /// The walls stood whenever they were looked at, but no guest tried them.
+    /// The walls stood whenever they were looked at, and no proof from inside was asked for, or no guest ran.
     NotChecked {
+        /// Why not.
+        why: String,
+    },
+    /// The walls stood whenever they were looked at, but the guest ran and did not prove them closed as it
+    /// had to: the run failed.
+    Unproven {
         /// Why not.
         why: String,
     },
@@ -68,7 +83,7 @@ struct Breach {
 #[derive(Debug)]
 pub(crate) struct Walls {
     sandbox: Arc<dyn Sandbox>,
-    proven: LastHeard,
+    proof: Arc<Proof>,
     not_checked: Listener,
     hole: Listener,
     broken: Option<Breach>,
@@ -81,12 +96,12 @@ pub(crate) struct Walls {
 
 impl Walls {
     /// Begins to listen; the first look comes with [`Self::broken`].
-    pub(crate) fn watch(sandbox: &Arc<dyn Sandbox>, turn: &mut Turn) -> Self {
+    pub(crate) fn watch(shared: &Shared, turn: &mut Turn) -> Self {
         let mut looks = tokio::time::interval(INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            sandbox: Arc::clone(sandbox),
-            proven: turn.keep_last(ISOLATION_PROVEN),
+            sandbox: Arc::clone(&shared.sandbox),
+            proof: Arc::clone(&shared.proof),
             not_checked: turn.listen(ISOLATION_NOT_CHECKED),
             hole: turn.listen(ISOLATION_BROKEN),
             broken: None,
@@ -147,26 +162,12 @@ impl Walls {
                 why: found.why.clone(),
                 holes: found.holes.clone(),
             },
-            None if self.proven.was_heard() && self.untried.is_none() => IsolationVerdict::Proven,
-            None => match self.sandbox.isolation() {
-                Some(isolation) => IsolationVerdict::NotChecked {
-                    why: self.why_not(isolation),
-                },
-                None => IsolationVerdict::NoWalls,
+            None => match (self.sandbox.isolation(), &self.untried) {
+                (None, _) => IsolationVerdict::NoWalls,
+                (Some(_), Some(why)) => IsolationVerdict::Unproven { why: why.clone() },
+                (Some(isolation), None) => self.proof.verdict(isolation),
             },
         }
-    }
-
-    /// Why no guest tried the walls.
-    fn why_not(&self, isolation: &dyn Isolation) -> String {
-        let why = match (self.untried.as_deref(), isolation.is_verified()) {
-            (Some(why), _) => why,
-            (None, false) => "`verify` of the network is false",
-            (None, true) => {
-                "no hook let the guest try them, as `commands` does when its agent answers"
-            }
-        };
-        why.to_owned()
     }
 
     async fn look(&mut self) -> Result<()> {

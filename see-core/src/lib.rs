@@ -27,6 +27,7 @@ mod mishap;
 mod protocol;
 mod quota;
 mod registry;
+mod run;
 mod sandbox;
 mod scope;
 mod settings;
@@ -53,9 +54,10 @@ pub use image::{
 };
 pub use isolation::{ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, ISOLATION_PROVEN, IsolationVerdict};
 pub use mishap::{Mishap, MishapKind};
-pub use protocol::{Action, Protocol, RunReport, SAMPLE_FINISHED, Step, StepReport};
+pub use protocol::{Action, Protocol, Step};
 pub use quota::RunLimits;
 pub use registry::{BackendRegistry, HookRegistry, ImageRegistry, Registries};
+pub use run::{RunReport, SAMPLE_FINISHED, StepReport};
 pub use sandbox::{
     Address, ChannelStream, Closed, Console, GuestChannel, HypervisorLog, Isolation, Meter,
     Picture, Sandbox, SandboxChange, Screenshot, Target, Usage,

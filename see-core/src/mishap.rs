@@ -1,19 +1,27 @@
-//! What goes wrong in handlers, and stops nobody.
+//! What goes wrong in handlers and tasks of hooks, and stops nobody.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-/// Something that went wrong in a handler, and stopped nobody.
+/// Something that went wrong in a handler or a task of a hook, and stopped nobody.
 #[derive(Debug, Clone)]
 pub struct Mishap {
     /// When it was noticed.
     pub at: SystemTime,
-    /// The event whose handler it was.
+    /// The event whose handler it was, or what else its owner was doing.
     pub event: String,
     /// Who subscribed the handler.
     pub owner: String,
     /// What went wrong.
     pub what: MishapKind,
+}
+
+impl Mishap {
+    /// Whether the handler did not do what its hook is for; a slow one did, and one that a stop ended was not
+    /// to end by itself.
+    pub fn is_failure(&self) -> bool {
+        !matches!(self.what, MishapKind::Cancelled | MishapKind::Slow(_))
+    }
 }
 
 /// What can go wrong in a handler.

@@ -1,19 +1,14 @@
 //! The steps of a run, as data.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::config::{Configuration, DurationValue, Origin, Place};
-use crate::event::{Text, Value};
-use crate::isolation::{IsolationVerdict, Walls};
-use crate::quota::RunLimits;
-use crate::turn::{Listener, Turn};
-use crate::{Environment, Error, ErrorKind, Event, Result, Transition};
-
-/// The event that carries how the sample ended.
-pub const SAMPLE_FINISHED: &str = "sample_finished";
+use crate::config::{Configuration, DurationValue, Place};
+use crate::event::Value;
+use crate::run::SAMPLE_FINISHED;
+use crate::{Error, Result, Transition};
 
 /// The steps of a run.
 ///
@@ -163,7 +158,7 @@ impl Protocol {
         serde_json::Value::Array(steps)
     }
 
-    fn events_to_wait_for(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn events_to_wait_for(&self) -> impl Iterator<Item = &str> {
         self.steps.iter().filter_map(|step| match &step.action {
             Action::Wait { event, .. } => event.as_deref(),
             _ => None,
@@ -238,179 +233,4 @@ fn attributes(section: Option<&Configuration>) -> Result<Vec<(String, Value)>> {
         .entries()
         .map(|(key, value)| (key.to_owned(), value.to_json().into()))
         .collect())
-}
-
-/// How a run went.
-#[derive(Debug)]
-pub struct RunReport {
-    /// Every step that was done, in order.
-    pub steps: Vec<StepReport>,
-    /// The step that failed first, and why: the run's verdict. `None`: all went well.
-    pub failure: Option<(String, Error)>,
-    /// The last `sample_finished`, where there was one.
-    pub sample: Option<Event>,
-    /// What is known of the walls around the guest: whether the results can be trusted.
-    pub isolation: IsolationVerdict,
-}
-
-/// How one step went.
-#[derive(Debug, Clone, Serialize)]
-pub struct StepReport {
-    /// What was done, in words.
-    pub step: String,
-    /// How long it took, in seconds.
-    pub seconds: f64,
-    /// What failed, where it did: the chain in one line.
-    pub error: Option<String>,
-}
-
-impl Environment {
-    /// Runs a protocol to its end, within `limits`.
-    ///
-    /// A step that fails ends the others, but for those marked `always`; these have the time once more.
-    /// When the guest reaches a limit on the host's room, or the walls around its network are found
-    /// broken or cannot be tried, its power is cut and the step fails. The walls are looked at once more at the end.
-    /// `step_started` (`step`, `index`) and `step_finished` (`step`, `index`, `seconds`, `error`) are
-    /// triggered around each step.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) where the environment is stopped before its turn
-    /// comes. A step's failure is no error here, but the report's.
-    pub async fn run(&mut self, protocol: &Protocol, limits: &RunLimits) -> Result<RunReport> {
-        let limit = limits.time;
-        let quotas = limits.watch(self.sandbox(), &self.shared().captures).await;
-        let sandbox = std::sync::Arc::clone(self.sandbox());
-        let mut turn = self.turn().await?;
-        let mut walls = Walls::watch(&sandbox, &mut turn);
-        // Ears are opened before the first step, so that nothing fires too early to be heard.
-        let mut ears: Vec<(String, Listener)> = Vec::new();
-        for name in protocol.events_to_wait_for() {
-            if !ears.iter().any(|(known, _)| known == name) {
-                ears.push((name.to_owned(), turn.listen(name)));
-            }
-        }
-        let sample = turn.keep_last(SAMPLE_FINISHED);
-        let mut report = RunReport {
-            steps: Vec::with_capacity(protocol.steps.len()),
-            failure: None,
-            sample: None,
-            isolation: IsolationVerdict::NoWalls,
-        };
-        let mut end = tokio::time::Instant::now() + limit;
-        let mut failed_before = false;
-        for (index, step) in protocol.steps.iter().enumerate() {
-            if failed_before && !step.always {
-                continue;
-            }
-            let name = step.action.to_string();
-            let about = |event: &'static str| {
-                Event::new(event)
-                    .source("protocol")
-                    .with("step", name.clone())
-                    .with("index", index as u64)
-            };
-            let started = Instant::now();
-            let _ = turn.trigger(about("step_started")).await;
-            let mut cut = false;
-            let walls_broken = walls.have_ended_the_run();
-            let mut outcome = tokio::select! {
-                biased;
-                outcome = take(step, &mut turn, &mut ears) => outcome,
-                reached = quotas.reached(), if !failed_before => {
-                    cut = true;
-                    Err(reached)
-                }
-                broken = walls.broken(), if !walls_broken => {
-                    cut = true;
-                    Err(broken)
-                }
-                () = tokio::time::sleep_until(end) => {
-                    Err(Error::timeout("the run to end", limit)
-                        .advice("its limit is the key `context.limits.run`"))
-                }
-            };
-            // The step may have ended by what was told with the hole, or in the same instant.
-            if !cut && let Some(hole) = walls.told() {
-                cut = true;
-                outcome = Err(hole);
-            }
-            if cut {
-                cut_power(&mut turn).await;
-            }
-            let outcome = outcome.map_err(|error| match &step.place {
-                // A step that nobody wrote has no place that helps.
-                Some(place) if place.origin != Origin::Program => error.or_at(place),
-                _ => error,
-            });
-            let seconds = started.elapsed().as_secs_f64();
-            let failure = outcome.as_ref().err().map(Error::chain);
-            let finished = about("step_finished")
-                .with("seconds", seconds)
-                .with("error", failure.clone());
-            let _ = turn.trigger(finished).await;
-            report.steps.push(StepReport {
-                step: name.clone(),
-                seconds,
-                error: failure,
-            });
-            if let Err(error) = outcome
-                && report.failure.is_none()
-            {
-                report.failure = Some((name, error));
-                failed_before = true;
-                end = tokio::time::Instant::now() + limit;
-            }
-        }
-        if let Err(error) = walls.last_look().await {
-            cut_power(&mut turn).await;
-            let failure = ("look at the walls".to_owned(), error);
-            report.failure.get_or_insert(failure);
-        }
-        report.isolation = walls.verdict();
-        report.sample = sample.take();
-        Ok(report)
-    }
-}
-
-/// Ends a guest that must not go on.
-async fn cut_power(turn: &mut Turn) {
-    match turn.poweroff().await {
-        Ok(()) => {}
-        // It is off already.
-        Err(error) if error.kind() == ErrorKind::IllegalTransition => {}
-        Err(error) => tracing::warn!("the power of a guest that must not go on stays on: {error}"),
-    }
-}
-
-async fn take(step: &Step, turn: &mut Turn, ears: &mut [(String, Listener)]) -> Result<()> {
-    match &step.action {
-        Action::Power(transition) => turn.change(*transition, []).await,
-        Action::Shutdown(timeout) => turn.shutdown(*timeout).await.map(|_| ()),
-        Action::Wait {
-            event: Some(name),
-            timeout,
-        } => {
-            let ear = ears.iter_mut().find(|(known, _)| known == name);
-            let Some((_, ear)) = ear else {
-                return Err(Error::new(
-                    ErrorKind::Internal,
-                    "nobody listened for the event",
-                ));
-            };
-            turn.wait(ear, *timeout).await.map(|_| ())
-        }
-        Action::Wait {
-            event: None,
-            timeout,
-        } => turn.pass(*timeout).await,
-        Action::Trigger { event, attributes } => {
-            let attributes = attributes
-                .iter()
-                .map(|(name, value)| (Text::from(name.clone()), value.clone()));
-            let event = Event::new(event.clone())
-                .source("protocol")
-                .with_all(attributes);
-            turn.trigger(event).await
-        }
-    }
 }

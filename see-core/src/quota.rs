@@ -16,6 +16,7 @@ use self::meter::Metered;
 use self::room::Room;
 use crate::config::Size;
 use crate::settings::Limits;
+use crate::shared::died;
 use crate::{Error, ErrorKind, Sandbox};
 
 /// How often is measured.
@@ -67,7 +68,7 @@ impl RunLimits {
         }
         // Looking at files waits for the disk, so it has a thread of its own.
         let measured = tokio::task::spawn_blocking(move || {
-            rooms.iter_mut().for_each(Room::begin);
+            rooms.iter().for_each(Room::begin);
             Arc::new(rooms)
         });
         Quotas {
@@ -85,17 +86,39 @@ pub(crate) struct Quotas {
 }
 
 impl Quotas {
-    /// Waits until one of the limits is reached; for ever where none is.
+    /// Waits until one of the limits is reached; for ever where none is. What ended one step does not end each
+    /// that follows: from then on as much may be used once more.
     pub(crate) async fn reached(&self) -> Error {
-        let mut interval = tokio::time::interval(INTERVAL);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // A hypervisor that does not answer keeps nobody from looking at the disks.
+        tokio::select! {
+            full = self.full() => full,
+            taken = self.taken() => taken,
+        }
+    }
+
+    /// Waits until the room on the disks is used up.
+    async fn full(&self) -> Error {
+        let mut interval = ticks();
         loop {
             interval.tick().await;
             let rooms = Arc::clone(&self.rooms);
-            let looked = tokio::task::spawn_blocking(move || rooms.iter().find_map(Room::reached));
-            if let Ok(Some(error)) = looked.await {
-                return error;
+            let looked = tokio::task::spawn_blocking(move || {
+                let mut indexed = rooms.iter().enumerate();
+                indexed.find_map(|(index, room)| Some((index, room.reached()?)))
+            });
+            match looked.await {
+                Ok(Some((index, full))) => return self.rooms[index].told(full),
+                Ok(None) => {}
+                Err(failed) => return died(failed).during("measure the run's room on the disks"),
             }
+        }
+    }
+
+    /// Waits until too much is taken of the host's memory, processors or processes.
+    async fn taken(&self) -> Error {
+        let mut interval = ticks();
+        loop {
+            interval.tick().await;
             if let Some(metered) = &self.metered
                 && let Some(error) = metered.reached().await
             {
@@ -103,6 +126,19 @@ impl Quotas {
             }
         }
     }
+}
+
+fn ticks() -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// A limit that was reached.
+#[derive(Debug, Clone, Copy)]
+struct Full {
+    /// The bytes that are used; `None` where there are too many files to count them.
+    used: Option<u64>,
 }
 
 /// The error for a limit that was reached: `what` grew beyond it.

@@ -66,7 +66,8 @@ impl Tasks {
         self.bus.record(event, owner, what);
     }
 
-    /// Waits until every task ended, or aborts what is left at the deadline. Returns how many were aborted.
+    /// Waits until every task ended, or aborts what is left at the deadline: one that does not yield is left
+    /// behind, since nobody can wait for its end. Returns how many were aborted.
     pub(crate) async fn finish(&self, deadline: Instant) -> usize {
         let Some(mut set) = self.set.close() else {
             return 0;
@@ -77,7 +78,7 @@ impl Tasks {
             return 0;
         }
         let left = set.len();
-        set.shutdown().await;
+        set.abort_all();
         left
     }
 }

@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 
-use crate::bus::{lock, panic_message, queue_full};
+use crate::bus::{Handler, lock, panic_message, queue_full};
 use crate::environment::EndLimits;
+use crate::event::Text;
+use crate::isolation::{Proof, is_owed};
 use crate::ledger::Record;
 use crate::quota::Captures;
 use crate::settings::AgentSettings;
@@ -28,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) record: Record,
     pub(crate) agent: AgentSettings,
     pub(crate) captures: Captures,
+    pub(crate) proof: Arc<Proof>,
     pub(crate) turn: Arc<tokio::sync::Mutex<TurnState>>,
     pub(crate) stop_token: StopToken,
     /// Wakes the turn's holder when something was posted or changed.
@@ -41,6 +44,9 @@ pub(crate) struct Shared {
     pub(crate) power: Mutex<Power>,
     pub(crate) limits: EndLimits,
 }
+
+/// How a guest ended that went to sleep: nothing in it fires an event until something wakes it.
+const ASLEEP: &str = "the guest suspended itself, and nothing wakes it";
 
 /// What the host wants the machine to be, so that the guest's own changes can be told apart.
 #[derive(Debug, Default)]
@@ -91,6 +97,13 @@ impl Shared {
     ) -> Arc<Self> {
         let (posted, queue) = mpsc::channel(parts.bus.limits.queue);
         let stop = parts.stop;
+        let proof = Arc::new(Proof::default());
+        for name in Proof::EVENTS {
+            let proof = Arc::clone(&proof);
+            let hears = Handler::Plain(Arc::new(move |event: &Event| proof.hear(event)));
+            let owner = Text::literal("environment");
+            parts.bus.subscribe(Some(name), &owner, hears, None);
+        }
         Arc::new(Self {
             identifier: sandbox.identifier(),
             sandbox,
@@ -99,6 +112,7 @@ impl Shared {
             record,
             agent: parts.agent,
             captures: Captures::default(),
+            proof,
             turn: Arc::new(tokio::sync::Mutex::new(TurnState { posted: queue })),
             stop_token: stop.token(),
             noticed: Notify::new(),
@@ -150,6 +164,24 @@ impl Shared {
     pub(crate) fn notice(&self) {
         self.noticed.notify_one();
         self.pump.notify_one();
+    }
+
+    /// Fails where the guest runs already, owes the proof that its network is closed, and nobody delivers it.
+    pub(crate) async fn check_running_guest(&self) -> Result<()> {
+        match is_owed(&*self.sandbox) && !self.is_off().await {
+            true => self.proof.check_start(&*self.sandbox),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the machine is off, as far as the hypervisor says.
+    pub(crate) async fn is_off(&self) -> bool {
+        self.state().await.is_ok_and(SandboxState::is_off)
+    }
+
+    /// Whether the host wants the machine to be off.
+    pub(crate) fn is_wanted_off(&self) -> bool {
+        lock(&self.power).wanted == Some(SandboxState::Shutoff)
     }
 
     /// How the guest ended itself, if it did.
@@ -248,7 +280,7 @@ impl Shared {
         let mut power = lock(&self.power);
         power.begun += 1;
         power.restarts_asked += u32::from(transition == Transition::Restart);
-        if transition == Transition::Poweron {
+        if matches!(transition, Transition::Poweron | Transition::Resume) {
             power.guest_end = None;
         }
         Change {
@@ -259,7 +291,7 @@ impl Shared {
         }
     }
 
-    /// Looks whether the guest ended by itself, and posts it.
+    /// Looks whether the guest ended, went to sleep or woke by itself, and posts it.
     async fn look(&self) {
         let begun = lock(&self.power).begun;
         let state = match self.sandbox.state().await {
@@ -278,14 +310,23 @@ impl Shared {
             let end = match state {
                 SandboxState::Shutoff => Some(("the guest switched itself off", "guest_poweroff")),
                 SandboxState::Crashed => Some(("the guest crashed", "guest_crash")),
+                SandboxState::Suspended => Some((ASLEEP, "guest_suspend")),
                 _ => None,
             };
+            let wakes = state == SandboxState::Running && power.guest_end == Some(ASLEEP);
             // A change under way, or made meanwhile, looks again when it is done.
-            end.filter(|_| !ours && unwanted && power.guest_end.is_none())
-                .map(|(words, name)| {
-                    power.guest_end = Some(words);
-                    name
-                })
+            if ours {
+                None
+            } else if wakes {
+                power.guest_end = None;
+                Some("guest_wakeup")
+            } else {
+                end.filter(|_| unwanted && power.guest_end.is_none())
+                    .map(|(words, name)| {
+                        power.guest_end = Some(words);
+                        name
+                    })
+            }
         };
         if let Some(name) = news {
             self.tell(Event::new(name));

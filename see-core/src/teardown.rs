@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use crate::environment::{Resident, Rest};
+use crate::mishap::MishapKind;
 use crate::shared::{Shared, died};
 use crate::{Error, ErrorKind, SandboxState, Turn};
 
@@ -38,7 +39,13 @@ pub(crate) async fn tear_down(shared: Arc<Shared>, mut rest: Rest, fate: Fate) -
         shared.stop();
     }
     for resident in rest.hooks.drain(..).rev() {
-        errors.extend(end_hook(resident, limits.hook).await);
+        let (name, required) = (resident.name, resident.required);
+        for error in end_hook(resident, limits.hook).await {
+            match required {
+                true => errors.push(error),
+                false => (shared.bus).record("cleanup", name, MishapKind::Failed(error.chain())),
+            }
+        }
     }
     for owner in rest.owners.drain(..).rev() {
         owner.end(limits.hook).await;
@@ -85,6 +92,7 @@ async fn end_hook(resident: Resident, limit: Duration) -> Vec<Error> {
     let mut errors = Vec::new();
     let Resident {
         name,
+        required: _,
         context,
         hook,
     } = resident;

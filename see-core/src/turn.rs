@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::bus::{Cached, Handler, List, Subscription, lock};
 use crate::event::{Text, Value};
+use crate::isolation::{Standing, unproven};
 use crate::shared::Shared;
 use crate::{Error, ErrorKind, Event, Result, Sandbox, StopToken, Transition};
 
@@ -161,8 +162,8 @@ impl Turn {
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] at the deadline; [`ErrorKind::Stopped`] when the environment is stopped;
-    /// [`ErrorKind::Guest`] as soon as the machine is off, since nothing in it can fire an event then, or
-    /// when somebody says that the event will not come; [`ErrorKind::Isolation`] when that is because of
+    /// [`ErrorKind::Guest`] as soon as the guest switched itself off, crashed or suspended itself, since
+    /// nothing in it can fire an event then, or when somebody says that the event will not come; [`ErrorKind::Isolation`] when that is because of
     /// a hole in the walls around the guest.
     pub async fn wait(&mut self, listener: &mut Listener, timeout: Duration) -> Result<Event> {
         let what = format!("wait for {}", listener.name);
@@ -181,6 +182,26 @@ impl Turn {
             _ => ErrorKind::Guest,
         };
         Err(Error::new(kind, why).during(what))
+    }
+
+    /// Waits until something may run in the guest: until its network is proven closed, where that is owed.
+    pub(crate) async fn wait_for_proof(&mut self, timeout: Duration) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let what = "wait for the proof that the network is closed";
+        let standing = || match shared.proof.standing(&*shared.sandbox) {
+            // Nothing runs in a machine that is off.
+            Standing::Awaited if shared.is_wanted_off() => Some(Standing::Settled),
+            Standing::Awaited => None,
+            known => Some(known),
+        };
+        match self.until(timeout, what, standing).await? {
+            Some(Standing::GivenUp(why)) => Err(unproven(why)),
+            Some(_) => Ok(()),
+            None => Err(Error::timeout(
+                "the proof that the network is closed",
+                timeout,
+            )),
+        }
     }
 
     /// Lets time pass, and handles what is posted meanwhile.
@@ -247,7 +268,9 @@ impl Turn {
     /// Starts the machine.
     ///
     /// # Errors
-    /// [`ErrorKind::IllegalTransition`] where its state does not allow it, and what the hypervisor reports.
+    /// [`ErrorKind::IllegalTransition`] where its state does not allow it, [`ErrorKind::Isolation`] where its
+    /// guest has to prove that its network is closed and no hook announced that it sees to that
+    /// ([`Context::proves_isolation`](crate::Context::proves_isolation)), and what the hypervisor reports.
     pub async fn poweron(&mut self) -> Result<()> {
         self.change(Transition::Poweron, []).await
     }
@@ -306,6 +329,10 @@ impl Turn {
         let attributes: Vec<_> = attributes.into_iter().collect();
         let (before, after) = transition.events();
         transition.check(self.shared.state().await?)?;
+        if transition == Transition::Poweron {
+            let checked = self.shared.proof.check_start(&*self.shared.sandbox);
+            checked.map_err(|error| error.during(transition.name()))?;
+        }
         self.trigger(power_event(before, &attributes)).await?;
         self.shared.act(transition).await?;
         self.trigger(power_event(after, &attributes)).await
@@ -440,10 +467,6 @@ pub(crate) struct LastHeard {
 impl LastHeard {
     pub(crate) fn take(&self) -> Option<Event> {
         lock(&self.last).take()
-    }
-
-    pub(crate) fn was_heard(&self) -> bool {
-        lock(&self.last).is_some()
     }
 }
 

@@ -248,6 +248,25 @@ async fn an_agent_that_is_killed_is_told_apart() {
 }
 
 #[tokio::test]
+async fn a_command_whose_end_is_not_known_is_the_hooks_failure_unless_the_guest_went_off() {
+    for goes_off in [false, true] {
+        let (mut world, guest) = ready().await;
+        let order = Event::new("run_command").with("command", "exec sleep 600");
+        world.trigger(order).await;
+        world.event("command_started").await;
+        match goes_off {
+            true => world.control.guest_becomes(SandboxState::Shutoff),
+            false => guest.hangs_up(),
+        }
+        let finished = world.event("command_finished").await;
+        assert!(flag(&finished, "agent_lost"), "{finished:?}");
+        let failure = world.environment.bus().hook_failure();
+        assert_eq!(failure.is_none(), goes_off, "{failure:?}");
+        world.end().await;
+    }
+}
+
+#[tokio::test]
 async fn a_machine_that_goes_off_ends_the_sample() {
     let (mut world, _guest) = ready().await;
     let run = sample(&world, "exec sleep 600");

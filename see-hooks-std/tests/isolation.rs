@@ -6,6 +6,7 @@ mod world;
 
 use see_agent::server::{Agent, Settings, Trust, serve_connection};
 use see_core::config::Configuration;
+use see_core::testing::FaultAt;
 use see_core::{
     AgentSettings, AgentTransport, Closed, ErrorKind, Event, IsolationVerdict, Protocol, RunLimits,
     RunReport, SandboxState, Target,
@@ -28,7 +29,11 @@ const RUN: &str = r#"[
 
 /// A world whose guest has a network, and a real agent that lives in the folder.
 async fn world(agent: AgentSettings) -> (World, TempDir) {
-    let world = World::with(COMMANDS, agent, true);
+    world_with(COMMANDS, agent).await
+}
+
+async fn world_with(hooks: &str, agent: AgentSettings) -> (World, TempDir) {
+    let world = World::with(hooks, agent, true);
     let world = world.await.expect("an environment");
     let folder = TempDir::new().expect("a folder");
     let agent = Agent::new(Settings::new(folder.path())).expect("an agent");
@@ -159,28 +164,56 @@ async fn a_guest_with_a_hole_takes_no_orders() {
 }
 
 #[tokio::test]
-async fn without_an_agent_that_could_try_the_walls_the_run_ends_and_says_what_to_do() {
-    let settings = AgentSettings {
+async fn a_guest_whose_agent_cannot_prove_its_network_is_not_started_and_what_to_do_is_said() {
+    let none = AgentSettings {
         transport: AgentTransport::None,
         ..AgentSettings::default()
     };
-    let (mut world, _folder) = world(settings).await;
-    let (hole, _, _listener) = hole();
-    world.control.close(vec![hole]);
-    let steps = r#"[{ "step": "poweron" }, { "step": "wait", "for": "ready", "timeout": "30s" }]"#;
-    let report = run(&mut world, steps).await;
-    let (_, error) = report.failure.expect("the run failed");
-    assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
-    let IsolationVerdict::NotChecked { why } = report.isolation else {
-        panic!("{:?}", report.isolation);
-    };
-    for part in ["no agent in the guest", "`\"verify\": false`"] {
-        assert!(why.contains(part), "no {part} in {why}");
-        assert!(error.to_string().contains(part), "no {part} in {error}");
+    let python_see = COMMANDS.replace("\"20s\"", "\"20s\", \"agent-port\": 8080");
+    for (hooks, agent) in [
+        (COMMANDS, none.clone()),
+        (python_see.as_str(), AgentSettings::default()),
+        (r#"{ "hooks": [] }"#, none),
+    ] {
+        let (mut world, _folder) = world_with(hooks, agent).await;
+        let (hole, _, _listener) = hole();
+        world.control.close(vec![hole]);
+        let report = run(&mut world, RUN).await;
+        let (step, error) = report.failure.expect("the run failed");
+        assert_eq!(step, "poweron");
+        assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
+        let IsolationVerdict::Unproven { why } = report.isolation else {
+            panic!("{:?}", report.isolation);
+        };
+        for part in ["`commands`", "python-see", "`\"verify\": false`"] {
+            assert!(why.contains(part), "no {part} in {why}");
+            assert!(error.to_string().contains(part), "no {part} in {error}");
+        }
+        assert!(!world.control.calls().contains(&FaultAt::Start));
+        world.end().await;
     }
-    assert_eq!(world.all("ready").len(), 0);
-    let state = world.environment.sandbox().state().await;
-    assert_eq!(state.expect("a state"), SandboxState::Shutoff);
+}
+
+#[tokio::test]
+async fn a_guest_in_which_nobody_answers_proves_nothing_and_runs_nothing() {
+    let hooks = COMMANDS.replace("20s", "300ms");
+    let (mut world, _folder) = world_with(&hooks, AgentSettings::default()).await;
+    world.control.answer(|| Box::new(tokio::io::empty()));
+    let (closed, _socket) = silent();
+    world.control.close(vec![closed]);
+    let steps = r#"[
+        { "step": "poweron" },
+        { "step": "trigger", "event": "run_command", "attributes": { "command": "true" } }]"#;
+    let report = run(&mut world, steps).await;
+    let (step, error) = report.failure.expect("the run failed");
+    assert_eq!(step, "trigger run_command");
+    assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
+    assert!(
+        matches!(report.isolation, IsolationVerdict::Unproven { .. }),
+        "{:?}",
+        report.isolation
+    );
+    assert_eq!(world.all("run_command").len(), 0);
     world.end().await;
 }
 

@@ -375,7 +375,7 @@ fn a_container_that_libvirt_refuses_leaves_nothing() {
         &run_file(&home, &context(&json!({})), &Value::Null),
         "true",
     );
-    assert_eq!(outcome.code, Some(4), "{outcome:#?}");
+    assert_eq!(outcome.code, Some(2), "{outcome:#?}");
     assert!(outcome.stdout.contains("define the domain"), "{outcome:#?}");
     assert_clean(&home, &outcome);
 }

@@ -68,6 +68,10 @@ fn isolation(surface: &mut impl Surface, verdict: &IsolationVerdict) -> io::Resu
             Mark::Good,
             "the network's walls stood; no guest tried them from inside",
         ),
+        IsolationVerdict::Unproven { .. } => (
+            Mark::Bad,
+            "the guest did not prove that its network was closed",
+        ),
         IsolationVerdict::Broken { .. } => (
             Mark::Bad,
             "the network was not closed: do not trust these results",
@@ -77,9 +81,9 @@ fn isolation(surface: &mut impl Surface, verdict: &IsolationVerdict) -> io::Resu
     let mark = surface.mark(mark);
     surface.line(&format!("{mark} {words}"))?;
     match verdict {
-        IsolationVerdict::Broken { why, .. } | IsolationVerdict::NotChecked { why } => {
-            surface.line(&format!("  {}", escape::line(why)))
-        }
+        IsolationVerdict::Broken { why, .. }
+        | IsolationVerdict::Unproven { why }
+        | IsolationVerdict::NotChecked { why } => surface.line(&format!("  {}", escape::line(why))),
         _ => Ok(()),
     }
 }

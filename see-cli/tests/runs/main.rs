@@ -9,6 +9,7 @@ mod interrupts;
 mod results;
 mod support;
 mod told;
+mod verdicts;
 
 use std::process::ExitCode;
 
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
     if std::env::var_os(PLAY).is_some() {
         return play();
     }
-    let tests: [(&str, fn()); 34] = [
+    let tests: [(&str, fn()); 36] = [
         (
             "a_run_ends_well_and_leaves_nothing_but_its_results",
             a_run_ends_well,
@@ -36,6 +37,14 @@ fn main() -> ExitCode {
         (
             "a_teardown_that_fails_is_a_failed_sandbox_and_names_what_is_left",
             a_failed_teardown,
+        ),
+        (
+            "a_required_hook_that_fails_is_not_all_well_and_another_only_warns",
+            verdicts::a_failed_hook,
+        ),
+        (
+            "what_takes_longer_than_the_whole_run_may_is_refused_before_anything_is_made",
+            verdicts::too_long,
         ),
         ("what_a_guest_prints_is_harmless", results::harmless_output),
         (
@@ -144,7 +153,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials.into()).exit_code()
 }
 
-fn exit(code: i64) -> serde_json::Value {
+pub(crate) fn exit(code: i64) -> serde_json::Value {
     json!({ "finishes": { "exit_code": code } })
 }
 

@@ -46,9 +46,15 @@ struct GuestConfiguration {
     prints_and_hangs: Option<String>,
     /// The attributes of `sample_finished`; without them the sample never ends.
     finishes: Option<serde_json::Map<String, serde_json::Value>>,
+    /// The event at which it fails.
+    fails_at: Option<String>,
     /// Whether the cleanup fails.
     #[serde(default)]
     untidy: bool,
+}
+
+fn mess() -> see_core::Error {
+    see_core::Error::new(see_core::ErrorKind::Hook, "it is a mess")
 }
 
 #[async_trait]
@@ -58,6 +64,12 @@ impl Hook for Guest {
 
     async fn attach(configuration: GuestConfiguration, context: &Context) -> Result<Self> {
         let untidy = configuration.untidy;
+        if let Some(event) = &configuration.fails_at {
+            let failing = context.clone();
+            context.subscribe(event, move |event| {
+                failing.report_failure(event.name(), &mess());
+            });
+        }
         let posting = context.clone();
         context.subscribe("post_poweron", move |_| {
             let _ = posting.post("ready");
@@ -92,10 +104,7 @@ impl Hook for Guest {
 
     async fn cleanup(&self) -> Result<()> {
         match self.untidy {
-            true => Err(see_core::Error::new(
-                see_core::ErrorKind::Hook,
-                "it is a mess",
-            )),
+            true => Err(mess()),
             false => Ok(()),
         }
     }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Entries, Holding, Making, Part, Site, refused};
 use crate::collect;
-use crate::error::libvirt;
+use crate::error::{libvirt, undefinable};
 use crate::machine::{Native, remove_domain};
 
 /// The kind of the ledger's entries for a domain.
@@ -41,10 +41,7 @@ impl Part for Definition {
         let domain = match connection.define_domain(&making.domain.to_string()).await {
             Ok(domain) => domain,
             Err(error) => {
-                let mut error = libvirt(error).during("define the domain");
-                if let Some(place) = &self.asked_at {
-                    error = error.or_at(place);
-                }
+                let error = undefinable(error, self.asked_at.as_ref());
                 return Err(refused(entry, error).await);
             }
         };

@@ -1,10 +1,11 @@
 //! What a sandbox takes of the host's processors, memory and processes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{exceeded, full};
+use crate::bus::lock;
 use crate::config::DurationValue;
 use crate::settings::Limits;
 use crate::{Error, ErrorKind, Sandbox, Usage};
@@ -20,55 +21,73 @@ pub(super) struct Metered {
     memory: u64,
     pids: u64,
     disk: u64,
-    /// The time that was used before the run.
-    before: Duration,
-    /// The room on another host's disks that was used before the run.
-    disk_before: u64,
+    before: Mutex<Before>,
     /// Whether it was told already that nothing can be measured.
     told: AtomicBool,
 }
 
+/// What does not count: what was used before the run, or ended a step of it already.
+#[derive(Debug, Default)]
+struct Before {
+    cpu: Duration,
+    /// The room on another host's disks.
+    disk: u64,
+    halted: bool,
+    starved: bool,
+}
+
 impl Metered {
     pub(super) async fn begin(sandbox: &Arc<dyn Sandbox>, limits: &Limits) -> Self {
-        let mut metered = Self {
+        let metered = Self {
             sandbox: Arc::clone(sandbox),
             cpu: limits.cpu().0,
             memory: limits.memory.0,
             pids: limits.pids,
             disk: limits.disk.0,
-            before: Duration::ZERO,
-            disk_before: 0,
+            before: Mutex::default(),
             told: AtomicBool::new(false),
         };
         let before = metered.usage().await;
-        metered.before = before.cpu.unwrap_or_default();
-        metered.disk_before = before.disk.unwrap_or_default();
+        *lock(&metered.before) = Before {
+            cpu: before.cpu.unwrap_or_default(),
+            disk: before.disk.unwrap_or_default(),
+            ..Before::default()
+        };
         metered
     }
 
-    /// The error, where a limit is reached.
+    /// The error, where a limit is reached. What is used by then does not count any more.
     pub(super) async fn reached(&self) -> Option<Error> {
         let usage = self.usage().await;
-        if let Some(reason) = usage.halted {
+        let mut before = lock(&self.before);
+        if let Some(reason) = usage.halted
+            && !std::mem::replace(&mut before.halted, true)
+        {
             return Some(Error::new(
                 ErrorKind::Exhausted,
                 format!("the hypervisor stopped the guest: {reason}"),
             ));
         }
-        if let Some(what) = usage.starved {
+        if let Some(what) = usage.starved
+            && !std::mem::replace(&mut before.starved, true)
+        {
             return Some(Error::new(ErrorKind::Exhausted, what).advice(
                 "give it more, or run what needs less: the kernel killed a process of it",
             ));
         }
-        let cpu = usage.cpu.map(|cpu| cpu.saturating_sub(self.before));
-        if cpu.is_some_and(|cpu| cpu > self.cpu) {
+        if let Some(cpu) = usage.cpu
+            && cpu.saturating_sub(before.cpu) > self.cpu
+        {
+            before.cpu = cpu;
             return Some(exceeded("processor time", "cpu", DurationValue(self.cpu)));
         }
         if usage.memory.is_some_and(|memory| memory > self.memory) {
             return Some(full("host's memory for the sandbox", "memory", self.memory));
         }
-        let disk = usage.disk.map(|disk| disk.saturating_sub(self.disk_before));
-        if disk.is_some_and(|disk| disk > self.disk) {
+        if let Some(disk) = usage.disk
+            && disk.saturating_sub(before.disk) > self.disk
+        {
+            before.disk = disk;
             return Some(full("disk", "disk", self.disk));
         }
         if usage.pids.is_some_and(|pids| pids > self.pids) {

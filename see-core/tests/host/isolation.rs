@@ -5,8 +5,9 @@ use std::time::Duration;
 use see_core::config::Configuration;
 use see_core::testing::{FakeControl, Fault, FaultAt};
 use see_core::{
-    AllocateOptions, Environment, ErrorKind, Event, ISOLATION_BROKEN, ISOLATION_NOT_CHECKED,
-    ISOLATION_PROVEN, IsolationVerdict, Protocol, RunLimits, RunReport, SandboxState, Stop,
+    AllocateOptions, Closed, Context, Environment, Error, ErrorKind, Event, ISOLATION_BROKEN,
+    ISOLATION_NOT_CHECKED, ISOLATION_PROVEN, IsolationVerdict, Protocol, RunLimits, RunReport,
+    SandboxState, Stop, Target,
 };
 
 use serde_json::json;
@@ -27,6 +28,38 @@ async fn walled() -> (TestHost, Environment) {
     );
     let environment = allocating.await.unwrap();
     (host, environment)
+}
+
+/// The same where the guest has to prove that its network is closed.
+async fn verified() -> (TestHost, Environment) {
+    let (host, environment) = walled().await;
+    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    control.close(vec![Closed {
+        what: "the host".to_owned(),
+        target: Target::Ping([192, 0, 2, 254].into()),
+    }]);
+    (host, environment)
+}
+
+/// A hook that proves the network: once `on` fired, it posts this event.
+fn prover(environment: &mut Environment, on: &str, event: Event) -> Context {
+    let prover = environment.context("prover");
+    prover.proves_isolation();
+    let posting = prover.clone();
+    prover.subscribe(on, move |_| posting.post(event.clone()).unwrap());
+    prover
+}
+
+/// Fails unless the run failed for want of the proof, without power in the end.
+async fn assert_unproven(environment: &Environment, report: RunReport) -> (String, Error, String) {
+    let (step, error) = report.failure.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
+    let IsolationVerdict::Unproven { why } = report.isolation else {
+        panic!("{:?}", report.isolation);
+    };
+    let state = environment.sandbox().state().await;
+    assert_eq!(state.unwrap(), SandboxState::Shutoff);
+    (step, error, why)
 }
 
 async fn run(environment: &mut Environment, steps: &str) -> RunReport {
@@ -152,17 +185,133 @@ async fn walls_that_cannot_be_tried_end_the_run() {
     let (_, error) = report.failure.unwrap();
     assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
     let why = "nobody answers".to_owned();
-    assert_eq!(report.isolation, IsolationVerdict::NotChecked { why });
+    assert_eq!(report.isolation, IsolationVerdict::Unproven { why });
     let state = environment.sandbox().state().await;
     assert_eq!(state.unwrap(), SandboxState::Shutoff);
     environment.deallocate().await;
 }
 
 #[tokio::test]
-async fn walls_that_stand_are_proven_only_where_the_guest_tried_them() {
-    let steps = r#"[{ "step": "poweron" }, { "step": "trigger", "event": "probe" }]"#;
-    let (_host, mut environment) = walled().await;
+async fn a_guest_that_nobody_has_prove_its_closed_network_is_not_started() {
+    let (_host, mut environment) = verified().await;
+    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    let report = run(&mut environment, HANGING).await;
+    let (step, error, why) = assert_unproven(&environment, report).await;
+    assert_eq!(step, "poweron");
+    for part in ["run.json:1:2", "`commands`", "`\"verify\": false`"] {
+        assert!(error.to_string().contains(part), "no {part} in {error}");
+    }
+    assert!(why.contains("`commands`"), "{why}");
+    assert!(!control.calls().contains(&FaultAt::Start));
+    let refused = environment.turn().await.unwrap().poweron().await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Isolation);
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn a_guest_that_runs_already_is_ended_where_nobody_has_it_prove_its_closed_network() {
+    let (_host, mut environment) = verified().await;
+    environment.sandbox().start().await.unwrap();
+    let steps = r#"[{ "step": "wait", "timeout": "1h" }]"#;
     let report = run(&mut environment, steps).await;
+    assert_eq!(report.steps.len(), 0);
+    assert_unproven(&environment, report).await;
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn a_protocol_that_ends_before_the_proof_fails() {
+    let (_host, mut environment) = verified().await;
+    prover(&mut environment, "never", Event::new(ISOLATION_PROVEN));
+    let report = run(&mut environment, r#"[{ "step": "poweron" }]"#).await;
+    let (_, error, _) = assert_unproven(&environment, report).await;
+    assert!(error.to_string().contains("`ready`"), "{error}");
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn nothing_is_run_in_a_guest_before_its_network_is_proven_closed() {
+    for event in ["run_sample", "run_command"] {
+        let steps =
+            format!(r#"[{{ "step": "poweron" }}, {{ "step": "trigger", "event": "{event}" }}]"#);
+        let (_host, mut environment) = verified().await;
+        let log = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let heard = std::sync::Arc::clone(&log);
+        environment.context("log").observe(move |event| {
+            heard.lock().unwrap().push(event.name().to_owned());
+        });
+        // The proof takes its time.
+        let prover = prover(&mut environment, "never", Event::new(ISOLATION_PROVEN));
+        let posting = prover.clone();
+        prover.subscribe("step_started", move |event| {
+            let index = event.get("index").and_then(|index| index.as_i64());
+            let inside = posting.clone();
+            if index == Some(1) {
+                posting.spawn(async move {
+                    tokio::task::yield_now().await;
+                    inside.post(ISOLATION_PROVEN).unwrap();
+                });
+            }
+        });
+        let report = run(&mut environment, &steps).await;
+        assert!(report.failure.is_none(), "{:?}", report.failure);
+        assert_eq!(report.isolation, IsolationVerdict::Proven);
+        let log = log.lock().unwrap().clone();
+        let at = |name: &str| log.iter().position(|found| found == name).unwrap();
+        assert!(at(ISOLATION_PROVEN) < at(event), "{log:?}");
+        environment.deallocate().await;
+    }
+}
+
+#[tokio::test]
+async fn a_hook_that_gives_the_proof_up_ends_the_wait_for_it_and_says_why() {
+    let (_host, mut environment) = verified().await;
+    let gives_up = Event::new("not_isolation_proven").with("message", "no agent answers");
+    prover(&mut environment, "post_poweron", gives_up);
+    let steps = r#"[{ "step": "poweron" }, { "step": "trigger", "event": "run_sample" }]"#;
+    let report = run(&mut environment, steps).await;
+    let (step, error) = report.failure.unwrap();
+    assert_eq!(step, "trigger run_sample");
+    assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
+    assert!(error.message().contains("no agent answers"), "{error}");
+    let why = "no agent answers".to_owned();
+    assert_eq!(report.isolation, IsolationVerdict::Unproven { why });
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn a_proof_counts_only_from_a_hook_that_announced_it() {
+    let steps = format!(
+        r#"[{{ "step": "poweron" }}, {{ "step": "trigger", "event": "{ISOLATION_PROVEN}" }}]"#
+    );
+    let (_host, mut environment) = verified().await;
+    prover(&mut environment, "never", Event::new(ISOLATION_PROVEN));
+    let report = run(&mut environment, &steps).await;
+    assert_unproven(&environment, report).await;
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn a_proof_holds_for_every_later_run_of_its_environment() {
+    let (_host, mut environment) = verified().await;
+    prover(
+        &mut environment,
+        "post_poweron",
+        Event::new(ISOLATION_PROVEN),
+    );
+    for steps in [r#"[{ "step": "poweron" }]"#, r#"[{ "step": "restart" }]"#] {
+        let report = run(&mut environment, steps).await;
+        assert!(report.failure.is_none(), "{:?}", report.failure);
+        assert_eq!(report.isolation, IsolationVerdict::Proven);
+    }
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn without_a_wish_for_the_proof_or_a_guest_that_ran_the_verdict_says_so_and_nothing_fails() {
+    let poweron = r#"[{ "step": "poweron" }]"#;
+    let (_host, mut environment) = walled().await;
+    let report = run(&mut environment, poweron).await;
     assert!(report.failure.is_none(), "{:?}", report.failure);
     let IsolationVerdict::NotChecked { why } = report.isolation else {
         panic!("{:?}", report.isolation);
@@ -170,14 +319,15 @@ async fn walls_that_stand_are_proven_only_where_the_guest_tried_them() {
     assert!(why.contains("`verify`"), "{why}");
     environment.deallocate().await;
 
-    let (_host, mut environment) = walled().await;
-    let proven = steps.replace("probe", ISOLATION_PROVEN);
-    let report = run(&mut environment, &proven).await;
-    assert_eq!(report.isolation, IsolationVerdict::Proven);
+    let (_host, mut environment) = verified().await;
+    let report = run(&mut environment, r#"[{ "step": "wait", "timeout": "0s" }]"#).await;
+    assert!(report.failure.is_none(), "{:?}", report.failure);
+    let why = "the guest was not started".to_owned();
+    assert_eq!(report.isolation, IsolationVerdict::NotChecked { why });
     environment.deallocate().await;
 
     let (_host, mut environment) = common::environment().await;
-    let report = run(&mut environment, steps).await;
+    let report = run(&mut environment, poweron).await;
     assert_eq!(report.isolation, IsolationVerdict::NoWalls);
     environment.deallocate().await;
 }

@@ -4,6 +4,7 @@ mod bus;
 mod common;
 mod ending;
 mod environment;
+mod hooks;
 mod image;
 mod isolation;
 mod power;

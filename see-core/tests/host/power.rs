@@ -145,10 +145,11 @@ async fn a_hypervisor_that_does_not_answer_a_shutdown_in_time_is_told_to_cut_the
 }
 
 #[tokio::test]
-async fn a_guest_that_switches_itself_off_fires_an_event_and_ends_waits() {
+async fn a_guest_that_ends_or_suspends_itself_fires_an_event_and_ends_waits() {
     for (state, name) in [
         (SandboxState::Shutoff, "guest_poweroff"),
         (SandboxState::Crashed, "guest_crash"),
+        (SandboxState::Suspended, "guest_suspend"),
     ] {
         let (_host, mut environment) = environment().await;
         let control = FakeControl::of(&**environment.sandbox()).unwrap();
@@ -174,6 +175,37 @@ async fn a_guest_that_switches_itself_off_fires_an_event_and_ends_waits() {
         .await;
         environment.deallocate().await;
     }
+}
+
+#[tokio::test]
+async fn a_guest_that_wakes_up_again_can_be_waited_for_again() {
+    let (_host, mut environment) = environment().await;
+    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    let mut turn = environment.turn().await.unwrap();
+    turn.poweron().await.unwrap();
+    let (mut never, mut wakeup) = (turn.listen("never"), turn.listen("guest_wakeup"));
+    control.guest_becomes(SandboxState::Suspended);
+    let error = turn.wait(&mut never, Duration::from_secs(30)).await;
+    let error = error.unwrap_err();
+    assert!(error.message().contains("suspended itself"), "{error}");
+    // What the guest's own clock wakes.
+    control.guest_becomes(SandboxState::Running);
+    let woken = async {
+        while turn
+            .wait(&mut wakeup, Duration::from_secs(30))
+            .await
+            .is_err()
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), woken)
+        .await
+        .unwrap();
+    let error = turn.wait(&mut never, Duration::from_millis(10)).await;
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Timeout);
+    drop((never, wakeup, turn));
+    environment.deallocate().await;
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::common::environment;
+use crate::common::{environment, serial};
 use see_core::config::Configuration;
-use see_core::{Action, ErrorKind, Protocol, RunLimits};
+use see_core::{Action, ErrorKind, Event, Protocol, RunLimits, RunReport, SandboxState};
 
 fn protocol(text: &str) -> Protocol {
     Protocol::from_configuration(&Configuration::from_str("protocol.json", text).unwrap()).unwrap()
@@ -39,6 +39,30 @@ async fn a_failed_step_is_the_verdict_and_only_the_steps_marked_always_follow() 
     environment.deallocate().await;
 }
 
+#[tokio::test]
+async fn a_wait_for_the_guest_that_is_in_vain_says_what_it_lacks() {
+    let (_host, mut environment) = environment().await;
+    let hook = environment.context("hook");
+    let posting = hook.clone();
+    hook.subscribe("post_poweron", move |_| {
+        let why = "the guest has not written to its console yet";
+        let waiting = Event::new("waiting_for_guest").with("message", why);
+        posting.post(waiting).unwrap();
+    });
+    let steps = protocol(
+        r#"[{ "step": "poweron" }, { "step": "wait", "for": "ready", "timeout": "50ms" }]"#,
+    );
+    let limits = RunLimits::time(Duration::from_secs(60));
+    let report = environment.run(&steps, &limits).await.unwrap();
+    let (_, error) = report.failure.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(
+        error.to_string().contains("written to its console"),
+        "{error}"
+    );
+    environment.deallocate().await;
+}
+
 #[test]
 fn a_shutdown_that_says_no_timeout_has_a_deadline() {
     let steps = protocol(r#"[{ "step": "shutdown" }]"#);
@@ -48,17 +72,86 @@ fn a_shutdown_that_says_no_timeout_has_a_deadline() {
     assert_eq!(*timeout, Duration::from_secs(60));
 }
 
-#[tokio::test]
-async fn a_run_ends_at_its_limit_and_names_it() {
+/// Runs these steps in at most 200 ms, and says how they went; the machine is off in the end.
+async fn run_out_of_time(steps: &str) -> RunReport {
     let (_host, mut environment) = environment().await;
-    let steps = protocol(r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "1h" }]"#);
-    let report = environment
-        .run(&steps, &RunLimits::time(Duration::from_millis(100)))
-        .await
-        .unwrap();
-    let (_, error) = report.failure.unwrap();
-    assert!(error.to_string().contains("context.limits.run"), "{error}");
+    let limits = RunLimits::time(Duration::from_millis(200));
+    let report = environment.run(&protocol(steps), &limits).await.unwrap();
+    let state = environment.sandbox().state().await.unwrap();
+    assert_eq!(state, SandboxState::Shutoff);
     environment.deallocate().await;
+    report
+}
+
+fn assert_out_of_time(error: &str) {
+    assert!(error.contains("`context.limits.run`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_run_ends_at_its_limit_without_power_and_names_it() {
+    let steps = r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "1h" }]"#;
+    let (_, error) = run_out_of_time(steps).await.failure.unwrap();
+    assert_out_of_time(&error.to_string());
+}
+
+#[tokio::test]
+async fn a_handler_that_hangs_does_not_keep_the_power_on_at_the_runs_limit() {
+    let (_host, mut environment) = environment().await;
+    let hangs = serial(|_, _| Box::pin(std::future::pending()));
+    let context = environment.context("hook");
+    context.subscribe_serial("pre_poweroff", hangs);
+    let steps = protocol(r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "1h" }]"#);
+    let limits = RunLimits::time(Duration::from_millis(200));
+    let running = environment.run(&steps, &limits);
+    let report = tokio::time::timeout(Duration::from_secs(60), running).await;
+    let (_, error) = report.expect("it ends").unwrap().failure.unwrap();
+    assert_out_of_time(&error.to_string());
+    let state = environment.sandbox().state().await.unwrap();
+    assert_eq!(state, SandboxState::Shutoff);
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn steps_after_a_failed_one_have_what_is_left_of_the_runs_time_and_no_more() {
+    let report = run_out_of_time(
+        r#"[
+            { "step": "poweron" },
+            { "step": "wait", "for": "never", "timeout": "10ms" },
+            { "step": "wait", "timeout": "1h", "always": true },
+        ]"#,
+    )
+    .await;
+    let (step, _) = report.failure.unwrap();
+    assert_eq!(step, "wait for never");
+    assert_out_of_time(report.steps[2].error.as_deref().unwrap());
+}
+
+#[tokio::test]
+async fn an_analysis_goes_on_for_a_while_after_the_runs_time_was_used_up() {
+    let report = run_out_of_time(
+        r#"[
+            { "step": "poweron" },
+            { "step": "wait", "timeout": "1h" },
+            { "step": "wait", "timeout": "300ms", "always": true },
+            { "step": "trigger", "event": "skipped" },
+            { "step": "trigger", "event": "wait_analysis", "always": true },
+        ]"#,
+    )
+    .await;
+    assert_eq!(report.steps.len(), 4, "{:?}", report.steps);
+    assert_eq!(report.steps[2].error, None);
+}
+
+#[tokio::test]
+async fn an_analysis_of_a_machine_that_is_off_is_not_ended_at_the_runs_limit() {
+    let report = run_out_of_time(
+        r#"[
+            { "step": "wait", "for": "never", "timeout": "10ms" },
+            { "step": "wait", "timeout": "400ms", "always": true },
+        ]"#,
+    )
+    .await;
+    assert_eq!(report.steps[1].error, None);
 }
 
 #[tokio::test]

@@ -20,7 +20,16 @@ async fn run(
     limits: &RunLimits,
     begin: impl Fn(&Context) + Send + Sync + 'static,
 ) -> RunReport {
-    let steps = Configuration::from_str("protocol.json", STEPS).unwrap();
+    run_steps(STEPS, environment, limits, begin).await
+}
+
+async fn run_steps(
+    steps: &str,
+    environment: &mut Environment,
+    limits: &RunLimits,
+    begin: impl Fn(&Context) + Send + Sync + 'static,
+) -> RunReport {
+    let steps = Configuration::from_str("protocol.json", steps).unwrap();
     let steps = Protocol::from_configuration(&steps).unwrap();
     let context = environment.context("hook");
     let inner = context.clone();
@@ -63,6 +72,39 @@ async fn results_that_reach_their_limit_end_the_run_and_what_lay_there_before_do
     })
     .await;
     assert_ended_by("results", &environment, report).await;
+    environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn limits_are_watched_after_a_failed_step_and_what_ended_one_step_does_not_end_the_next() {
+    let (host, mut environment) = environment().await;
+    let results = results_of(&host);
+    let limits = Limits {
+        results: Size(100_000),
+        ..Limits::default()
+    };
+    let limits = RunLimits::new(&limits, Some(results.clone()));
+    let steps = r#"[
+        { "step": "poweron" },
+        { "step": "wait", "for": "never", "timeout": "10ms" },
+        { "step": "trigger", "event": "grow", "always": true },
+        { "step": "wait", "timeout": "1h", "always": true },
+        { "step": "wait", "timeout": "600ms", "always": true },
+    ]"#;
+    let report = run_steps(steps, &mut environment, &limits, move |context| {
+        let results = results.clone();
+        context.subscribe("grow", move |_| {
+            std::fs::write(results.join("new"), vec![1; 200_000]).unwrap();
+        });
+    })
+    .await;
+    let (step, _) = report.failure.unwrap();
+    assert_eq!(step, "wait for never");
+    let error = report.steps[3].error.as_deref().unwrap();
+    assert!(error.contains("context.limits.results"), "{error}");
+    let state = environment.sandbox().state().await.unwrap();
+    assert_eq!(state, SandboxState::Shutoff);
+    assert_eq!(report.steps[4].error, None);
     environment.deallocate().await;
 }
 

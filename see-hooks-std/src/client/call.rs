@@ -5,7 +5,7 @@ use super::link::Link;
 use super::route::{MAX_WAITING, ends};
 use see_agent::protocol::{Reply, Request, WINDOW};
 use std::sync::Arc;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// An open request. Dropped before its last reply, it is cancelled.
 #[derive(Debug)]
@@ -29,9 +29,17 @@ impl Call {
         request: Request,
         is_last: fn(&Reply) -> bool,
     ) -> Result<Self, ClientError> {
-        // The semaphore is never closed.
-        let permit = Arc::clone(&link.room).acquire_owned().await;
-        let permit = permit.map_err(|_| link.why_lost())?;
+        let permit = link.room_for(&request).await?;
+        Self::start_in(link, permit, request, is_last).await
+    }
+
+    /// The same in room that is there already.
+    pub(super) async fn start_in(
+        link: &Arc<Link>,
+        permit: OwnedSemaphorePermit,
+        request: Request,
+        is_last: fn(&Reply) -> bool,
+    ) -> Result<Self, ClientError> {
         let (sender, replies) = mpsc::channel(MAX_WAITING);
         let (number, room) = link.routes.open(sender, is_last, permit)?;
         let link = Arc::clone(link);
@@ -74,12 +82,12 @@ impl Call {
         Ok(reply)
     }
 
+    /// Gives the agent back the room that it used. Dropped before it is sent, nothing has changed.
     async fn give_back(&mut self) -> Result<(), ClientError> {
-        let amount = self.owed;
+        let slot = self.link.reserve().await?;
+        let amount = std::mem::take(&mut self.owed);
         self.link.routes.giving_back(self.number, amount);
-        // From here on it counts as given: dropped before it is sent, the agent has less room.
-        self.owed = 0;
-        self.send(Request::Credit(amount as u32)).await
+        slot.send(self.number, Request::Credit(amount as u32))
     }
 
     pub(super) async fn send(&self, request: Request) -> Result<(), ClientError> {
@@ -95,12 +103,15 @@ impl Call {
             biased;
             reply = self.next() => return reply.map(Some),
             permit = room.acquire_many(cost as u32) => match permit {
-                Ok(permit) => permit.forget(),
+                Ok(permit) => {
+                    let slot = self.link.reserve().await?;
+                    permit.forget();
+                    self.link.routes.sending(self.number, cost);
+                    slot.send(self.number, Request::Data(bytes))?;
+                }
                 Err(_) => return Err(self.link.why_lost()),
             },
         }
-        self.link.routes.sending(self.number, cost);
-        self.send(Request::Data(bytes)).await?;
         Ok(None)
     }
 }

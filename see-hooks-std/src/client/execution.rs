@@ -33,21 +33,24 @@ pub enum Progress {
 }
 
 impl Client {
-    /// Starts a program in the foreground, within `deadline`; its own deadline is in `run`.
+    /// Starts a program in the foreground, within `deadline`; its own deadline is in `run`. While as many run as
+    /// the agent serves at once, it waits for its turn, which costs it none of its time.
     ///
     /// # Errors
     /// When it cannot be started.
     pub async fn run(&self, run: Run, deadline: Duration) -> Result<Execution, ClientError> {
         let left = [run.stdout_limit, run.stderr_limit];
+        let request = Request::Run(run);
+        let room = self.link.room_for(&request).await?;
         within(deadline, "the program to start", async {
-            let call = Call::start(&self.link, Request::Run(run), |_| false).await?;
+            let call = Call::start_in(&self.link, room, request, |_| false).await?;
             Execution::started(call, None, left).await
         })
         .await
     }
 
     /// Stores a file in the guest and starts a program in whose arguments each `{sample}` stands
-    /// for it, within `deadline`.
+    /// for it, within `deadline`, which begins when it is its turn as for [`Client::run`].
     ///
     /// # Errors
     /// When the file cannot be read or stored, or the program not be started.
@@ -59,10 +62,11 @@ impl Client {
         deadline: Duration,
     ) -> Result<Execution, ClientError> {
         let left = [run.stdout_limit, run.stderr_limit];
+        let size = upload.size;
+        let request = Request::UploadRun(upload, run);
+        let room = self.link.room_for(&request).await?;
         within(deadline, "the upload, and the program to start", async {
-            let size = upload.size;
-            let request = Request::UploadRun(upload, run);
-            let mut call = Call::start(&self.link, request, |_| false).await?;
+            let mut call = Call::start_in(&self.link, room, request, |_| false).await?;
             let path = call.feed_upload(content, size).await?;
             Execution::started(call, Some(path), left).await
         })

@@ -2,11 +2,13 @@
 
 use super::ClientError;
 use super::route::Routes;
-use see_agent::protocol::{Decoder, Frame, MAX_BODY, MAX_REQUESTS, PADDING, Request};
+use see_agent::protocol::{
+    Decoder, Frame, MAX_BODY, MAX_REQUESTS, MAX_SHORT_REQUESTS, PADDING, Request,
+};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 
 /// How many frames wait to be written.
@@ -24,7 +26,9 @@ pub(super) struct Link {
     pub(super) session: u64,
     pub(super) routes: Arc<Routes>,
     /// As many requests as the agent serves at once.
-    pub(super) room: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+    /// As many short ones as it serves besides.
+    short_requests: Arc<Semaphore>,
     outgoing: mpsc::Sender<Vec<u8>>,
     /// Requests given up; at most one for each that is open.
     cancels: mpsc::Sender<u32>,
@@ -38,7 +42,7 @@ impl Link {
         let session = RandomState::new().build_hasher().finish();
         let routes = Arc::new(Routes::default());
         let (outgoing, waiting) = mpsc::channel(MAX_OUTGOING);
-        let (cancels, cancelled) = mpsc::channel(MAX_REQUESTS);
+        let (cancels, cancelled) = mpsc::channel(MAX_REQUESTS + MAX_SHORT_REQUESTS);
         let (reader, writer) = tokio::io::split(stream);
         let task = {
             let routes = Arc::clone(&routes);
@@ -54,11 +58,11 @@ impl Link {
                 routes.lose(why);
             })
         };
-        let room = Arc::new(Semaphore::new(MAX_REQUESTS));
         Arc::new(Self {
             session,
             routes,
-            room,
+            requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            short_requests: Arc::new(Semaphore::new(MAX_SHORT_REQUESTS)),
             outgoing,
             cancels,
             task,
@@ -67,16 +71,34 @@ impl Link {
 
     /// Sends what completes any frame that a host before this one left unfinished.
     pub(super) async fn pad(&self) -> Result<(), ClientError> {
-        self.write(vec![0; PADDING]).await
+        self.reserve().await?.permit.send(vec![0; PADDING]);
+        Ok(())
+    }
+
+    /// Waits until the agent has room for one more request; a short one waits for other short ones alone.
+    pub(super) async fn room_for(
+        &self,
+        request: &Request,
+    ) -> Result<OwnedSemaphorePermit, ClientError> {
+        let room = match request.is_short() {
+            true => &self.short_requests,
+            false => &self.requests,
+        };
+        // Neither semaphore is ever closed.
+        let permit = Arc::clone(room).acquire_owned().await;
+        permit.map_err(|_| self.why_lost())
     }
 
     pub(super) async fn send(&self, number: u32, request: Request) -> Result<(), ClientError> {
-        let frame = request.into_frame(self.session, number)?;
-        self.write(frame.encode()?).await
+        self.reserve().await?.send(number, request)
     }
 
-    async fn write(&self, bytes: Vec<u8>) -> Result<(), ClientError> {
-        self.outgoing.send(bytes).await.map_err(|_| self.why_lost())
+    /// Waits for a place among what is to be written. May be dropped at any time.
+    pub(super) async fn reserve(&self) -> Result<Slot<'_>, ClientError> {
+        let permit = self.outgoing.reserve().await;
+        let permit = permit.map_err(|_| self.why_lost())?;
+        let session = self.session;
+        Ok(Slot { permit, session })
     }
 
     /// Tells the agent that a request is no longer wanted. Never waits.
@@ -89,6 +111,22 @@ impl Link {
     pub(super) fn why_lost(&self) -> ClientError {
         let closed = || ClientError::Lost("it was closed".to_owned());
         self.routes.lost().unwrap_or_else(closed)
+    }
+}
+
+/// A place among what is to be written.
+#[derive(Debug)]
+pub(super) struct Slot<'a> {
+    permit: mpsc::Permit<'a, Vec<u8>>,
+    session: u64,
+}
+
+impl Slot<'_> {
+    /// Takes the place, without waiting.
+    pub(super) fn send(self, number: u32, request: Request) -> Result<(), ClientError> {
+        let frame = request.into_frame(self.session, number)?;
+        self.permit.send(frame.encode()?);
+        Ok(())
     }
 }
 

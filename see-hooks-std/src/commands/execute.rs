@@ -46,10 +46,25 @@ pub(super) async fn execute(guest: &Guest, order: Order) {
         output.finish().await;
     }
     if let Some(error) = &finished.error {
-        tracing::warn!(command = order.command.text(), "{error}");
+        match order.kind {
+            Kind::Sample => tracing::warn!(command = order.command.text(), "{error}"),
+            // A guest that ended by itself, by this command perhaps, is told of by other events.
+            Kind::Command if finished.agent_lost && is_off(guest).await => {}
+            // Of a sample's end the run is told by its event; of a command's nobody else tells.
+            Kind::Command => {
+                let error = Error::new(ErrorKind::Guest, error.clone());
+                let error = error.subject(order.command.text());
+                guest.context().report_failure("run_command", &error);
+            }
+        }
     }
     let event = finished.event(&order, output.as_ref(), started.elapsed());
     guest.post_surely(event).await;
+}
+
+async fn is_off(guest: &Guest) -> bool {
+    let state = guest.context().sandbox().state().await;
+    state.is_ok_and(SandboxState::is_off)
 }
 
 async fn carry_out(guest: &Guest, order: &Order, output: &mut Option<Output>) -> Result<Finished> {

@@ -10,7 +10,8 @@
 //!   guest has its address: `isolation_proven` (`tried`), when the guest tried everything that is to be
 //!   closed to it and nothing answered; `isolation_broken` (`message`, and `holes`, a list of everything
 //!   that answered), when something did, or `isolation_not_checked` (`message`), when not everything could
-//!   be tried: after both the guest is not ready. Tried to its end once, before any sample, since no guest is
+//!   be tried: after both the guest is not ready; or `not_isolation_proven` (`cause`, `message`, `seconds`),
+//!   when no agent answers that could try. Tried to its end once, before any sample, since no guest is
 //!   believed after one; a guest that had a hole is not ready after its next boot either;
 //! - or `not_ready` and `not_ip_address` (`cause`, `message`, `seconds`) when it gives up, or only the latter
 //!   when the agent answers and no address comes; a wait for the event without `not_` ends with it.
@@ -83,6 +84,9 @@ impl Hook for CommandsHook {
                 "this machine has no channel to an agent in it",
             )
             .advice("set `agent` of the context to `{\"transport\": \"tcp\"}`"));
+        }
+        if configuration.agent_port.is_none() && context.agent().transport != AgentTransport::None {
+            context.proves_isolation();
         }
         let guest = Arc::new(Guest::new(configuration, context));
         for name in BOOTS {

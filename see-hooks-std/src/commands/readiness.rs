@@ -78,6 +78,26 @@ impl NotReady {
         }
     }
 
+    /// The same with what to try, for who gives up.
+    fn with_advice(mut self) -> Self {
+        let advice = match self.cause {
+            Cause::NoBootOutput => {
+                "either its disk holds no system that boots on this machine (an empty disk, another firmware, disk bus \
+                 or architecture), or that system does not use the serial console"
+            }
+            Cause::NoAgent => {
+                "is the agent in the image, and started when it boots? Or the system does not get that far"
+            }
+            _ => return self,
+        };
+        self.message = format!(
+            "{}: {advice}. A picture of the screen tells: the hook `screen` with `\"screenshot_on_event\": \
+             [\"not_ready\"]`",
+            self.message
+        );
+        self
+    }
+
     fn event(&self, name: &'static str, since: Instant) -> Event {
         Event::new(name)
             .with("cause", self.cause.name())
@@ -121,6 +141,7 @@ pub(super) async fn look(guest: &Guest) {
             search.tell_address().await;
         }
         Err(why) => {
+            let why = why.with_advice();
             tracing::warn!(
                 cause = why.cause.name(),
                 "the guest is not ready: {}",
@@ -128,7 +149,11 @@ pub(super) async fn look(guest: &Guest) {
             );
             let event = why.event("not_ready", search.since);
             let no_address = why.event("not_ip_address", search.since);
+            let no_proof = why.event("not_isolation_proven", search.since);
             guest.never_is_ready(why);
+            if isolation::is_wanted(guest) {
+                guest.post_surely(no_proof).await;
+            }
             guest.post_surely(event).await;
             // It may have one, but nobody looks for it any more.
             guest.post_surely(no_address).await;

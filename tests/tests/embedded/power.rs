@@ -270,6 +270,23 @@ fn a_guest_that_switches_itself_off_or_restarts_is_told_and_one_that_is_started_
 }
 
 #[test]
+fn a_guest_that_suspends_itself_to_memory_ends_a_wait_at_once_and_is_named() {
+    on_a_ready_guest(async |watched| {
+        let mut turn = watched.environment.turn().await.expect("the turn");
+        let mut never = turn.listen("never");
+        let sleep = Event::new("run_command").with("command", "echo mem >/sys/power/state");
+        turn.trigger(sleep).await.expect("triggered");
+        let error = turn.wait(&mut never, BOOT).await.expect_err("it sleeps");
+        assert_eq!(error.kind(), ErrorKind::Guest, "{error}");
+        assert!(error.to_string().contains("suspended itself"), "{error}");
+        drop(never);
+        drop(turn);
+        watched.event("guest_suspend", 0, AT_ONCE).await;
+        assert_eq!(state(watched).await, SandboxState::Suspended);
+    });
+}
+
+#[test]
 fn a_guest_without_an_agent_is_told_from_one_that_does_not_boot_and_its_shutdown_says_for_what_it_waited()
  {
     on_a_started_machine(

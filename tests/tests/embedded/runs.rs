@@ -190,6 +190,25 @@ fn a_guest_that_is_not_ready_in_time_fails_the_run_and_the_cause_is_told() {
     assert_clean(&home, &text(&outcome, "/identifier"));
 }
 
+#[test]
+fn a_guest_whose_disk_is_empty_fails_the_run_with_what_to_try() {
+    let home = Home::new();
+    let image = home.path("empty.img");
+    let file = std::fs::File::create(&image).expect("the home is writable");
+    file.set_len(64 << 20).expect("there is room");
+    let hooks = json!([{ "name": "commands", "configuration": { "ready_timeout": "3s" } }]);
+    let context = json!({ "disk": { "image": image } });
+    let text_of = json!({ "version": 1, "context": context, "hooks": { "hooks": hooks } });
+    let run_file = home.write("run.json", text_of.to_string());
+    let outcome = run(&home, &run_file, ["--command", "true"]);
+    assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{outcome:#?}");
+    let failure = text(&outcome, "/failure");
+    for part in ["an empty disk", "the hook `screen`"] {
+        assert!(failure.contains(part), "no {part} in {failure}");
+    }
+    assert_clean(&home, &text(&outcome, "/identifier"));
+}
+
 /// A library that spoils the end of whoever it is loaded by: an exit handler of its own crashes.
 const SPOILER: &str = "
 #include <errno.h>

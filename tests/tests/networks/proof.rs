@@ -4,7 +4,7 @@ use see_tests::Outcome;
 use serde_json::json;
 
 use crate::isolated::AGENT_PORT;
-use crate::support::{RUN, Site, allocated, sampling, token, told};
+use crate::support::{RUN, SANDBOX_FAILED, Site, allocated, sampling, token, told};
 
 #[test]
 fn a_guest_tries_everything_before_its_sample_runs_and_proves_its_network_closed() {
@@ -24,6 +24,38 @@ fn a_guest_tries_everything_before_its_sample_runs_and_proves_its_network_closed
         at("isolation_proven") < at("sample_started"),
         "{outcome:#?}"
     );
+}
+
+#[test]
+fn a_closed_network_that_nobody_proves_fails_the_run_before_the_power_comes_on() {
+    let site = Site::new();
+    let python_see = json!([{ "name": "commands", "configuration": { "agent-port": 8080 } }]);
+    let steps = || json!([{ "step": "poweron" }, { "step": "wait", "timeout": "2s" }]);
+    for (mode, more, hooks) in [
+        ("isolated", json!({}), json!([])),
+        ("shared", json!({ "verify": true }), json!([])),
+        ("isolated", json!({}), python_see),
+    ] {
+        let mut network = json!({ "mode": mode });
+        let keys = network.as_object_mut().expect("an object");
+        keys.extend(more.as_object().expect("an object").clone());
+        let context = json!({ "network": network });
+        let run_file = site.run_file_of("run.json", context, hooks, steps());
+        let outcome = site.run(&run_file, "true");
+        assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{outcome:#?}");
+        assert_eq!(told(&outcome, "/isolation/verdict"), json!("unproven"));
+        let failure = told(&outcome, "/failure").to_string();
+        for part in ["poweron", "`commands`", "false` in `network`"] {
+            assert!(failure.contains(part), "no {part} in {failure}");
+        }
+        assert_eq!(outcome.events("pre_poweron").len(), 0, "{outcome:#?}");
+        assert_eq!(told(&outcome, "/left_behind"), json!([]));
+    }
+    let context = json!({ "network": { "mode": "isolated", "verify": false } });
+    let run_file = site.run_file_of("run.json", context, json!([]), steps());
+    let outcome = site.run(&run_file, "true");
+    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
+    assert_eq!(told(&outcome, "/isolation/verdict"), json!("not_checked"));
 }
 
 /// Fails unless the guest proved its network closed.

@@ -63,6 +63,19 @@ impl Site {
 
     /// The same with these keys of the context.
     pub(crate) fn run_file_with(&self, name: &str, more: Value, steps: Value) -> PathBuf {
+        // Three guests at once boot slowly on a busy host.
+        let hooks = json!([{ "name": "commands", "configuration": { "ready_timeout": "160s" } }]);
+        self.run_file_of(name, more, hooks, steps)
+    }
+
+    /// The same with these hooks.
+    pub(crate) fn run_file_of(
+        &self,
+        name: &str,
+        more: Value,
+        hooks: Value,
+        steps: Value,
+    ) -> PathBuf {
         let mut context = json!({
             "hypervisor": self.daemon.uri(),
             "memory": "128MiB",
@@ -73,8 +86,7 @@ impl Site {
         let run = json!({
             "version": 1,
             "context": context,
-            // Three guests at once boot slowly on a busy host.
-            "hooks": { "hooks": [{ "name": "commands", "configuration": { "ready_timeout": "160s" } }] },
+            "hooks": { "hooks": hooks },
             "protocol": steps,
         });
         self.home.write(name, run.to_string())

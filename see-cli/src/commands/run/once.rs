@@ -211,6 +211,11 @@ impl Once<'_> {
             gathered.teardown_errors = errors;
         }
         drop(forwarder);
+        if let Some(failure) = watching.bus().hook_failure() {
+            gathered.verdict = gathered.verdict.with_failed_hook();
+            let failure = format!("hook {failure}");
+            gathered.failure.get_or_insert(failure);
+        }
         let (mishaps, forgotten) = watching.bus().mishaps();
         gathered.mishaps = mishaps.iter().map(ToString::to_string).collect();
         if forgotten > 0 {

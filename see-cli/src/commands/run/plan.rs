@@ -1,14 +1,22 @@
 //! From the run file and the command line to what one run does.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use see_core::config::{
-    ConfigPath, Configuration, DurationValue, HookSection, HooksSection, Located, RunFile,
+    ConfigPath, Configuration, DurationValue, HookSection, HooksSection, Located, Place, RunFile,
     Substitutions,
 };
-use see_core::{Error, ErrorKind, Identifier, Prepared, Protocol, Registries, Result};
+use see_core::{
+    Action, Error, ErrorKind, Identifier, Limits, Prepared, Protocol, Registries, Result,
+};
 
 use crate::args::RunArguments;
+
+/// How long a sample may run where nobody says.
+const RUNTIME: Duration = Duration::from_secs(120);
+/// What a run takes around its sample.
+const AROUND: Duration = Duration::from_secs(300);
 
 /// The key under which hooks learn where results belong.
 const RESULTS: &str = "results_folder";
@@ -19,7 +27,7 @@ pub(super) struct Plan {
     file: PathBuf,
     configuration: Configuration,
     command: Option<String>,
-    runtime: String,
+    runtime: Option<String>,
     results: Option<PathBuf>,
 }
 
@@ -73,18 +81,19 @@ impl Plan {
         let substitutions = Substitutions::default()
             .sample(sample_text)
             .command(self.command.clone())
-            .runtime(self.runtime.clone());
+            .runtime(self.runtime());
         let configuration = self.configuration.substitute(&substitutions)?;
         let run = RunFile::read(&configuration)?;
         let protocol = match &run.protocol {
             Some(steps) => steps.clone(),
             None => {
-                let runtime = DurationValue::parse(&self.runtime).map(|value| value.0);
+                let runtime = DurationValue::parse(&self.runtime()).map(|value| value.0);
                 let standard = Protocol::standard(runtime.filter(|_| has_work));
                 Configuration::from_json(standard).substitute(&substitutions)?
             }
         };
         let protocol = Protocol::from_configuration(&protocol)?;
+        self.check_time(&run.context, &protocol)?;
         let mut hooks = run.hooks;
         if configuration.get("hooks").is_none() {
             hooks.hooks.push(default_hook());
@@ -106,6 +115,58 @@ impl Plan {
             context: run.context,
             hooks,
         })
+    }
+
+    /// How long the sample may run.
+    fn runtime(&self) -> String {
+        self.runtime.clone().unwrap_or_else(|| {
+            let limits = self
+                .configuration
+                .get("context")
+                .and_then(|context| context.get("limits"));
+            let run = limits.and_then(|limits| limits.get("run"));
+            // What is wrong with it is found with everything else.
+            let run = run.and_then(|run| run.deserialize::<DurationValue>().ok());
+            let shorter = run.filter(|run| run.0 < RUNTIME);
+            shorter.unwrap_or(DurationValue(RUNTIME)).to_string()
+        })
+    }
+
+    /// What is meant to take longer than the whole run may cannot go well.
+    fn check_time(&self, context: &Configuration, protocol: &Protocol) -> Result<()> {
+        let section = context.get("limits");
+        let limits = section.map_or_else(|| Ok(Limits::default()), Configuration::deserialize)?;
+        let limit = limits.run;
+        let too_long = |place: Place, what: String, time: Duration| {
+            let message = format!(
+                "{what} is longer than the whole run may take: `context.limits.run` is {limit}"
+            );
+            let enough = DurationValue(time.saturating_add(AROUND));
+            Error::configuration(place, message).advice(format!(
+                "give the run more time: `--set context.limits.run={enough}`"
+            ))
+        };
+        if let Some(given) = &self.runtime
+            && let Some(runtime) = DurationValue::parse(given)
+            && runtime.0 > limit.0
+        {
+            let run = section.and_then(|limits| limits.get("run"));
+            let place = run.unwrap_or(context).place();
+            return Err(too_long(place, format!("`--runtime {given}`"), runtime.0));
+        }
+        for step in &protocol.steps {
+            if let Action::Wait {
+                event: None,
+                timeout,
+            } = &step.action
+                && *timeout > limit.0
+                && let Some(place) = &step.place
+            {
+                let what = format!("a wait of {}", DurationValue(*timeout));
+                return Err(too_long(place.clone(), what, *timeout));
+            }
+        }
+        Ok(())
     }
 
     fn results_root(&self, hooks: &HooksSection) -> Result<PathBuf> {

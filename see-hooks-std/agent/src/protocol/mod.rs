@@ -56,8 +56,12 @@ pub const PADDING: usize = HEADER + MAX_BODY;
 /// How many bytes of stream frames, headers included, may be under way per request and direction.
 pub const WINDOW: usize = 4 * PADDING;
 
-/// How many requests a session may have open at once.
+/// How many requests a session may have open at once, not counting short ones.
 pub const MAX_REQUESTS: usize = 8;
+
+/// How many short requests a session may have open besides ([`Request::is_short`]): those that ask whether somebody
+/// is there, ask after a program or end one. However much runs, there is room for them.
+pub const MAX_SHORT_REQUESTS: usize = 8;
 
 /// The longest token in bytes.
 pub const MAX_TOKEN: usize = 256;

@@ -261,6 +261,15 @@ impl Request {
         Ok(request)
     }
 
+    /// Whether it is over at once, whatever else runs.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        matches!(
+            self,
+            Self::Ping | Self::Authorize { .. } | Self::Job { .. } | Self::Kill { .. }
+        )
+    }
+
     /// Whether the request waits for an answer; the others belong to one that does.
     pub fn is_answered(&self) -> bool {
         !matches!(

@@ -7,8 +7,8 @@ use super::stream::{Incoming, Room, StreamPair};
 use super::{Agent, download, job, lock, probe, process, start_thread};
 use crate::platform;
 use crate::protocol::{
-    FailureCode, MAX_BODY, MAX_REQUESTS, Placement, Reply, Request, Run, SAMPLE_PLACEHOLDER,
-    Stream, Upload,
+    FailureCode, MAX_BODY, MAX_REQUESTS, MAX_SHORT_REQUESTS, Placement, Reply, Request, Run,
+    SAMPLE_PLACEHOLDER, Stream, Upload,
 };
 use std::collections::HashMap;
 use std::io::Write;
@@ -28,7 +28,14 @@ pub(super) struct Session {
     pub(super) number: u64,
     agent: Arc<Agent>,
     outbox: Arc<Outbox>,
-    open: Mutex<HashMap<u32, Arc<StreamPair>>>,
+    open: Mutex<HashMap<u32, Open>>,
+}
+
+/// A request that is being served.
+#[derive(Debug)]
+struct Open {
+    is_short: bool,
+    streams: Arc<StreamPair>,
 }
 
 impl Session {
@@ -44,8 +51,8 @@ impl Session {
     /// Ends everything that is open: programs in the foreground are killed, unfinished uploads
     /// removed.
     pub(super) fn end(&self) {
-        for streams in lock(&self.open).values() {
-            streams.cancel();
+        for open in lock(&self.open).values() {
+            open.streams.cancel();
         }
     }
 
@@ -57,9 +64,11 @@ impl Session {
 
     /// A frame that belongs to an open request. One that has been answered meanwhile is no error.
     pub(super) fn feed(&self, request: u32, piece: Request) {
-        let Some(streams) = lock(&self.open).get(&request).cloned() else {
+        let open = lock(&self.open);
+        let Some(streams) = open.get(&request).map(|open| Arc::clone(&open.streams)) else {
             return;
         };
+        drop(open);
         match piece {
             Request::Data(bytes) => {
                 if !streams.receive(bytes) {
@@ -75,11 +84,22 @@ impl Session {
     /// Serves a request that takes time on a thread of its own.
     pub(super) fn begin(self: &Arc<Self>, number: u32, request: Request) {
         let streams = Arc::new(StreamPair::new());
+        let is_short = request.is_short();
+        let most = if is_short {
+            MAX_SHORT_REQUESTS
+        } else {
+            MAX_REQUESTS
+        };
         {
             let mut open = lock(&self.open);
             let refusal = if open.contains_key(&number) {
                 Some((FailureCode::BadRequest, "a request of this number is open"))
-            } else if open.len() >= MAX_REQUESTS {
+            } else if open
+                .values()
+                .filter(|other| other.is_short == is_short)
+                .count()
+                >= most
+            {
                 Some((
                     FailureCode::Busy,
                     "as many requests as are allowed are open",
@@ -91,7 +111,8 @@ impl Session {
                 drop(open);
                 return self.reply(number, Reply::failed(code, message));
             }
-            open.insert(number, Arc::clone(&streams));
+            let streams = Arc::clone(&streams);
+            open.insert(number, Open { is_short, streams });
         }
         let session = Arc::clone(self);
         let started = start_thread("request", move || {

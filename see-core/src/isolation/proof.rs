@@ -1,0 +1,193 @@
+//! The proof that a closed network is closed: owed by every guest that is started on one, unless `verify` of the
+//! network is false. A hook delivers it; whether it is there is decided here, and without it nothing runs.
+
+use std::sync::Mutex;
+
+use crate::bus::lock;
+use crate::event::{Text, Value};
+use crate::{
+    Error, ErrorKind, Event, ISOLATION_BROKEN, ISOLATION_PROVEN, Isolation, IsolationVerdict,
+    Result, Sandbox,
+};
+
+/// The event of a hook that gives up proving the network, since nobody in the guest answers.
+const NOT_PROVEN: &str = "not_isolation_proven";
+
+/// What helps where nobody proves the network.
+const ADVICE: &str = "add the hook `commands`, and SEE's agent to the guest (python-see's agent cannot prove it), \
+                      or set `\"verify\": false` in `network`, which skips the proof";
+
+/// What is known of the proof in one environment.
+#[derive(Debug, Default)]
+pub(crate) struct Proof(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The hooks that announced that they prove the network.
+    provers: Vec<Text>,
+    /// Somebody asked for the power to come on, or the machine was found running.
+    started: bool,
+    proven: bool,
+    broken: bool,
+    /// Why the hook gave up, in this boot.
+    given_up: Option<String>,
+}
+
+/// Whether something may run in the guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// No proof is owed, or it is there.
+    Settled,
+    /// It is to come.
+    Awaited,
+    /// It will not come in this boot: why.
+    GivenUp(String),
+}
+
+/// The events with which a guest boots.
+const BOOTS: [&str; 3] = ["pre_poweron", "restarted", "guest_reboot"];
+
+impl Proof {
+    /// The events to [hear](Self::hear).
+    pub(crate) const EVENTS: [&str; 6] = [
+        ISOLATION_PROVEN,
+        ISOLATION_BROKEN,
+        NOT_PROVEN,
+        BOOTS[0],
+        BOOTS[1],
+        BOOTS[2],
+    ];
+
+    /// A hook announces that it will prove the network.
+    pub(crate) fn announce(&self, owner: &Text) {
+        lock(&self.0).provers.push(owner.clone());
+    }
+
+    /// The hook has ended.
+    pub(crate) fn withdraw(&self, owner: &Text) {
+        lock(&self.0).provers.retain(|prover| prover != owner);
+    }
+
+    /// Takes note of an event that tells of the proof.
+    pub(crate) fn hear(&self, event: &Event) {
+        let mut state = lock(&self.0);
+        match event.name() {
+            ISOLATION_PROVEN => {
+                let source = event.said_by();
+                if state.provers.iter().any(|prover| prover.as_str() == source) {
+                    state.proven = true;
+                    state.given_up = None;
+                } else {
+                    tracing::warn!(
+                        "`{ISOLATION_PROVEN}` does not count from {source:?}, which did not announce that it \
+                         proves the network"
+                    );
+                }
+            }
+            ISOLATION_BROKEN => state.broken = true,
+            NOT_PROVEN => {
+                let why = event.get("message").and_then(Value::as_str);
+                state.given_up = Some(why.unwrap_or("it was given up").to_owned());
+            }
+            name if BOOTS.contains(&name) => state.given_up = None,
+            _ => {}
+        }
+    }
+
+    /// Whether the guest may be started: where a proof is owed, some hook has to be there that delivers it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Isolation`] where none is.
+    pub(crate) fn check_start(&self, sandbox: &dyn Sandbox) -> Result<()> {
+        let mut state = lock(&self.0);
+        state.started = true;
+        match is_owed(sandbox) && !state.proven && state.provers.is_empty() {
+            true => Err(nobody_proves()),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the proof that is owed is there.
+    pub(crate) fn standing(&self, sandbox: &dyn Sandbox) -> Standing {
+        let state = lock(&self.0);
+        if !is_owed(sandbox) || !state.started || state.is_proven() {
+            return Standing::Settled;
+        }
+        match &state.given_up {
+            Some(why) => Standing::GivenUp(why.clone()),
+            None => Standing::Awaited,
+        }
+    }
+
+    /// Fails a run at its end that owes the proof.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Isolation`].
+    pub(crate) fn check_end(&self, sandbox: &dyn Sandbox) -> Result<()> {
+        match self.standing(sandbox) {
+            Standing::Settled => Ok(()),
+            Standing::GivenUp(why) => Err(unproven(why)),
+            Standing::Awaited if lock(&self.0).provers.is_empty() => Err(nobody_proves()),
+            Standing::Awaited => Err(Error::new(
+                ErrorKind::Isolation,
+                "the protocol ended before the guest had proven that its network is closed",
+            )
+            .advice(
+                "wait for `ready`, which comes after the proof, or set `\"verify\": false` in `network`, which \
+                 skips the proof",
+            )),
+        }
+    }
+
+    /// The verdict on walls that stand.
+    pub(super) fn verdict(&self, isolation: &dyn Isolation) -> IsolationVerdict {
+        let state = lock(&self.0);
+        let not_checked = |why: &str| IsolationVerdict::NotChecked {
+            why: why.to_owned(),
+        };
+        if state.is_proven() {
+            return IsolationVerdict::Proven;
+        }
+        if !isolation.is_verified() {
+            return not_checked("`verify` of the network is false");
+        }
+        if !state.started {
+            return not_checked("the guest was not started");
+        }
+        let why = match &state.given_up {
+            Some(why) => why.clone(),
+            None if state.provers.is_empty() => nobody_proves().to_string(),
+            None => {
+                "the run ended before the guest had proven that its network is closed".to_owned()
+            }
+        };
+        IsolationVerdict::Unproven { why }
+    }
+}
+
+impl State {
+    fn is_proven(&self) -> bool {
+        self.proven && !self.broken
+    }
+}
+
+/// Whether a guest on this network has to prove that it is closed.
+pub(crate) fn is_owed(sandbox: &dyn Sandbox) -> bool {
+    sandbox.isolation().is_some_and(Isolation::is_verified)
+}
+
+fn nobody_proves() -> Error {
+    Error::new(
+        ErrorKind::Isolation,
+        "no hook of this run can have the guest prove that its network is closed",
+    )
+    .advice(ADVICE)
+}
+
+/// The proof that will not come: why.
+pub(crate) fn unproven(why: String) -> Error {
+    let why = format!("the guest did not prove that its network is closed: {why}");
+    Error::new(ErrorKind::Isolation, why).advice(
+        "SEE's agent in the guest has to answer; `\"verify\": false` in `network` skips the proof",
+    )
+}
