@@ -1,6 +1,7 @@
 //! The sum of a run: the sample's end and output, artifacts, timeline, teardown, verdict.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use see_core::IsolationVerdict;
@@ -196,12 +197,12 @@ pub(super) fn of_runs(surface: &mut impl Surface, results: &[RunResult]) -> io::
             .sample
             .as_deref()
             .and_then(|path| path.file_name());
-        let sample = sample.unwrap_or_default().to_string_lossy();
+        let sample = Path::new(sample.unwrap_or_default());
         let took = seconds(result.seconds);
         let short = result.header.identifier.short();
         surface.line(&format!(
             "{mark} {short} {took:>8}  {}: {}",
-            escape::line(&sample),
+            escape::path(sample),
             result.verdict.words(),
         ))?;
     }

@@ -7,6 +7,7 @@ mod ending;
 mod images;
 mod interrupts;
 mod results;
+mod samples;
 mod support;
 mod told;
 
@@ -21,7 +22,7 @@ fn main() -> ExitCode {
     if std::env::var_os(PLAY).is_some() {
         return play();
     }
-    let tests: [(&str, fn()); 34] = [
+    let tests: [(&str, fn()); 38] = [
         (
             "a_run_ends_well_and_leaves_nothing_but_its_results",
             a_run_ends_well,
@@ -61,6 +62,22 @@ fn main() -> ExitCode {
         (
             "each_sample_of_a_folder_has_a_run_and_the_gravest_counts",
             results::a_folder_of_samples,
+        ),
+        (
+            "one_bad_file_in_a_folder_of_samples_stops_no_other_and_is_told",
+            samples::one_bad_file_stops_no_other,
+        ),
+        (
+            "odd_names_of_samples_are_told_and_harmless",
+            samples::odd_names_are_told_and_harmless,
+        ),
+        (
+            "a_sample_that_is_no_file_makes_nothing",
+            samples::a_single_bad_sample_makes_nothing,
+        ),
+        (
+            "a_reference_to_the_sample_in_a_command_is_the_file_in_the_guest",
+            samples::the_guests_sample_in_a_command,
         ),
         (
             "results_go_where_they_are_wanted_and_are_private",

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod folder;
+mod guest_commands;
 mod once;
 mod plan;
 mod samples;

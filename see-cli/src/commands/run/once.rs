@@ -10,7 +10,7 @@ use see_core::{
 use tokio::task::JoinHandle;
 
 use super::plan::{Plan, Settled};
-use super::{artifacts, folder};
+use super::{artifacts, folder, samples};
 use crate::commands::progress::Forwarder;
 use crate::outcome::{Header, RunResult, SampleResult, StepResult, Verdict};
 use crate::render::{Feed, Update};
@@ -136,6 +136,12 @@ impl Once<'_> {
         checked: Prepared,
         gathered: &mut Gathered,
     ) {
+        // Whatever became of it since the others began: it is this run's failure alone.
+        if let Some(sample) = settled.sample.clone()
+            && let Err(error) = folder::blocking(move || samples::check(&sample)).await
+        {
+            return self.fail(gathered, &error);
+        }
         let limits = RunLimits::new(&checked.limits, Some(settled.results()));
         let options = AllocateOptions {
             identifier: Some(settled.identifier),

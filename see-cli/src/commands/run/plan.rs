@@ -6,8 +6,11 @@ use see_core::config::{
     ConfigPath, Configuration, DurationValue, HookSection, HooksSection, Located, RunFile,
     Substitutions,
 };
-use see_core::{Error, ErrorKind, Identifier, Prepared, Protocol, Registries, Result};
+use see_core::{
+    Error, ErrorKind, Identifier, Prepared, Protocol, Registries, Result, path_to_text,
+};
 
+use super::guest_commands;
 use crate::args::RunArguments;
 
 /// The key under which hooks learn where results belong.
@@ -69,12 +72,12 @@ impl Plan {
     pub(super) fn settle(&self, sample: Option<&Path>, registries: &Registries) -> Result<Settled> {
         let has_work = sample.is_some() || self.command.is_some();
         self.check_use(sample.is_some(), has_work)?;
-        let sample_text = sample.map(utf8).transpose()?;
         let substitutions = Substitutions::default()
-            .sample(sample_text)
+            .sample(sample.map(path_to_text))
             .command(self.command.clone())
             .runtime(self.runtime.clone());
-        let configuration = self.configuration.substitute(&substitutions)?;
+        let configuration = guest_commands::settled(&self.configuration)?;
+        let configuration = configuration.substitute(&substitutions)?;
         let run = RunFile::read(&configuration)?;
         let protocol = match &run.protocol {
             Some(steps) => steps.clone(),
