@@ -8,6 +8,7 @@ mod needs;
 
 use std::time::Instant;
 
+use apt::Downgrades;
 pub(crate) use daemon::{Started, parent};
 pub(crate) use needs::Purpose;
 
@@ -20,6 +21,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     let started = Instant::now();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => install(Purpose::Everything)?,
+        ["--allow-downgrades"] => install_with(Purpose::Everything, Downgrades::Allowed)?,
         ["--check"] => {
             let missing = needs::missing(Purpose::Everything);
             if !missing.is_empty() {
@@ -49,7 +51,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
         }
         _ => {
             return Err(Failure::usage(
-                "usage: cargo xtask setup [--check | --daemon | --stop-daemon]",
+                "usage: cargo xtask setup [--allow-downgrades | --check | --daemon | --stop-daemon]",
             ));
         }
     }
@@ -62,10 +64,14 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
 
 /// Installs what is missing for the purpose; silent when nothing is.
 pub(crate) fn install(purpose: Purpose) -> Result<(), Failure> {
+    install_with(purpose, Downgrades::Refused)
+}
+
+fn install_with(purpose: Purpose, downgrades: Downgrades) -> Result<(), Failure> {
     let missing = needs::missing(purpose);
     if !missing.is_empty() {
         println!("setup: missing {}", needs::described(&missing));
-        apt::install(&missing)?;
+        apt::install(&missing, downgrades)?;
         let still = needs::missing(purpose);
         if !still.is_empty() {
             return Err(Failure::with(
