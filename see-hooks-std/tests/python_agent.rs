@@ -171,14 +171,14 @@ async fn a_sample_is_sent_whole_and_run() {
     world.trigger(run).await;
     let finished = world.event("sample_finished").await;
     assert_eq!(number(&finished, "exit_code"), Some(3), "{finished:?}");
-    let stored = std::fs::read(agent.folder.path().join("___sample_")).expect("stored");
+    let stored = std::fs::read(agent.folder.path().join("____sample_")).expect("stored");
     assert!(stored == content);
     let output = std::fs::read_to_string(text(&finished, "stdout")).expect("the file");
     assert_eq!(output, "got\n");
     // That agent writes the name into a command: it gets one that needs no quotes, and that is told.
-    assert_eq!(text(&finished, "guest_name"), "___sample_");
+    assert_eq!(text(&finished, "guest_name"), "____sample_");
     let renamed = world.event("sample_renamed").await;
-    assert_eq!(text(&renamed, "guest_name"), "___sample_");
+    assert_eq!(text(&renamed, "guest_name"), "____sample_");
     assert!(
         text(&renamed, "message").contains("python-see"),
         "{renamed:?}"
