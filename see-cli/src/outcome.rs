@@ -269,6 +269,8 @@ pub(crate) struct RunResult {
     pub(crate) kept_until: Option<f64>,
     /// What went wrong in handlers of events.
     pub(crate) mishaps: Vec<String>,
+    /// What was said of the run file: hooks that were left out, defaults that python-see had otherwise.
+    pub(crate) notes: Vec<String>,
     /// Events that came faster than they could be shown.
     pub(crate) events_not_shown: u64,
 }

@@ -265,6 +265,7 @@ mod tests {
             left_behind: Vec::new(),
             kept_until: None,
             mishaps: vec![String::from("hook screen: ready: it failed")],
+            notes: Vec::new(),
             events_not_shown: 0,
         }
     }
@@ -303,6 +304,7 @@ mod tests {
             teardown_errors: vec![String::from("deallocate: 1 resources could not be removed")],
             left_behind: vec![String::from("domain 7f0c1a52")],
             mishaps: Vec::new(),
+            notes: Vec::new(),
             artifacts: Vec::new(),
             ..result(folder.path().to_owned())
         };

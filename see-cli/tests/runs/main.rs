@@ -6,6 +6,7 @@
 mod ending;
 mod images;
 mod interrupts;
+mod python_see;
 mod results;
 mod samples;
 mod support;
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
     if std::env::var_os(PLAY).is_some() {
         return play();
     }
-    let tests: [(&str, fn()); 38] = [
+    let tests: [(&str, fn()); 40] = [
         (
             "a_run_ends_well_and_leaves_nothing_but_its_results",
             a_run_ends_well,
@@ -62,6 +63,14 @@ fn main() -> ExitCode {
         (
             "each_sample_of_a_folder_has_a_run_and_the_gravest_counts",
             results::a_folder_of_samples,
+        ),
+        (
+            "a_file_of_python_sees_is_told_for_what_it_is_with_the_command_that_makes_it_a_run_file",
+            python_see::its_files_alone,
+        ),
+        (
+            "a_hook_that_is_not_there_is_left_out_and_told_where_it_is_not_required",
+            python_see::hooks_that_are_not_there,
         ),
         (
             "one_bad_file_in_a_folder_of_samples_stops_no_other_and_is_told",

@@ -23,6 +23,8 @@ pub(super) struct Once<'a> {
     pub(super) signals: &'a Signals,
     /// How long machines stay after their run.
     pub(super) keep: Option<Duration>,
+    /// What was said of the run file.
+    pub(super) notes: Vec<String>,
 }
 
 /// What is gathered while a run goes on.
@@ -119,6 +121,7 @@ impl Once<'_> {
             left_behind,
             kept_until: gathered.kept_until.map(since_1970),
             mishaps: gathered.mishaps,
+            notes: self.notes.clone(),
             events_not_shown: self.feed.not_shown() - not_shown_before,
         };
         if let Err(error) = folder::write(&result).await {

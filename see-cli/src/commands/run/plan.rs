@@ -10,7 +10,7 @@ use see_core::{
     Error, ErrorKind, Identifier, Prepared, Protocol, Registries, Result, path_to_text,
 };
 
-use super::guest_commands;
+use super::{guest_commands, notes};
 use crate::args::RunArguments;
 
 /// The key under which hooks learn where results belong.
@@ -58,11 +58,16 @@ impl Plan {
         };
         Ok(Self {
             file: absolute(&arguments.run_file)?,
-            configuration,
+            configuration: guest_commands::settled(&configuration)?,
             command: arguments.command.clone(),
             runtime: arguments.runtime.clone(),
             results: arguments.results.as_deref().map(absolute).transpose()?,
         })
+    }
+
+    /// What there is to say of the run file that is no mistake.
+    pub(super) fn notes(&self, registries: &Registries) -> Vec<String> {
+        notes::of(&self.configuration, registries)
     }
 
     /// Settles one run: its identifier, its results folder, and what the substitutions stand for.
@@ -76,8 +81,7 @@ impl Plan {
             .sample(sample.map(path_to_text))
             .command(self.command.clone())
             .runtime(self.runtime.clone());
-        let configuration = guest_commands::settled(&self.configuration)?;
-        let configuration = configuration.substitute(&substitutions)?;
+        let configuration = self.configuration.substitute(&substitutions)?;
         let run = RunFile::read(&configuration)?;
         let protocol = match &run.protocol {
             Some(steps) => steps.clone(),
