@@ -22,8 +22,8 @@ pub(super) fn no_run_file(configuration: &Configuration) -> Option<Error> {
     if has(&"context") {
         return None;
     }
-    let is_context = CONTEXT.iter().any(|key| has(&key)) && !has(&"hooks");
-    let is_hooks = has(&"hooks") && !RUN_FILE.iter().any(|key| has(&key));
+    let is_context = CONTEXT.iter().any(has) && !has(&"hooks");
+    let is_hooks = has(&"hooks") && !RUN_FILE.iter().any(has);
     let shell = |before: &str, file: &str, after: &str| {
         format!("{{ printf '{before}'; cat {file}; printf '{after}'; }} > run.json")
     };

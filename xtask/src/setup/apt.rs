@@ -46,12 +46,12 @@ pub(super) fn install(missing: &[&Need], downgrades: Downgrades) -> Result<(), F
         missing.iter().partition(|need| need.brings_servers());
     let plain = |command: &mut Command| command::finish(command, DEADLINE);
     let idle = |command: &mut Command| idle::keep(prefix, command, DEADLINE);
-    let runs: [(_, &dyn Fn(&mut Command) -> _); 2] = [(others, &plain), (servers, &idle)];
-    for (needs, run) in runs {
-        if !needs.is_empty() {
-            let command = |names: &[String]| install_command(prefix, names, downgrades);
-            install_packages(prefix, &packages(&needs), &mut updated, &command, run)?;
-        }
+    let command = |names: &[String]| install_command(prefix, names, downgrades);
+    if !others.is_empty() {
+        install_packages(prefix, &packages(&others), &mut updated, &command, &plain)?;
+    }
+    if !servers.is_empty() {
+        install_packages(prefix, &packages(&servers), &mut updated, &command, &idle)?;
     }
     Ok(())
 }
