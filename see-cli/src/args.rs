@@ -60,7 +60,8 @@ pub(crate) struct RunArguments {
     pub(crate) run_file: PathBuf,
 
     /// The file to run in the guest; in the run file, ${sample}. For each file of a folder there is one
-    /// run, in the order of their names; names that start with a dot are left out.
+    /// run, in the order of their names; folders in it and names that start with a dot are left out. One that cannot
+    /// be read fails its own run only.
     #[arg(long, value_name = "FILE")]
     pub(crate) sample: Option<PathBuf>,
 

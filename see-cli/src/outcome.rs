@@ -1,12 +1,13 @@
 //! How a run went, as plain data: what `result.json` holds and every renderer shows.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use see_core::ledger::Looked;
 use see_core::{
     Error, ErrorKind, Event, Identifier, IsolationVerdict, RunReport, SAMPLE_FINISHED, Value,
+    path_to_text,
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::exit_code;
 
@@ -137,6 +138,8 @@ pub(crate) struct SampleResult {
     pub(crate) truncated: bool,
     /// The agent in the guest was lost while it ran.
     pub(crate) agent_lost: bool,
+    /// What it was called in the guest, where that is not its own name.
+    pub(crate) guest_name: Option<String>,
     /// What else went wrong with it.
     pub(crate) error: Option<String>,
     /// The file with what it printed.
@@ -160,6 +163,7 @@ impl SampleResult {
             timed_out: truth("timed_out"),
             truncated: truth("truncated"),
             agent_lost: truth("agent_lost"),
+            guest_name: text("guest_name"),
             error: text("error"),
             stdout: text("stdout").map(PathBuf::from),
             stderr: text("stderr").map(PathBuf::from),
@@ -215,6 +219,7 @@ pub(crate) struct StepResult {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Artifact {
     /// Beneath the results folder.
+    #[serde(serialize_with = "as_text")]
     pub(crate) path: PathBuf,
     /// In bytes.
     pub(crate) size: u64,
@@ -226,15 +231,30 @@ pub(crate) struct Header {
     /// The environment.
     pub(crate) identifier: Identifier,
     /// The run file, absolute.
+    #[serde(serialize_with = "as_text")]
     pub(crate) run_file: PathBuf,
     /// The sample, absolute.
+    #[serde(serialize_with = "as_text_or_null")]
     pub(crate) sample: Option<PathBuf>,
     /// The command.
     pub(crate) command: Option<String>,
     /// The folder of the run's results, absolute. Nothing is in it if the run did not get so far.
+    #[serde(serialize_with = "as_text")]
     pub(crate) results: PathBuf,
     /// When it began, in seconds since 1970.
     pub(crate) started: f64,
+}
+
+/// A path without loss: JSON has no bytes that are not UTF-8.
+fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path_to_text(path))
+}
+
+fn as_text_or_null<S: Serializer>(
+    path: &Option<PathBuf>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    path.as_deref().map(path_to_text).serialize(serializer)
 }
 
 /// How a run went.
@@ -271,6 +291,8 @@ pub(crate) struct RunResult {
     pub(crate) kept_until: Option<f64>,
     /// What went wrong in handlers of events.
     pub(crate) mishaps: Vec<String>,
+    /// What was said of the run file: hooks that were left out, defaults that python-see had otherwise.
+    pub(crate) notes: Vec<String>,
     /// Events that came faster than they could be shown.
     pub(crate) events_not_shown: u64,
 }

@@ -33,6 +33,9 @@ pub(crate) fn end_process(code: u8) {
 }
 
 #[cfg(test)]
+mod python_see;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -93,7 +93,7 @@ pub enum Value {
     Integer(i64),
     /// A number with a fraction.
     Float(f64),
-    /// A text.
+    /// A text. A path is one, too: see [`path_to_text`](crate::path_to_text).
     Text(Text),
     /// Anything with structure.
     Json(Arc<serde_json::Value>),
@@ -163,7 +163,7 @@ value_from! {
     &'static str => |x| Self::Text(x.into());
     String => |x| Self::Text(x.into());
     Text => |x| Self::Text(x);
-    &Path => |x| Self::Text(x.to_string_lossy().into_owned().into());
+    &Path => |x| Self::Text(crate::path_to_text(x).into());
     PathBuf => |x| x.as_path().into();
 }
 

@@ -24,6 +24,7 @@ mod image;
 mod isolation;
 pub mod ledger;
 mod mishap;
+mod path_text;
 mod protocol;
 mod quota;
 mod registry;
@@ -54,6 +55,7 @@ pub use image::{
 };
 pub use isolation::{ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, ISOLATION_PROVEN, IsolationVerdict};
 pub use mishap::{Mishap, MishapKind};
+pub use path_text::{path_from_text, path_to_text};
 pub use protocol::{Action, Protocol, Step};
 pub use quota::RunLimits;
 pub use registry::{BackendRegistry, HookRegistry, ImageRegistry, Registries};

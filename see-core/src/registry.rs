@@ -10,7 +10,9 @@ use serde::Deserialize;
 
 use crate::backend::{Backend, Preparation, PreparedBackend};
 use crate::bus::lock;
-use crate::config::{Configuration, HookSection, HooksSection, Located, fields_of, nearest};
+use crate::config::{
+    Configuration, HookSection, HooksSection, Located, fields_of, nearest, python_see,
+};
 use crate::hook::{Hook, PreparedHook};
 use crate::image::{ImageProvider, ImageSource};
 use crate::ledger::Collectors;
@@ -140,16 +142,21 @@ impl HookRegistry {
 
     /// Checks a `hooks` section, and makes each hook ready to be attached.
     ///
-    /// A hook gets its own keys and those shared ones that it knows; its own win.
+    /// A hook gets its own keys and those shared ones that it knows; its own win. One that is not known and not
+    /// required is left out: [`HookRegistry::left_out`] tells which.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] and the place: an unknown hook, a wrong configuration, or a shared
-    /// key that none of the hooks knows.
+    /// [`ErrorKind::Configuration`] and the place: an unknown hook that is required, a wrong configuration, or a
+    /// shared key that none of the hooks knows, where all of them are known.
     pub fn prepare(&self, section: &HooksSection) -> Result<Vec<PreparedHook>> {
         let mut known_somewhere = BTreeSet::new();
         let mut prepared = Vec::with_capacity(section.hooks.len());
         for hook in &section.hooks {
-            let entry = self.entry(hook)?;
+            let entry = match self.entry(hook) {
+                Ok(entry) => entry,
+                Err(_) if !hook.required => continue,
+                Err(error) => return Err(error),
+            };
             let fields = (entry.fields)();
             known_somewhere.extend(fields);
             let configuration = hook
@@ -157,9 +164,18 @@ impl HookRegistry {
                 .merge_shared(&section.configuration, fields);
             prepared.push((entry.prepare)(&configuration, hook.required)?);
         }
-        let known: Vec<&str> = known_somewhere.into_iter().collect();
-        section.configuration.check_keys(&known)?;
+        // Whose keys they are that no hook knows cannot be told where a hook is not known.
+        if prepared.len() == section.hooks.len() {
+            let known: Vec<&str> = known_somewhere.into_iter().collect();
+            section.configuration.check_keys(&known)?;
+        }
         Ok(prepared)
+    }
+
+    /// Why each hook of the section is left out that is neither known nor required, with its place.
+    pub fn left_out(&self, section: &HooksSection) -> Vec<Error> {
+        let optional = section.hooks.iter().filter(|hook| !hook.required);
+        optional.filter_map(|hook| self.entry(hook).err()).collect()
     }
 
     /// Whether one of the section's hooks knows this key, so that it may be shared.
@@ -174,9 +190,10 @@ impl HookRegistry {
     }
 
     fn entry(&self, hook: &HookSection) -> Result<&HookEntry> {
-        self.0
-            .find("hook", &hook.name)
-            .map_err(|error| error.at(hook.name.place().clone()))
+        self.0.find("hook", &hook.name).map_err(|error| {
+            let error = python_see::unknown_hook(&hook.name).unwrap_or(error);
+            error.at(hook.name.place().clone())
+        })
     }
 }
 

@@ -183,7 +183,7 @@ async fn a_command_with_the_sample_in_it_goes_to_a_shell_whole() {
     assert_eq!(number(&finished, "exit_code"), Some(0), "{finished:?}");
     let output = std::fs::read_to_string(text(&finished, "stdout")).expect("the file");
     assert_eq!(output, "1: A B\n");
-    assert!(guest.folder.path().join("uploads/my_sample.sh").is_file());
+    assert!(guest.folder.path().join("uploads/my sample.sh").is_file());
     world.end().await;
 }
 

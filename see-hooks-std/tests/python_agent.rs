@@ -164,17 +164,42 @@ async fn a_sample_is_sent_whole_and_run() {
     let agent = PythonAgent::start();
     let mut world = ready(&agent).await;
     let content = [b"exit 3 #".to_vec(), vec![0xA5; 3_000_000]].concat();
-    let path = world.file("a sample", &content);
+    let path = world.file("ä $(sample)", &content);
     let run = Event::new("run_sample")
         .with("sample", path)
         .with("command", "echo got; sh {sample}");
     world.trigger(run).await;
     let finished = world.event("sample_finished").await;
     assert_eq!(number(&finished, "exit_code"), Some(3), "{finished:?}");
-    let stored = std::fs::read(agent.folder.path().join("a_sample")).expect("stored");
+    let stored = std::fs::read(agent.folder.path().join("____sample_")).expect("stored");
     assert!(stored == content);
     let output = std::fs::read_to_string(text(&finished, "stdout")).expect("the file");
     assert_eq!(output, "got\n");
+    // That agent writes the name into a command: it gets one that needs no quotes, and that is told.
+    assert_eq!(text(&finished, "guest_name"), "____sample_");
+    let renamed = world.event("sample_renamed").await;
+    assert_eq!(text(&renamed, "guest_name"), "____sample_");
+    assert!(
+        text(&renamed, "message").contains("python-see"),
+        "{renamed:?}"
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_pipe_in_place_of_a_sample_is_refused_and_not_waited_for() {
+    let agent = PythonAgent::start();
+    let mut world = ready(&agent).await;
+    let pipe = world.results().with_file_name("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.expect("mkfifo").success());
+    let run = Event::new("run_sample")
+        .with("sample", pipe)
+        .with("command", "true");
+    world.trigger(run).await;
+    let finished = world.event("sample_finished").await;
+    let error = text(&finished, "error");
+    assert!(error.contains("has to be a file"), "{finished:?}");
     world.end().await;
 }
 

@@ -76,10 +76,9 @@ fn fuzz(target: &str) {
         None => fuzzer.arg(format!("-max_total_time={SECONDS}")),
         Some(count) => fuzzer.arg(format!("-runs={count}")),
     };
-    if let Some(seed) = number("SEE_CAMPAIGN_SEED") {
-        // Zero would mean one of its own.
-        fuzzer.arg(format!("-seed={}", seed as u32 | 1));
-    }
+    // New inputs are a campaign's: what fails here fails again. Zero would mean a seed of the fuzzer's own.
+    let seed = number("SEE_CAMPAIGN_SEED").unwrap_or(1);
+    fuzzer.arg(format!("-seed={}", seed as u32 | 1));
     fuzzer.arg(&folder).arg(corpus().join(target));
     let deadline = count.map_or(Duration::from_secs(SECONDS + 120), |_| CHUNK);
     let outcome = finish(spawn(&mut fuzzer), deadline);

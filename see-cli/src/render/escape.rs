@@ -2,22 +2,30 @@
 //! change colours, hide or reorder text is shown as what it is.
 
 use std::fmt::Write;
+use std::path::Path;
 
 /// One line: line breaks and tabs are escaped as well.
 pub(crate) fn line(text: &str) -> String {
     escaped(text, |_| false)
 }
 
+/// A path on one line. Bytes that are no UTF-8 are shown as `\xNN`.
+pub(crate) fn path(path: &Path) -> String {
+    bytes(path.as_os_str().as_encoded_bytes(), line)
+}
+
 /// Several lines: line breaks and tabs stay, a carriage return before a line break goes.
 ///
 /// Bytes that are no UTF-8 are shown as `\xNN`.
-pub(crate) fn block(bytes: &[u8]) -> String {
+pub(crate) fn block(block: &[u8]) -> String {
+    let stays = |character| matches!(character, '\n' | '\t');
+    bytes(block, |valid| escaped(&valid.replace("\r\n", "\n"), stays))
+}
+
+fn bytes(bytes: &[u8], shown: impl Fn(&str) -> String) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
-        let valid = chunk.valid().replace("\r\n", "\n");
-        text.push_str(&escaped(&valid, |character| {
-            matches!(character, '\n' | '\t')
-        }));
+        text.push_str(&shown(chunk.valid()));
         for byte in chunk.invalid() {
             push(&mut text, format_args!("\\x{byte:02x}"));
         }
@@ -70,6 +78,8 @@ fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -83,6 +93,8 @@ mod tests {
             "one\ntwo\\rthree\t\\xff\\x9b\n"
         );
         assert_eq!(line("\u{9b}2J"), "\\u{9b}2J");
+        let odd = std::ffi::OsStr::from_bytes(b"/t/\xf6 \n\x1b.sh");
+        assert_eq!(path(Path::new(odd)), "/t/\\xf6 \\n\\x1b.sh");
     }
 
     fn is_harmless(text: &str, stays: &[char]) -> bool {

@@ -8,6 +8,7 @@
 use std::io::{self, Write};
 use std::time::SystemTime;
 
+use see_core::path_to_text;
 use serde::Serialize;
 use serde_json::json;
 
@@ -52,8 +53,8 @@ impl<W: Write + Send> Renderer for Json<W> {
                     .map(|result| {
                         json!({
                             "identifier": result.header.identifier,
-                            "sample": result.header.sample,
-                            "results": result.header.results,
+                            "sample": result.header.sample.as_deref().map(path_to_text),
+                            "results": path_to_text(&result.header.results),
                             "verdict": result.verdict,
                             "exit_code": result.exit_code,
                             "seconds": result.seconds,

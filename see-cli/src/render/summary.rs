@@ -1,6 +1,7 @@
 //! The sum of a run: the sample's end and output, artifacts, timeline, teardown, verdict.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use see_core::IsolationVerdict;
@@ -226,12 +227,12 @@ pub(super) fn of_runs(surface: &mut impl Surface, results: &[RunResult]) -> io::
             .sample
             .as_deref()
             .and_then(|path| path.file_name());
-        let sample = sample.unwrap_or_default().to_string_lossy();
+        let sample = Path::new(sample.unwrap_or_default());
         let took = seconds(result.seconds);
         let short = result.header.identifier.short();
         surface.line(&format!(
             "{mark} {short} {took:>8}  {}: {}",
-            escape::line(&sample),
+            escape::path(sample),
             result.verdict.words(),
         ))?;
     }
@@ -295,6 +296,7 @@ mod tests {
             looked_for: vec![Looked::clear("its processes"), Looked::clear("its sockets")],
             kept_until: None,
             mishaps: vec![String::from("hook screen: ready: it failed")],
+            notes: Vec::new(),
             events_not_shown: 0,
         }
     }
@@ -357,6 +359,7 @@ mod tests {
             teardown_errors: vec![String::from("deallocate: 1 resources could not be removed")],
             left_behind: vec![String::from("domain 7f0c1a52")],
             mishaps: Vec::new(),
+            notes: Vec::new(),
             artifacts: Vec::new(),
             ..result(folder.path().to_owned())
         };

@@ -64,16 +64,16 @@ impl<S: Surface> Text<S> {
         self.results.clone_from(&header.results);
         let run = self.surface.strong(&format!("run {}", header.identifier));
         self.surface.line(&run)?;
-        let path = |path: &std::path::Path| escape::line(&path.display().to_string());
         if let Some(sample) = &header.sample {
-            self.surface.line(&format!("sample:  {}", path(sample)))?;
+            self.surface
+                .line(&format!("sample:  {}", escape::path(sample)))?;
         }
         if let Some(command) = &header.command {
             self.surface
                 .line(&format!("command: {}", escape::line(command)))?;
         }
         self.surface
-            .line(&format!("results: {}", path(&header.results)))
+            .line(&format!("results: {}", escape::path(&header.results)))
     }
 
     fn event(&mut self, event: &Event) -> io::Result<()> {

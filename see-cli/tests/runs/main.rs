@@ -6,7 +6,9 @@
 mod ending;
 mod images;
 mod interrupts;
+mod python_see;
 mod results;
+mod samples;
 mod support;
 mod told;
 mod verdicts;
@@ -22,7 +24,7 @@ fn main() -> ExitCode {
     if std::env::var_os(PLAY).is_some() {
         return play();
     }
-    let tests: [(&str, fn()); 36] = [
+    let tests: [(&str, fn()); 42] = [
         (
             "a_run_ends_well_and_leaves_nothing_but_its_results",
             a_run_ends_well,
@@ -70,6 +72,30 @@ fn main() -> ExitCode {
         (
             "each_sample_of_a_folder_has_a_run_and_the_gravest_counts",
             results::a_folder_of_samples,
+        ),
+        (
+            "a_file_of_python_sees_is_told_for_what_it_is_with_the_command_that_makes_it_a_run_file",
+            python_see::its_files_alone,
+        ),
+        (
+            "a_hook_that_is_not_there_is_left_out_and_told_where_it_is_not_required",
+            python_see::hooks_that_are_not_there,
+        ),
+        (
+            "one_bad_file_in_a_folder_of_samples_stops_no_other_and_is_told",
+            samples::one_bad_file_stops_no_other,
+        ),
+        (
+            "odd_names_of_samples_are_told_and_harmless",
+            samples::odd_names_are_told_and_harmless,
+        ),
+        (
+            "a_sample_that_is_no_file_makes_nothing",
+            samples::a_single_bad_sample_makes_nothing,
+        ),
+        (
+            "a_reference_to_the_sample_in_a_command_is_the_file_in_the_guest",
+            samples::the_guests_sample_in_a_command,
         ),
         (
             "results_go_where_they_are_wanted_and_are_private",

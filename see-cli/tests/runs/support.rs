@@ -44,6 +44,8 @@ struct GuestConfiguration {
     prints: Option<String>,
     /// What a sample prints that never ends.
     prints_and_hangs: Option<String>,
+    /// A file of the host that the first sample's run removes.
+    removes: Option<PathBuf>,
     /// The attributes of `sample_finished`; without them the sample never ends.
     finishes: Option<serde_json::Map<String, serde_json::Value>>,
     /// The event at which it fails.
@@ -77,6 +79,9 @@ impl Hook for Guest {
         });
         let posting = context.clone();
         context.subscribe("run_sample", move |_| {
+            if let Some(path) = &configuration.removes {
+                let _ = std::fs::remove_file(path);
+            }
             if let (Some(folder), Some(text)) = (
                 &configuration.results_folder,
                 &configuration.prints_and_hangs,

@@ -22,6 +22,7 @@ mod origin;
 mod overrides;
 mod parse;
 mod path;
+pub(crate) mod python_see;
 mod quantity;
 mod read;
 mod run_file;

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::failure::Failure;
-use super::{Configuration, Located};
+use super::{Configuration, Located, python_see};
 use crate::{Error, Result};
 
 /// The version of run files that this is.
@@ -45,7 +45,8 @@ pub struct HookSection {
     pub name: Located<String>,
     /// Its own keys, without the shared ones: an object.
     pub configuration: Configuration,
-    /// Whether a run without it is worthless. It is, unless the file says `"required": false`.
+    /// Whether a run without it is worthless. It is, unless the file says `"required": false`: then the run goes on
+    /// where it is not known, or cannot be attached.
     pub required: bool,
 }
 
@@ -77,6 +78,9 @@ impl RunFile {
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) and the place: a version other than
     /// 1, unknown keys, no context, or sections of the wrong shape.
     pub fn read(configuration: &Configuration) -> Result<Self> {
+        if let Some(error) = python_see::no_run_file(configuration) {
+            return Err(error);
+        }
         // The version comes first: the keys of another one are not known here.
         if let Some(version) = configuration.get("version") {
             check_version(&version.deserialize()?)?;

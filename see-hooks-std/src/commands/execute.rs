@@ -5,13 +5,13 @@ use super::guest::{Guest, Way};
 use super::order::{Kind, Order};
 use super::output::Output;
 use super::python_agent::PythonAgent;
+use super::sample::{self, Taker};
+use super::shell;
 use crate::client::{Client, ClientError, Execution, Progress};
-use crate::results;
-use see_agent::protocol::{JobState, Placement, Run, Stream, Upload};
+use see_agent::protocol::{JobState, Placement, Run, Stream};
 use see_core::{Error, ErrorKind, Event, Result, SandboxState};
 use std::path::Path;
 use std::time::Duration;
-use tokio::fs::File;
 use tokio::time::Instant;
 
 /// How often the machine is looked at while a program runs.
@@ -99,28 +99,6 @@ fn name_of(sample: &Path) -> String {
     name.unwrap_or_default().into_owned()
 }
 
-/// The sample, open, with what the agent has to know of it. Its name in the guest needs no quotes
-/// in any shell.
-async fn open(sample: &Path) -> Result<(Upload, File)> {
-    let unreadable =
-        |error| Error::io("the sample cannot be read", error).subject(sample.display());
-    let file = File::open(sample).await.map_err(unreadable)?;
-    let found = file.metadata().await.map_err(unreadable)?;
-    if !found.is_file() {
-        let error = Error::new(ErrorKind::Configuration, "the sample has to be a file");
-        return Err(error.subject(sample.display()));
-    }
-    let name = results::plain_name(&name_of(sample)).into_bytes();
-    Ok((
-        Upload {
-            name,
-            mode: 0o755,
-            size: found.len(),
-        },
-        file,
-    ))
-}
-
 fn started(order: &Order, pid: Option<u32>) -> Event {
     let event = match order.kind {
         Kind::Sample => Event::new("sample_started"),
@@ -161,7 +139,8 @@ async fn in_foreground(
     let run = run_of(guest, order, client, Placement::Foreground { input: false });
     let execution = match &order.sample {
         Some(sample) => {
-            let (upload, file) = open(sample).await?;
+            let taker = Taker::agent(&client.info().system, order);
+            let (upload, file) = sample::open(guest, order, sample, taker).await?;
             let time = START + Duration::from_secs(upload.size / SLOWEST_UPLOAD);
             client.upload_and_run(upload, file, run, time).await
         }
@@ -285,7 +264,8 @@ async fn in_background(
     let run = run_of(guest, order, client, Placement::Background);
     let begun = match &order.sample {
         Some(sample) => {
-            let (upload, file) = open(sample).await?;
+            let taker = Taker::agent(&client.info().system, order);
+            let (upload, file) = sample::open(guest, order, sample, taker).await?;
             let time = START + Duration::from_secs(upload.size / SLOWEST_UPLOAD);
             client.upload_and_start(upload, file, run, time).await
         }
@@ -332,13 +312,15 @@ async fn by_python_agent(
     agent: &PythonAgent,
     output: &mut Output,
 ) -> Result<Finished> {
-    let name = order
-        .sample
-        .as_deref()
-        .map(|sample| results::plain_name(&name_of(sample)));
-    let sample = order.sample.as_deref().zip(name.as_deref());
+    let sample = match &order.sample {
+        Some(sample) => Some(sample::open(guest, order, sample, Taker::PythonSee).await?),
+        None => None,
+    };
     guest.post_surely(started(order, None)).await;
-    let command = order.command.text();
+    let command = match sample {
+        Some(_) => shell::as_placeholder(&order.command.text()),
+        None => order.command.text(),
+    };
     let answer = agent
         .run(&command, order.background, sample, order.deadline)
         .await;

@@ -58,7 +58,9 @@ impl Finished {
             .with("stdout_bytes", stdout_bytes)
             .with("stderr_bytes", stderr_bytes);
         if let Some(sample) = &order.sample {
-            event = event.with("sample", sample.as_path());
+            event = event
+                .with("sample", sample.as_path())
+                .with("guest_name", order.renamed.get().cloned());
         }
         match (order.kind, output) {
             (Kind::Sample, output) => {

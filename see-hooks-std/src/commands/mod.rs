@@ -24,10 +24,13 @@
 //!
 //! # Running
 //! - `run_sample`: `sample` (a file of the host; left out where the command needs none), `command`
-//!   (text for the guest's shell in which `{sample}` stands for the file in the guest, or a list of
-//!   arguments, which no shell sees; left out: the sample itself, made executable), `async_flag`
+//!   (text for the guest's shell in which `{sample}` or `${sample}` stands for the file in the guest, as one
+//!   word in whatever quotes, or a list of arguments, which no shell sees; left out: the sample itself, made
+//!   executable), `async_flag`
 //!   (run it in the background of the agent, so that it outlives the connection), `deadline`
 //!   (seconds, or a text such as `90s`).
+//!   The sample keeps its name in the guest. Where the guest has no such names it posts `sample_renamed`
+//!   (`sample`, `guest_name`, `message`), and `guest_name` is in `sample_finished`, too.
 //!   Posts `sample_started` (`sample`, `command`, `pid`), `sample_output` (`stream`, `text`; the
 //!   first part only), and at last `sample_finished`, whatever happened.
 //! - `run_command`: `command`, `async_flag`, `deadline`. Posts `command_started` and at last
@@ -47,6 +50,8 @@ mod order;
 mod output;
 mod python_agent;
 mod readiness;
+mod sample;
+mod shell;
 
 pub use configuration::CommandsConfiguration;
 

@@ -1,10 +1,11 @@
 //! What an event asks for.
 
-use super::CommandsConfiguration;
+use super::{CommandsConfiguration, shell};
 use see_agent::protocol::{Program, SAMPLE_PLACEHOLDER};
 use see_core::config::DurationValue;
-use see_core::{Event, Value};
-use std::path::{Path, PathBuf};
+use see_core::{Event, Value, path_from_text};
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// A command or a sample to run, or why the event asks for none.
@@ -17,6 +18,8 @@ pub(super) struct Order {
     pub(super) command: Command,
     pub(super) background: bool,
     pub(super) deadline: Duration,
+    /// The sample's name in the guest, once it is known to be another one than its own.
+    pub(super) renamed: OnceLock<String>,
     /// What is wrong with the event.
     pub(super) mistake: Option<String>,
 }
@@ -56,7 +59,7 @@ impl Order {
         let attribute = |name| event.get(name).filter(|value| !value.is_null());
         let sample = match (kind, attribute("sample")) {
             (Kind::Sample, Some(Value::Text(path))) if !path.as_str().is_empty() => {
-                Some(Path::new(path.as_str()).to_owned())
+                Some(path_from_text(path.as_str()))
             }
             // A command may be all there is to run.
             (Kind::Sample, None) if attribute("command").is_some() => None,
@@ -109,21 +112,31 @@ impl Order {
             command,
             background,
             deadline,
+            renamed: OnceLock::new(),
             mistake,
         }
     }
 
     /// The program, for a guest of this system.
     pub(super) fn program(&self, system: &str) -> Program {
-        let texts = |texts: &[&str]| texts.iter().map(|text| text.as_bytes().to_vec()).collect();
-        let arguments = match &self.command {
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let has_sample = self.sample.is_some();
+        let arguments: Vec<String> = match &self.command {
             Command::Sample => texts(&[SAMPLE_PLACEHOLDER]),
+            Command::Shell(text) if system == "windows" && has_sample => {
+                texts(&["cmd", "/c", &shell::as_placeholder(text)])
+            }
             Command::Shell(text) if system == "windows" => texts(&["cmd", "/c", text]),
+            Command::Shell(text) if has_sample => shell::posix(text),
             Command::Shell(text) => texts(&["/bin/sh", "-c", text]),
-            Command::Arguments(list) => list.iter().map(|text| text.clone().into_bytes()).collect(),
+            Command::Arguments(list) if has_sample => list
+                .iter()
+                .map(|text| shell::as_placeholder(text))
+                .collect(),
+            Command::Arguments(list) => list.clone(),
         };
         Program {
-            arguments,
+            arguments: arguments.into_iter().map(String::into_bytes).collect(),
             ..Program::default()
         }
     }

@@ -1,8 +1,8 @@
 //! python-see's original agent: HTTP, one request a command, output at its end.
 
+use see_agent::protocol::Upload;
 use see_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
-use std::path::Path;
 use std::time::Duration;
 use tokio::fs::File;
 
@@ -75,12 +75,12 @@ impl PythonAgent {
         })
     }
 
-    /// Runs a command; with a sample, stores that beside it first, under this name.
+    /// Runs a command; with a sample, stores that beside it first.
     pub(super) async fn run(
         &self,
         command: &str,
         background: bool,
-        sample: Option<(&Path, &str)>,
+        sample: Option<(Upload, File)>,
         deadline: Duration,
     ) -> Result<Answer> {
         let mut url = self.url.clone();
@@ -90,16 +90,13 @@ impl PythonAgent {
             .append_pair("async", flag);
         let request = match sample {
             None => self.client.get(url),
-            Some((path, name)) => {
-                url.query_pairs_mut().append_pair("sample", name);
-                let unreadable =
-                    |error| Error::io("the sample cannot be read", error).subject(path.display());
-                let file = File::open(path).await.map_err(unreadable)?;
-                let size = file.metadata().await.map_err(unreadable)?.len();
+            Some((upload, file)) => {
+                let name = String::from_utf8_lossy(&upload.name);
+                url.query_pairs_mut().append_pair("sample", &name);
                 // The agent reads as many bytes as it is told, and knows no chunks.
                 self.client
                     .post(url)
-                    .header(reqwest::header::CONTENT_LENGTH, size)
+                    .header(reqwest::header::CONTENT_LENGTH, upload.size)
                     .body(file)
             }
         };

@@ -2,6 +2,7 @@
 
 mod domain;
 mod hooks;
+mod names;
 mod power;
 mod runs;
 mod support;

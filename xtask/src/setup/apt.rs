@@ -5,21 +5,28 @@ use std::time::Duration;
 
 use super::idle;
 use super::needs::{Need, OTHER_SYSTEMS};
-use crate::command;
+use crate::command::{self, Finished};
 use crate::failure::{Failure, exit_code};
 use crate::workspace;
 
 /// Downloads of a whole QEMU over a slow line fit into this.
 const DEADLINE: Duration = Duration::from_secs(900);
 
-/// Installs the packages that bring what is missing.
-pub(super) fn install(missing: &[&Need]) -> Result<(), Failure> {
+/// Whether packages of the host may be replaced by older ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Downgrades {
+    Refused,
+    Allowed,
+}
+
+/// Installs the packages that bring what is missing. None of the host's is removed for it.
+pub(super) fn install(missing: &[&Need], downgrades: Downgrades) -> Result<(), Failure> {
     if workspace::program("apt-get").is_none() {
         return Err(by_hand(missing));
     }
     let names = packages(missing);
     let Some(prefix) = rights() else {
-        let line = install_command(&["sudo"], &pinned(&names, &candidate));
+        let line = install_command(&["sudo"], &pinned(&names, &candidate), downgrades);
         return Err(Failure::with(
             exit_code::MISSING_RIGHTS,
             format!(
@@ -37,15 +44,16 @@ pub(super) fn install(missing: &[&Need]) -> Result<(), Failure> {
     }
     let (servers, others): (Vec<&Need>, Vec<&Need>) =
         missing.iter().partition(|need| need.brings_servers());
+    let plain = |command: &mut Command| command::finish(command, DEADLINE);
+    let idle = |command: &mut Command| idle::keep(prefix, command, DEADLINE);
+    let command = |names: &[String]| install_command(prefix, names, downgrades);
     if !others.is_empty() {
-        install_packages(prefix, &packages(&others), &mut updated)?;
+        install_packages(prefix, &packages(&others), &mut updated, &command, &plain)?;
     }
-    if servers.is_empty() {
-        return Ok(());
+    if !servers.is_empty() {
+        install_packages(prefix, &packages(&servers), &mut updated, &command, &idle)?;
     }
-    idle::keep(prefix, || {
-        install_packages(prefix, &packages(&servers), &mut updated)
-    })
+    Ok(())
 }
 
 /// The names of the packages, each once.
@@ -56,17 +64,75 @@ fn packages(needs: &[&Need]) -> Vec<String> {
     names
 }
 
-fn install_packages(prefix: &[&str], names: &[String], updated: &mut bool) -> Result<(), Failure> {
-    let mut install = install_command(prefix, &pinned(names, &candidate));
-    let first = command::output(&mut install, DEADLINE);
-    if first.is_ok() || *updated {
-        return first.map(drop);
+fn install_packages(
+    prefix: &[&str],
+    names: &[String],
+    updated: &mut bool,
+    command: &dyn Fn(&[String]) -> Command,
+    run: &dyn Fn(&mut Command) -> Result<Finished, Failure>,
+) -> Result<(), Failure> {
+    let once = || {
+        let mut install = command(&pinned(names, &candidate));
+        let finished = run(&mut install)?;
+        match finished.status.success() {
+            true => Ok(()),
+            false => Err(refused(&install, &finished)),
+        }
+    };
+    let first = once();
+    // Newer lists change nothing of what the host has.
+    let is_final = match &first {
+        Ok(()) => true,
+        Err(failure) => failure.exit == exit_code::INSTALL_BY_HAND,
+    };
+    if is_final || *updated {
+        return first;
     }
     // Old lists name packages that the servers no longer have.
     command::output(&mut update_command(prefix), DEADLINE)?;
     *updated = true;
-    let mut install = install_command(prefix, &pinned(names, &candidate));
-    command::output(&mut install, DEADLINE).map(drop)
+    once()
+}
+
+/// Why apt-get did not install: above all where it had to downgrade or remove packages of the host.
+fn refused(install: &Command, finished: &Finished) -> Failure {
+    let listed = |heading: &str| {
+        let after = finished
+            .stdout
+            .lines()
+            .skip_while(|line| !line.contains(heading));
+        let names = after.skip(1).take_while(|line| line.starts_with(' '));
+        names
+            .flat_map(str::split_whitespace)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let (older, removed) = (listed("will be DOWNGRADED:"), listed("will be REMOVED:"));
+    if !removed.is_empty() {
+        return Failure::with(
+            exit_code::INSTALL_BY_HAND,
+            format!(
+                "what is missing cannot be installed beside these packages of this host: {removed}. Nothing was \
+                 changed. Remove them yourself if they are not needed, then try again"
+            ),
+        );
+    }
+    if !older.is_empty() {
+        return Failure::with(
+            exit_code::INSTALL_BY_HAND,
+            format!(
+                "what is missing needs older versions of these packages of this host: {older}. Nothing was changed. \
+                 To have them replaced by older ones:\n  cargo xtask setup --allow-downgrades"
+            ),
+        );
+    }
+    let said = [&finished.stdout, &finished.stderr].map(|text| text.trim_end());
+    let shown = command::shown(install);
+    Failure::new(format!(
+        "`{shown}` ended with {}\n{}",
+        finished.status,
+        said.join("\n")
+    ))
 }
 
 /// How to become root: not at all, with sudo that asks nothing, or none.
@@ -131,7 +197,7 @@ fn update_command(prefix: &[&str]) -> Command {
     prefixed(prefix, &["apt-get", "update", "-q"])
 }
 
-fn install_command(prefix: &[&str], names: &[String]) -> Command {
+fn install_command(prefix: &[&str], names: &[String], downgrades: Downgrades) -> Command {
     let mut command = prefixed(
         prefix,
         &[
@@ -142,9 +208,12 @@ fn install_command(prefix: &[&str], names: &[String]) -> Command {
             "-q",
             "-y",
             "--no-install-recommends",
-            "--allow-downgrades",
+            "--no-remove",
         ],
     );
+    if downgrades == Downgrades::Allowed {
+        command.arg("--allow-downgrades");
+    }
     command.args(names);
     command
 }
@@ -217,8 +286,48 @@ mod tests {
     }
 
     #[test]
+    fn no_package_of_the_host_is_downgraded_unless_told_to_nor_ever_removed() {
+        let words = |downgrades| command::shown(&install_command(&[], &names(), downgrades));
+        for downgrades in [Downgrades::Refused, Downgrades::Allowed] {
+            assert!(words(downgrades).contains(" --no-remove "));
+        }
+        assert!(!words(Downgrades::Refused).contains("downgrades"));
+        assert!(words(Downgrades::Allowed).contains(" --allow-downgrades "));
+    }
+
+    #[test]
+    fn what_apt_would_have_to_downgrade_or_remove_is_named_with_what_to_do() {
+        let refusal = |stdout: &str| {
+            let status = Command::new("false").status().expect("it runs");
+            let finished = Finished {
+                status,
+                stdout: stdout.to_owned(),
+                stderr: String::from("E: apt's reason"),
+            };
+            refused(&Command::new("apt-get"), &finished)
+        };
+        let older = "The following NEW packages will be installed:\n  a\nThe following packages will be DOWNGRADED:\n  \
+                     qemu-block-extra\n  qemu-utils\n0 upgraded\n";
+        let failure = refusal(older);
+        assert_eq!(failure.exit, exit_code::INSTALL_BY_HAND);
+        assert!(
+            failure.message.contains(": qemu-block-extra, qemu-utils."),
+            "{failure}"
+        );
+        assert!(
+            failure.message.contains("setup --allow-downgrades"),
+            "{failure}"
+        );
+        let failure =
+            refusal("The following packages will be REMOVED:\n  mine theirs\n0 upgraded\n");
+        assert!(failure.message.contains(": mine, theirs."), "{failure}");
+        let failure = refusal("The disk is full\n");
+        assert!(failure.message.contains("apt's reason"), "{failure}");
+    }
+
+    #[test]
     fn the_printed_command_can_be_pasted_into_a_shell() {
-        let line = command::shown(&install_command(&["sudo"], &names()));
+        let line = command::shown(&install_command(&["sudo"], &names(), Downgrades::Refused));
         assert!(
             line.starts_with("sudo env DEBIAN_FRONTEND=noninteractive apt-get install "),
             "{line}"

@@ -8,6 +8,7 @@ mod needs;
 
 use std::time::Instant;
 
+use apt::Downgrades;
 pub(crate) use daemon::{OWN_CONFIGURATION, Started, open_run_folder, parent};
 pub(crate) use needs::Purpose;
 
@@ -20,10 +21,8 @@ pub(crate) const PARENT_WORD: &str = "daemon-parent";
 pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     let started = Instant::now();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => {
-            install(Purpose::Everything)?;
-            DEBIAN_13.make()?;
-        }
+        [] => install_everything(Downgrades::Refused)?,
+        ["--allow-downgrades"] => install_everything(Downgrades::Allowed)?,
         ["--check"] => {
             let missing = needs::missing(Purpose::Everything);
             if !missing.is_empty() {
@@ -59,7 +58,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
         }
         _ => {
             return Err(Failure::usage(
-                "usage: cargo xtask setup [--check | --daemon | --stop-daemon]",
+                "usage: cargo xtask setup [--allow-downgrades | --check | --daemon | --stop-daemon]",
             ));
         }
     }
@@ -70,12 +69,22 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Installs what the tests need, and makes the second host that they run on.
+fn install_everything(downgrades: Downgrades) -> Result<(), Failure> {
+    install_with(Purpose::Everything, downgrades)?;
+    DEBIAN_13.make().map(drop)
+}
+
 /// Installs what is missing for the purpose; silent when nothing is.
 pub(crate) fn install(purpose: Purpose) -> Result<(), Failure> {
+    install_with(purpose, Downgrades::Refused)
+}
+
+fn install_with(purpose: Purpose, downgrades: Downgrades) -> Result<(), Failure> {
     let missing = needs::missing(purpose);
     if !missing.is_empty() {
         println!("setup: missing {}", needs::described(&missing));
-        apt::install(&missing)?;
+        apt::install(&missing, downgrades)?;
         let still = needs::missing(purpose);
         if !still.is_empty() {
             return Err(Failure::with(

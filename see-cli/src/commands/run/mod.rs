@@ -2,6 +2,8 @@
 
 mod artifacts;
 mod folder;
+mod guest_commands;
+mod notes;
 mod once;
 mod plan;
 mod samples;
@@ -75,6 +77,10 @@ async fn all(
             prepared.push((settled, checked));
         }
     }
+    let notes = plan.notes(&registries);
+    for note in &notes {
+        feed.send(Update::Note(note.clone())).await;
+    }
     let ledger = Ledger::open(Ledger::default_root()?).await?;
     if !arguments.no_gc {
         let tidying = tidy(&ledger, &registries.collectors, feed);
@@ -86,6 +92,7 @@ async fn all(
         feed,
         signals,
         keep: arguments.keep,
+        notes,
     };
     let mut results: Vec<RunResult> = Vec::new();
     let mut failed = None;

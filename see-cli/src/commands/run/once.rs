@@ -11,7 +11,7 @@ use see_core::{
 use tokio::task::JoinHandle;
 
 use super::plan::{Plan, Settled};
-use super::{artifacts, folder};
+use super::{artifacts, folder, samples};
 use crate::commands::progress::Forwarder;
 use crate::outcome::{Header, RunResult, SampleResult, StepResult, Verdict};
 use crate::render::{Feed, Update};
@@ -29,6 +29,8 @@ pub(super) struct Once<'a> {
     pub(super) signals: &'a Signals,
     /// How long machines stay after their run.
     pub(super) keep: Option<Duration>,
+    /// What was said of the run file.
+    pub(super) notes: Vec<String>,
 }
 
 /// What is gathered while a run goes on.
@@ -132,6 +134,7 @@ impl Once<'_> {
             looked_for,
             kept_until: gathered.kept_until.map(since_1970),
             mishaps: gathered.mishaps,
+            notes: self.notes.clone(),
             events_not_shown: self.feed.not_shown() - not_shown_before,
         };
         if let Err(error) = folder::write(&result).await {
@@ -149,6 +152,12 @@ impl Once<'_> {
         checked: Prepared,
         gathered: &mut Gathered,
     ) {
+        // Whatever became of it since the others began: it is this run's failure alone.
+        if let Some(sample) = settled.sample.clone()
+            && let Err(error) = folder::blocking(move || samples::check(&sample)).await
+        {
+            return self.fail(gathered, &error);
+        }
         let limits = RunLimits::new(&checked.limits, Some(settled.results()));
         let options = AllocateOptions {
             identifier: Some(settled.identifier),

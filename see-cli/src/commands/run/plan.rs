@@ -9,8 +9,10 @@ use see_core::config::{
 };
 use see_core::{
     Action, Error, ErrorKind, Identifier, Limits, Prepared, Protocol, Registries, Result,
+    path_to_text,
 };
 
+use super::{guest_commands, notes};
 use crate::args::RunArguments;
 
 /// How long a sample may run where nobody says.
@@ -63,11 +65,16 @@ impl Plan {
         };
         Ok(Self {
             file: absolute(&arguments.run_file)?,
-            configuration,
+            configuration: guest_commands::settled(&configuration)?,
             command: arguments.command.clone(),
             runtime: arguments.runtime.clone(),
             results: arguments.results.as_deref().map(absolute).transpose()?,
         })
+    }
+
+    /// What there is to say of the run file that is no mistake.
+    pub(super) fn notes(&self, registries: &Registries) -> Vec<String> {
+        notes::of(&self.configuration, registries)
     }
 
     /// Settles one run: its identifier, its results folder, and what the substitutions stand for.
@@ -77,9 +84,8 @@ impl Plan {
     pub(super) fn settle(&self, sample: Option<&Path>, registries: &Registries) -> Result<Settled> {
         let has_work = sample.is_some() || self.command.is_some();
         self.check_use(sample.is_some(), has_work)?;
-        let sample_text = sample.map(utf8).transpose()?;
         let substitutions = Substitutions::default()
-            .sample(sample_text)
+            .sample(sample.map(path_to_text))
             .command(self.command.clone())
             .runtime(self.runtime());
         let configuration = self.configuration.substitute(&substitutions)?;

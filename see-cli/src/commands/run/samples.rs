@@ -1,6 +1,8 @@
 //! Which samples there are to run.
 
-use std::fs;
+use std::fs::{self, FileType, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use see_core::{Error, ErrorKind, Result};
@@ -8,10 +10,16 @@ use see_core::{Error, ErrorKind, Result};
 /// More than this in one folder is a slip: each takes seconds at the least.
 const MOST: usize = 100_000;
 
+/// `O_NONBLOCK` of Linux: opening a pipe in place of a file waits for nobody.
+const NON_BLOCKING: i32 = 0o4000;
+
 /// One absolute path for each run: `None` for the one run without a sample.
 ///
+/// What is in a folder is not looked at: each run does that with [`check`], so that one bad file stops no other.
+/// Folders in it are left out, and names that begin with a dot.
+///
 /// # Errors
-/// [`ErrorKind::Configuration`] where there is no such file, or a folder without files.
+/// Where the sample is neither a folder with something to run nor a file that can be read: as [`check`].
 pub(super) fn of(sample: Option<&Path>) -> Result<Vec<Option<PathBuf>>> {
     let Some(sample) = sample else {
         return Ok(vec![None]);
@@ -21,16 +29,11 @@ pub(super) fn of(sample: Option<&Path>) -> Result<Vec<Option<PathBuf>>> {
             .subject(format!("--sample {}", sample.display()))
     };
     let unreadable =
-        |error: std::io::Error| wrong(format!("it cannot be read: {error}")).caused_by(error);
+        |error: io::Error| wrong(format!("it cannot be read: {error}")).caused_by(error);
     let absolute = std::path::absolute(sample).map_err(unreadable)?;
-    let metadata = fs::metadata(&absolute).map_err(unreadable)?;
-    if metadata.is_file() {
+    if !fs::metadata(&absolute).map_err(unreadable)?.is_dir() {
+        check(&absolute)?;
         return Ok(vec![Some(absolute)]);
-    }
-    if !metadata.is_dir() {
-        return Err(wrong(String::from(
-            "expected a file or a folder, found something else",
-        )));
     }
     let mut samples = Vec::new();
     for entry in fs::read_dir(&absolute).map_err(unreadable)? {
@@ -39,7 +42,7 @@ pub(super) fn of(sample: Option<&Path>) -> Result<Vec<Option<PathBuf>>> {
             .file_name()
             .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         // Through links: a folder of links to samples is a folder of samples.
-        if !hidden && fs::metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
+        if !hidden && !fs::metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
             samples.push(path);
         }
         if samples.len() > MOST {
@@ -55,19 +58,55 @@ pub(super) fn of(sample: Option<&Path>) -> Result<Vec<Option<PathBuf>>> {
     Ok(samples.into_iter().map(Some).collect())
 }
 
+/// Whether this is a file that can be read.
+///
+/// # Errors
+/// [`ErrorKind::PermissionDenied`] where it may not be read, else [`ErrorKind::Configuration`]: it is not there, or
+/// something else than a file.
+pub(super) fn check(sample: &Path) -> Result<()> {
+    let wrong = |kind, message: String| {
+        Error::new(kind, message).subject(format!("sample {}", sample.display()))
+    };
+    let unreadable = |error: io::Error| {
+        let kind = match error.kind() {
+            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            _ => ErrorKind::Configuration,
+        };
+        wrong(kind, format!("it cannot be read: {error}")).caused_by(error)
+    };
+    let found = fs::metadata(sample).map_err(unreadable)?.file_type();
+    if !found.is_file() {
+        let message = format!("expected a file, found {}", name_of(found));
+        return Err(wrong(ErrorKind::Configuration, message));
+    }
+    let mut options = OpenOptions::new();
+    let opened = options.read(true).custom_flags(NON_BLOCKING).open(sample);
+    opened.map(drop).map_err(unreadable)
+}
+
+fn name_of(kind: FileType) -> &'static str {
+    match kind {
+        _ if kind.is_dir() => "a folder",
+        _ if kind.is_fifo() => "a named pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_gives_its_plain_files_in_order() {
+    fn a_folder_gives_what_is_in_it_in_order_but_for_folders_and_hidden_names() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["b", "a", ".hidden"] {
             fs::write(folder.path().join(name), name).unwrap();
         }
         fs::create_dir(folder.path().join("c")).unwrap();
+        std::os::unix::fs::symlink("nowhere", folder.path().join("d")).unwrap();
         let found = of(Some(folder.path())).unwrap();
-        let expected = ["a", "b"].map(|name| Some(folder.path().join(name)));
+        let expected = ["a", "b", "d"].map(|name| Some(folder.path().join(name)));
         assert_eq!(found, expected);
         assert_eq!(of(Some(&folder.path().join("b"))).unwrap().len(), 1);
         assert_eq!(of(None).unwrap(), [None]);
@@ -83,6 +122,20 @@ mod tests {
         ] {
             let error = of(Some(&path)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Configuration, "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_read_is_a_missing_right() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("locked");
+        fs::write(&path, "x").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+        match check(&path) {
+            // Root reads everything.
+            Ok(()) => assert!(rustix::process::geteuid().is_root()),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::PermissionDenied),
         }
     }
 }
