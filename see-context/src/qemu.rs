@@ -1,6 +1,7 @@
 //! QEMU: whole machines, over libvirt's embedded driver or its daemon.
 
 mod acceleration;
+mod capabilities;
 mod configuration;
 mod domain;
 mod files;
@@ -129,6 +130,9 @@ impl Backend for Qemu {
             connection.as_ref(),
         )
         .await?;
+        if let (Some(connection), Some(section)) = (&connection, &configuration.domain) {
+            capabilities::check(&domain, connection, &section.configuration).await?;
+        }
         domain.skip_flushes();
         Ok(Self {
             hypervisor,

@@ -82,7 +82,7 @@ async fn usable(
             Kvm::TooSlow(reason) | Kvm::Unavailable(reason) => Err(reason),
         });
     };
-    match connection.domain_capabilities(&kind(domain)).await {
+    match connection.domain_capabilities(&kind(domain, "kvm")).await {
         Ok(_) => {}
         Err(error) if error.is_timed_out() || error.is_connection_lost() => {
             return Err(libvirt(error).during("ask whether KVM is offered"));
@@ -105,8 +105,8 @@ async fn tried() -> Result<Kvm> {
     blocking("probe KVM", || Ok(host::kvm())).await
 }
 
-/// What libvirt is asked about: this machine, run by KVM.
-fn kind(domain: &DomainXml) -> MachineKind {
+/// What libvirt is asked about: this machine, run so (`kvm`, `qemu`).
+pub(super) fn kind(domain: &DomainXml, virtualisation: &str) -> MachineKind {
     let of_type = |attribute: &str| {
         let kind = domain.root().child("os")?.child("type")?;
         let value = kind.attribute(attribute)?.trim().to_owned();
@@ -116,7 +116,7 @@ fn kind(domain: &DomainXml) -> MachineKind {
         emulator: emulator(domain),
         architecture: of_type("arch"),
         machine: of_type("machine"),
-        virtualisation: Some("kvm".to_owned()),
+        virtualisation: Some(virtualisation.to_owned()),
     }
 }
 
@@ -129,7 +129,7 @@ fn emulator(domain: &DomainXml) -> Option<String> {
 
 /// The architecture of a machine, in libvirt's words; the host's where the XML says none.
 fn architecture(domain: &DomainXml) -> String {
-    kind(domain)
+    kind(domain, "")
         .architecture
         .unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
@@ -187,13 +187,30 @@ fn set_processor(domain: &mut DomainXml, kvm: bool) {
     root.append(Element::new("cpu").with("mode", mode).with("check", "none"));
 }
 
-/// The host's processor cannot be passed through by emulation; the most that it has serves.
+/// Replaces what only KVM has. The host's processor cannot be passed through by emulation; the most that it has
+/// serves. What Windows and Linux use to notice Hyper-V and KVM they do without.
 fn adapt(domain: &mut DomainXml) {
-    if let Some(cpu) = domain.root_mut().child_mut("cpu")
+    let root = domain.root_mut();
+    if let Some(cpu) = root.child_mut("cpu")
         && cpu.attribute("mode").as_deref() == Some("host-passthrough")
     {
         tracing::warn!("the host's processor cannot be emulated: `maximum` replaces it");
         cpu.set_attribute("mode", "maximum");
+        cpu.remove_attribute("migratable");
+    }
+    let features = root.child_mut("features").map_or(0, |features| {
+        features.remove_children(|child| matches!(child.name(), "hyperv" | "kvm"))
+    });
+    let timers = root.child_mut("clock").map_or(0, |clock| {
+        clock.remove_children(|timer| {
+            let name = timer.attribute("name");
+            matches!(name.as_deref(), Some("hypervclock" | "kvmclock"))
+        })
+    });
+    if features + timers > 0 {
+        tracing::warn!(
+            "an emulated machine has no features of Hyper-V and KVM: they are taken out"
+        );
     }
 }
 
@@ -211,13 +228,14 @@ mod tests {
             "<os><type arch='aarch64' machine='virt'>hvm</type></os>\
              <devices><emulator> /opt/qemu </emulator></devices>",
         );
-        let asked = kind(&foreign);
+        let asked = kind(&foreign, "kvm");
         assert_eq!(asked.emulator.as_deref(), Some("/opt/qemu"));
         assert_eq!(asked.architecture.as_deref(), Some("aarch64"));
         assert_eq!(asked.machine.as_deref(), Some("virt"));
         assert_eq!(asked.virtualisation.as_deref(), Some("kvm"));
         let bare = domain("<os><type>hvm</type></os><devices/>");
-        let (emulator, machine) = (kind(&bare).emulator, kind(&bare).machine);
+        let bare_kind = kind(&bare, "kvm");
+        let (emulator, machine) = (bare_kind.emulator, bare_kind.machine);
         assert_eq!((emulator, machine), (None, None));
         assert_eq!(architecture(&bare), std::env::consts::ARCH);
     }
@@ -251,6 +269,16 @@ mod tests {
         let mut passed = domain("<cpu mode='host-passthrough'/><devices/>");
         adapt(&mut passed);
         assert!(passed.to_string().contains("mode='maximum'"));
+        let mut windows = domain(
+            "<features><acpi/><hyperv><relaxed state='on'/></hyperv><kvm><hidden state='on'/></kvm></features>\
+             <clock offset='localtime'><timer name='rtc'/><timer name='hypervclock' present='yes'/></clock><devices/>",
+        );
+        adapt(&mut windows);
+        assert_eq!(
+            windows.to_string(),
+            "<domain type='kvm'><features><acpi/></features>\
+             <clock offset='localtime'><timer name='rtc'/></clock><devices/></domain>"
+        );
         let mut model = domain("<cpu mode='custom'><model>Haswell</model></cpu><devices/>");
         adapt(&mut model);
         assert!(model.to_string().contains("mode='custom'"));

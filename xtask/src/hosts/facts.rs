@@ -47,6 +47,25 @@ pub(crate) const FACTS: &[Facts] = &[
             "runs::a_sample_runs_and_all_is_told_pictures_show_something_and_nothing_is_left_but_the_results",
         ],
     },
+    // How libvirt reads what is in a domain's XML, and which devices QEMU makes of it.
+    Facts {
+        program: "hostile_xml",
+        tests: &[
+            "each_way_out_of_a_machine_without_a_network_is_refused_at_its_line",
+            "what_is_made_harmless_lets_no_guest_of_a_closed_network_out",
+            "what_is_made_harmless_lets_no_guest_without_a_network_out",
+        ],
+    },
+    // What libvirt, swtpm and dnsmasq leave on the host.
+    Facts {
+        program: "leftovers",
+        tests: &[
+            "a_network_that_libvirt_cannot_start_leaves_no_files_of_its_address_server",
+            "a_run_on_the_daemon_leaves_no_log_and_says_where_it_looked",
+            "of_a_start_that_failed_the_hypervisors_log_is_kept_with_the_results_and_nothing_else",
+            "the_collection_of_a_kept_machine_removes_its_log_and_the_rotated_ones",
+        ],
+    },
     // A daemon that is killed: what the next one of this libvirt finds again of machines and containers.
     Facts {
         program: "lost",
@@ -75,6 +94,13 @@ pub(crate) const FACTS: &[Facts] = &[
         tests: &[
             "a_member_of_the_group_runs_samples_on_the_systems_daemon_and_others_are_told_how",
             "an_ordinary_user_runs_samples_in_a_session_daemon_of_its_own",
+        ],
+    },
+    // What a machine can be is libvirt's own answer.
+    Facts {
+        program: "refusals",
+        tests: &[
+            "a_machine_processor_or_firmware_that_the_daemon_does_not_have_is_told_before_anything_is_made",
         ],
     },
     // Owners and modes of the user's files, pools and volumes, and the firmware that libvirt chooses.
