@@ -24,8 +24,9 @@ use see_libvirt::xml::DomainXml;
 use tokio::task::AbortHandle;
 
 use self::definition::Definition;
+use crate::driver::Driver;
 use crate::hypervisor::Hypervisor;
-use crate::machine::{Driver, Machine, Made, Native, Source};
+use crate::machine::{Machine, Made, Native, Source};
 use crate::network::Lender;
 
 pub(crate) use self::definition::DOMAIN;

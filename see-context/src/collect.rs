@@ -27,9 +27,9 @@ use uuid::Uuid;
 
 use self::traces::Traces;
 use crate::allocation::DOMAIN;
+use crate::driver::{Driver, is_session};
 use crate::embedded::{self, ROOT};
 use crate::error::{blocking, libvirt};
-use crate::hypervisor::{driver_of, is_session};
 use crate::machine::remove_domain;
 use crate::network::{self, NETWORK, Removal};
 use crate::storage::pool::{self, POOL};
@@ -177,7 +177,7 @@ fn is_of_this_user(location: &str) -> bool {
 
 /// Whether the hypervisor behind a URI keeps files of its domains that are known here.
 fn has_files_here(location: &str) -> bool {
-    ["qemu", "lxc"].contains(&driver_of(location))
+    Driver::of(location).has_known_files
 }
 
 /// Says what could not be cleared up.
@@ -203,7 +203,7 @@ async fn forgotten(request: &CollectRequest) -> Result<Collected> {
             // Of a container nobody else may be left to tell which processes are its own, and they may be frozen.
             let is_root = rustix::process::geteuid().is_root();
             let had_groups = match traces_of(location).filter(|_| is_root && !request.dry_run) {
-                Some(traces) => traces.clear_groups(driver_of(location), name)?,
+                Some(traces) => traces.clear_groups(Driver::of(location).scheme, name)?,
                 None => false,
             };
             match emulator::collect_forgotten(&request)? {

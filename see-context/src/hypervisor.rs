@@ -11,6 +11,7 @@ use see_libvirt::Connection;
 use see_libvirt::xml::DomainXml;
 
 use crate::allocation::{Entries, Making, Part, Site, refused};
+use crate::driver::{Driver, is_on_this_host, is_session};
 use crate::embedded;
 use crate::error::libvirt;
 use crate::host::read_xml;
@@ -34,13 +35,19 @@ impl Hypervisor {
         matches!(self, Self::Uri(_))
     }
 
+    /// What libvirt's driver for it can do.
+    pub(crate) fn driver(&self) -> &'static Driver {
+        match self {
+            Self::Embedded => Driver::of("qemu"),
+            Self::Uri(uri) => Driver::of(uri),
+        }
+    }
+
     /// Whether it is on another host, whose files and networks are not this one's.
     pub(crate) fn is_remote(&self) -> bool {
         match self {
             Self::Embedded => false,
-            Self::Uri(uri) => uri
-                .split_once("://")
-                .is_some_and(|(_, rest)| !rest.starts_with('/')),
+            Self::Uri(uri) => !is_on_this_host(uri),
         }
     }
 
@@ -83,18 +90,6 @@ impl Hypervisor {
             Err(error) => Err(unreachable(libvirt(error), asked, advice)),
         }
     }
-}
-
-/// Whether a libvirt URI means a user's own daemon.
-pub(crate) fn is_session(uri: &str) -> bool {
-    let rest = uri.split_once("://").map_or(uri, |(_, rest)| rest);
-    let path = rest.split_once('/').map_or("", |(_, path)| path);
-    path.split('?').next() == Some("session")
-}
-
-/// The driver of a libvirt URI, such as `qemu` of `qemu+ssh://host/system`.
-pub(crate) fn driver_of(uri: &str) -> &str {
-    uri.split(['+', ':']).next().unwrap_or(uri)
 }
 
 /// The type in the domain's XML that a context names; `None` where there is none to be read, which whoever
@@ -189,7 +184,6 @@ mod tests {
     use see_core::{Allocation, ImageProgress, Stop};
 
     use crate::allocation::{self, Plan};
-    use crate::lxc::DRIVER;
 
     use super::*;
 
@@ -210,7 +204,7 @@ mod tests {
             progress: ImageProgress::new(),
         };
         let plan = Plan {
-            driver: &DRIVER,
+            driver: Driver::of("lxc"),
             hypervisor: &Hypervisor::Embedded,
             domain: DomainXml::parse("<domain type='qemu'><devices/></domain>").unwrap(),
             domain_at: None,

@@ -2,6 +2,7 @@
 //!
 //! | name | what it runs | details |
 //! |---|---|---|
+//! | `libvirt` | machines of any other driver of libvirt, as far as it goes | [`Libvirt`] |
 //! | `lxc` | containers, which share the host's kernel | [`Lxc`] |
 //! | `qemu` | whole machines, emulated or with KVM | [`Qemu`] |
 //! | `vbox` | VirtualBox's machines | [`Vbox`] |
@@ -13,14 +14,17 @@
 mod admission;
 mod allocation;
 mod collect;
+mod driver;
 mod embedded;
 mod error;
 mod host;
 mod hypervisor;
+mod libvirt;
 mod lxc;
 mod machine;
 mod network;
 mod parts;
+mod plain;
 mod program;
 mod qemu;
 mod storage;
@@ -28,20 +32,23 @@ mod vbox;
 
 use see_core::{Registries, Result};
 
+pub use libvirt::Libvirt;
 pub use lxc::{Lxc, LxcConfiguration, LxcDomainSection, LxcFilesystem};
 pub use machine::Native;
+pub use plain::{PlainClone, PlainConfiguration, PlainDisk, PlainNetwork};
 pub use qemu::{
     Acceleration, Clone, Disk, DomainSection, Graphics, Network, Qemu, QemuConfiguration,
 };
 pub use see_libvirt::embedded::end_process;
 pub use see_libvirt::quiet_log;
-pub use vbox::{Vbox, VboxClone, VboxConfiguration, VboxDisk, VboxNetwork};
+pub use vbox::Vbox;
 
 /// Adds every backend of this crate, and the collectors of what they make.
 ///
 /// # Errors
 /// [`ErrorKind::AlreadyExists`](see_core::ErrorKind::AlreadyExists) where a name is taken.
 pub fn register(registries: &mut Registries) -> Result<()> {
+    registries.backends.add::<Libvirt>()?;
     registries.backends.add::<Lxc>()?;
     registries.backends.add::<Qemu>()?;
     registries.backends.add::<Vbox>()?;

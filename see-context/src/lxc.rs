@@ -21,12 +21,11 @@ use see_core::config::{Configuration, Place};
 use see_core::{
     AgentTransport, Allocation, Backend, Error, ErrorKind, Preparation, Result, Sandbox,
 };
-use see_libvirt::ShutdownMode;
 use see_libvirt::xml::DomainXml;
 
 use crate::allocation::{self, Part, Plan};
-use crate::hypervisor::{Hypervisor, driver_of, written_type};
-use crate::machine::Driver;
+use crate::driver::driver_of;
+use crate::hypervisor::{Hypervisor, written_type};
 use crate::network::NetworkPlan;
 use crate::parts::RunFolder;
 
@@ -35,14 +34,6 @@ use self::console::Consoles;
 use self::folders::HostFolder;
 use self::root::Root;
 use self::runtime::RuntimeFiles;
-
-/// A container has no power button: its first process is asked by a signal, `SIGTERM` for an end and `SIGHUP`
-/// for a restart. libvirt's other way, `initctl`, is told as done also where nobody listens.
-pub(crate) const DRIVER: Driver = Driver {
-    shutdown: ShutdownMode::Signal,
-    reboot: ShutdownMode::Signal,
-    has_screen: false,
-};
 
 /// The backend `lxc`.
 ///
@@ -123,7 +114,7 @@ impl Backend for Lxc {
             agent: self.agent == AgentTransport::Serial,
         }));
         let plan = Plan {
-            driver: &DRIVER,
+            driver: self.hypervisor.driver(),
             hypervisor: &self.hypervisor,
             domain: self.domain.clone(),
             domain_at: Some(self.domain_at.clone()),

@@ -25,6 +25,7 @@ pub(crate) use self::watch::Source;
 use self::watch::Watch;
 use crate::allocation::{Abilities, Holdings};
 use crate::collect::{self, emulator};
+use crate::driver::Driver;
 use crate::error::{blocking, libvirt};
 
 /// The largest picture that is taken of a screen.
@@ -42,17 +43,6 @@ const OVERTAKES: Duration = Duration::from_secs(5);
 /// (seen with libvirt 11).
 const HEARS: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(10);
-
-/// What one of libvirt's drivers can do, and how.
-#[derive(Debug)]
-pub(crate) struct Driver {
-    /// How a guest is asked to switch itself off.
-    pub(crate) shutdown: ShutdownMode,
-    /// How a guest is asked to restart.
-    pub(crate) reboot: ShutdownMode,
-    /// Whether machines have a screen of which pictures can be taken.
-    pub(crate) has_screen: bool,
-}
 
 /// libvirt's objects behind a sandbox: what [`Sandbox::native`] gives for every backend here.
 #[derive(Debug, Clone)]

@@ -15,13 +15,11 @@ use see_core::{
     AgentTransport, Allocation, Backend, Error, ErrorKind, ImageSource, Preparation, Result,
     Sandbox,
 };
-use see_libvirt::ShutdownMode;
 use see_libvirt::xml::DomainXml;
 
 use crate::allocation::{self, Part, Plan};
 use crate::host::require_program;
 use crate::hypervisor::{Hypervisor, refuse_limits};
-use crate::machine::Driver;
 use crate::network::NetworkPlan;
 use crate::parts::{ConsoleFile, RunFolder, SerialPort, StreamPort};
 use crate::storage::{self, RemoteDisk, SandboxDisk, Storage, Volumes};
@@ -31,13 +29,6 @@ pub use self::configuration::{
     Acceleration, Clone, Disk, DomainSection, Graphics, Network, QemuConfiguration,
 };
 use self::files::Files;
-
-/// A whole machine has a power button and a screen.
-const DRIVER: Driver = Driver {
-    shutdown: ShutdownMode::Acpi,
-    reboot: ShutdownMode::Acpi,
-    has_screen: true,
-};
 
 /// The backend `qemu`.
 ///
@@ -183,7 +174,7 @@ impl Backend for Qemu {
             }
         }
         let plan = Plan {
-            driver: &DRIVER,
+            driver: self.hypervisor.driver(),
             hypervisor: &self.hypervisor,
             domain: self.domain.clone(),
             domain_at: self.domain_at.clone(),

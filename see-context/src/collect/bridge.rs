@@ -20,6 +20,7 @@ use see_core::{Error, ErrorKind, Result};
 
 use super::{emulator, traces_of};
 
+use crate::driver::Driver;
 use crate::program::environment;
 
 /// The details by which a bridge is known again.
@@ -107,10 +108,10 @@ pub(super) fn clear_traces(request: &CollectRequest) -> Result<()> {
 
 /// Whether the devices and files of the daemon behind a URI may be this host's.
 pub(super) fn is_local(location: &str) -> bool {
-    ["qemu", "lxc"].iter().any(|driver| {
-        let rest = location.strip_prefix(driver);
-        rest.is_some_and(|rest| rest.starts_with(":///") || rest.starts_with("+unix:///"))
-    })
+    let driver = Driver::of(location);
+    let rest = location.strip_prefix(driver.scheme);
+    driver.has_known_files
+        && rest.is_some_and(|rest| rest.starts_with(":///") || rest.starts_with("+unix:///"))
 }
 
 /// Name and hardware address of the bridge, as they were written down before it was made.

@@ -7,8 +7,9 @@ use see_core::Result;
 use see_core::ledger::{CollectRequest, Looked};
 use see_libvirt::Connection;
 
-use super::traces::{Traces, driver_at};
+use super::traces::Traces;
 use super::{bridge, emulator, has_files_here, is_of_this_user, open, places};
+use crate::driver::driver_of;
 use crate::error::{blocking, libvirt};
 
 /// Why something that is there may stay.
@@ -68,7 +69,7 @@ fn domain_here(request: &CollectRequest) -> Vec<Looked> {
         looked.push(Looked::clear(what).denied(ROOTS));
         return looked;
     };
-    let groups = traces.groups_of(driver_at(location), name);
+    let groups = traces.groups_of(driver_of(location), name);
     let groups = groups.map(|groups| {
         let each = groups.into_iter().flat_map(|(folder, groups)| {
             groups

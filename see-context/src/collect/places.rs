@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::hypervisor::{driver_of, is_session};
+use crate::driver::{driver_of, is_session};
 
 /// How much of a domain's name libvirt has in the names of its folders.
 const SHORT: usize = 20;

@@ -16,7 +16,7 @@ use see_core::{Error, Result};
 
 use super::emulator;
 use super::places::{self, Place};
-use crate::hypervisor::driver_of;
+use crate::driver::driver_of;
 
 /// Where libvirt has the files of its address servers.
 const SERVERS: &str = "var/lib/libvirt/dnsmasq";
@@ -64,7 +64,7 @@ impl Traces {
         let files = self.clear_files(location, name);
         // The embedded driver removes its own with the machine.
         if geteuid().is_root() && !location.starts_with('/') {
-            self.clear_groups(driver_at(location), name)?;
+            self.clear_groups(driver_of(location), name)?;
         }
         files
     }
@@ -247,14 +247,6 @@ fn tail(mut file: File, limit: u64) -> std::io::Result<Vec<u8>> {
 pub(super) fn failed(path: &str, error: Errno) -> Error {
     let message = "what libvirt left cannot be removed";
     Error::io(message, error.into()).subject(format!("/{path}"))
-}
-
-/// The driver of a location of the ledger's.
-pub(super) fn driver_at(location: &str) -> &str {
-    match location.starts_with('/') {
-        true => "qemu",
-        false => driver_of(location),
-    }
 }
 
 /// The socket that a URI names.

@@ -4,7 +4,8 @@ use see_core::config::{ConfigPath, Located, OneOrMany};
 use see_core::{AgentSettings, Error, Limits, Result};
 use serde::Deserialize;
 
-use crate::hypervisor::{Hypervisor, driver_of};
+use crate::driver::driver_of;
+use crate::hypervisor::Hypervisor;
 use crate::qemu::Network;
 
 /// Where containers run unless the configuration says otherwise.

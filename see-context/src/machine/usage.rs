@@ -16,32 +16,17 @@ use tokio::sync::{OnceCell, Semaphore};
 use self::process::{Process, Taken};
 use super::{Machine, Native};
 use crate::collect;
+use crate::driver::{Driver, Runner, is_on_this_host};
 use crate::error::{blocking, libvirt};
 
 /// How often a process that is not there is looked for.
 const SEARCH: Duration = Duration::from_secs(1);
 
-/// What runs a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Runner {
-    /// An emulator, whose command line has the machine's UUID.
-    Emulator,
-    /// A controller with the guest's processes below it.
-    Controller,
-    /// Something on another host, or unknown.
-    Elsewhere,
-}
-
-impl Runner {
-    fn of(uri: &str) -> Self {
-        let local = uri
-            .split_once("://")
-            .is_some_and(|(_, rest)| rest.starts_with('/'));
-        match crate::hypervisor::driver_of(uri) {
-            "qemu" if local => Self::Emulator,
-            "lxc" if local => Self::Controller,
-            _ => Self::Elsewhere,
-        }
+/// What runs the machines behind a URI, where its processes are this host's.
+fn runner(uri: &str) -> Runner {
+    match is_on_this_host(uri) {
+        true => Driver::of(uri).runner,
+        false => Runner::Unknown,
     }
 }
 
@@ -90,7 +75,7 @@ impl Gauge {
         Self {
             location: location.to_owned(),
             asking: Arc::new(Semaphore::new(1)),
-            runner: Runner::of(native.connection.uri()),
+            runner: runner(native.connection.uri()),
             uuid: native.domain.uuid().to_string(),
             given: OnceCell::new(),
             seen: Arc::default(),
@@ -135,7 +120,7 @@ impl Gauge {
                 .await
             }
             Runner::Controller => self.container(native, given).await,
-            Runner::Elsewhere => self.elsewhere(native, given).await,
+            Runner::Unknown => self.elsewhere(native, given).await,
         }
     }
 
@@ -261,7 +246,7 @@ mod tests {
     #[tokio::test]
     async fn one_question_is_under_way_at_a_time_also_when_nobody_waits_for_its_answer() {
         let gauge = Gauge {
-            runner: Runner::Elsewhere,
+            runner: Runner::Unknown,
             uuid: String::new(),
             given: OnceCell::new(),
             seen: Arc::default(),
@@ -288,13 +273,10 @@ mod tests {
 
     #[test]
     fn only_processes_of_this_host_are_looked_for() {
-        assert_eq!(Runner::of("qemu:///system"), Runner::Emulator);
-        assert_eq!(
-            Runner::of("qemu:///embed?root=/tmp/see-1"),
-            Runner::Emulator
-        );
-        assert_eq!(Runner::of("lxc:///"), Runner::Controller);
-        assert_eq!(Runner::of("qemu+tcp://host/system"), Runner::Elsewhere);
-        assert_eq!(Runner::of("vbox:///session"), Runner::Elsewhere);
+        assert_eq!(runner("qemu:///system"), Runner::Emulator);
+        assert_eq!(runner("qemu:///embed?root=/tmp/see-1"), Runner::Emulator);
+        assert_eq!(runner("lxc:///"), Runner::Controller);
+        assert_eq!(runner("qemu+tcp://host/system"), Runner::Unknown);
+        assert_eq!(runner("vbox:///session"), Runner::Unknown);
     }
 }

@@ -12,8 +12,9 @@ use super::space::{Search, address_space};
 use super::subnet::{FreeSubnets, Subnet};
 use super::walled::{self, Walled};
 use crate::admission::Promise;
+use crate::driver::{Driver, is_session};
 use crate::error::xml;
-use crate::hypervisor::{Hypervisor, driver_of};
+use crate::hypervisor::Hypervisor;
 
 /// The `network` section: a mode, or python-see's keys.
 #[derive(Debug, Clone, Deserialize)]
@@ -332,14 +333,18 @@ fn has_networks(hypervisor: &Hypervisor, place: &Place) -> Result<()> {
             "the embedded hypervisor has no networks: it knows the mode `none` only",
         )
         .advice(advice)),
-        // VirtualBox has no other daemon, and says itself what it cannot do.
-        Hypervisor::Uri(uri) if uri.contains(":///session") && driver_of(uri) != "vbox" => {
-            Err(wrong(
-                place,
-                "a user's own daemon has no networks: it knows the mode `none` only",
-            )
-            .advice(advice))
-        }
+        Hypervisor::Uri(uri) if !Driver::of(uri).has_networks => Err(wrong(
+            place,
+            "no network can be made for a sandbox on this hypervisor",
+        )
+        .advice(
+            "set `network` to {\"mode\": \"none\"}, or write the interface into the domain's XML",
+        )),
+        Hypervisor::Uri(uri) if is_session(uri) => Err(wrong(
+            place,
+            "a user's own daemon has no networks: it knows the mode `none` only",
+        )
+        .advice(advice)),
         Hypervisor::Uri(_) => Ok(()),
     }
 }

@@ -8,7 +8,8 @@ use see_libvirt::xml::DomainXml;
 use serde::Deserialize;
 
 use crate::admission;
-use crate::hypervisor::{Hypervisor, driver_of, written_type};
+use crate::driver::driver_of;
+use crate::hypervisor::{Hypervisor, written_type};
 use crate::network::{NetworkConfiguration, NetworkPlan};
 use crate::storage::{Owners, Storage, Volumes};
 

@@ -192,7 +192,7 @@ mod tests {
     use super::*;
     use crate::allocation::{self, Plan};
     use crate::hypervisor::Hypervisor;
-    use crate::lxc::DRIVER;
+    use crate::driver::Driver;
 
     #[tokio::test]
     async fn a_pool_that_has_name_and_uuid_already_stops_the_allocation_and_stays_as_it_is() {
@@ -214,7 +214,7 @@ mod tests {
             progress: ImageProgress::new(),
         };
         let plan = Plan {
-            driver: &DRIVER,
+            driver: Driver::of("lxc"),
             hypervisor: &Hypervisor::Uri("test:///default".to_owned()),
             domain: DomainXml::parse("<domain type='test'><devices/></domain>").unwrap(),
             domain_at: None,

@@ -53,11 +53,15 @@ async fn what_virtualbox_cannot_serve_is_refused_before_anything_is_made() {
         ("domain", foreign, "the domain is of type `kvm`"),
         ("domain", diskless, "disk"),
         ("domain", second, "the guest would write to /users.vdi"),
-        ("network", json!({ "mode": "nat" }), "names of its own"),
+        (
+            "network",
+            json!({ "mode": "nat" }),
+            "no network can be made",
+        ),
         (
             "agent",
             json!({ "transport": "serial" }),
-            "no virtio-serial port",
+            "no way to a serial port",
         ),
         (
             "limits",

@@ -1,6 +1,0 @@
-//! The backend `vbox` over libvirt's test driver, which is asked for nothing that VirtualBox's driver lacks: no
-//! events, no metadata, no networks. VirtualBox itself is not run.
-
-mod backend;
-mod candidate;
-mod mistakes;
