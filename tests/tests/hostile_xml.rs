@@ -224,6 +224,38 @@ fn each_way_out_of_a_machine_without_a_network_is_refused_at_its_line() {
     assert_eq!(home.listed(), Vec::<Value>::new());
 }
 
+/// The header of an image may name what lies beneath it, and QEMU opens that.
+#[test]
+fn an_image_that_the_guest_only_reads_has_nothing_beneath() {
+    let home = Home::new();
+    let target = Target::new(&home);
+    let made = std::process::Command::new("qemu-img")
+        .args(["create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b"])
+        .arg(target.filled_in("nbd://127.0.0.1:PORT"))
+        .arg(home.path("data.qcow2"))
+        .arg("1M")
+        .status();
+    assert!(made.expect("qemu-img is installed").success());
+    let mut context = Home::embedded();
+    context["network"] = json!({ "mode": "none" });
+    let data = home.path("data.qcow2");
+    let data = data.display();
+    for device in [
+        format!(
+            "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{data}'/><target dev='vdb'/><readonly/></disk>"
+        ),
+        format!(
+            "<disk type='file' device='cdrom'><driver name='qemu' type='qcow2'/><source file='{data}'/><target dev='hdc'/></disk>"
+        ),
+    ] {
+        let outcome = run(&home, None, &context, &domain(&device), "true");
+        let told = failure(&outcome);
+        assert_eq!(outcome.code, BAD_CONFIGURATION, "{device}: {told}");
+        assert!(told.contains("domain.xml:8:"), "{device}: {told}");
+        target.assert_untouched(&device);
+    }
+}
+
 #[test]
 fn all_ways_out_of_a_closed_network_are_told_at_once() {
     let daemon = PrivateDaemon::with(&DaemonOptions::default());

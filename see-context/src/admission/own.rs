@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use see_libvirt::xml::{DomainXml, Element};
 
@@ -27,19 +27,22 @@ pub(super) fn settle(domain: &mut DomainXml, is_here: bool) {
     let Some(devices) = root.child_mut("devices") else {
         return;
     };
-    let removed = devices.remove_children(|device| {
-        device.name() == "emulator" && !is_emulator(device.text().trim(), is_here)
-    });
-    if removed > 0 {
-        tracing::warn!(
-            "<emulator> is taken out of the domain: it is no emulator that this host's administrator \
-             installed; libvirt chooses one"
-        );
+    if let Some(named) = devices.child_mut("emulator") {
+        match emulator(named.text().trim(), is_here) {
+            Some(program) => named.set_text(program),
+            None => {
+                tracing::warn!(
+                    "<emulator> is taken out of the domain: it is no emulator that this host's \
+                     administrator installed; libvirt chooses one"
+                );
+                devices.remove_children(|device| device.name() == "emulator");
+            }
+        }
     }
     for device in devices.children_mut() {
         let kind = device.attribute("type").map(|kind| kind.into_owned());
         match (device.name(), kind.as_deref()) {
-            ("graphics", Some("vnc" | "spice")) => listen_on_loopback(device),
+            ("graphics", Some("vnc" | "spice" | "rdp")) => listen_on_loopback(device),
             ("channel", Some("unix")) if is_bound(device) => {
                 device.remove_children(|child| child.name() == "source");
             }
@@ -55,23 +58,26 @@ pub(super) fn settle(domain: &mut DomainXml, is_here: bool) {
     }
 }
 
-/// Whether libvirt may run this program as the machine: one of the usual names, which nobody but root can replace.
-fn is_emulator(program: &str, is_here: bool) -> bool {
+/// The program that libvirt may run as the machine: one of the usual names, which nobody but root can replace, by
+/// the path behind all links.
+fn emulator(program: &str, is_here: bool) -> Option<String> {
     let path = Path::new(program);
-    let name = path.file_name().and_then(|name| name.to_str());
-    let is_known = name.is_some_and(|name| EMULATORS.iter().any(|known| name.starts_with(known)));
-    if !is_known || !path.is_absolute() {
-        return false;
-    }
-    if !is_here {
-        return path.starts_with("/usr");
-    }
-    let Ok(real) = path.canonicalize() else {
-        return false;
+    let real = match is_here {
+        true => path.canonicalize().ok()?,
+        // On another host nothing can be looked at.
+        false => path.to_owned(),
     };
-    real.ancestors().all(|path| {
+    let is_plain = real.components().all(|part| part != Component::ParentDir);
+    let name = real.file_name()?.to_str()?;
+    let is_known = EMULATORS.iter().any(|known| name.starts_with(known));
+    let is_roots = |path: &Path| {
         fs::metadata(path).is_ok_and(|found| found.uid() == 0 && found.mode() & 0o022 == 0)
-    })
+    };
+    let is_safe = match is_here {
+        true => real.ancestors().all(is_roots),
+        false => real.starts_with("/usr") && is_plain,
+    };
+    (path.is_absolute() && is_known && is_safe).then(|| real.to_string_lossy().into_owned())
 }
 
 fn is_bound(channel: &Element) -> bool {
@@ -85,7 +91,10 @@ fn is_bound(channel: &Element) -> bool {
 pub(crate) fn listen(domain: &mut DomainXml, address: &str, port: Option<u16>) {
     let is_screen = |device: &Element| {
         device.name() == "graphics"
-            && matches!(device.attribute("type").as_deref(), Some("vnc" | "spice"))
+            && matches!(
+                device.attribute("type").as_deref(),
+                Some("vnc" | "spice" | "rdp")
+            )
     };
     if !domain.devices("graphics").any(is_screen) {
         domain.add_device(Element::new("graphics").with("type", "vnc"));
@@ -103,9 +112,11 @@ pub(crate) fn listen(domain: &mut DomainXml, address: &str, port: Option<u16>) {
 
 /// Each machine gets a port of its own, which only this host reaches.
 fn listen_on_loopback(graphics: &mut Element) {
-    for name in ["port", "tlsPort", "socket"] {
+    // A channel that has to be secure asks for a second port, with certificates that the host may not have.
+    for name in ["port", "tlsPort", "socket", "defaultMode"] {
         graphics.remove_attribute(name);
     }
+    graphics.remove_children(|child| child.name() == "channel");
     if graphics.attribute("websocket").is_some() {
         graphics.set_attribute("websocket", "-1");
     }

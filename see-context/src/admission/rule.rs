@@ -6,7 +6,19 @@ use std::sync::LazyLock;
 use see_libvirt::xml::{Attribute, Element};
 
 use super::Above;
-use super::table::{self, Row};
+use super::table::{self, Admitted, Row};
+
+/// Attributes by which libvirt's format names what lies outside of the machine.
+const OUTSIDE: [&str; 8] = [
+    "dev",
+    "dir",
+    "file",
+    "host",
+    "path",
+    "rendernode",
+    "service",
+    "socket",
+];
 
 static RULES: LazyLock<Rules> = LazyLock::new(|| {
     let mut rules = Rules::default();
@@ -122,7 +134,9 @@ impl Decision {
             return true;
         }
         if self.is_beneath {
-            return !name.contains(':');
+            // What a later libvirt knows beneath may name something outside of the machine.
+            let is_outside = self.row.admitted == Admitted::Always && OUTSIDE.contains(&name);
+            return !name.contains(':') && !is_outside;
         }
         let is_of_namespace = name == "xmlns" && self.row.element.starts_with("ns:");
         let is_listed = self.row.attributes.split(' ').any(|listed| listed == name);

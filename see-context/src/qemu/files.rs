@@ -28,20 +28,34 @@ pub(super) async fn prepare(
     let further = domain.further_disks().map_err(located)?;
     domain.protect_loader().map_err(located)?;
     domain.protect_media(owners == Owners::Kept);
+    domain.remove_unused_nvram();
+    let shown = domain.shown_images();
     let named = domain.nvram().map_err(located)?;
     let has_nvram = domain.has_nvram();
     let boot = match owners {
         Owners::Kept => Vec::new(),
         Owners::Changed => domain.boot_files().map_err(located)?,
     };
-    let (disks, nvram, boot) = blocking("look at the domain's files", move || {
+    let (disks, further_ones, nvram, boot) = blocking("look at the domain's files", move || {
         let disks: Vec<_> = further
             .into_iter()
             .map(|disk| (disk.position, base(disk)))
             .collect();
+        let further_ones = disks.len();
+        // QEMU would open what lies beneath, wherever the file says that it is.
+        let shown = shown.into_iter().filter(|disk| disk.file.is_file());
+        let disks = disks
+            .into_iter()
+            .chain(shown.map(|disk| (disk.position, base(disk))));
+        let disks: Vec<_> = disks.collect();
         let boot = boot.into_iter().map(|(which, file)| Boot::new(which, file));
         let boot: Result<Vec<_>> = boot.collect();
-        Ok((disks, has_nvram.then(|| Nvram::new(named)), boot))
+        Ok((
+            disks,
+            further_ones,
+            has_nvram.then(|| Nvram::new(named)),
+            boot,
+        ))
     })
     .await?;
     let disks = disks.into_iter().map(|(position, base)| {
@@ -50,8 +64,11 @@ pub(super) async fn prepare(
             located(XmlError::Conflict { position, problem })
         })
     });
+    let mut disks = disks.collect::<Result<Vec<_>>>()?;
+    // Those that are only read get no overlay.
+    disks.truncate(further_ones);
     Ok(Files {
-        disks: disks.collect::<Result<_>>()?,
+        disks,
         nvram: nvram
             .transpose()
             .map_err(|error| configuration(error).at(path.place().clone()))?,

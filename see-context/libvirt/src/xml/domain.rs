@@ -208,6 +208,11 @@ impl DomainXml {
             is_other
         });
         if let Some(interface) = devices.children_mut().find(|child| is_interface(child)) {
+            // What drives a device that is passed through drives no card.
+            let kind = interface.attribute("type");
+            if matches!(kind.as_deref(), Some("hostdev" | "vdpa" | "vhostuser")) {
+                interface.remove_children(|child| child.name() == "driver");
+            }
             interface.set_attribute("type", "network");
             interface.remove_attribute("managed");
             interface.remove_children(|child| !CARDS_OWN.contains(&child.name()));
@@ -225,11 +230,12 @@ impl DomainXml {
                 continue;
             };
             let written = mac.attribute("address").map(|address| address.into_owned());
-            let Some(maker) = written.as_deref().and_then(|address| address.get(..8)) else {
+            let Some([one, two, three, ..]) = written.as_deref().and_then(hardware_address) else {
                 continue;
             };
             let third = third.wrapping_add(u8::try_from(index).unwrap_or(u8::MAX));
-            let own = format!("{maker}:{first:02x}:{second:02x}:{third:02x}");
+            let own =
+                format!("{one:02x}:{two:02x}:{three:02x}:{first:02x}:{second:02x}:{third:02x}");
             mac.set_attribute("address", own);
         }
     }
@@ -319,6 +325,15 @@ impl DomainXml {
     pub(super) fn devices_element(&mut self) -> &mut Element {
         self.root_mut().child_or_insert("devices")
     }
+}
+
+/// The six numbers of a hardware address, as libvirt reads them; `None` where libvirt refuses it.
+fn hardware_address(text: &str) -> Option<[u8; 6]> {
+    let numbers = text
+        .trim()
+        .split(':')
+        .map(|number| u8::from_str_radix(number, 16).ok());
+    numbers.collect::<Option<Vec<u8>>>()?.try_into().ok()
 }
 
 /// Whether a console is the first serial port under another name.

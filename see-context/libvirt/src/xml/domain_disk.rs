@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::domain::DomainXml;
-use super::domain_device::{DiskSource, device_of, keep_owner};
+use super::domain_device::{Disk, DiskSource, device_of, keep_owner};
 use super::error::{Position, XmlError};
 use super::tree::Element;
 
@@ -104,8 +104,27 @@ impl DomainXml {
         }
     }
 
+    /// The images that the guest reads without an overlay, but for raw ones: files of read-only disks and media.
+    pub fn shown_images(&self) -> Vec<FurtherDisk> {
+        let shown = self.devices("disk").filter(|disk| {
+            let is_media = matches!(device_of(disk).as_str(), "cdrom" | "floppy");
+            let format = disk
+                .child("driver")
+                .and_then(|driver| driver.attribute("type"));
+            (is_media || is_read_only(disk))
+                && is_file(disk)
+                && format.is_some_and(|format| format != "raw")
+        });
+        let read = |disk: &Element| FurtherDisk {
+            file: Disk::read(disk).source.unwrap_or_default(),
+            format: Disk::read(disk).format,
+            position: disk.position(),
+        };
+        shown.map(read).collect()
+    }
+
     /// Makes every cdrom and floppy read-only, and with `relabel` false keeps libvirt from changing the
-    /// owner of what they and other read-only disks show.
+    /// owner of what they and other read-only disks show. Nothing is beneath their files, whatever those say.
     pub fn protect_media(&mut self, relabel: bool) {
         for disk in self.devices_element().children_mut() {
             if disk.name() != "disk" {
@@ -120,8 +139,11 @@ impl DomainXml {
             }
             let is_local = matches!(
                 disk.attribute("type").as_deref(),
-                None | Some("file" | "block")
+                None | Some("file" | "block" | "volume")
             );
+            if is_file(disk) && disk.child("backingStore").is_none() {
+                disk.append(Element::new("backingStore"));
+            }
             if let Some(source) = disk.child_mut("source")
                 && is_local
                 && !relabel
@@ -186,6 +208,12 @@ fn further(devices: &Element) -> Vec<usize> {
         .collect()
 }
 
+/// Whether a disk shows a file; `file` is libvirt's default.
+fn is_file(disk: &Element) -> bool {
+    let kind = disk.attribute("type");
+    kind.as_deref().unwrap_or("file") == "file" && disk.child("source").is_some()
+}
+
 fn is_read_only(disk: &Element) -> bool {
     disk.child("readonly").is_some()
 }
@@ -199,6 +227,15 @@ fn read(disk: &Element) -> Result<FurtherDisk, XmlError> {
             .and_then(|child| child.attribute(attribute));
         value.map(|value| value.into_owned())
     };
+    let unfit = ["auth", "encryption"]
+        .iter()
+        .find(|name| disk.child(name).is_some());
+    let slices = disk.at(&["source", "slices"]).map(|_| &"slices");
+    if let Some(unfit) = unfit.or(slices) {
+        return Err(refused(format!(
+            "<{unfit}> of a disk that the guest writes to is about a file of which it gets an overlay"
+        )));
+    }
     let name = of("target", "dev").unwrap_or_else(|| "without a name".to_owned());
     let name = name.escape_debug();
     // `file` is libvirt's default.

@@ -24,6 +24,15 @@ impl DomainXml {
             || os.child("nvram").is_some()
     }
 
+    /// Removes a file of variables that the firmware does not use: libvirt would change its owner all the same.
+    pub fn remove_unused_nvram(&mut self) {
+        if !self.has_nvram()
+            && let Some(os) = self.root_mut().child_mut("os")
+        {
+            os.remove_children(|child| child.name() == "nvram");
+        }
+    }
+
     /// The file of the firmware's variables that the XML names.
     ///
     /// # Errors

@@ -125,10 +125,10 @@ fn media_are_read_only_and_keep_their_owner() {
         domain.to_string(),
         format!(
             "<domain><devices><disk type='file' device='floppy'>\
-             <source file='/a'>{kept}</source><readonly/></disk>\
-             <disk type='file' device='cdrom'><readonly/><source file='/b'>{kept}</source></disk>\
+             <source file='/a'>{kept}</source><readonly/><backingStore/></disk>\
+             <disk type='file' device='cdrom'><readonly/><source file='/b'>{kept}</source><backingStore/></disk>\
              <disk type='network' device='cdrom'><source protocol='http' name='c'/><readonly/></disk>\
-             <disk type='file'><source file='/d'>{kept}</source><readonly/></disk>\
+             <disk type='file'><source file='/d'>{kept}</source><readonly/><backingStore/></disk>\
              <disk type='file'><source file='/e'/></disk></devices></domain>"
         )
     );

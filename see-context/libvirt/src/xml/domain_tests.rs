@@ -219,7 +219,7 @@ fn the_connected_interface_is_the_only_one_and_keeps_what_is_the_cards_own() {
 #[test]
 fn each_machine_has_hardware_addresses_of_its_own_by_the_same_maker() {
     let text = "<domain><devices><interface><mac address='00:16:3e:01:02:03'/></interface><interface/>\
-        <interface><mac address='52:54:00:01:02:03'/></interface></devices></domain>";
+        <interface><mac address='52:54:0:a:b:c'/></interface></devices></domain>";
     let mut domain = DomainXml::parse(text).unwrap();
     domain.set_hardware_addresses([0xaa, 0, 0xff]);
     let macs: Vec<_> = domain
