@@ -261,7 +261,7 @@ pub(crate) async fn after_failed_network(connection: &Connection, name: &str, br
     let cleared = blocking("remove a network's files", move || {
         match traces_of(&location) {
             Some(traces) if !bridge::has_server(&name)? => {
-                traces.clear_network(&name, &bridge).map(drop)
+                traces.clear_network(&name, Some(&bridge)).map(drop)
             }
             _ => Ok(()),
         }

@@ -98,10 +98,8 @@ pub(super) fn name_of(request: &CollectRequest) -> Option<&str> {
 
 /// Removes the files that libvirt keeps of a network which is gone.
 pub(super) fn clear_traces(request: &CollectRequest) -> Result<()> {
-    if let Some((bridge, _)) = written(request)
-        && let Some(traces) = traces_of(&request.resource.location)
-    {
-        traces.clear_network(&request.resource.name, bridge)?;
+    if let Some(traces) = traces_of(&request.resource.location) {
+        traces.clear_network(&request.resource.name, name_of(request))?;
     }
     Ok(())
 }

@@ -163,7 +163,7 @@ fn network_here(request: &CollectRequest) -> Vec<Looked> {
     let what = "the address server's files";
     let files = match Traces::of(location) {
         Some(traces) => {
-            let bridge = bridge::name_of(request).unwrap_or_default();
+            let bridge = bridge::name_of(request);
             told(
                 what,
                 traces.network_files(&request.resource.name, bridge),

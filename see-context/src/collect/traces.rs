@@ -45,7 +45,7 @@ impl Traces {
     }
 
     /// Removes those of a network; whether there were any.
-    pub(super) fn clear_network(&self, name: &str, bridge: &str) -> Result<bool> {
+    pub(super) fn clear_network(&self, name: &str, bridge: Option<&str>) -> Result<bool> {
         let mut found = false;
         for (folder, files) in network_files(name, bridge) {
             for file in files {
@@ -105,7 +105,7 @@ impl Traces {
     }
 
     /// What there is of a network.
-    pub(super) fn network_files(&self, name: &str, bridge: &str) -> Result<Vec<String>> {
+    pub(super) fn network_files(&self, name: &str, bridge: Option<&str>) -> Result<Vec<String>> {
         let mut found = Vec::new();
         for (folder, files) in network_files(name, bridge) {
             let there = self.names(folder)?;
@@ -192,12 +192,15 @@ impl Traces {
 }
 
 /// The files of a network, by the folders that they lie in.
-fn network_files(name: &str, bridge: &str) -> [(&'static str, Vec<String>); 2] {
+fn network_files(name: &str, bridge: Option<&str>) -> [(&'static str, Vec<String>); 2] {
     let ended = |stem: &str, ends: &[&str]| -> Vec<String> {
         ends.iter().map(|end| format!("{stem}.{end}")).collect()
     };
     let mut servers = ended(name, &["conf", "addnhosts", "hostsfile", "leases"]);
-    servers.extend(ended(bridge, &["status", "macs"]));
+    // One over a device of the host's has no bridge of its own.
+    if let Some(bridge) = bridge {
+        servers.extend(ended(bridge, &["status", "macs"]));
+    }
     let mut networks = ended(name, &["pid", "xml", "xml.new"]);
     // The folder with its ports.
     networks.push(name.to_owned());
@@ -296,8 +299,8 @@ mod tests {
             "run/libvirt/network/abcd.pid",
             "run/libvirt/network/abcd/ports/1.xml",
         ]);
-        assert!(traces.clear_network("abc", "virbr-abc").unwrap());
-        assert!(!traces.clear_network("abc", "virbr-abc").unwrap());
+        assert!(traces.clear_network("abc", Some("virbr-abc")).unwrap());
+        assert!(!traces.clear_network("abc", Some("virbr-abc")).unwrap());
         let left = |path: &str| {
             let mut names: Vec<_> = fs::read_dir(folder.path().join(path))
                 .unwrap()
@@ -325,7 +328,7 @@ mod tests {
         let (folder, traces) = root(&["run/libvirt/other"]);
         let link = folder.path().join("run/libvirt/network");
         std::os::unix::fs::symlink(elsewhere.path(), link).unwrap();
-        assert!(!traces.clear_network("abc", "virbr-abc").unwrap());
+        assert!(!traces.clear_network("abc", Some("virbr-abc")).unwrap());
         assert!(elsewhere.path().join("abc.pid").exists());
     }
 
