@@ -99,8 +99,15 @@ pub(super) async fn the_guests_changes(bench: Arc<Bench>) -> Outcome {
                 act.event()
             )
         })?;
+        // A machine that crashed may be on its way from shutting down to off.
+        let is_as_told = bench
+            .until(|| async {
+                let state = sandbox.state().await;
+                state.is_ok_and(|state| state.is_off() == (act != GuestAct::Reboot))
+            })
+            .await;
         let state = sandbox.state().await?;
-        ensure(state.is_off() == (act != GuestAct::Reboot), || {
+        ensure(is_as_told, || {
             format!("the guest did {act:?}, and the machine is {state}")
         })?;
         provoked.push(act.event());
