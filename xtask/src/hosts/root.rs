@@ -114,7 +114,7 @@ pub(super) fn obstacle(host: Host) -> Result<Option<Failure>, Failure> {
     let name = host.name;
     if workspace::program("apt-get").is_none() {
         let message = format!("the host {name} cannot be made here: this system has no apt");
-        return Ok(Some(Failure::with(exit_code::INSTALL_BY_HAND, message)));
+        return Ok(Some(Failure::new(message)));
     }
     if sources()?.is_some_and(|archive| archive.is_none()) {
         return Ok(Some(no_archive(host)));
@@ -178,19 +178,19 @@ fn archive_among(targets: &str) -> Option<String> {
 /// Removes an earlier root. One in which something is mounted is kept: the mounted files are others'.
 fn remove(old: &Path) -> Result<(), Failure> {
     // The kernel names mounts by paths without links.
-    let old = match fs::canonicalize(old) {
+    let real = match fs::canonicalize(old) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         found => found.doing(format_args!("cannot look at {}", old.display()))?,
     };
     let mounts = fs::read("/proc/self/mountinfo").doing("cannot read the mounts")?;
-    if let Some(point) = mounted_in(&old, &mounts) {
+    if let Some(point) = mounted_in(&real, &mounts) {
         let point = command::quoted(&point.to_string_lossy());
         return Err(Failure::new(format!(
             "{} cannot be made again while {point} is mounted: `umount {point}`, then try again",
             old.display()
         )));
     }
-    match fs::remove_dir_all(&old) {
+    match fs::remove_dir_all(old) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).doing(format_args!("cannot remove {}", old.display()))
         }
@@ -273,6 +273,13 @@ mod tests {
         std::os::unix::fs::symlink("/proc", &link).expect("it is writable");
         let failure = remove(&link).expect_err("it is mounted");
         assert!(failure.message.contains("`umount /proc"), "{failure}");
+        // Of a link to what holds no mount, the link alone goes.
+        let others = folder.path().join("others");
+        fs::create_dir(&others).expect("it is writable");
+        fs::remove_file(&link).expect("it is there");
+        std::os::unix::fs::symlink(&others, &link).expect("it is writable");
+        remove(&link).expect("it is removable");
+        assert!(others.is_dir() && !link.exists());
     }
 
     #[test]
