@@ -101,6 +101,7 @@ impl Backend for Lxc {
     }
 
     async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+        self.root.prepare().await?;
         let mut parts: Vec<Box<dyn Part>> = vec![
             Box::new(RuntimeFiles),
             Box::new(RunFolder),

@@ -92,7 +92,7 @@ fn a_run_on_the_daemon_leaves_no_log_and_says_where_it_looked() {
     for what in [
         "the domain at qemu:///system",
         "its processes",
-        "its sockets",
+        "its open sockets",
         "its control groups",
         "libvirt's logs",
         "shared memory",

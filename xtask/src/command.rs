@@ -36,6 +36,20 @@ pub(crate) fn output(command: &mut Command, deadline: Duration) -> Result<String
 
 /// Runs a program and keeps what it prints, whatever its exit code.
 pub(crate) fn finish(command: &mut Command, deadline: Duration) -> Result<Finished, Failure> {
+    gather(command, |child, name| wait(child, deadline, name))
+}
+
+/// The same for a program that must not be killed half way, however long it takes.
+pub(crate) fn finish_without_limit(command: &mut Command) -> Result<Finished, Failure> {
+    gather(command, |child, name| {
+        child.wait().doing(format_args!("cannot wait for `{name}`"))
+    })
+}
+
+fn gather(
+    command: &mut Command,
+    wait: impl FnOnce(&mut Child, &str) -> Result<ExitStatus, Failure>,
+) -> Result<Finished, Failure> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -45,7 +59,7 @@ pub(crate) fn finish(command: &mut Command, deadline: Duration) -> Result<Finish
     // Both pipes are read at once, or a chatty program would block on the full one.
     let stdout = child.stdout.take().map(|pipe| thread::spawn(|| text(pipe)));
     let stderr = child.stderr.take().map(|pipe| thread::spawn(|| text(pipe)));
-    let status = wait(&mut child, deadline, &shown(command))?;
+    let status = wait(&mut child, &shown(command))?;
     let join = |reader: Option<thread::JoinHandle<String>>| {
         reader.and_then(|it| it.join().ok()).unwrap_or_default()
     };

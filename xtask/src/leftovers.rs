@@ -57,20 +57,26 @@ pub(crate) struct Look {
     things: BTreeSet<String>,
     /// The command lines of the processes among the things.
     lines: BTreeMap<String, String>,
+    /// The kinds of objects that the daemon told of.
+    told: BTreeSet<String>,
 }
 
 impl Look {
     /// Looks at everything that a sandbox may consist of.
     pub(crate) fn now() -> Self {
         let mut things = BTreeSet::new();
-        daemon_objects(&mut things);
+        let told = daemon_objects(&mut things);
         tables(&mut things);
         let lines = processes(&mut things);
         folders(&mut things);
         control_groups(HIERARCHIES, &mut things);
         interfaces_and_leases(&mut things);
         machine_files(&MACHINE_FILES, &mut things);
-        Self { things, lines }
+        Self {
+            things,
+            lines,
+            told,
+        }
     }
 
     /// Looks at the same on another host, where one is given.
@@ -84,21 +90,29 @@ impl Look {
     }
 
     /// What is there now and was not at this look, on the same host. Waits for what is ending; what appears
-    /// meanwhile is another's. A host that cannot be looked at is told as left.
+    /// meanwhile is another's. A host that cannot be looked at is told as left, and so is a daemon that answered at
+    /// this look and does not any more: nobody knows what it holds.
     pub(crate) fn left_on(&self, host: Option<&Entered>) -> Vec<String> {
         let mut left: Option<BTreeSet<String>> = None;
         command::wait_until(DEADLINE, || {
             let look = Self::on(host);
-            let mut now = look.map_or_else(|it| BTreeSet::from([it.message]), |look| look.things);
-            now.retain(|thing| {
-                let was_left = left.as_ref().is_none_or(|left| left.contains(thing));
-                was_left && !self.things.contains(thing)
-            });
+            let mut now =
+                look.map_or_else(|it| BTreeSet::from([it.message]), |look| self.new_in(look));
+            now.retain(|thing| left.as_ref().is_none_or(|left| left.contains(thing)));
             let is_done = now.is_empty();
             left = Some(now);
             is_done
         });
         left.into_iter().flatten().collect()
+    }
+
+    /// What is there at a later look and was not at this one.
+    fn new_in(&self, later: Self) -> BTreeSet<String> {
+        let silent = self.told.difference(&later.told);
+        let silent = silent.map(|kind| format!("{kind}: the daemon does not answer"));
+        let mut new = silent.collect::<BTreeSet<_>>();
+        new.extend(later.things.difference(&self.things).cloned());
+        new
     }
 
     /// What is there of the run with this identifier, whoever else runs something. Waits for what is
@@ -133,9 +147,11 @@ pub(crate) fn print() -> Result<(), Failure> {
     Ok(())
 }
 
-fn daemon_objects(into: &mut BTreeSet<String>) {
+/// What the daemon has; the answer is the kinds that it told of.
+fn daemon_objects(into: &mut BTreeSet<String>) -> BTreeSet<String> {
+    let mut told = BTreeSet::new();
     if UnixStream::connect("/run/libvirt/libvirt-sock").is_err() {
-        return;
+        return told;
     }
     let lists: [(&str, &str, &[&str]); 4] = [
         ("domain", "qemu:///system", &["list", "--all", "--name"]),
@@ -153,10 +169,12 @@ fn daemon_objects(into: &mut BTreeSet<String>) {
         let Ok(names) = command::output(&mut virsh, DEADLINE) else {
             continue;
         };
+        told.insert(kind.to_owned());
         for name in names.lines().filter(|name| !name.trim().is_empty()) {
             into.insert(format!("{kind} {}", name.trim()));
         }
     }
+    told
 }
 
 /// Firewall tables of ours, as root sees them.
@@ -315,6 +333,24 @@ mod tests {
         assert_eq!(own, [entry.as_str()]);
         folder.close().expect("removed");
         assert!(!Look::now().things.contains(&entry));
+    }
+
+    #[test]
+    fn a_daemon_that_answers_no_more_is_told_as_left() {
+        let look = |told: &[&str], things: &[&str]| {
+            let all = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+            Look {
+                told: all(told),
+                things: all(things),
+                ..Look::default()
+            }
+        };
+        let before = look(&["domain", "pool"], &["domain x"]);
+        let silent = before.new_in(look(&["pool"], &["pool y"]));
+        let expected = ["domain: the daemon does not answer", "pool y"];
+        assert_eq!(silent, look(&[], &expected).things);
+        assert!(before.new_in(before.clone()).is_empty());
+        assert!(look(&[], &[]).new_in(look(&["domain"], &[])).is_empty());
     }
 
     #[test]

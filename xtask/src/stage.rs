@@ -25,3 +25,8 @@ pub(crate) fn stage<T>(
     );
     outcome
 }
+
+/// Prints one line for a stage that cannot be run on this host.
+pub(crate) fn skipped(name: &str, reason: &str) {
+    println!("skipped {name}: {reason}");
+}

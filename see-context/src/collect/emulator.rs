@@ -267,6 +267,8 @@ fn has_pair(line: &[u8], option: &[u8], value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -325,17 +327,20 @@ mod tests {
         let [name, other] = [(); 2].map(|()| see_core::Identifier::random().to_string());
         assert!(!signal_container(&name, Signal::TERM).unwrap());
         let [mut ours, mut others] = [&name, &other].map(|name| controller(name));
-        let id = i32::try_from(ours.id()).unwrap();
-        while below(id).is_empty() {
-            std::thread::yield_now();
-        }
+        let end = Instant::now() + Duration::from_secs(30);
+        let has_child = |process: &std::process::Child| {
+            let id = i32::try_from(process.id()).unwrap();
+            while below(id).is_empty() {
+                assert!(Instant::now() < end, "the shell starts nothing");
+                std::thread::yield_now();
+            }
+        };
+        has_child(&ours);
         assert!(signal_container(&name, Signal::TERM).unwrap());
         // The shell tells by which signal its child ended, and was not sent it.
         assert_eq!(ours.wait().unwrap().code(), Some(128 + 15));
         assert!(others.try_wait().unwrap().is_none());
-        while below(i32::try_from(others.id()).unwrap()).is_empty() {
-            std::thread::yield_now();
-        }
+        has_child(&others);
         assert!(signal_container(&other, Signal::KILL).unwrap());
         assert_eq!(others.wait().unwrap().signal(), None);
     }

@@ -40,7 +40,7 @@ pub(super) async fn domain(request: &CollectRequest) -> Vec<Looked> {
     }
     let request = request.clone();
     let here = blocking("look at the host", move || Ok(domain_here(&request))).await;
-    looked.extend(here.unwrap_or_default());
+    looked.extend(found_here(here));
     looked
 }
 
@@ -54,13 +54,18 @@ async fn at_libvirt(what: String, connection: &Connection, request: &CollectRequ
     }
 }
 
+/// What a look at the host gave: one that failed found nothing, which is not to be taken for that nothing is there.
+fn found_here(looked: Result<Vec<Looked>>) -> Vec<Looked> {
+    looked.unwrap_or_else(|error| vec![Looked::clear("this host").denied(error.chain())])
+}
+
 fn domain_here(request: &CollectRequest) -> Vec<Looked> {
     let (location, name) = (&request.resource.location, &request.resource.name);
     let mut looked = vec![
         told("its processes", emulator::all_of(name), |(pid, _)| {
             format!("process {pid}")
         }),
-        told("its sockets", sockets(name), |path| {
+        told("its open sockets", sockets(name), |path| {
             format!("socket {path}")
         }),
     ];
@@ -145,7 +150,7 @@ pub(super) async fn network(request: &CollectRequest) -> Vec<Looked> {
     if bridge::is_local(&location) {
         let request = request.clone();
         let here = blocking("look at the host", move || Ok(network_here(&request))).await;
-        looked.extend(here.unwrap_or_default());
+        looked.extend(found_here(here));
     }
     looked
 }
@@ -190,6 +195,20 @@ mod tests {
         let mut looked = Vec::new();
         add(&mut looked, found(), false);
         assert!(looked[0].left().is_empty() && !looked[0].is_clear());
+    }
+
+    #[tokio::test]
+    async fn a_look_that_failed_is_not_told_as_one_that_found_nothing() {
+        let failed = blocking("look at the host", || -> Result<Vec<Looked>> {
+            Err(see_core::Error::new(
+                see_core::ErrorKind::Internal,
+                "broken",
+            ))
+        });
+        let looked = found_here(failed.await);
+        assert_eq!(looked.len(), 1);
+        assert!(!looked[0].is_clear() && looked[0].left().is_empty());
+        assert!(found_here(Ok(Vec::new())).is_empty());
     }
 
     #[test]

@@ -8,6 +8,9 @@ use see_core::{Error, Result};
 
 use crate::embedded;
 
+/// What is looked at.
+const WHAT: &str = "the embedded driver's root";
+
 /// Removes the environment from its root, and the root with its last.
 pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
     let path = Path::new(&request.resource.name);
@@ -57,7 +60,7 @@ pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
 pub(super) fn look(request: &CollectRequest) -> Looked {
     let root = &request.resource.name;
     let path = Path::new(root);
-    let looked = Looked::clear("the embedded driver's root");
+    let looked = Looked::clear(WHAT);
     if !path.exists() {
         return looked;
     }
@@ -72,6 +75,11 @@ pub(super) fn look(request: &CollectRequest) -> Looked {
         Ok(_) => looked,
         Err(error) => looked.denied(error.chain()),
     }
+}
+
+/// A look that gave nothing is not to be taken for one that found nothing.
+pub(super) fn look_failed(error: Error) -> Looked {
+    Looked::clear(WHAT).denied(error.chain())
 }
 
 /// Why a root whose maker wrote nothing of it down is somebody else's folder: its name alone says little.
@@ -100,6 +108,12 @@ mod tests {
 
     use super::*;
     use crate::embedded::ROOT;
+
+    #[test]
+    fn a_look_that_failed_is_not_told_as_one_that_found_nothing() {
+        let looked = look_failed(Error::new(see_core::ErrorKind::Internal, "broken"));
+        assert!(!looked.is_clear() && looked.left().is_empty());
+    }
 
     #[test]
     fn an_embedded_drivers_root_goes_only_where_it_is_the_folder_that_was_made() {

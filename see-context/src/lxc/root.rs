@@ -23,6 +23,16 @@ pub(super) struct Root {
     pub(super) users: Option<Users>,
 }
 
+impl Root {
+    /// Makes what has to be there before a sandbox's parts are written down.
+    pub(super) async fn prepare(&self) -> Result<()> {
+        match self.users {
+            Some(_) => Ok(()),
+            None => blocking("make the folder for containers' users", claim::make_folder).await,
+        }
+    }
+}
+
 #[async_trait]
 impl Part for Root {
     fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
@@ -30,7 +40,7 @@ impl Part for Root {
         let mut planned = vec![folder];
         if self.users.is_none() {
             let name = site.identifier.to_string();
-            planned.push(Resource::file(claim::folder()?, name)?);
+            planned.push(Resource::file(claim::FOLDER, name)?);
         }
         Ok(planned)
     }
@@ -67,7 +77,7 @@ impl Part for Root {
 /// Users that no other container has, until the sandbox is gone.
 async fn own_users(entry: Entry, making: &mut Making<'_>) -> Result<Users> {
     let (block, entry) = blocking("choose the container's users", move || {
-        let block = claim::take(&entry, &claim::folder()?);
+        let block = claim::take(&entry, Path::new(claim::FOLDER));
         Ok((block, entry))
     })
     .await?;

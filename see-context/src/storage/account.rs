@@ -22,6 +22,12 @@ const LONGEST: usize = 64 << 10;
 const READ: u32 = 4;
 const PASS: u32 = 1;
 
+/// User and group that the emulators run as, as the daemon's capabilities tell them; `None` where they tell none.
+pub(crate) async fn of_emulators(connection: &Connection) -> Result<Option<(u32, u32)>> {
+    let capabilities = connection.capabilities().await.map_err(libvirt)?;
+    Ok(emulators(&capabilities))
+}
+
 /// An account of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Account {
@@ -31,19 +37,15 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// The account of the emulators, as the daemon's capabilities tell it; `None` where they tell none.
-    pub(crate) async fn of_emulators(connection: &Connection) -> Result<Option<Self>> {
-        let capabilities = connection.capabilities().await.map_err(libvirt)?;
-        let Some((uid, gid)) = emulators(&capabilities) else {
-            return Ok(None);
-        };
+    /// The account with this number and group, and its further groups on this host. Blocks.
+    pub(crate) fn of_host((uid, gid): (u32, u32)) -> Self {
         let passwords = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let groups = fs::read_to_string("/etc/group").unwrap_or_default();
         let further = further_groups(uid, &passwords, &groups);
-        Ok(Some(Self {
+        Self {
             uid,
             groups: std::iter::once(gid).chain(further).collect(),
-        }))
+        }
     }
 
     /// The first part of a path that keeps the account from reading the file there; `None` where it can, as far as

@@ -309,6 +309,10 @@ impl Fetch<'_> {
         let name = name.to_owned();
         blocking(move || {
             store.touch(&digest);
+            // An earlier version let its owner alone read it. A store that cannot be written gives it as it is.
+            if let Err(error) = store.protect(&digest) {
+                tracing::debug!(%error, "an image in the store keeps its mode");
+            }
             let Some(path) = path else {
                 return Ok(store.path(&digest));
             };

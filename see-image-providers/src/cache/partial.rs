@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 
 use bytes::Bytes;
+use rustix::fs::Mode;
 use see_core::{Error, ErrorKind, Result};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::digest::{Algorithm, Digest, Hasher};
-use super::folder::{Lock, written_out};
+use super::folder::{Folder, Lock, written_out};
 use super::inspect;
 use super::record::{PartialRecord, boot};
 use super::settings::Unpack;
@@ -33,6 +34,17 @@ pub(crate) fn lock_name(key: &str) -> String {
 
 fn unpacked_name(key: &str) -> String {
     format!("{key}.image")
+}
+
+/// Opens a file of a download. An earlier version made a whole one read-only before it moved it to the images: one
+/// that was left then can never be written again, and begins anew.
+fn open_for_writing(folder: &Folder, name: &str) -> Result<File> {
+    if let Some(found) = folder.stat(name)?
+        && !Mode::from_raw_mode(found.st_mode).contains(Mode::WUSR)
+    {
+        folder.remove(name)?;
+    }
+    folder.write(name)
 }
 
 /// What a download is to become.
@@ -94,7 +106,7 @@ impl Partial {
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Self> {
         let folder = &store.folders().partial;
-        let file = folder.write(&plan.key)?;
+        let file = open_for_writing(folder, &plan.key)?;
         let known: Option<PartialRecord> = folder.record(&record_name(&plan.key))?;
         let length = file.metadata().map_or(0, |found| found.len());
         let trusted = match known {
@@ -264,11 +276,8 @@ impl Partial {
             }
             return Ok(());
         };
-        let file = self
-            .store
-            .folders()
-            .partial
-            .write(&unpacked_name(&self.plan.key))?;
+        let folder = &self.store.folders().partial;
+        let file = open_for_writing(folder, &unpacked_name(&self.plan.key))?;
         file.set_len(0)
             .map_err(|error| self.failed("the unpacked image cannot be begun", error))?;
         let mut unpacker = Unpacker::new(packing, Output::new(file, self.plan.limit))?;

@@ -328,14 +328,6 @@ impl Store {
     /// Gives a complete, synced file of `partial` its place among the images. Its leases' folder exists.
     pub(crate) fn publish(&self, name: &str, record: &ImageRecord) -> Result<()> {
         let _lock = self.lock()?;
-        let partial = &self.0.partial;
-        if let Some(file) = partial.read(name)? {
-            // Read-only to all: nobody but the owner passes the store, and what a sandbox's folder links to the
-            // emulator's account has to be able to read.
-            let mode = Mode::RUSR | Mode::RGRP | Mode::ROTH;
-            rustix::fs::fchmod(&file, mode)
-                .map_err(|error| Error::io("an image cannot be made read-only", error.into()))?;
-        }
         let image = image_name(&record.digest);
         // The same bytes may have come from elsewhere before.
         let known: Option<ImageRecord> = self.0.images.record(&record_name(&image))?;
@@ -344,13 +336,35 @@ impl Store {
             origins: known.map(|known| known.origins).unwrap_or_default(),
             ..record.clone()
         };
-        partial.rename(name, &self.0.images, &image)?;
-        let written = self.0.images.put(&record_name(&image), &record);
+        self.0.partial.rename(name, &self.0.images, &image)?;
+        // Only now: a download that is read-only could not be continued.
+        let written = self
+            .protect(&record.digest)
+            .and_then(|()| self.0.images.put(&record_name(&image), &record));
         if written.is_err() && is_new {
             // Without its record nobody would find it, on a disk that is full perhaps.
             self.0.images.remove(&image)?;
         }
         written
+    }
+
+    /// Makes an image read-only to all, where it is not: nobody but the owner passes the store, and what a sandbox's
+    /// folder links to the emulators' account has to be able to read.
+    pub(crate) fn protect(&self, digest: &Digest) -> Result<()> {
+        let Some(file) = self.0.images.read(&image_name(digest))? else {
+            return Ok(());
+        };
+        let wanted = Mode::RUSR | Mode::RGRP | Mode::ROTH;
+        let protected = rustix::fs::fstat(&file).and_then(|found| {
+            match Mode::from_raw_mode(found.st_mode) == wanted {
+                true => Ok(()),
+                false => rustix::fs::fchmod(&file, wanted),
+            }
+        });
+        protected.map_err(|error| {
+            Error::io("an image cannot be made read-only", error.into())
+                .subject(self.path(digest).display())
+        })
     }
 
     /// Holds off everyone else who adds or removes images.

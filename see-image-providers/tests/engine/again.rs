@@ -51,6 +51,23 @@ async fn a_left_over_part_without_a_record_is_in_nobodys_way() {
 }
 
 #[tokio::test]
+async fn a_left_over_part_that_is_read_only_is_got_anew() {
+    let server = FaultServer::start().await;
+    let (shelf, origin) = broken_off(&server).await;
+    let folder = shelf.store_folder().join("partial");
+    for name in shelf.partials() {
+        let read_only = std::os::unix::fs::PermissionsExt::from_mode(0o444);
+        std::fs::set_permissions(folder.join(name), read_only).unwrap();
+    }
+    server.put("/image", Resource::new(noise(LENGTH)).entity_tag("one"));
+    let before = server.sent();
+    let image = shelf.get(&origin).await.unwrap();
+    assert!(std::fs::read(&image.path).unwrap() == noise(LENGTH));
+    assert_eq!(server.sent() - before, LENGTH as u64);
+    assert_eq!(shelf.partials(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_left_over_part_that_is_wrong_is_found_and_got_anew() {
     let server = FaultServer::start().await;
     let (shelf, mut origin) = broken_off(&server).await;

@@ -34,6 +34,21 @@ async fn a_complete_image_serves_while_its_server_is_away() {
 }
 
 #[tokio::test]
+async fn an_image_that_its_owner_alone_may_read_is_given_out_as_one_that_all_may_read_and_nobody_write()
+ {
+    let (_server, origin) = server_with("/image", 100_000).await;
+    let shelf = Shelf::new();
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode();
+    let image = shelf.get(&origin).await.unwrap();
+    assert_eq!(mode(&image.path) & 0o7777, 0o444);
+    // As an earlier version stored it.
+    std::fs::set_permissions(&image.path, std::fs::Permissions::from_mode(0o400)).unwrap();
+    let again = shelf.get(&origin).await.unwrap();
+    assert_eq!(again.path, image.path);
+    assert_eq!(mode(&image.path) & 0o7777, 0o444);
+}
+
+#[tokio::test]
 async fn an_older_image_that_a_pin_does_not_cover_serves_nobody() {
     let (server, origin) = server_with("/image", 100_000).await;
     let mut shelf = Shelf::new();

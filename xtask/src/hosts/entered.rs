@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use super::first::{LOG, Plan, READY};
+use super::first::{LOG, Plan, READY, mount_namespace};
 use super::groups::Groups;
 use super::{FIRST_WORD, Host};
 use crate::command;
@@ -50,9 +50,12 @@ impl Entered {
     /// Makes the host where it is missing, and enters it.
     ///
     /// # Errors
-    /// Where it cannot be made, and where libvirtd does not start in it.
+    /// Where it cannot be made, without root, and where libvirtd does not start in it.
     pub(crate) fn new(host: Host) -> Result<Self, Failure> {
         host.make()?;
+        if let Some(closed) = host.closed() {
+            return Err(closed);
+        }
         let groups = Groups::make()?;
         let kept = host.folder().join("kept");
         let target = workspace::target();
@@ -62,6 +65,7 @@ impl Entered {
             fs::create_dir_all(folder).doing(format_args!("cannot make {}", folder.display()))?;
         }
         let plan = Plan {
+            outside: mount_namespace()?,
             folder: host.folder(),
             groups: groups.folders(),
             // The target folder may lie in the checkout.

@@ -52,6 +52,8 @@ const DEVICES: &[&str] = &[
 /// What the first process is told.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Plan {
+    /// The mount namespace of who wrote this, which is to be another one than the first process's.
+    pub(super) outside: PathBuf,
     /// The folder with the root, in which the rest is mounted.
     pub(super) folder: PathBuf,
     /// The control groups, by the names of their hierarchies.
@@ -68,6 +70,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
         [plan] => serde_json::from_str(plan).doing("cannot read the plan of the host")?,
         _ => return Err(Failure::usage("the first process of a host is not a duty")),
     };
+    check_namespaces(&plan)?;
     enter(&plan)?;
     prepare()?;
     start_daemons()?;
@@ -84,6 +87,22 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Refuses to mount anything where others would see it: a person may call the word by hand.
+fn check_namespaces(plan: &Plan) -> Result<(), Failure> {
+    let is_first = rustix::process::getpid().is_init();
+    if is_first && mount_namespace()? != plan.outside {
+        return Ok(());
+    }
+    Err(Failure::usage(
+        "the first process of a host is not a duty: it is process 1 of namespaces of its own, or nothing",
+    ))
+}
+
+/// The mount namespace of this process, by the name that the kernel gives it.
+pub(super) fn mount_namespace() -> Result<PathBuf, Failure> {
+    fs::read_link("/proc/self/ns/mnt").doing("cannot look at the mount namespace")
 }
 
 /// Mounts the root with everything in it, and makes it this process's. The mounts are private already.
@@ -255,4 +274,25 @@ fn mount_new(kind: &str, there: &Path, flags: MountFlags, data: &str) -> Result<
     let data = std::ffi::CString::new(data).doing("an option of a mount")?;
     mount(kind, there, kind, flags, &*data)
         .doing(format_args!("cannot mount {kind} on {}", there.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_process_1_of_namespaces_of_its_own_mounts_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let plan = Plan {
+            outside: PathBuf::from("mnt:[1]"),
+            folder: folder.path().to_owned(),
+            groups: Vec::new(),
+            shared: Vec::new(),
+            own: Vec::new(),
+        };
+        let plan = serde_json::to_string(&plan).expect("a plan");
+        let failure = run(&[plan]).expect_err("it is refused");
+        assert!(failure.message.contains("is not a duty"), "{failure}");
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 0);
+    }
 }

@@ -19,7 +19,7 @@ pub(crate) use facts::{FACTS, Facts};
 pub(crate) use first::run as first;
 
 use crate::command;
-use crate::failure::Failure;
+use crate::failure::{Failure, exit_code};
 use crate::workspace;
 
 /// The word under which the program calls itself as the first process of a host.
@@ -70,7 +70,30 @@ impl Host {
     /// # Errors
     /// Without root, without mmdebstrap, and where apt knows no archive of Debian.
     pub(crate) fn make(self) -> Result<(), Failure> {
+        self.make_if_possible()?.map_or(Ok(()), Err)
+    }
+
+    /// The same where this host allows it. The answer is what keeps it from being made: root, mmdebstrap or apt that
+    /// is not there, or an apt without Debian's archive.
+    ///
+    /// # Errors
+    /// Where it could be made, and was not.
+    pub(crate) fn make_if_possible(self) -> Result<Option<Failure>, Failure> {
         root::make(self)
+    }
+
+    /// What would keep it from being made, as far as it is seen without changing anything.
+    pub(crate) fn obstacle(self) -> Result<Option<Failure>, Failure> {
+        root::obstacle(self)
+    }
+
+    /// What keeps programs from being run in it, though it stands.
+    pub(crate) fn closed(self) -> Option<Failure> {
+        if rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let message = format!("the host {} cannot be entered without root", self.name);
+        Some(Failure::with(exit_code::MISSING_RIGHTS, message))
     }
 }
 

@@ -1,7 +1,9 @@
 //! The root file system of a host: made once by mmdebstrap from the archive that this host's apt uses.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -57,22 +59,27 @@ pub(super) fn is_made(host: Host) -> bool {
 }
 
 /// Makes the root, unless one of the same packages stands. It is made beside its place and renamed, so that an
-/// interrupt leaves no half of one; and in namespaces, so that it leaves nothing mounted or running.
-pub(super) fn make(host: Host) -> Result<(), Failure> {
+/// interrupt leaves no half of one; and in namespaces, so that it leaves nothing mounted or running. The answer is what
+/// keeps it from being made on this host at all; `None` where it stands.
+pub(super) fn make(host: Host) -> Result<Option<Failure>, Failure> {
     let folder = host.folder();
     let failed = || format!("cannot make {}", folder.display());
     fs::create_dir_all(&folder).doing(failed())?;
     if is_made(host) {
-        return Ok(());
+        return Ok(None);
     }
-    check_rights(host)?;
+    if let Some(obstacle) = obstacle(host)? {
+        return Ok(Some(obstacle));
+    }
     let lock = File::create(folder.join("lock")).doing(failed())?;
     lock.lock()
         .doing("cannot wait for another that makes the host")?;
     if is_made(host) {
-        return Ok(());
+        return Ok(None);
     }
-    let archive = archive(host)?;
+    let Some(archive) = archive()? else {
+        return Ok(Some(no_archive(host)));
+    };
     println!("{}: making its root, once", host.name);
     let new = folder.join("new");
     // In this order: a root without its recipe is made again.
@@ -98,59 +105,66 @@ pub(super) fn make(host: Host) -> Result<(), Failure> {
         .env_remove("TMPDIR");
     command::output(&mut mmdebstrap, DEADLINE)?;
     fs::rename(&new, folder.join(ROOT)).doing(failed())?;
-    fs::write(folder.join(RECIPE), recipe(host)).doing(failed())
+    fs::write(folder.join(RECIPE), recipe(host)).doing(failed())?;
+    Ok(None)
 }
 
-fn check_rights(host: Host) -> Result<(), Failure> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(Failure::with(
-            exit_code::MISSING_RIGHTS,
-            format!(
-                "making the host {} needs root. Run this, then try again:\n  sudo -E {} hosts",
-                host.name,
-                command::quoted(&workspace::own_program().to_string_lossy())
-            ),
-        ));
+/// What keeps the root from being made on this host, as far as it is seen without changing anything.
+pub(super) fn obstacle(host: Host) -> Result<Option<Failure>, Failure> {
+    let name = host.name;
+    if workspace::program("apt-get").is_none() {
+        let message = format!("the host {name} cannot be made here: this system has no apt");
+        return Ok(Some(Failure::new(message)));
+    }
+    if sources()?.is_some_and(|archive| archive.is_none()) {
+        return Ok(Some(no_archive(host)));
     }
     if workspace::program("mmdebstrap").is_none() {
-        return Err(Failure::with(
-            exit_code::INSTALL_BY_HAND,
-            format!(
-                "making the host {} needs the program mmdebstrap, which is not installed: `cargo xtask setup` \
-                 installs it where there is apt",
-                host.name
-            ),
-        ));
+        let message = format!(
+            "the host {name} cannot be made without the program mmdebstrap, which `cargo xtask setup` installs"
+        );
+        return Ok(Some(Failure::with(exit_code::INSTALL_BY_HAND, message)));
     }
-    Ok(())
+    if !rustix::process::geteuid().is_root() {
+        let message = format!(
+            "the host {name} cannot be made without root, as by `sudo -E {} hosts`",
+            command::quoted(&workspace::own_program().to_string_lossy())
+        );
+        return Ok(Some(Failure::with(exit_code::MISSING_RIGHTS, message)));
+    }
+    Ok(None)
 }
 
-/// The URI of Debian's archive, as this host's apt has it.
-fn archive(host: Host) -> Result<String, Failure> {
-    let ask = || {
-        let mut apt = Command::new("apt-get");
-        apt.args(["indextargets", "--format"])
-            .arg("$(REPO_URI) $(COMPONENT) $(ORIGIN)/$(LABEL)")
-            .arg("Created-By: Packages");
-        let targets = command::output(&mut apt, QUESTION)?;
-        Ok::<_, Failure>(archive_among(&targets))
-    };
-    if let Some(archive) = ask()? {
+/// A source of another distribution's packages would harm this one: there is nothing to advise.
+fn no_archive(host: Host) -> Failure {
+    let message = format!(
+        "the host {} cannot be made here: it consists of Debian's packages, and no source of this system's apt is \
+         Debian's archive",
+        host.name
+    );
+    Failure::new(message)
+}
+
+/// The URI of Debian's archive, where this host's apt has it.
+fn archive() -> Result<Option<String>, Failure> {
+    if let Some(archive) = sources()? {
         return Ok(archive);
     }
-    // Without the lists apt does not know whose archives its sources are.
     let mut update = Command::new("apt-get");
     command::output(update.args(["update", "-q"]), DEADLINE)?;
-    ask()?.ok_or_else(|| {
-        Failure::with(
-            exit_code::INSTALL_BY_HAND,
-            format!(
-                "the host {} cannot be made: no source of this host's apt is Debian's archive. Add one, then try \
-                 again",
-                host.name
-            ),
-        )
-    })
+    Ok(sources()?.flatten())
+}
+
+/// The URI of Debian's archive, if it is among apt's sources. `None` where apt has no lists of packages yet: without
+/// them it does not know whose archives its sources are.
+fn sources() -> Result<Option<Option<String>>, Failure> {
+    let mut apt = Command::new("apt-get");
+    apt.args(["indextargets", "--format"])
+        .arg("$(REPO_URI) $(COMPONENT) $(ORIGIN)/$(LABEL)")
+        .arg("Created-By: Packages");
+    let targets = command::output(&mut apt, QUESTION)?;
+    let is_known = !targets.trim().is_empty();
+    Ok(is_known.then(|| archive_among(&targets)))
 }
 
 /// The first of apt's sources that is Debian's main archive.
@@ -163,12 +177,14 @@ fn archive_among(targets: &str) -> Option<String> {
 
 /// Removes an earlier root. One in which something is mounted is kept: the mounted files are others'.
 fn remove(old: &Path) -> Result<(), Failure> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").doing("cannot read the mounts")?;
-    let mounted = mounts.lines().find_map(|line| {
-        let point = line.split(' ').nth(4)?;
-        Path::new(point).starts_with(old).then(|| point.to_owned())
-    });
-    if let Some(point) = mounted {
+    // The kernel names mounts by paths without links.
+    let real = match fs::canonicalize(old) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        found => found.doing(format_args!("cannot look at {}", old.display()))?,
+    };
+    let mounts = fs::read("/proc/self/mountinfo").doing("cannot read the mounts")?;
+    if let Some(point) = mounted_in(&real, &mounts) {
+        let point = command::quoted(&point.to_string_lossy());
         return Err(Failure::new(format!(
             "{} cannot be made again while {point} is mounted: `umount {point}`, then try again",
             old.display()
@@ -180,6 +196,37 @@ fn remove(old: &Path) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// The first mount at a folder or beneath it, among those of `/proc/PID/mountinfo`.
+fn mounted_in(folder: &Path, mounts: &[u8]) -> Option<PathBuf> {
+    let points = mounts
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    points
+        .map(|point| PathBuf::from(OsString::from_vec(unescaped(point))))
+        .find(|point| point.starts_with(folder))
+}
+
+/// A path of `/proc/PID/mountinfo`, in which a blank and its like are written as three octal digits.
+fn unescaped(path: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let [first, after @ ..] = rest {
+        let (byte, after) = match rest {
+            [
+                b'\\',
+                a @ b'0'..=b'3',
+                b @ b'0'..=b'7',
+                c @ b'0'..=b'7',
+                after @ ..,
+            ] => ((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'), after),
+            _ => (*first, after),
+        };
+        plain.push(byte);
+        rest = after;
+    }
+    plain
 }
 
 #[cfg(test)]
@@ -198,6 +245,41 @@ mod tests {
     fn what_is_not_there_is_removed_already() {
         let folder = tempfile::tempdir().expect("a folder");
         remove(&folder.path().join("none")).expect("nothing to do");
+    }
+
+    #[test]
+    fn nobody_is_advised_to_add_a_source_of_another_distributions_packages() {
+        let failure = no_archive(crate::hosts::DEBIAN_13);
+        assert!(
+            !failure.message.to_lowercase().contains("add "),
+            "{failure}"
+        );
+        assert!(!failure.message.contains('\n'), "{failure}");
+    }
+
+    #[test]
+    fn a_mount_beneath_is_seen_whatever_characters_are_in_its_path() {
+        let mounts = b"21 1 0:5 / / rw - ext4 a rw\n22 21 0:6 / /a\\040b/ro\\134ot/dev rw shared:1 - tmpfs b rw\n";
+        let found = mounted_in(Path::new("/a b/ro\\ot"), mounts);
+        assert_eq!(found.as_deref(), Some(Path::new("/a b/ro\\ot/dev")));
+        assert_eq!(mounted_in(Path::new("/a b/ro"), mounts), None);
+        assert_eq!(mounted_in(Path::new("/a"), mounts), None);
+    }
+
+    #[test]
+    fn a_root_that_a_link_leads_to_is_looked_at_where_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let link = folder.path().join("root");
+        std::os::unix::fs::symlink("/proc", &link).expect("it is writable");
+        let failure = remove(&link).expect_err("it is mounted");
+        assert!(failure.message.contains("`umount /proc"), "{failure}");
+        // Of a link to what holds no mount, the link alone goes.
+        let others = folder.path().join("others");
+        fs::create_dir(&others).expect("it is writable");
+        fs::remove_file(&link).expect("it is there");
+        std::os::unix::fs::symlink(&others, &link).expect("it is writable");
+        remove(&link).expect("it is removable");
+        assert!(others.is_dir() && !link.exists());
     }
 
     #[test]

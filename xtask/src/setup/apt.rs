@@ -9,7 +9,7 @@ use crate::command::{self, Finished};
 use crate::failure::{Failure, exit_code};
 use crate::workspace;
 
-/// Downloads of a whole QEMU over a slow line fit into this.
+/// The longest that the lists of packages may take to arrive.
 const DEADLINE: Duration = Duration::from_secs(900);
 
 /// Whether packages of the host may be replaced by older ones.
@@ -44,8 +44,9 @@ pub(super) fn install(missing: &[&Need], downgrades: Downgrades) -> Result<(), F
     }
     let (servers, others): (Vec<&Need>, Vec<&Need>) =
         missing.iter().partition(|need| need.brings_servers());
-    let plain = |command: &mut Command| command::finish(command, DEADLINE);
-    let idle = |command: &mut Command| idle::keep(prefix, command, DEADLINE);
+    // Neither has a limit: what is killed half way leaves packages half configured.
+    let plain = |command: &mut Command| command::finish_without_limit(command);
+    let idle = |command: &mut Command| idle::keep(prefix, command);
     let command = |names: &[String]| install_command(prefix, names, downgrades);
     if !others.is_empty() {
         install_packages(prefix, &packages(&others), &mut updated, &command, &plain)?;
@@ -73,6 +74,7 @@ fn install_packages(
 ) -> Result<(), Failure> {
     let once = || {
         let mut install = command(&pinned(names, &candidate));
+        println!("setup: waiting for apt-get to install {}", names.join(", "));
         let finished = run(&mut install)?;
         match finished.status.success() {
             true => Ok(()),

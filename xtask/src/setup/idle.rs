@@ -2,8 +2,9 @@
 //! moment, so nothing is to run on the host, now or after its next start.
 
 use std::fs;
+use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -22,24 +23,26 @@ const OURS: &str = "# Made by SEE's cargo xtask setup";
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs a command that installs, without any server being started or enabled by it. What was enabled before stays
-/// so, and a host that has a policy of its own keeps it. The answer is what the command printed.
-pub(super) fn keep(
-    prefix: &[&str],
-    install: &Command,
-    deadline: Duration,
-) -> Result<command::Finished, Failure> {
+/// so, and a host that has a policy of its own keeps it. The answer is what the command printed. It takes as long as it
+/// takes: with the script killed, the command would go on and start what it installs.
+pub(super) fn keep(prefix: &[&str], install: &Command) -> Result<command::Finished, Failure> {
     if is_forgotten(Path::new(POLICY)) {
         command::output(&mut prefixed(prefix, &["rm", "-f", POLICY]), DEADLINE)?;
     }
-    let log = tempfile::NamedTempFile::new().doing("cannot make a temporary file")?;
-    let mut kept = kept(
-        prefix,
-        [Path::new(POLICY), Path::new(UNITS), log.path()],
-        install,
-    );
-    let mut finished = command::finish(&mut kept, deadline)?;
-    finished.stdout = fs::read_to_string(log.path()).doing("cannot read what apt-get printed")?;
+    let (_folder, log) = log().doing("cannot make a temporary file")?;
+    let mut kept = kept(prefix, [Path::new(POLICY), Path::new(UNITS), &log], install);
+    let mut finished = command::finish_without_limit(&mut kept)?;
+    finished.stdout = fs::read_to_string(&log).doing("cannot read what apt-get printed")?;
     Ok(finished)
+}
+
+/// An empty file, in a folder of this user's own: where everybody may write, the kernel keeps root from opening what
+/// is another user's.
+fn log() -> io::Result<(tempfile::TempDir, PathBuf)> {
+    let folder = tempfile::tempdir()?;
+    let log = folder.path().join("log");
+    fs::write(&log, "")?;
+    Ok((folder, log))
 }
 
 /// The command under the script. A Ctrl-C in the terminal does not reach its group.
@@ -143,6 +146,31 @@ mod tests {
             assert!(status.success(), "{signal:?}");
             assert!(!host.path("policy").exists(), "{signal:?}");
         }
+    }
+
+    #[test]
+    fn what_installs_ignores_no_signal_that_it_would_not_ignore_by_itself() {
+        let host = Host::new();
+        fs::write(host.path("go"), "").expect("it is writable");
+        let mut child = started(host.install("grep SigIgn: /proc/$$/status >ignored"));
+        command::wait(&mut child, PATIENCE, "it").expect("it ends");
+        let line = fs::read_to_string(host.path("ignored")).expect("it was written");
+        let ignored = line.trim().strip_prefix("SigIgn:").expect("its name");
+        let ignored = u64::from_str_radix(ignored.trim(), 16).expect("a mask");
+        // The others may be ignored by who runs the tests.
+        for signal in [Signal::PIPE, Signal::TERM] {
+            assert_eq!(ignored >> (signal.as_raw() - 1) & 1, 0, "{signal:?}");
+        }
+    }
+
+    #[test]
+    fn the_log_is_a_file_of_ours_that_root_may_open_under_any_rule_of_the_kernels() {
+        let (folder, log) = log().expect("it is writable");
+        assert_eq!(log.parent(), Some(folder.path()));
+        assert_eq!(fs::read(&log).expect("it is there"), b"");
+        let found = fs::metadata(folder.path()).expect("it is there");
+        let mode = std::os::unix::fs::MetadataExt::mode(&found);
+        assert_eq!(mode & 0o1022, 0, "neither sticky nor for others");
     }
 
     #[test]

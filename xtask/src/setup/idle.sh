@@ -4,7 +4,8 @@
 #
 # It is a process of its own, in a group of its own, so that it ends in order whatever becomes of the one that started
 # it: packages that are half configured, and a policy that is left, would do harm to the host.
-trap '' INT TERM HUP PIPE
+# A signal that is ignored would be so for apt-get and the packages' scripts, too; one with a handler is not.
+trap : INT TERM HUP PIPE
 policy=$1 units=$2 log=$3
 shift 3
 wanted() {

@@ -22,6 +22,8 @@ pub(crate) enum Purpose {
 enum Sign {
     /// A program on the path, or in the administrator's folders.
     Program(&'static str),
+    /// A program that is of no use where there is no apt, and not needed there.
+    ProgramBesideApt(&'static str),
     /// A driver of libvirt: a loadable module.
     Driver(&'static str),
     /// The file by which pkg-config finds a library to build against.
@@ -87,7 +89,7 @@ const NEEDS: &[Need] = &[
     need(Purpose::Everything, Sign::Program("ip"), ["iproute2", "iproute", "iproute2", "iproute2", "iproute2"]),
     need(Purpose::Everything, Sign::Program("ping"), ["iputils-ping", "iputils", "iputils", "iputils", "iputils"]),
     need(Purpose::Everything, Sign::Program("mkfs.xfs"), ["xfsprogs", "xfsprogs", "xfsprogs", "xfsprogs", "xfsprogs"]),
-    need(Purpose::Everything, Sign::Program("mmdebstrap"), ["mmdebstrap", "mmdebstrap", "mmdebstrap", "mmdebstrap", "mmdebstrap"]),
+    need(Purpose::Everything, Sign::ProgramBesideApt("mmdebstrap"), ["mmdebstrap", "mmdebstrap", "mmdebstrap", "mmdebstrap", "mmdebstrap"]),
     need(Purpose::Everything, Sign::Firmware, ["ovmf", "edk2-ovmf", "edk2-ovmf", "qemu-ovmf-x86_64", "ovmf"]),
     need(Purpose::Everything, Sign::Program("curl"), ["curl", "curl", "curl", "curl", "curl"]),
     need(Purpose::Everything, Sign::Program("openssl"), ["openssl", "openssl", "openssl", "openssl", "openssl"]),
@@ -134,6 +136,9 @@ impl Sign {
     fn is_seen(&self) -> bool {
         match self {
             Sign::Program(name) | Sign::Server(name) => workspace::program(name).is_some(),
+            Sign::ProgramBesideApt(name) => {
+                workspace::program("apt-get").is_none() || workspace::program(name).is_some()
+            }
             Sign::PythonPackage(name) => python_folders()
                 .iter()
                 .any(|folder| folder.join(name).join("__init__.py").is_file()),
@@ -187,7 +192,9 @@ pub(crate) fn described(missing: &[&Need]) -> String {
     let words: Vec<String> = missing
         .iter()
         .map(|need| match &need.sign {
-            Sign::Program(name) | Sign::Server(name) => (*name).to_owned(),
+            Sign::Program(name) | Sign::ProgramBesideApt(name) | Sign::Server(name) => {
+                (*name).to_owned()
+            }
             Sign::PythonPackage(name) => format!("Python's {name}"),
             Sign::Driver(name) => format!("libvirt's {name} driver"),
             Sign::Library(name) => format!("the development files of {name}"),

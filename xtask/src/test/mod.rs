@@ -15,7 +15,7 @@ use crate::guest;
 use crate::hosts::{DEBIAN_13, Entered, FACTS, Host};
 use crate::leftovers::Look;
 use crate::setup::{self, Purpose, Started};
-use crate::stage::stage;
+use crate::stage::{self, stage};
 use crate::tidy;
 use crate::workspace;
 
@@ -35,7 +35,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
             stage("setup", || setup::install(Purpose::Everything))?;
             let mut count = Count::default();
             let failures = checks_elsewhere(host, &mut count);
-            return finish(started, count, &failures);
+            return finish(started, count, &failures, &[]);
         }
         _ => return Err(Failure::usage("usage: cargo xtask test [--host debian-13]")),
     }
@@ -43,17 +43,11 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     let daemon = stage("libvirtd", setup::start_daemon)?;
     let before = Look::now();
     let mut count = Count::default();
-    let mut failures = checks(&mut count);
+    let mut skipped = Vec::new();
+    let mut failures = checks(&mut count, &mut skipped);
     // Looked at while the daemon still answers, or its objects would be hidden.
     let left = stage("nothing left behind", || {
-        let left = before.left_on(None);
-        if left.is_empty() {
-            return Ok(());
-        }
-        Err(Failure::with(
-            exit_code::LEFT_BEHIND,
-            format!("left behind:\n  {}", left.join("\n  ")),
-        ))
+        with_left(Ok(()), "left behind", &before.left_on(None))
     });
     if let Err(failure) = left {
         failures.push(failure);
@@ -63,16 +57,24 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     {
         failures.push(failure);
     }
-    finish(started, count, &failures)
+    finish(started, count, &failures, &skipped)
 }
 
-/// Shows what failed, and the totals.
-fn finish(started: Instant, count: Count, failures: &[Failure]) -> Result<(), Failure> {
+/// Shows what failed, the totals, and what was skipped.
+fn finish(
+    started: Instant,
+    count: Count,
+    failures: &[Failure],
+    skipped: &[String],
+) -> Result<(), Failure> {
     for failure in failures {
         println!("\n{failure}");
     }
     println!("\ntook {:.0} s", started.elapsed().as_secs_f64());
     println!("{} passed, {} failed", count.passed, count.failed);
+    for skipped in skipped {
+        println!("skipped: {skipped}");
+    }
     let Some(first) = failures.first() else {
         return Ok(());
     };
@@ -83,7 +85,7 @@ fn finish(started: Instant, count: Count, failures: &[Failure]) -> Result<(), Fa
 }
 
 /// Runs every stage, also after one has failed: a person wants to see all.
-fn checks(count: &mut Count) -> Vec<Failure> {
+fn checks(count: &mut Count, skipped: &mut Vec<String>) -> Vec<Failure> {
     let mut failures = Vec::new();
     if let Err(failure) = stage("guest", || guest::build().map(drop)) {
         // Without the guest every test of a real machine would fail, too.
@@ -118,7 +120,8 @@ fn checks(count: &mut Count) -> Vec<Failure> {
         Ok(programs) => {
             let again = programs::showing(&programs, FACTS);
             outcomes.push(stage("tests", || tests(programs, None, threads, count)));
-            outcomes.push(again.and_then(|again| elsewhere(DEBIAN_13, again, count)));
+            let again = again.and_then(|again| if_possible(DEBIAN_13, again, count, skipped));
+            outcomes.push(again);
         }
         Err(failure) => outcomes.push(Err(failure)),
     }
@@ -163,29 +166,59 @@ fn checks_elsewhere(host: Host, count: &mut Count) -> Vec<Failure> {
                 programs::showing(&programs::build(&mut tests, DEADLINE)?, FACTS)
             })
         })
-        .and_then(|programs| elsewhere(host, programs, count));
+        .and_then(|programs| {
+            stage(&format!("root of {}", host.name), || host.make())?;
+            elsewhere(host, programs, count)
+        });
     shown.err().into_iter().collect()
 }
 
-/// Runs test programs on another host, and looks at what is left there.
+/// Runs test programs on another host, or says why that cannot be done on this one.
+fn if_possible(
+    host: Host,
+    programs: Vec<Program>,
+    count: &mut Count,
+    skipped: &mut Vec<String>,
+) -> Result<(), Failure> {
+    let seen = match host.is_made() {
+        true => host.closed(),
+        false => host.obstacle()?,
+    };
+    let obstacle = match seen {
+        None => stage(&format!("root of {}", host.name), || {
+            host.make_if_possible()
+        })?,
+        seen => seen,
+    };
+    let Some(obstacle) = obstacle else {
+        return elsewhere(host, programs, count);
+    };
+    let name = format!("tests on {}", host.name);
+    stage::skipped(&name, &obstacle.message);
+    skipped.push(format!("{name}: {obstacle}"));
+    Ok(())
+}
+
+/// Runs test programs on another host, and looks at what is left there, also where tests failed.
 fn elsewhere(host: Host, programs: Vec<Program>, count: &mut Count) -> Result<(), Failure> {
-    stage(&format!("root of {}", host.name), || host.make())?;
     stage(&format!("tests on {}", host.name), || {
         let host = Entered::new(host)?;
         let before = Look::on(Some(&host))?;
-        tests(programs, Some(&host), threads(), count)?;
-        let left = before.left_on(Some(&host));
-        if left.is_empty() {
-            return Ok(());
-        }
-        Err(Failure::with(
-            exit_code::LEFT_BEHIND,
-            format!(
-                "left behind on {}:\n  {}",
-                host.host.name,
-                left.join("\n  ")
-            ),
-        ))
+        let outcome = tests(programs, Some(&host), threads(), count);
+        let place = format!("left behind on {}", host.host.name);
+        with_left(outcome, &place, &before.left_on(Some(&host)))
+    })
+}
+
+/// An outcome together with what was left behind, which is told after what else failed.
+fn with_left(outcome: Result<(), Failure>, heading: &str, left: &[String]) -> Result<(), Failure> {
+    if left.is_empty() {
+        return outcome;
+    }
+    let left = format!("{heading}:\n  {}", left.join("\n  "));
+    Err(match outcome {
+        Ok(()) => Failure::with(exit_code::LEFT_BEHIND, left),
+        Err(failure) => Failure::with(failure.exit, format!("{failure}\n\n{left}")),
     })
 }
 
@@ -255,4 +288,22 @@ fn logs() -> Result<PathBuf, Failure> {
     let folder = workspace::target().join("test");
     fs::create_dir_all(&folder).doing(format_args!("cannot make {}", folder.display()))?;
     Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_told_also_where_tests_failed() {
+        let left = [String::from("domain x")];
+        let failure = with_left(Ok(()), "left", &left).expect_err("it is left");
+        assert_eq!(failure.exit, exit_code::LEFT_BEHIND);
+        let failed = Err(Failure::new("a test failed"));
+        let failure = with_left(failed, "left", &left).expect_err("it failed");
+        assert_eq!(failure.exit, exit_code::FAILED);
+        assert!(failure.message.starts_with("a test failed"), "{failure}");
+        assert!(failure.message.ends_with("left:\n  domain x"), "{failure}");
+        with_left(Ok(()), "left", &[]).expect("nothing is left");
+    }
 }

@@ -7,7 +7,7 @@
 use std::fs::{self, DirBuilder, File};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use see_core::ledger::Entry;
@@ -15,18 +15,20 @@ use see_core::{Error, ErrorKind, Identifier, Result};
 
 use super::{BLOCKS, COUNT, FIRST_BLOCK};
 
-/// Root's folder, and the one in it for the blocks in use.
-const FOLDERS: [&str; 2] = ["/run/see", "/run/see/users"];
+/// Root's folder.
+const PARENT: &str = "/run/see";
+/// The folder in it for the blocks in use.
+pub(in crate::lxc) const FOLDER: &str = "/run/see/users";
 /// The longest wait for the lock, which is held for milliseconds.
 const LIMIT: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// The folder for the blocks in use, which is made where it is missing.
-pub(in crate::lxc) fn folder() -> Result<PathBuf> {
-    for folder in FOLDERS {
-        make(Path::new(folder))?;
-    }
-    Ok(PathBuf::from(FOLDERS[1]))
+/// Makes the folder for the blocks in use where it is missing. It is all environments', stays until the next boot, and
+/// has to be there before the ledger can name a file in it. Blocks.
+pub(in crate::lxc) fn make_folder() -> Result<()> {
+    [PARENT, FOLDER]
+        .into_iter()
+        .try_for_each(|folder| make(Path::new(folder)))
 }
 
 fn make(folder: &Path) -> Result<()> {

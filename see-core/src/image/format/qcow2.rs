@@ -45,7 +45,10 @@ pub(super) fn check(bytes: &Bytes<'_>) -> Result<()> {
         return Err(damaged("QEMU marked it as corrupt"));
     }
     if features & DIRTY != 0 {
-        return Err(damaged("it was not closed in order"));
+        return Err(refused(
+            "the disk image was not closed in order: its reference counts were not written",
+        )
+        .advice("`qemu-img check -r all` writes those of a copy"));
     }
     if features & !KNOWN != 0 {
         return Err(refused(format!(

@@ -180,6 +180,30 @@ impl Fetch<'_> {
             format,
         } = looked;
         let image = whole.digest.clone();
+        match self.publish(object, whole, format).await {
+            Err(error) if is_hopeless(&error) => {
+                blocking(move || partial.discard()).await?;
+                return Err(error);
+            }
+            published => published?,
+        }
+        let limit = self.settings.limit;
+        let (store, spared) = (self.store.clone(), image.clone());
+        blocking(move || {
+            partial.discard()?;
+            if limit.is_some() {
+                let collected = store.collect_now(limit, Some(&spared))?;
+                tracing::info!(?collected, "the image store was kept within its limit");
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(image)
+    }
+
+    /// Moves a whole image among the others, leased, and writes down what leads to it.
+    async fn publish(&self, object: &Object, whole: Whole, format: ImageFormat) -> Result<()> {
+        let image = whole.digest.clone();
         // The lease comes first, so that the image is never there for the taking.
         let mut tries = 0;
         loop {
@@ -196,23 +220,11 @@ impl Fetch<'_> {
                 ));
             }
         }
-        let (store, limit) = (self.store.clone(), self.settings.limit);
+        let store = self.store.clone();
         let record = StoredImage::record(whole.digest.clone(), whole.size, format.name());
         let name = whole.name;
         blocking(move || store.publish(&name, &record)).await?;
-        self.learn(object, image.clone(), whole.sent, whole.unpacked)
-            .await?;
-        let (store, spared) = (self.store.clone(), image.clone());
-        blocking(move || {
-            partial.discard()?;
-            if limit.is_some() {
-                let collected = store.collect_now(limit, Some(&spared))?;
-                tracing::info!(?collected, "the image store was kept within its limit");
-            }
-            Ok(())
-        })
-        .await?;
-        Ok(image)
+        self.learn(object, image, whole.sent, whole.unpacked).await
     }
 }
 
