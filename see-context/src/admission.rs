@@ -164,7 +164,7 @@ impl Walk {
         }
         if !decision.is_repeatable && !seen.insert(path.to_owned()) {
             let problem = format!(
-                "a second <{}>: libvirt and SEE could take another of the two",
+                "a second <{}>: libvirt may take the one and SEE the other",
                 child.name()
             );
             self.refuse(child.position(), problem, "keep one of them");

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use see_core::Error;
 use see_core::config::Excerpt;
+use see_core::{Error, ErrorKind};
 
 use super::escape;
 
@@ -60,6 +60,13 @@ pub(crate) fn failure(error: &Error) -> String {
     for further in error.further() {
         text.push_str(&failure(further));
     }
+    let count = error.further().len() + 1;
+    if count > 1 && error.kind() == ErrorKind::Configuration {
+        push(
+            &mut text,
+            format_args!("{count} findings, nothing was made\n"),
+        );
+    }
     text
 }
 
@@ -80,7 +87,6 @@ fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use see_core::ErrorKind;
     use see_core::config::Configuration;
 
     use super::*;
@@ -102,12 +108,14 @@ mod tests {
 
     #[test]
     fn each_of_several_errors_is_shown() {
-        let errors = ["one", "two"].map(|what| Error::new(ErrorKind::Io, what).advice("mend it"));
+        let errors =
+            ["one", "two"].map(|what| Error::new(ErrorKind::Configuration, what).advice("mend it"));
         insta::assert_snapshot!(failure(&Error::all(errors).unwrap()), @r"
         error: one
          = help: mend it
         error: two
          = help: mend it
+        2 findings, nothing was made
         ");
     }
 
