@@ -191,8 +191,8 @@ mod tests {
 
     use super::*;
     use crate::allocation::{self, Plan};
-    use crate::hypervisor::Hypervisor;
     use crate::driver::Driver;
+    use crate::hypervisor::Hypervisor;
 
     #[tokio::test]
     async fn a_pool_that_has_name_and_uuid_already_stops_the_allocation_and_stays_as_it_is() {
