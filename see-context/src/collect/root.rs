@@ -70,7 +70,7 @@ pub(super) fn look(request: &CollectRequest) -> Looked {
         Ok(true) if is_known() || own.exists() => looked.with([root.clone()]),
         Ok(false) if own.exists() => looked.with([own.display().to_string()]),
         Ok(_) => looked,
-        Err(error) => looked.denied(error.chain()),
+        Err(error) => looked.ended_by(&error),
     }
 }
 
