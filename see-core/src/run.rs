@@ -74,7 +74,7 @@ impl Environment {
     ///
     /// [`Isolation::is_verified`]: crate::Isolation::is_verified
     pub async fn run(&mut self, protocol: &Protocol, limits: &RunLimits) -> Result<RunReport> {
-        let quotas = limits.watch(self.sandbox(), &self.shared().captures).await;
+        let quotas = limits.watch(self.shared()).await;
         let shared = Arc::clone(self.shared());
         let mut turn = self.turn().await?;
         let mut watch = Watch {
