@@ -143,7 +143,7 @@ pub(crate) fn log_of(location: &str, name: &str) -> Option<PathBuf> {
 /// The end of that file, of at most `limit` bytes; `None` where there is none.
 pub(crate) fn log_tail(location: &str, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
     match (Traces::of(location), places::logs(location)) {
-        (Some(traces), Some(folder)) => traces.log_tail(&folder, name, limit),
+        (Ok(traces), Some(folder)) => traces.log_tail(&folder, name, limit),
         _ => Ok(None),
     }
 }
@@ -154,7 +154,7 @@ pub(crate) fn log_tail(location: &str, name: &str, limit: u64) -> Result<Option<
 /// When this user may not read libvirt's notes.
 pub(crate) fn pid_of(location: &str, name: &str) -> Result<Option<u32>> {
     match (Traces::of(location), places::state(location)) {
-        (Some(traces), Some(folder)) => traces.pid_in(&folder, name),
+        (Ok(traces), Some(folder)) => traces.pid_in(&folder, name),
         _ => Err(Error::new(
             ErrorKind::PermissionDenied,
             "libvirt's notes of running machines are not to be read",
@@ -167,7 +167,7 @@ pub(crate) fn pid_of(location: &str, name: &str) -> Result<Option<u32>> {
 fn traces_of(location: &str) -> Option<Traces> {
     let is_here = location.starts_with('/') || bridge::is_local(location);
     let may = is_here && is_of_this_user(location);
-    may.then(|| Traces::of(location)).flatten()
+    may.then(|| Traces::of(location).ok()).flatten()
 }
 
 /// Whether what a hypervisor keeps belongs to this user: everything to root, and an own daemon's to its user.

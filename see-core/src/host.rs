@@ -13,6 +13,7 @@ use crate::environment::{EndLimits, Resident};
 use crate::event::Text;
 use crate::hook::PreparedHook;
 use crate::ledger::{Collectors, Ledger, Looked, Record, Trail};
+use crate::mishap::MishapKind;
 use crate::settings::{AgentSettings, Limits};
 use crate::shared::{Parts, Shared, died};
 use crate::{
@@ -394,10 +395,8 @@ async fn attach_all(
                 if required || error.kind() == ErrorKind::Stopped {
                     return Err(error);
                 }
-                tracing::warn!(
-                    "goes on without a hook that is not required: {}",
-                    error.chain()
-                );
+                let bus = &environment.shared().bus;
+                bus.record("attach", name, MishapKind::Failed(error.chain()));
             }
         }
         token.check("attach")?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::MissedTickBehavior;
 
-pub(crate) use self::proof::{Proof, Standing, is_owed, unproven};
+pub(crate) use self::proof::{Proof, Standing, ended, is_owed, unproven};
 
 use crate::event::Value;
 use crate::shared::Shared;
@@ -23,7 +23,7 @@ use crate::{Error, ErrorKind, Event, Result, Sandbox};
 pub const ISOLATION_PROVEN: &str = "isolation_proven";
 /// The event of whoever found a hole in the walls. Its attribute `message` says what was found; `holes`, where
 /// it is there, is a list of texts that names each hole. It ends the run: the guest's power is cut, and the
-/// results are marked.
+/// results are marked, and the guest is neither started nor resumed again.
 pub const ISOLATION_BROKEN: &str = "isolation_broken";
 
 /// The event of whoever was to let the guest try the walls, and could not. Its attribute `message` says why.
@@ -212,6 +212,7 @@ impl Walls {
         let message = event.get("message").and_then(Value::as_str);
         let message = message.unwrap_or("the guest could not try the walls around its network");
         self.untried = Some(message.to_owned());
+        self.proof.end(message);
         Error::new(ErrorKind::Isolation, message.to_owned())
     }
 
@@ -221,6 +222,7 @@ impl Walls {
 
     fn breach(&mut self, error: Error, holes: Vec<String>) -> Error {
         let why = error.chain();
+        self.proof.end(why.clone());
         self.broken = Some(Breach { why, holes });
         error
     }

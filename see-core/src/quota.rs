@@ -1,6 +1,7 @@
 //! What a run may use of the host: time, room for what the guest writes, and the host's own memory,
 //! processors and processes.
 
+mod blind;
 mod meter;
 mod room;
 
@@ -16,8 +17,8 @@ use self::meter::Metered;
 use self::room::Room;
 use crate::config::Size;
 use crate::settings::Limits;
-use crate::shared::died;
-use crate::{Error, ErrorKind, Sandbox};
+use crate::shared::{Shared, died};
+use crate::{Error, ErrorKind};
 
 /// How often is measured.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -50,10 +51,11 @@ impl RunLimits {
     }
 
     /// Begins to measure: what is used already does not count.
-    pub(crate) async fn watch(&self, sandbox: &Arc<dyn Sandbox>, captures: &Captures) -> Quotas {
+    pub(crate) async fn watch(&self, shared: &Shared) -> Quotas {
         let Some(limits) = &self.others else {
             return Quotas::default();
         };
+        let (sandbox, captures) = (&shared.sandbox, &shared.captures);
         let mut rooms = vec![
             Room::of_paths("disk", sandbox.disks(), limits.disk.0),
             Room::of_captures(captures.clone(), limits.captures.0),
@@ -73,7 +75,7 @@ impl RunLimits {
         });
         Quotas {
             rooms: measured.await.unwrap_or_default(),
-            metered: Some(Metered::begin(sandbox, limits).await),
+            metered: Some(Metered::begin(sandbox, &shared.bus, limits).await),
         }
     }
 }

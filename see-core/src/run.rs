@@ -22,7 +22,7 @@ pub const SAMPLE_FINISHED: &str = "sample_finished";
 const RUNS: [&str; 2] = ["run_sample", "run_command"];
 
 /// What steps marked `always` have in any case after a failed step, together: the analysis of a run that used
-/// up its time. The guest's power is cut at the limit all the same.
+/// up its time. The guest's power is cut at the limit all the same, also under a step that goes on.
 const LAST_STEPS: Duration = Duration::from_secs(60);
 
 /// How long handlers may hold up the end of a guest that must not go on.
@@ -59,7 +59,9 @@ impl Environment {
     /// A step that fails ends the others, but for those marked `always`; these share what is left of the run's
     /// time, and have a minute in any case. The limits are watched from the first step to the last one,
     /// whatever failed. When one of them is reached, or the walls around the guest's network are found broken or
-    /// cannot be tried, the guest's power is cut and the step under way fails.
+    /// cannot be tried, the guest's power is cut and the step under way fails; at the end of the run's time a step that
+    /// follows a failed one goes on for what is left of its minute. A guest whose walls broke, or could not be tried, is
+    /// neither started nor resumed again.
     ///
     /// A guest that owes the proof that its network is closed ([`Isolation::is_verified`]) is not started where
     /// no hook announced that it delivers it, a step that triggers `run_sample` or `run_command` waits for the
@@ -74,7 +76,7 @@ impl Environment {
     ///
     /// [`Isolation::is_verified`]: crate::Isolation::is_verified
     pub async fn run(&mut self, protocol: &Protocol, limits: &RunLimits) -> Result<RunReport> {
-        let quotas = limits.watch(self.sandbox(), &self.shared().captures).await;
+        let quotas = limits.watch(self.shared()).await;
         let shared = Arc::clone(self.shared());
         let mut turn = self.turn().await?;
         let mut watch = Watch {
@@ -85,6 +87,7 @@ impl Environment {
             end: tokio::time::Instant::now() + limits.time,
             is_over: false,
             last: None,
+            cutting: None,
         };
         // Ears are opened before the first step, so that nothing fires too early to be heard.
         let mut ears: Vec<(String, Listener)> = Vec::new();
@@ -152,6 +155,9 @@ impl Environment {
                 report.failure.get_or_insert((name, error));
             }
         }
+        if let Some(cutting) = watch.cutting.take() {
+            let _ = cutting.await;
+        }
         // What was posted last may be the proof, or a hole.
         let _ = turn.handle_posted().await;
         let told = watch.walls.told().map_or(Ok(()), Err);
@@ -187,6 +193,8 @@ struct Watch {
     is_over: bool,
     /// When the steps that follow a failed one have to be done.
     last: Option<tokio::time::Instant>,
+    /// The end of the guest under a step that goes on.
+    cutting: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// How a step ended.
@@ -217,6 +225,13 @@ impl Watch {
                 broken = self.walls.broken(), if walls_stand => Ended::Cut(broken),
                 () = tokio::time::sleep_until(self.end), if !self.is_over => {
                     self.is_over = true;
+                    // The step keeps its minute, but not the guest.
+                    if self.last.is_some_and(|last| tokio::time::Instant::now() < last) {
+                        let shared = Arc::clone(&self.shared);
+                        let cutting = async move { cut_power_beside(&shared).await };
+                        self.cutting = Some(self.shared.runtime.spawn(cutting));
+                        continue;
+                    }
                     // Without power there is nothing to cut, and an analysis may go on.
                     if self.last.is_some() && self.shared.is_off().await {
                         continue;
@@ -281,7 +296,32 @@ async fn cut_power(shared: &Arc<Shared>, turn: &mut Turn) {
         Ok(()) => {}
         // It is off already.
         Err(error) if error.kind() == ErrorKind::IllegalTransition => {}
-        Err(error) => tracing::warn!("the power of a guest that must not go on stays on: {error}"),
+        Err(error) => {
+            tracing::warn!("the power of a guest that must not go on is cut at once: {error}");
+            destroy(shared).await;
+        }
+    }
+}
+
+/// The same while a step has the turn: no handler hears of it beforehand.
+async fn cut_power_beside(shared: &Arc<Shared>) {
+    if !shared.is_off().await && destroy(shared).await {
+        let cut = Event::new("post_poweroff").source("environment");
+        // On an environment that is closed nobody wants to know.
+        let _ = shared.post(cut);
+    }
+}
+
+/// Cuts the power whatever the state is said to be; whether that was done.
+async fn destroy(shared: &Arc<Shared>) -> bool {
+    match shared.act(Transition::Poweroff).await {
+        Ok(()) => true,
+        Err(error) => {
+            if !shared.is_off().await {
+                tracing::warn!("the power of a guest that must not go on stays on: {error}");
+            }
+            false
+        }
     }
 }
 

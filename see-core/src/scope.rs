@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
@@ -11,6 +12,9 @@ use tokio::time::Instant;
 use crate::StopToken;
 use crate::bus::{Bounded, Crew, EventBus};
 use crate::mishap::MishapKind;
+
+/// How long aborted tasks are waited for.
+const ABORTED: Duration = Duration::from_secs(1);
 
 /// The tasks of one owner: counted, bounded, joined at the end or aborted.
 #[derive(Clone)]
@@ -66,8 +70,8 @@ impl Tasks {
         self.bus.record(event, owner, what);
     }
 
-    /// Waits until every task ended, or aborts what is left at the deadline: one that does not yield is left
-    /// behind, since nobody can wait for its end. Returns how many were aborted.
+    /// Waits until every task ended, or aborts what is left at the deadline, and waits a moment until that is gone: one
+    /// that does not yield is left behind, since nobody can wait for its end. Returns how many were aborted.
     pub(crate) async fn finish(&self, deadline: Instant) -> usize {
         let Some(mut set) = self.set.close() else {
             return 0;
@@ -79,6 +83,9 @@ impl Tasks {
         }
         let left = set.len();
         set.abort_all();
+        // What they hold is let go of when they are dropped.
+        let ended = async { while set.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(ABORTED, ended).await;
         left
     }
 }

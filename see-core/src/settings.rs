@@ -26,9 +26,9 @@ pub struct Limits {
     /// `run`.
     pub cpu: Option<DurationValue>,
     /// The host's memory that the sandbox may take beyond what its guest was given. 2 GiB.
-    pub memory: Size,
+    pub memory: Option<Size>,
     /// The processes and threads of the sandbox on the host. 4096.
-    pub pids: u64,
+    pub pids: Option<u64>,
 }
 
 impl Limits {
@@ -36,6 +36,27 @@ impl Limits {
     pub(crate) fn cpu(&self) -> DurationValue {
         let usual = || DurationValue(self.run.0.saturating_mul(4));
         self.cpu.unwrap_or_else(usual)
+    }
+
+    /// The memory that holds where none is said.
+    pub(crate) fn memory(&self) -> Size {
+        self.memory.unwrap_or(Size(2 << 30))
+    }
+
+    /// The number of processes that holds where none is said.
+    pub(crate) fn pids(&self) -> u64 {
+        self.pids.unwrap_or(4096)
+    }
+
+    /// The limits that somebody wrote of those for which the sandbox has to be measured.
+    pub(crate) fn measured(&self) -> Vec<&'static str> {
+        let written = [
+            ("cpu", self.cpu.is_some()),
+            ("memory", self.memory.is_some()),
+            ("pids", self.pids.is_some()),
+        ];
+        let written = written.into_iter().filter(|(_, is_written)| *is_written);
+        written.map(|(key, _)| key).collect()
     }
 }
 
@@ -48,8 +69,8 @@ impl Default for Limits {
             console: Size(16 << 20),
             captures: Size(1 << 30),
             cpu: None,
-            memory: Size(2 << 30),
-            pids: 4096,
+            memory: None,
+            pids: None,
         }
     }
 }

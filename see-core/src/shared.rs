@@ -197,9 +197,16 @@ impl Shared {
             let mut change = shared.begin_change(transition);
             let sandbox = &shared.sandbox;
             let done = match transition {
-                Transition::Poweron => sandbox.start().await,
+                // The network may have been found open while the handlers before it ran.
+                Transition::Poweron => match shared.proof.check_ended() {
+                    Ok(()) => sandbox.start().await,
+                    Err(open) => Err(open),
+                },
+                Transition::Resume => match shared.proof.check_ended() {
+                    Ok(()) => sandbox.resume().await,
+                    Err(open) => Err(open),
+                },
                 Transition::Pause => sandbox.suspend().await,
-                Transition::Resume => sandbox.resume().await,
                 Transition::Poweroff => sandbox.destroy().await,
                 Transition::Shutdown => sandbox.shutdown().await,
                 Transition::Restart => sandbox.reboot().await,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::bus::{Cached, Handler, List, Subscription, lock};
 use crate::event::{Text, Value};
-use crate::isolation::{Standing, unproven};
+use crate::isolation::{Standing, ended, unproven};
 use crate::shared::Shared;
 use crate::{Error, ErrorKind, Event, Result, Sandbox, StopToken, Transition};
 
@@ -196,6 +196,7 @@ impl Turn {
         };
         match self.until(timeout, what, standing).await? {
             Some(Standing::GivenUp(why)) => Err(unproven(why)),
+            Some(Standing::Ended(why)) => Err(ended(&why)),
             Some(_) => Ok(()),
             None => Err(Error::timeout(
                 "the proof that the network is closed",
@@ -270,7 +271,8 @@ impl Turn {
     /// # Errors
     /// [`ErrorKind::IllegalTransition`] where its state does not allow it, [`ErrorKind::Isolation`] where its
     /// guest has to prove that its network is closed and no hook announced that it sees to that
-    /// ([`Context::proves_isolation`](crate::Context::proves_isolation)), and what the hypervisor reports.
+    /// ([`Context::proves_isolation`](crate::Context::proves_isolation)), or once the network was found open or could
+    /// not be tried, and what the hypervisor reports.
     pub async fn poweron(&mut self) -> Result<()> {
         self.change(Transition::Poweron, []).await
     }
@@ -329,10 +331,12 @@ impl Turn {
         let attributes: Vec<_> = attributes.into_iter().collect();
         let (before, after) = transition.events();
         transition.check(self.shared.state().await?)?;
-        if transition == Transition::Poweron {
-            let checked = self.shared.proof.check_start(&*self.shared.sandbox);
-            checked.map_err(|error| error.during(transition.name()))?;
-        }
+        let checked = match transition {
+            Transition::Poweron => self.shared.proof.check_start(&*self.shared.sandbox),
+            Transition::Resume => self.shared.proof.check_ended(),
+            _ => Ok(()),
+        };
+        checked.map_err(|error| error.during(transition.name()))?;
         self.trigger(power_event(before, &attributes)).await?;
         self.shared.act(transition).await?;
         self.trigger(power_event(after, &attributes)).await

@@ -64,9 +64,22 @@ async fn a_program_that_waits_for_its_turn_loses_none_of_its_time() {
     tokio::pin!(next);
     let early = tokio::time::timeout(Duration::from_millis(50), &mut next).await;
     assert!(early.is_err(), "its time was over before its turn");
+    let mut run = shell("true");
+    run.placement = Placement::Background;
+    let behind = client.start(run.clone(), Duration::ZERO);
+    let fed = client.upload_and_start(upload("x", 1), &b"x"[..], run, Duration::ZERO);
+    tokio::pin!(behind, fed);
+    let early = tokio::time::timeout(Duration::from_millis(50), &mut behind).await;
+    assert!(early.is_err(), "its time was over before its turn");
+    let early = tokio::time::timeout(Duration::from_millis(50), &mut fed).await;
+    assert!(early.is_err(), "its time was over before its turn");
     drop(all.remove(0));
     let late = next.await.expect_err("it had no time at all");
     assert!(matches!(late, ClientError::Timeout { .. }), "{late:?}");
+    for late in [behind.await, fed.await] {
+        let late = late.expect_err("it had no time at all");
+        assert!(matches!(late, ClientError::Timeout { .. }), "{late:?}");
+    }
 }
 
 #[tokio::test]

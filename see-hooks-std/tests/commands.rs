@@ -267,6 +267,25 @@ async fn a_command_whose_end_is_not_known_is_the_hooks_failure_unless_the_guest_
 }
 
 #[tokio::test]
+async fn a_command_that_restarts_its_guest_is_no_failure_of_the_hook() {
+    let (mut world, guest) = ready().await;
+    let order = Event::new("run_command").with("command", "exec sleep 600");
+    world.trigger(order).await;
+    world.event("command_started").await;
+    // The agent is gone before the machine is.
+    guest.hangs_up();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    world.control.guest_reboots();
+    let finished = world.event("command_finished").await;
+    assert!(flag(&finished, "agent_lost"), "{finished:?}");
+    let failure = world.environment.bus().hook_failure();
+    assert!(failure.is_none(), "{failure:?}");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_machine_that_goes_off_ends_the_sample() {
     let (mut world, _guest) = ready().await;
     let run = sample(&world, "exec sleep 600");

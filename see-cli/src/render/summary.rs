@@ -202,7 +202,8 @@ fn looked_for(surface: &mut impl Surface, looked: &[Looked]) -> io::Result<()> {
         looked.len()
     ))?;
     for looked in looked.iter().filter(|looked| !looked.is_clear()) {
-        let why = looked.denied.as_deref().unwrap_or_default();
+        let why = looked.denied.as_deref().or(looked.failed.as_deref());
+        let why = why.unwrap_or_default();
         if looked.found.is_empty() {
             let line = format!("  not looked at: {} ({why})", looked.what);
             surface.line(&escape::line(&line))?;

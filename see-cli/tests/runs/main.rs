@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     if std::env::var_os(PLAY).is_some() {
         return play();
     }
-    let tests: [(&str, fn()); 42] = [
+    let tests: [(&str, fn()); 44] = [
         (
             "a_run_ends_well_and_leaves_nothing_but_its_results",
             a_run_ends_well,
@@ -47,6 +47,14 @@ fn main() -> ExitCode {
         (
             "what_takes_longer_than_the_whole_run_may_is_refused_before_anything_is_made",
             verdicts::too_long,
+        ),
+        (
+            "a_result_that_cannot_be_written_is_not_all_well",
+            results::no_result,
+        ),
+        (
+            "a_run_that_cannot_begin_stops_no_other_samples",
+            results::one_without_a_folder,
         ),
         ("what_a_guest_prints_is_harmless", results::harmless_output),
         (

@@ -80,6 +80,47 @@ pub(crate) fn a_folder_of_samples() {
     assert!(ended.stdout.contains("2 runs"), "{}", ended.stdout);
 }
 
+pub(crate) fn no_result() {
+    let place = Place::new();
+    let hook = json!({ "finishes": { "exit_code": 0 }, "forges": true });
+    place.run_file(json!({}), hook);
+    let ended = place.output(RUN_JSON);
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    let lines = ended.json();
+    let result = &lines.last().unwrap()["result"];
+    assert_eq!(result["verdict"], "sandbox_failed");
+    assert_eq!(result["exit_code"], 4);
+    let failure = result["failure"].as_str().unwrap();
+    assert!(failure.contains("result.json"), "{failure}");
+    assert_eq!(place.made(), 0);
+}
+
+pub(crate) fn one_without_a_folder() {
+    let place = Place::new();
+    let path = place.run_file(json!({}), exit(0));
+    let mut run: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    run["hooks"]["configuration"] = json!({ "results_folder": "${sample}.results" });
+    std::fs::write(&path, run.to_string()).unwrap();
+    let samples = place.path().join("samples");
+    std::fs::create_dir(&samples).unwrap();
+    // One of them lies where the folder of another one belongs.
+    for name in ["a", "b", "b.results", "c"] {
+        std::fs::write(samples.join(name), name).unwrap();
+    }
+    let ended = place.output(["run", "run.json", "--sample", "samples", "--output", "json"]);
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    let lines = ended.json();
+    let summary = lines.last().unwrap()["summary"].as_array().unwrap();
+    let verdicts: Vec<_> = summary.iter().map(|run| run["verdict"].clone()).collect();
+    assert_eq!(verdicts, ["ok", "sandbox_failed", "ok", "ok"]);
+    let mut results = lines.iter().map(|line| &line["result"]);
+    let failed = results.find(|result| result["verdict"] == "sandbox_failed");
+    let failure = failed.unwrap()["failure"].as_str().unwrap();
+    assert!(failure.contains("b.results"), "{failure}");
+    assert_eq!(place.made(), 0);
+}
+
 pub(crate) fn results_folder() {
     use std::os::unix::fs::MetadataExt;
     let place = Place::new();

@@ -24,8 +24,8 @@ pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
     let had_groups = !request.dry_run
         && rustix::process::geteuid().is_root()
         && match Traces::of(root) {
-            Some(traces) => traces.clear_groups("qemu", &uuid)?,
-            None => false,
+            Ok(traces) => traces.clear_groups("qemu", &uuid)?,
+            Err(_) => false,
         };
     Ok(if ran || had_groups {
         Collected::Removed

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use see_core::Result;
 use see_core::ledger::{CollectRequest, Looked};
+use see_core::{Error, ErrorKind, Result};
 use see_libvirt::Connection;
 
 use super::traces::Traces;
@@ -28,7 +28,7 @@ pub(super) async fn domain(request: &CollectRequest) -> Vec<Looked> {
     } else {
         looked.push(match open(request).await {
             Ok(connection) => at_libvirt(what, &connection, request).await,
-            Err(error) => Looked::clear(what).denied(error.chain()),
+            Err(error) => Looked::clear(what).ended_by(&error),
         });
     }
     if !location.starts_with('/') && !bridge::is_local(&location) {
@@ -40,8 +40,25 @@ pub(super) async fn domain(request: &CollectRequest) -> Vec<Looked> {
     }
     let request = request.clone();
     let here = blocking("look at the host", move || Ok(domain_here(&request))).await;
-    looked.extend(found_here(here));
+    extend(&mut looked, here);
     looked
+}
+
+/// Adds what was found on this host.
+fn extend(looked: &mut Vec<Looked>, here: Result<Vec<Looked>>) {
+    match here {
+        Ok(here) => looked.extend(here),
+        Err(error) => looked.push(Looked::clear("what is on this host").ended_by(&error)),
+    }
+}
+
+/// Files of which it is not known where they are.
+fn not_found(what: impl Into<String>, error: &Error) -> Looked {
+    let looked = Looked::clear(what);
+    match error.kind() {
+        ErrorKind::PermissionDenied => looked.denied(ROOTS),
+        _ => looked.failed(error.chain()),
+    }
 }
 
 /// Whether libvirt knows it.
@@ -50,13 +67,8 @@ async fn at_libvirt(what: String, connection: &Connection, request: &CollectRequ
     match connection.domain_by_name(&request.resource.name).await {
         Ok(_) => looked.with([what]),
         Err(error) if error.is_no_domain() => looked,
-        Err(error) => looked.denied(libvirt(error).chain()),
+        Err(error) => looked.ended_by(&libvirt(error)),
     }
-}
-
-/// What a look at the host gave: one that failed found nothing, which is not to be taken for that nothing is there.
-fn found_here(looked: Result<Vec<Looked>>) -> Vec<Looked> {
-    looked.unwrap_or_else(|error| vec![Looked::clear("this host").denied(error.chain())])
 }
 
 fn domain_here(request: &CollectRequest) -> Vec<Looked> {
@@ -69,10 +81,13 @@ fn domain_here(request: &CollectRequest) -> Vec<Looked> {
             format!("socket {path}")
         }),
     ];
-    let Some(traces) = Traces::of(location) else {
-        let what = format!("the files of the hypervisor at {location}");
-        looked.push(Looked::clear(what).denied(ROOTS));
-        return looked;
+    let traces = match Traces::of(location) {
+        Ok(traces) => traces,
+        Err(error) => {
+            let what = format!("the files of the hypervisor at {location}");
+            looked.push(not_found(what, &error));
+            return looked;
+        }
     };
     let groups = traces.groups_of(driver_of(location), name);
     let groups = groups.map(|groups| {
@@ -108,6 +123,7 @@ fn add(looked: &mut Vec<Looked>, found: Looked, of_user: bool) {
         Some(same) => {
             same.found.extend(found.found);
             same.denied = same.denied.take().or(found.denied);
+            same.failed = same.failed.take().or(found.failed);
         }
         None => looked.push(found),
     }
@@ -117,7 +133,7 @@ fn add(looked: &mut Vec<Looked>, found: Looked, of_user: bool) {
 fn told<T>(what: &str, found: Result<Vec<T>>, name: impl Fn(T) -> String) -> Looked {
     match found {
         Ok(found) => Looked::clear(what).with(found.into_iter().map(name)),
-        Err(error) => Looked::clear(what).denied(error.chain()),
+        Err(error) => Looked::clear(what).ended_by(&error),
     }
 }
 
@@ -142,15 +158,15 @@ pub(super) async fn network(request: &CollectRequest) -> Vec<Looked> {
         Ok(connection) => match connection.network(&request.resource.name).await {
             Ok(_) => looked.with([what]),
             Err(error) if error.is_no_network() => looked,
-            Err(error) => looked.denied(libvirt(error).chain()),
+            Err(error) => looked.ended_by(&libvirt(error)),
         },
-        Err(error) => looked.denied(error.chain()),
+        Err(error) => looked.ended_by(&error),
     };
     let mut looked = vec![at_libvirt];
     if bridge::is_local(&location) {
         let request = request.clone();
         let here = blocking("look at the host", move || Ok(network_here(&request))).await;
-        looked.extend(found_here(here));
+        extend(&mut looked, here);
     }
     looked
 }
@@ -167,7 +183,7 @@ fn network_here(request: &CollectRequest) -> Vec<Looked> {
     add(&mut looked, devices, of_user);
     let what = "the address server's files";
     let files = match Traces::of(location) {
-        Some(traces) => {
+        Ok(traces) => {
             let bridge = bridge::name_of(request);
             told(
                 what,
@@ -175,7 +191,7 @@ fn network_here(request: &CollectRequest) -> Vec<Looked> {
                 |path| path,
             )
         }
-        None => Looked::clear(what).denied(ROOTS),
+        Err(error) => not_found(what, &error),
     };
     add(&mut looked, files, of_user);
     looked
@@ -205,10 +221,10 @@ mod tests {
                 "broken",
             ))
         });
-        let looked = found_here(failed.await);
+        let mut looked = Vec::new();
+        extend(&mut looked, failed.await);
         assert_eq!(looked.len(), 1);
         assert!(!looked[0].is_clear() && looked[0].left().is_empty());
-        assert!(found_here(Ok(Vec::new())).is_empty());
     }
 
     #[test]

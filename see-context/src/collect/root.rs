@@ -73,13 +73,13 @@ pub(super) fn look(request: &CollectRequest) -> Looked {
         Ok(true) if is_known() || own.exists() => looked.with([root.clone()]),
         Ok(false) if own.exists() => looked.with([own.display().to_string()]),
         Ok(_) => looked,
-        Err(error) => looked.denied(error.chain()),
+        Err(error) => looked.ended_by(&error),
     }
 }
 
 /// A look that gave nothing is not to be taken for one that found nothing.
 pub(super) fn look_failed(error: Error) -> Looked {
-    Looked::clear(WHAT).denied(error.chain())
+    Looked::clear(WHAT).ended_by(&error)
 }
 
 /// Why a root whose maker wrote nothing of it down is somebody else's folder: its name alone says little.

@@ -33,10 +33,24 @@ pub(super) struct Traces(OwnedFd);
 impl Traces {
     /// Those of the daemon behind a URI, or of the embedded driver. One that names its socket may run in a file system
     /// of its own.
-    pub(super) fn of(uri: &str) -> Option<Self> {
-        let own = socket_of(uri).and_then(|socket| peer(&socket));
-        let path = own.map_or_else(|| "/".to_owned(), |pid| format!("/proc/{pid}/root"));
-        Self::at(path.as_ref()).ok()
+    ///
+    /// # Errors
+    /// When this user may not look there, or nobody tells whose daemon it is: then it is not known where its files are.
+    pub(super) fn of(uri: &str) -> Result<Self> {
+        let path = match socket_of(uri) {
+            None => "/".to_owned(),
+            Some(socket) => {
+                let pid = peer(&socket).map_err(|error| {
+                    let message = "whose daemon listens on the socket is not known";
+                    Error::io(message, error).subject(socket)
+                })?;
+                format!("/proc/{pid}/root")
+            }
+        };
+        Self::at(path.as_ref()).map_err(|error| {
+            let message = "the daemon's file system cannot be looked at";
+            Error::io(message, error.into()).subject(path)
+        })
     }
 
     pub(super) fn at(path: &Path) -> rustix::io::Result<Self> {
@@ -258,15 +272,35 @@ fn socket_of(uri: &str) -> Option<String> {
     let parameters = query.split(['&', ';']);
     parameters
         .filter_map(|parameter| parameter.strip_prefix("socket="))
-        .map(str::to_owned)
+        .map(decoded)
         .next()
 }
 
+/// A part of a URI without its percent-encoding.
+fn decoded(part: &str) -> String {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let digit = |at: usize| (*after.get(at)? as char).to_digit(16);
+        match (first, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                bytes.push((high * 16 + low) as u8);
+                rest = &after[2..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// The process that listens on a socket.
-fn peer(socket: &str) -> Option<i32> {
-    let stream = std::os::unix::net::UnixStream::connect(Path::new(socket)).ok()?;
-    let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
-    Some(peer.pid.as_raw_nonzero().get())
+fn peer(socket: &str) -> std::io::Result<i32> {
+    let stream = std::os::unix::net::UnixStream::connect(Path::new(socket))?;
+    let peer = rustix::net::sockopt::socket_peercred(&stream)?;
+    Ok(peer.pid.as_raw_nonzero().get())
 }
 
 #[cfg(test)]
@@ -391,5 +425,23 @@ mod tests {
         assert_eq!(socket_of("qemu:///system"), None);
         let found = socket_of("qemu+unix:///system?mode=legacy&socket=/tmp/d/libvirt-sock");
         assert_eq!(found.as_deref(), Some("/tmp/d/libvirt-sock"));
+        let found = socket_of("qemu:///system?socket=%2Ftmp%2fa%20b%");
+        assert_eq!(found.as_deref(), Some("/tmp/a b%"));
+    }
+
+    #[test]
+    fn a_socket_on_which_nobody_listens_does_not_stand_for_the_hosts_own_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("sock");
+        let uri = format!("qemu:///system?socket={}", socket.display());
+        let error = Traces::of(&uri).unwrap_err();
+        assert_eq!(error.kind(), see_core::ErrorKind::NotFound, "{error}");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        Traces::of(&uri).unwrap();
+        Traces::of(
+            &uri.replace('/', "%2F")
+                .replace("qemu:%2F%2F%2F", "qemu:///"),
+        )
+        .unwrap();
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use see_core::config::Size;
 use see_core::{Error, ErrorKind, Meter, Result, Usage};
+use see_libvirt::DomainState;
 use tokio::sync::{OnceCell, Semaphore};
 
 use self::process::{Process, Taken};
@@ -49,6 +50,8 @@ pub(super) struct Gauge {
 struct Seen {
     process: Option<Process>,
     searched: Option<Instant>,
+    /// The machine ran, and no process was found that runs it.
+    hidden: bool,
     time: ProcessorTime,
 }
 
@@ -113,11 +116,24 @@ impl Gauge {
             Runner::Emulator => {
                 let (seen, uuid) = (Arc::clone(&self.seen), self.uuid.clone());
                 let (location, name) = (self.location.clone(), native.domain.name().to_owned());
-                blocking("measure the emulator", move || {
+                let (usage, found) = blocking("measure the emulator", move || {
                     let find = || Process::emulator(&uuid, &collect::pid_of(&location, &name));
                     Ok(lock(&seen).emulator(find, given))
                 })
-                .await
+                .await?;
+                if found == Found::Nothing {
+                    // A machine that is off, or stands still before its start, takes nothing.
+                    let runs = match native.domain.status().await {
+                        Ok(status) => status.state == DomainState::Running,
+                        Err(error) if error.is_no_domain() => false,
+                        Err(error) => return Err(libvirt(error)),
+                    };
+                    lock(&self.seen).hidden = runs;
+                }
+                match lock(&self.seen).hidden {
+                    true => Err(hidden("the emulator")),
+                    false => Ok(usage),
+                }
             }
             Runner::Controller => self.container(native, given).await,
             Runner::Unknown => self.elsewhere(native, given).await,
@@ -141,6 +157,9 @@ impl Gauge {
             let mut seen = lock(&seen);
             seen.follow(controller.and_then(Process::at));
             let tree = seen.process.as_ref().and_then(Process::tree);
+            if controller.is_some() && tree.is_none() {
+                return Err(hidden("the container's controller"));
+            }
             let tree = tree.unwrap_or_default();
             let starved = seen.process.as_ref().and_then(Process::starved);
             let starved = starved.is_some_and(|killed| killed > 0).then(|| {
@@ -173,25 +192,51 @@ impl Gauge {
     }
 }
 
+/// What a look for the emulator gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// It is the one that is known, or was not looked for again.
+    AsBefore,
+    /// No process was found that is the emulator.
+    Nothing,
+}
+
+/// A machine runs, and what runs it is not known.
+fn hidden(what: &str) -> Error {
+    let message = format!("{what} runs, and is not found among the processes that this user sees");
+    Error::new(ErrorKind::Unavailable, message).advice(
+        "`user` in libvirt's qemu.conf, another folder for its state, or `hidepid` may hide it: run SEE as root, or as \
+         a user who may see it",
+    )
+}
+
 impl Seen {
-    fn emulator(&mut self, find: impl FnOnce() -> Option<Process>, given: u64) -> Usage {
+    fn emulator(&mut self, find: impl FnOnce() -> Option<Process>, given: u64) -> (Usage, Found) {
         let mut taken = self.process.as_ref().and_then(Process::taken);
+        let mut found = Found::AsBefore;
         if taken.is_none() && self.searched.is_none_or(|at| at.elapsed() >= SEARCH) {
             self.searched = Some(Instant::now());
             self.follow(find());
             taken = self.process.as_ref().and_then(Process::taken);
+            if taken.is_none() {
+                found = Found::Nothing;
+            }
+        }
+        if taken.is_some() {
+            self.hidden = false;
         }
         let Taken {
             cpu,
             memory,
             threads,
         } = taken.unwrap_or_default();
-        Usage {
+        let usage = Usage {
             cpu: Some(self.time.with(cpu)),
             memory: Some(memory.saturating_sub(given)),
             pids: Some(threads),
             ..Usage::default()
-        }
+        };
+        (usage, found)
     }
 
     /// The machine is run by this process now.
@@ -269,6 +314,21 @@ mod tests {
             assert!(Instant::now() < end, "the place is never free again");
             tokio::task::yield_now().await;
         }
+    }
+
+    #[test]
+    fn an_emulator_that_is_not_found_is_told_apart_from_one_that_takes_nothing() {
+        let mut seen = Seen::default();
+        let (_, found) = seen.emulator(|| None, 0);
+        assert_eq!(found, Found::Nothing);
+        // It is not looked for each time.
+        let (_, found) = seen.emulator(|| panic!("too often"), 0);
+        assert_eq!(found, Found::AsBefore);
+        seen = Seen::default();
+        seen.hidden = true;
+        let (usage, found) = seen.emulator(|| Process::at(std::process::id()), 0);
+        assert_eq!((found, seen.hidden), (Found::AsBefore, false));
+        assert!(usage.pids.unwrap() > 0);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use crate::bus::lock;
 use crate::event::{Text, Value};
 use crate::{
-    Error, ErrorKind, Event, ISOLATION_BROKEN, ISOLATION_PROVEN, Isolation, IsolationVerdict,
-    Result, Sandbox,
+    Error, ErrorKind, Event, ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, ISOLATION_PROVEN, Isolation,
+    IsolationVerdict, Result, Sandbox,
 };
 
 /// The event of a hook that gives up proving the network, since nobody in the guest answers.
@@ -28,7 +28,9 @@ struct State {
     /// Somebody asked for the power to come on, or the machine was found running.
     started: bool,
     proven: bool,
-    broken: bool,
+    /// Why nothing may run in the guest any more, whatever is proven: the network was found open, or could not be
+    /// tried.
+    ended: Option<String>,
     /// Why the hook gave up, in this boot.
     given_up: Option<String>,
 }
@@ -42,6 +44,8 @@ pub(crate) enum Standing {
     Awaited,
     /// It will not come in this boot: why.
     GivenUp(String),
+    /// Nothing may run any more: why.
+    Ended(String),
 }
 
 /// The events with which a guest boots.
@@ -49,9 +53,10 @@ const BOOTS: [&str; 3] = ["pre_poweron", "restarted", "guest_reboot"];
 
 impl Proof {
     /// The events to [hear](Self::hear).
-    pub(crate) const EVENTS: [&str; 6] = [
+    pub(crate) const EVENTS: [&str; 7] = [
         ISOLATION_PROVEN,
         ISOLATION_BROKEN,
+        ISOLATION_NOT_CHECKED,
         NOT_PROVEN,
         BOOTS[0],
         BOOTS[1],
@@ -66,6 +71,11 @@ impl Proof {
     /// The hook has ended.
     pub(crate) fn withdraw(&self, owner: &Text) {
         lock(&self.0).provers.retain(|prover| prover != owner);
+    }
+
+    /// Nothing may run in the guest any more. What was told first counts.
+    pub(crate) fn end(&self, why: impl Into<String>) {
+        lock(&self.0).ended.get_or_insert_with(|| why.into());
     }
 
     /// Takes note of an event that tells of the proof.
@@ -84,7 +94,11 @@ impl Proof {
                     );
                 }
             }
-            ISOLATION_BROKEN => state.broken = true,
+            name @ (ISOLATION_BROKEN | ISOLATION_NOT_CHECKED) => {
+                let why = event.get("message").and_then(Value::as_str);
+                let why = why.unwrap_or(name).to_owned();
+                state.ended.get_or_insert(why);
+            }
             NOT_PROVEN => {
                 let why = event.get("message").and_then(Value::as_str);
                 state.given_up = Some(why.unwrap_or("it was given up").to_owned());
@@ -94,11 +108,23 @@ impl Proof {
         }
     }
 
+    /// Whether a guest may go on.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Isolation`] once its network was found open, or could not be tried.
+    pub(crate) fn check_ended(&self) -> Result<()> {
+        match &lock(&self.0).ended {
+            Some(why) => Err(ended(why)),
+            None => Ok(()),
+        }
+    }
+
     /// Whether the guest may be started: where a proof is owed, some hook has to be there that delivers it.
     ///
     /// # Errors
-    /// [`ErrorKind::Isolation`] where none is.
+    /// [`ErrorKind::Isolation`] where none is, and as [`Self::check_ended`].
     pub(crate) fn check_start(&self, sandbox: &dyn Sandbox) -> Result<()> {
+        self.check_ended()?;
         let mut state = lock(&self.0);
         state.started = true;
         match is_owed(sandbox) && !state.proven && state.provers.is_empty() {
@@ -110,6 +136,9 @@ impl Proof {
     /// Whether the proof that is owed is there.
     pub(crate) fn standing(&self, sandbox: &dyn Sandbox) -> Standing {
         let state = lock(&self.0);
+        if let Some(why) = &state.ended {
+            return Standing::Ended(why.clone());
+        }
         if !is_owed(sandbox) || !state.started || state.is_proven() {
             return Standing::Settled;
         }
@@ -127,6 +156,7 @@ impl Proof {
         match self.standing(sandbox) {
             Standing::Settled => Ok(()),
             Standing::GivenUp(why) => Err(unproven(why)),
+            Standing::Ended(why) => Err(ended(&why)),
             Standing::Awaited if lock(&self.0).provers.is_empty() => Err(nobody_proves()),
             Standing::Awaited => Err(Error::new(
                 ErrorKind::Isolation,
@@ -145,6 +175,9 @@ impl Proof {
         let not_checked = |why: &str| IsolationVerdict::NotChecked {
             why: why.to_owned(),
         };
+        if let Some(why) = &state.ended {
+            return IsolationVerdict::Unproven { why: why.clone() };
+        }
         if state.is_proven() {
             return IsolationVerdict::Proven;
         }
@@ -167,7 +200,7 @@ impl Proof {
 
 impl State {
     fn is_proven(&self) -> bool {
-        self.proven && !self.broken
+        self.proven && self.ended.is_none()
     }
 }
 
@@ -182,6 +215,12 @@ fn nobody_proves() -> Error {
         "no hook of this run can have the guest prove that its network is closed",
     )
     .advice(ADVICE)
+}
+
+/// Nothing may run any more: why.
+pub(crate) fn ended(why: &str) -> Error {
+    let why = format!("the guest does not run again, since its network may be open: {why}");
+    Error::new(ErrorKind::Isolation, why)
 }
 
 /// The proof that will not come: why.

@@ -11,9 +11,15 @@ use serde::Serialize;
 use super::collector::{CollectRequest, Collected, Collector, Collectors};
 use super::record::Record;
 use crate::bus::lock;
+use crate::shared::died;
+use crate::{Error, ErrorKind};
 
 /// The time for each resource.
 const LIMIT: Duration = Duration::from_secs(15);
+/// How much longer a collector is waited for, so that it can say why it was late.
+const GRACE: Duration = Duration::from_secs(1);
+/// The time for all of them together.
+const BUDGET: Duration = Duration::from_secs(60);
 
 /// One thing that was looked for on the host, and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -24,6 +30,9 @@ pub struct Looked {
     pub found: Vec<String>,
     /// Why this user could not look there, or may not remove what was found.
     pub denied: Option<String>,
+    /// Why it is not known whether it is gone, though this user may look there; or why what is there was left alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
 }
 
 impl Looked {
@@ -33,6 +42,7 @@ impl Looked {
             what: what.into(),
             found: Vec::new(),
             denied: None,
+            failed: None,
         }
     }
 
@@ -50,9 +60,26 @@ impl Looked {
         self
     }
 
+    /// The same where the look failed, or what is there was left alone: the environment did not end clean.
+    #[must_use]
+    pub fn failed(mut self, why: impl Into<String>) -> Self {
+        self.failed = Some(why.into());
+        self
+    }
+
+    /// The same where the look ended with this error: what this user has no right to is [denied](Self::denied),
+    /// everything else [failed](Self::failed).
+    #[must_use]
+    pub fn ended_by(self, error: &Error) -> Self {
+        match error.kind() {
+            ErrorKind::PermissionDenied => self.denied(error.chain()),
+            _ => self.failed(error.chain()),
+        }
+    }
+
     /// Whether it was looked for, and is not there.
     pub fn is_clear(&self) -> bool {
-        self.found.is_empty() && self.denied.is_none()
+        self.found.is_empty() && self.denied.is_none() && self.failed.is_none()
     }
 
     /// What was found that this user's own run should have removed.
@@ -79,23 +106,57 @@ impl Trail {
         *lock(&self.0) = Some(record.clone());
     }
 
-    /// Looks at the host for everything that was written down, by the collectors of its kinds.
+    /// Looks at the host for everything that was written down, by the collectors of its kinds. It takes no longer than
+    /// about a minute; what was not looked at by then has [failed](Looked::failed).
     pub async fn look(&self, collectors: &Collectors) -> Vec<Looked> {
+        self.look_within(collectors, LIMIT, BUDGET).await
+    }
+
+    async fn look_within(
+        &self,
+        collectors: &Collectors,
+        limit: Duration,
+        budget: Duration,
+    ) -> Vec<Looked> {
+        let end = tokio::time::Instant::now() + budget;
         let record = lock(&self.0).clone();
         let Some(record) = record else {
             return Vec::new();
         };
         let mut looked: Vec<Looked> = Vec::new();
-        for mut request in record.recorded() {
-            request.dry_run = true;
-            request.deadline = Instant::now() + LIMIT;
-            match collectors.find(&request.resource.kind) {
-                Ok(collector) => looked.extend(collector.look(&request).await),
-                Err(error) => looked.push(Looked::clear(name(&request)).denied(error.chain())),
+        for request in record.recorded() {
+            let left = end.saturating_duration_since(tokio::time::Instant::now());
+            let what = name(&request);
+            match one(request, collectors, left.min(limit)).await {
+                Ok(found) => looked.extend(found),
+                Err(error) => looked.push(Looked::clear(what).ended_by(&error)),
             }
         }
         looked.dedup();
         looked
+    }
+}
+
+/// Looks for one resource, in a task of its own: whatever becomes of that, the others are looked for.
+async fn one(
+    mut request: CollectRequest,
+    collectors: &Collectors,
+    limit: Duration,
+) -> Result<Vec<Looked>, Error> {
+    let late = || Error::timeout("the look at the host", limit);
+    if limit.is_zero() {
+        return Err(late());
+    }
+    let collector = Arc::clone(collectors.find(&request.resource.kind)?);
+    request.dry_run = true;
+    request.deadline = Instant::now() + limit;
+    let mut looking = tokio::spawn(async move { collector.look(&request).await });
+    match tokio::time::timeout(limit + GRACE, &mut looking).await {
+        Ok(looked) => looked.map_err(died),
+        Err(_) => {
+            looking.abort();
+            Err(late())
+        }
     }
 }
 
@@ -108,8 +169,8 @@ pub(super) async fn by_dry_run<C: Collector + ?Sized>(
     match collector.collect(request).await {
         Ok(Collected::AlreadyGone) => looked,
         Ok(Collected::Removed) => looked.with([name(request)]),
-        Ok(Collected::Refused(reason)) => looked.denied(reason),
-        Err(error) => looked.denied(error.chain()),
+        Ok(Collected::Refused(reason)) => looked.failed(reason),
+        Err(error) => looked.ended_by(&error),
     }
 }
 
@@ -125,8 +186,10 @@ fn name(request: &CollectRequest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Identifier;
+    use async_trait::async_trait;
+
     use crate::ledger::{Ledger, Resource};
+    use crate::{Identifier, Result};
 
     #[tokio::test]
     async fn what_was_struck_off_the_ledger_and_is_still_there_is_found() {
@@ -153,6 +216,86 @@ mod tests {
         };
         assert!(gone.is_clear(), "{gone:?}");
         assert!(left.left()[0].ends_with(&paths[1]), "{left:?}");
+    }
+
+    /// What a collector answers; `None`: never.
+    type Answer = fn() -> Option<Result<Collected>>;
+
+    #[derive(Debug)]
+    struct Told(&'static str, Answer);
+
+    #[async_trait]
+    impl Collector for Told {
+        fn kind(&self) -> &str {
+            self.0
+        }
+
+        async fn collect(&self, _: &CollectRequest) -> Result<Collected> {
+            match (self.1)() {
+                Some(answer) => answer,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// What a look for one resource of each of these kinds gives.
+    async fn looked(answers: &[(&'static str, Answer)], limit: Duration) -> Vec<Looked> {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open_blocking(folder.path().join("ledger")).unwrap();
+        let record = ledger.begin(Identifier::random(), "test").await.unwrap();
+        let trail = Trail::new();
+        trail.follow(&record);
+        let mut collectors = Collectors::core();
+        for (kind, answer) in answers {
+            collectors.add(Arc::new(Told(kind, *answer))).unwrap();
+            let intended = record.intend([Resource::new(*kind, "one", "here")]).await;
+            for entry in intended.unwrap() {
+                entry.gone().await.unwrap();
+            }
+        }
+        trail.look_within(&collectors, limit, limit).await
+    }
+
+    #[tokio::test]
+    async fn only_what_this_user_has_no_right_to_is_denied_and_every_other_failed_look_counts() {
+        let looked = looked(
+            &[
+                ("denied", || {
+                    Some(Err(Error::new(ErrorKind::PermissionDenied, "injected")))
+                }),
+                ("unavailable", || {
+                    Some(Err(Error::new(ErrorKind::Unavailable, "injected")))
+                }),
+                ("refused", || {
+                    Some(Ok(Collected::Refused("injected".to_owned())))
+                }),
+                ("panics", || panic!("injected")),
+                ("gone", || Some(Ok(Collected::AlreadyGone))),
+            ],
+            LIMIT,
+        )
+        .await;
+        let states: Vec<_> = looked
+            .iter()
+            .map(|looked| (looked.denied.is_some(), looked.failed.is_some()))
+            .collect();
+        let (denied, failed, clear) = ((true, false), (false, true), (false, false));
+        assert_eq!(
+            states,
+            [denied, failed, failed, failed, clear],
+            "{looked:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn collectors_that_never_answer_hold_the_end_of_a_run_no_longer_than_all_may_together() {
+        let never: Answer = || None;
+        let kinds = ["a", "b", "c"].map(|kind| (kind, never));
+        let looked = looked(&kinds, Duration::from_millis(1)).await;
+        assert_eq!(looked.len(), kinds.len());
+        for looked in looked {
+            assert!(looked.failed.unwrap().contains("waited"));
+        }
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! What a sandbox takes of the host's processors, memory and processes.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::blind::{Blindness, Verdict};
 use super::{exceeded, full};
 use crate::bus::lock;
 use crate::config::DurationValue;
+use crate::mishap::MishapKind;
 use crate::settings::Limits;
-use crate::{Error, ErrorKind, Sandbox, Usage};
+use crate::{Error, ErrorKind, EventBus, Result, Sandbox, Usage};
 
 /// The longest wait for one measurement.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -17,13 +18,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Metered {
     sandbox: Arc<dyn Sandbox>,
+    bus: Arc<EventBus>,
     cpu: Duration,
     memory: u64,
     pids: u64,
     disk: u64,
     before: Mutex<Before>,
-    /// Whether it was told already that nothing can be measured.
-    told: AtomicBool,
+    blindness: Mutex<Blindness>,
 }
 
 /// What does not count: what was used before the run, or ended a step of it already.
@@ -37,17 +38,23 @@ struct Before {
 }
 
 impl Metered {
-    pub(super) async fn begin(sandbox: &Arc<dyn Sandbox>, limits: &Limits) -> Self {
+    pub(super) async fn begin(
+        sandbox: &Arc<dyn Sandbox>,
+        bus: &Arc<EventBus>,
+        limits: &Limits,
+    ) -> Self {
         let metered = Self {
             sandbox: Arc::clone(sandbox),
+            bus: Arc::clone(bus),
             cpu: limits.cpu().0,
-            memory: limits.memory.0,
-            pids: limits.pids,
+            memory: limits.memory().0,
+            pids: limits.pids(),
             disk: limits.disk.0,
             before: Mutex::default(),
-            told: AtomicBool::new(false),
+            blindness: Mutex::new(Blindness::new(limits.measured())),
         };
-        let before = metered.usage().await;
+        // What cannot be measured yet is measured later.
+        let before = metered.usage().await.unwrap_or_default();
         *lock(&metered.before) = Before {
             cpu: before.cpu.unwrap_or_default(),
             disk: before.disk.unwrap_or_default(),
@@ -58,7 +65,11 @@ impl Metered {
 
     /// The error, where a limit is reached. What is used by then does not count any more.
     pub(super) async fn reached(&self) -> Option<Error> {
-        let usage = self.usage().await;
+        let usage = match self.usage().await {
+            Ok(usage) => usage,
+            Err(error) => return self.is_blind(error),
+        };
+        lock(&self.blindness).sees();
         let mut before = lock(&self.before);
         if let Some(reason) = usage.halted
             && !std::mem::replace(&mut before.halted, true)
@@ -97,19 +108,26 @@ impl Metered {
         None
     }
 
-    /// What cannot be measured ends nobody's run.
-    async fn usage(&self) -> Usage {
-        let Some(meter) = self.sandbox.meter() else {
-            return Usage::default();
-        };
-        let failed = match tokio::time::timeout(PATIENCE, meter.usage()).await {
-            Ok(Ok(usage)) => return usage,
-            Ok(Err(error)) => error,
-            Err(_) => Error::timeout("the hypervisor to say what the sandbox uses", PATIENCE),
-        };
-        if !self.told.swap(true, Ordering::Relaxed) {
-            tracing::warn!("what the sandbox uses is not known for now: {failed}");
+    /// The error that ends the run, where it could not be measured for too long.
+    fn is_blind(&self, error: Error) -> Option<Error> {
+        let failed = lock(&self.blindness).failed(error, tokio::time::Instant::now());
+        match failed? {
+            Verdict::Ends(error) => Some(error),
+            Verdict::Told(error) => {
+                let what = MishapKind::Failed(error.chain());
+                self.bus.record("measurement", "environment", what);
+                None
+            }
         }
-        Usage::default()
+    }
+
+    async fn usage(&self) -> Result<Usage> {
+        let Some(meter) = self.sandbox.meter() else {
+            return Ok(Usage::default());
+        };
+        let measured = tokio::time::timeout(PATIENCE, meter.usage()).await;
+        let late = "the hypervisor to say what the sandbox uses";
+        let measured = measured.unwrap_or_else(|_| Err(Error::timeout(late, PATIENCE)));
+        measured.inspect_err(|error| tracing::debug!("the sandbox is not measured: {error}"))
     }
 }

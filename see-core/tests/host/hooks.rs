@@ -23,6 +23,7 @@ enum Way {
     Task,
     Reported,
     Cleanup,
+    Attach,
 }
 
 fn error() -> Error {
@@ -55,6 +56,7 @@ impl Hook for Faulty {
                 context.subscribe("fail", move |_| inner.report_failure("fail", &error()));
             }
             Way::Cleanup => {}
+            Way::Attach => return Err(error()),
         }
         Ok(Self {
             untidy: way == Way::Cleanup,
@@ -118,6 +120,22 @@ async fn a_cleanup_that_fails_counts_only_for_a_hook_that_is_required() {
         let (mishaps, _) = watching.bus().mishaps();
         assert_eq!(mishaps.is_empty(), required, "{mishaps:?}");
     }
+}
+
+#[tokio::test]
+async fn a_hook_that_is_not_required_and_cannot_be_attached_is_recorded() {
+    let (_host, environment) = with_hook(Way::Attach, false).await;
+    let (mishaps, _) = environment.bus().mishaps();
+    let [mishap] = &mishaps[..] else {
+        panic!("{mishaps:?}");
+    };
+    assert_eq!(
+        (mishap.owner.as_str(), mishap.event.as_str()),
+        ("faulty", "attach")
+    );
+    assert!(mishap.to_string().contains("no picture"), "{mishap}");
+    assert!(environment.bus().hook_failure().is_none());
+    environment.deallocate().await;
 }
 
 #[tokio::test]

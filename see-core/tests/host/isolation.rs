@@ -12,7 +12,7 @@ use see_core::{
 
 use serde_json::json;
 
-use crate::common::{self, TestHost, prepared};
+use crate::common::{self, TestHost, prepared, serial};
 
 /// Longer than any of these runs takes unless it hangs.
 const LONG: Duration = Duration::from_secs(120);
@@ -169,6 +169,67 @@ async fn a_hole_that_somebody_finds_ends_the_run_and_is_named() {
     let (_, error) = report.failure.unwrap();
     assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
     environment.deallocate().await;
+}
+
+#[tokio::test]
+async fn a_guest_whose_walls_broke_or_could_not_be_tried_never_gets_its_power_back() {
+    let ends = [
+        ("a look", None),
+        ("a hole", Some(ISOLATION_BROKEN)),
+        ("no trial", Some(ISOLATION_NOT_CHECKED)),
+    ];
+    for (what, event) in ends {
+        for owes in [false, true] {
+            let (_host, mut environment) = match owes {
+                true => verified().await,
+                false => walled().await,
+            };
+            let control = FakeControl::of(&**environment.sandbox()).unwrap();
+            let proven = Event::new(ISOLATION_PROVEN);
+            let prover = prover(&mut environment, "post_poweron", proven);
+            let (ending, failing) = (prover.clone(), control.clone());
+            prover.subscribe("break", move |_| match event {
+                Some(event) => ending.post(event).unwrap(),
+                None => failing.set_fault(FaultAt::Walls, Some(Fault::Fail)),
+            });
+            // A hook that means well.
+            let stubborn = environment.context("stubborn");
+            stubborn.subscribe_serial(
+                "post_poweroff",
+                serial(|turn, _| {
+                    Box::pin(async move {
+                        let refused = turn.poweron().await.unwrap_err();
+                        assert_eq!(refused.kind(), ErrorKind::Isolation, "{refused}");
+                        Ok(())
+                    })
+                }),
+            );
+            let report = run(
+                &mut environment,
+                r#"[{ "step": "poweron" }, { "step": "trigger", "event": "break" },
+                    { "step": "wait", "timeout": "1h" }, { "step": "poweron", "always": true },
+                    { "step": "trigger", "event": "run_command", "always": true }]"#,
+            )
+            .await;
+            let (_, error) = report.failure.unwrap();
+            assert_eq!(error.kind(), ErrorKind::Isolation, "{what}: {error}");
+            let failed: Vec<bool> = report
+                .steps
+                .iter()
+                .map(|step| step.error.is_some())
+                .collect();
+            assert_eq!(&failed[failed.len() - 2..], [true; 2], "{what}: {failed:?}");
+            let calls = control.calls();
+            let starts = calls.iter().filter(|at| **at == FaultAt::Start).count();
+            assert_eq!(starts, 1, "{what}, owes the proof: {owes}");
+            let state = environment.sandbox().state().await.unwrap();
+            assert_eq!(state, SandboxState::Shutoff, "{what}");
+            assert_ne!(report.isolation, IsolationVerdict::Proven, "{what}");
+            let (mishaps, _) = stubborn.bus().mishaps();
+            assert!(mishaps.is_empty(), "{mishaps:?}");
+            environment.deallocate().await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -164,11 +164,11 @@ async fn processor_time_memory_processes_and_a_remote_disk_that_reach_their_limi
         ..Limits::default()
     };
     let memory = Limits {
-        memory: Size(64 << 20),
+        memory: Some(Size(64 << 20)),
         ..Limits::default()
     };
     let pids = Limits {
-        pids: 100,
+        pids: Some(100),
         ..Limits::default()
     };
     let disk = Limits {

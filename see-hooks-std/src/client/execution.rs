@@ -73,8 +73,8 @@ impl Client {
         .await
     }
 
-    /// Stores a file in the guest and starts a program on it in the background, within `deadline`;
-    /// gives the number to ask after it by, and its process number.
+    /// Stores a file in the guest and starts a program on it in the background, within `deadline`, which begins when it
+    /// is its turn as for [`Client::run`]; gives the number to ask after it by, and its process number.
     ///
     /// # Errors
     /// When the file cannot be read or stored, or the program not be started.
@@ -85,11 +85,12 @@ impl Client {
         run: Run,
         deadline: Duration,
     ) -> Result<(u32, u32), ClientError> {
+        let size = upload.size;
+        let request = Request::UploadRun(upload, run);
+        let room = self.link.room_for(&request).await?;
         within(deadline, "the upload, and the program to start", async {
-            let size = upload.size;
-            let request = Request::UploadRun(upload, run);
             let is_last = |reply: &Reply| matches!(reply, Reply::Started { .. });
-            let mut call = Call::start(&self.link, request, is_last).await?;
+            let mut call = Call::start_in(&self.link, room, request, is_last).await?;
             call.feed_upload(content, size).await?;
             match call.next().await? {
                 Reply::Started { job, pid } => Ok((job, pid)),

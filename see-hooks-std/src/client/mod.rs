@@ -163,16 +163,23 @@ impl Client {
         .await
     }
 
-    /// Starts a program in the background; gives the number to ask after it by, and its process
-    /// number.
+    /// Starts a program in the background, within `deadline`, which begins when it is its turn as for
+    /// [`Client::run`]; gives the number to ask after it by, and its process number.
     ///
     /// # Errors
     /// When it cannot be started.
     pub async fn start(&self, run: Run, deadline: Duration) -> Result<(u32, u32), ClientError> {
-        match self.ask(Request::Run(run), deadline).await? {
-            Reply::Started { job, pid } => Ok((job, pid)),
-            other => Err(unexpected(other)),
-        }
+        let request = Request::Run(run);
+        let room = self.link.room_for(&request).await?;
+        within(deadline, "the program to start", async {
+            let is_last = |reply: &Reply| matches!(reply, Reply::Started { .. });
+            let mut call = Call::start_in(&self.link, room, request, is_last).await?;
+            match call.next().await? {
+                Reply::Started { job, pid } => Ok((job, pid)),
+                other => Err(unexpected(other)),
+            }
+        })
+        .await
     }
 
     /// Asks after a program in the background, from these offsets of its output on; `most` bytes
@@ -230,10 +237,7 @@ impl Client {
     /// A request with one answer.
     async fn ask(&self, request: Request, deadline: Duration) -> Result<Reply, ClientError> {
         within(deadline, "the agent's answer", async {
-            let mut call = Call::start(&self.link, request, |reply| {
-                matches!(reply, Reply::Started { .. })
-            })
-            .await?;
+            let mut call = Call::start(&self.link, request, |_| false).await?;
             call.next().await
         })
         .await

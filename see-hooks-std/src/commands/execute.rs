@@ -30,14 +30,16 @@ const START: Duration = Duration::from_secs(60);
 const SLOWEST_UPLOAD: u64 = 256 << 10;
 /// How often a program in the background is asked after.
 const ASK: Duration = Duration::from_millis(500);
+/// How long a guest whose agent is gone may take until it is off, or starts again.
+const LEAVING: Duration = Duration::from_secs(10);
 /// How much of each output of a program in the background is taken at a time.
 const PIECE: usize = 256 << 10;
 
 /// Carries out an order and posts how it ended. Nothing is posted once the environment is closed.
 pub(super) async fn execute(guest: &Guest, order: Order) {
     let started = Instant::now();
-    let mut output = None;
-    let done = carry_out(guest, &order, &mut output);
+    let (mut output, mut boot) = (None, guest.boot());
+    let done = carry_out(guest, &order, &mut output, &mut boot);
     let Ok(finished) = guest.context().stop_token().or("execute", done).await else {
         return;
     };
@@ -48,8 +50,8 @@ pub(super) async fn execute(guest: &Guest, order: Order) {
     if let Some(error) = &finished.error {
         match order.kind {
             Kind::Sample => tracing::warn!(command = order.command.text(), "{error}"),
-            // A guest that ended by itself, by this command perhaps, is told of by other events.
-            Kind::Command if finished.agent_lost && is_off(guest).await => {}
+            // A guest that ended or restarted, by this command perhaps, is told of by other events.
+            Kind::Command if finished.agent_lost && has_left(guest, boot).await => {}
             // Of a sample's end the run is told by its event; of a command's nobody else tells.
             Kind::Command => {
                 let error = Error::new(ErrorKind::Guest, error.clone());
@@ -62,16 +64,41 @@ pub(super) async fn execute(guest: &Guest, order: Order) {
     guest.post_surely(event).await;
 }
 
+/// Whether the guest went off, or began another boot than this one, since its agent was lost; an agent is gone
+/// before the machine is. Whoever ends the environment meanwhile does not ask any more.
+async fn has_left(guest: &Guest, boot: u64) -> bool {
+    let goes_off = async {
+        while !is_off(guest).await {
+            tokio::time::sleep(ASK).await;
+        }
+    };
+    let leaves = async {
+        tokio::select! {
+            () = guest.boots_anew(boot) => true,
+            () = goes_off => true,
+            () = tokio::time::sleep(LEAVING) => false,
+        }
+    };
+    let left = guest.context().stop_token().or("look at the guest", leaves);
+    left.await.unwrap_or(true)
+}
+
 async fn is_off(guest: &Guest) -> bool {
     let state = guest.context().sandbox().state().await;
     state.is_ok_and(SandboxState::is_off)
 }
 
-async fn carry_out(guest: &Guest, order: &Order, output: &mut Option<Output>) -> Result<Finished> {
+async fn carry_out(
+    guest: &Guest,
+    order: &Order,
+    output: &mut Option<Output>,
+    boot: &mut u64,
+) -> Result<Finished> {
     if let Some(mistake) = &order.mistake {
         return Err(Error::new(ErrorKind::Configuration, mistake.clone()));
     }
     let way = guest.way().await?;
+    *boot = guest.boot();
     let made = Output::new(guest.context(), order.kind);
     let output = output.insert(match (order.kind, &guest.configuration().results_folder) {
         (Kind::Sample, Some(folder)) => {
@@ -111,15 +138,15 @@ fn started(order: &Order, pid: Option<u32>) -> Event {
     }
 }
 
-fn run_of(guest: &Guest, order: &Order, client: &Client, placement: Placement) -> Run {
+fn run_of(guest: &Guest, order: &Order, client: &Client, placement: Placement) -> Result<Run> {
     let limit = guest.configuration().output_limit();
-    Run {
-        program: order.program(&client.info().system),
+    Ok(Run {
+        program: order.program(&client.info().system)?,
         placement,
         deadline: order.deadline,
         stdout_limit: limit,
         stderr_limit: limit,
-    }
+    })
 }
 
 /// A program could not be started: was it the agent's end?
@@ -136,7 +163,7 @@ async fn in_foreground(
     client: &Client,
     output: &mut Output,
 ) -> Result<Finished> {
-    let run = run_of(guest, order, client, Placement::Foreground { input: false });
+    let run = run_of(guest, order, client, Placement::Foreground { input: false })?;
     let execution = match &order.sample {
         Some(sample) => {
             let taker = Taker::agent(&client.info().system, order);
@@ -261,7 +288,7 @@ async fn in_background(
     client: &Client,
     output: &mut Output,
 ) -> Result<Finished> {
-    let run = run_of(guest, order, client, Placement::Background);
+    let run = run_of(guest, order, client, Placement::Background)?;
     let begun = match &order.sample {
         Some(sample) => {
             let taker = Taker::agent(&client.info().system, order);

@@ -90,6 +90,17 @@ impl Guest {
         });
     }
 
+    /// The number of this boot, or of the time without power after it.
+    pub(super) fn boot(&self) -> u64 {
+        *self.boots.borrow()
+    }
+
+    /// Waits until that number is another one.
+    pub(super) async fn boots_anew(&self, boot: u64) {
+        // The sender is this guest's own.
+        let _ = self.boots.subscribe().wait_for(|now| *now != boot).await;
+    }
+
     /// Nobody is in the guest any more.
     pub(super) fn is_gone(&self) {
         self.boots.send_modify(|boots| *boots += 1);

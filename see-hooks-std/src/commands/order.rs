@@ -3,7 +3,7 @@
 use super::{CommandsConfiguration, shell};
 use see_agent::protocol::{Program, SAMPLE_PLACEHOLDER};
 use see_core::config::DurationValue;
-use see_core::{Event, Value, path_from_text};
+use see_core::{Error, ErrorKind, Event, Result, Value, path_from_text};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -118,7 +118,10 @@ impl Order {
     }
 
     /// The program, for a guest of this system.
-    pub(super) fn program(&self, system: &str) -> Program {
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] where the sample would not be one word of the command.
+    pub(super) fn program(&self, system: &str) -> Result<Program> {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         let has_sample = self.sample.is_some();
         let arguments: Vec<String> = match &self.command {
@@ -127,7 +130,9 @@ impl Order {
                 texts(&["cmd", "/c", &shell::as_placeholder(text)])
             }
             Command::Shell(text) if system == "windows" => texts(&["cmd", "/c", text]),
-            Command::Shell(text) if has_sample => shell::posix(text),
+            Command::Shell(text) if has_sample => {
+                shell::posix(text).map_err(|why| Error::new(ErrorKind::Configuration, why))?
+            }
             Command::Shell(text) => texts(&["/bin/sh", "-c", text]),
             Command::Arguments(list) if has_sample => list
                 .iter()
@@ -135,10 +140,10 @@ impl Order {
                 .collect(),
             Command::Arguments(list) => list.clone(),
         };
-        Program {
+        Ok(Program {
             arguments: arguments.into_iter().map(String::into_bytes).collect(),
             ..Program::default()
-        }
+        })
     }
 }
 
@@ -180,7 +185,7 @@ mod tests {
             (order.command.clone(), order.mistake.clone()),
             (Command::Sample, None)
         );
-        assert_eq!(order.program("linux").arguments, [b"{sample}"]);
+        assert_eq!(order.program("linux").unwrap().arguments, [b"{sample}"]);
         assert_eq!(order.deadline, Duration::from_secs(300));
     }
 
@@ -199,11 +204,11 @@ mod tests {
     fn a_text_goes_to_the_shell_of_the_guests_system() {
         let order = read(Event::new("run_command").with("command", "ls; id"));
         assert_eq!(
-            order.program("linux").arguments,
+            order.program("linux").unwrap().arguments,
             [&b"/bin/sh"[..], b"-c", b"ls; id"]
         );
         assert_eq!(
-            order.program("windows").arguments,
+            order.program("windows").unwrap().arguments,
             [&b"cmd"[..], b"/c", b"ls; id"]
         );
     }
@@ -212,7 +217,10 @@ mod tests {
     fn a_list_goes_to_no_shell() {
         let list = serde_json::json!(["echo", "$HOME"]);
         let order = read(Event::new("run_command").with("command", list));
-        assert_eq!(order.program("linux").arguments, [&b"echo"[..], b"$HOME"]);
+        assert_eq!(
+            order.program("linux").unwrap().arguments,
+            [&b"echo"[..], b"$HOME"]
+        );
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! The path is not written into the command's text, where its quotes, spaces or line breaks would be read as the
 //! shell's. It is an argument of the shell, and the text refers to it by a variable that is not exported, so that the
 //! sample's own environment tells nothing of it. What a shell takes from a variable it does not read as a program
-//! again. The text is scanned only to know where quotes have to stand around the variable.
+//! again. The text is scanned only to know where quotes have to stand around the variable. Where shells differ, or
+//! the scanner does not follow them, a reference to the sample is refused: nothing is guessed.
 
 use see_agent::protocol::SAMPLE_PLACEHOLDER;
 
@@ -15,18 +16,21 @@ const VARIABLE: &str = "${see_sample}";
 /// The arguments that run this text in a POSIX shell.
 ///
 /// `{sample}` and `${sample}` in it become the path of the sample as one word, in whatever quotes they stand.
-pub(super) fn posix(text: &str) -> Vec<String> {
+///
+/// # Errors
+/// A text that says why not, where it refers to the sample within or behind something that is not followed.
+pub(super) fn posix(text: &str) -> Result<Vec<String>, String> {
     let mut arguments = vec!["/bin/sh".to_owned(), "-c".to_owned()];
     if placeholder(text).is_none() && !text.contains(SAMPLE_PLACEHOLDER) {
         arguments.push(text.to_owned());
-        return arguments;
+        return Ok(arguments);
     }
-    let text = Scanner::new(text).referring();
+    let text = Scanner::new(text).referring()?;
     arguments.push(format!("see_sample=$1; shift; {text}"));
     // The name under which the shell complains, as it would without further arguments.
     arguments.push("/bin/sh".to_owned());
     arguments.push(SAMPLE_PLACEHOLDER.to_owned());
-    arguments
+    Ok(arguments)
 }
 
 /// `${sample}` in the one spelling that agents know.
@@ -62,6 +66,8 @@ enum Inside {
 struct Document {
     end: String,
     strips_tabs: bool,
+    /// Its end is quoted: nothing is expanded in it.
+    is_literal: bool,
 }
 
 struct Scanner<'a> {
@@ -69,6 +75,12 @@ struct Scanner<'a> {
     done: String,
     inside: Vec<Inside>,
     documents: Vec<Document>,
+    /// How deep it is inside of where `((` began: two subshells, or arithmetic, as the shell likes.
+    double: Option<usize>,
+    /// What was met that is not followed: from there on nothing is known of quotes.
+    lost: Option<&'static str>,
+    /// In or behind what a reference was met.
+    refused: Option<&'static str>,
 }
 
 impl<'a> Scanner<'a> {
@@ -78,11 +90,14 @@ impl<'a> Scanner<'a> {
             done: String::with_capacity(text.len() + 64),
             inside: Vec::new(),
             documents: Vec::new(),
+            double: None,
+            lost: None,
+            refused: None,
         }
     }
 
     /// The text with a reference to the variable in place of each to the sample.
-    fn referring(mut self) -> String {
+    fn referring(mut self) -> Result<String, String> {
         while let Some(next) = self.rest.chars().next() {
             if let Some(length) = placeholder(self.rest) {
                 self.rest = &self.rest[length..];
@@ -94,10 +109,22 @@ impl<'a> Scanner<'a> {
                 self.plain(next);
             }
         }
-        self.done
+        match self.refused {
+            None => Ok(self.done),
+            Some(what) => Err(format!(
+                "whether `{SAMPLE_PLACEHOLDER}` would be one word is not known behind {what}: begin the command with \
+                 `file={SAMPLE_PLACEHOLDER};` and write `\"$file\"` from there on, or give a list of arguments"
+            )),
+        }
+    }
+
+    /// From here on nothing is known of quotes.
+    fn lose(&mut self, what: &'static str) {
+        self.lost.get_or_insert(what);
     }
 
     fn refer(&mut self, before: &str, after: &str) {
+        self.refused = self.refused.or(self.lost);
         for part in [before, VARIABLE, after] {
             self.done.push_str(part);
         }
@@ -121,6 +148,9 @@ impl<'a> Scanner<'a> {
 
     /// A backslash and what it escapes. A reference to the sample stays one.
     fn escape(&mut self) {
+        if self.inside.contains(&Inside::Backticks) {
+            self.lose("a backslash between backticks");
+        }
         let after = self.rest[1..].chars().next();
         if placeholder(&self.rest[1..]) == Some(SAMPLE_PLACEHOLDER.len()) {
             self.rest = &self.rest[1..];
@@ -133,6 +163,11 @@ impl<'a> Scanner<'a> {
     fn expansion(&mut self, next: char) -> bool {
         let quoted = self.is_quoted();
         if next == '`' {
+            if self.inside.contains(&Inside::Backticks)
+                && self.inside.last() != Some(&Inside::Backticks)
+            {
+                self.lose("a backtick in quotes between backticks");
+            }
             self.toggle(Inside::Backticks);
         } else if self.rest.starts_with("$((") {
             self.inside.push(Inside::Arithmetic);
@@ -163,6 +198,9 @@ impl<'a> Scanner<'a> {
     fn quoted(&mut self, next: char) {
         let escapes = ["\\\\", "\\\"", "\\$", "\\`"];
         if escapes.iter().any(|escape| self.rest.starts_with(escape)) {
+            if self.inside.contains(&Inside::Backticks) {
+                self.lose("a backslash between backticks");
+            }
             self.copy(2);
         } else if next == '"' {
             self.toggle(Inside::DoubleQuotes);
@@ -181,9 +219,17 @@ impl<'a> Scanner<'a> {
                 self.copy(1);
             }
             '(' => {
+                if self.rest.starts_with("((") {
+                    self.double.get_or_insert(self.inside.len() + 2);
+                }
                 self.inside.push(Inside::Parentheses);
                 self.copy(1);
             }
+            'c' if self.is_case() => {
+                self.lose("`case` in parentheses");
+                self.copy(1);
+            }
+            '$' if self.rest.starts_with("$'") => self.dollar_quotes(),
             ')' => {
                 let is_double = self.rest.starts_with("))");
                 match self.inside.last() {
@@ -194,8 +240,12 @@ impl<'a> Scanner<'a> {
                     }
                     _ => {}
                 }
+                if self.double.is_some_and(|depth| self.inside.len() < depth) {
+                    self.double = None;
+                }
                 self.copy(1);
             }
+            '<' if self.rest.starts_with("<<<") => self.copy(3),
             '#' if self.is_at_word_start() => self.comment(),
             '<' if self.is_here_document() => self.here(),
             '\n' => {
@@ -209,10 +259,28 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Neither a here-string nor a shift.
+    /// Not a shift.
     fn is_here_document(&self) -> bool {
-        let is_one = self.rest.starts_with("<<") && !self.rest.starts_with("<<<");
-        is_one && !self.inside.contains(&Inside::Arithmetic)
+        self.rest.starts_with("<<") && !self.inside.contains(&Inside::Arithmetic)
+    }
+
+    /// `case` where the `)` of its patterns would be taken for the end of something else.
+    fn is_case(&self) -> bool {
+        let after = self.rest.strip_prefix("case");
+        let is_word = after.is_some_and(|after| after.starts_with(char::is_whitespace));
+        is_word && self.is_at_word_start() && self.inside.contains(&Inside::Parentheses)
+    }
+
+    /// `$'…'`, which is quotes of their own to some shells, and a dollar in front of quotes to others. Where that makes
+    /// no difference to what follows it is copied.
+    fn dollar_quotes(&mut self) {
+        let within = self.rest[2..].split('\'').next().unwrap_or_default();
+        let refers = within.contains(SAMPLE_PLACEHOLDER) || within.contains(REFERENCE);
+        if refers || within.ends_with('\\') {
+            self.lose("`$'`");
+        }
+        self.copy(1);
+        self.single_quotes();
     }
 
     fn is_at_word_start(&self) -> bool {
@@ -248,6 +316,10 @@ impl<'a> Scanner<'a> {
     /// The start of a here-document: `<<END`, `<<-END`, `<<'END'`.
     fn here(&mut self) {
         self.copy(2);
+        if self.double.is_some() {
+            // A shift to one shell, and a here-document to another.
+            return self.lose("`<<` in `((`");
+        }
         let strips_tabs = self.rest.starts_with('-');
         if strips_tabs {
             self.copy(1);
@@ -259,26 +331,57 @@ impl<'a> Scanner<'a> {
         let word = self.rest[..length].replace(SAMPLE_PLACEHOLDER, "sample");
         self.rest = &self.rest[length..];
         self.done.push_str(&word);
+        let is_odd = |quote| word.matches(quote).count() % 2 == 1;
+        let ends_strangely = self
+            .rest
+            .starts_with(|next: char| next.is_whitespace() && !" \t\n".contains(next));
+        if ends_strangely
+            || is_odd('\'')
+            || is_odd('"')
+            || word.ends_with('\\')
+            || word.contains(['`', '$'])
+        {
+            return self.lose("a here-document whose end is no plain word");
+        }
         let end = word.replace(['\'', '"', '\\'], "");
-        self.documents.push(Document { end, strips_tabs });
+        let is_literal = end.len() < word.len();
+        self.documents.push(Document {
+            end,
+            strips_tabs,
+            is_literal,
+        });
     }
 
     /// The lines of a here-document: no quotes have a meaning in it.
     fn document(&mut self, document: &Document) {
+        let (mut refers, mut runs, mut continues) = (false, false, false);
         while !self.rest.is_empty() {
             let length = self.rest.find('\n').map_or(self.rest.len(), |at| at + 1);
             let (line, rest) = self.rest.split_at(length);
             self.rest = rest;
+            let line = as_placeholder(line);
+            refers |= line.contains(SAMPLE_PLACEHOLDER);
+            if !document.is_literal {
+                runs |= line.contains("$(") || line.contains('`');
+                // The next line is a part of this one, and not the end.
+                continues |= line.trim_end_matches('\n').ends_with('\\');
+            }
             self.done
-                .push_str(&as_placeholder(line).replace(SAMPLE_PLACEHOLDER, VARIABLE));
+                .push_str(&line.replace(SAMPLE_PLACEHOLDER, VARIABLE));
             let line = line.trim_end_matches('\n');
             let line = match document.strips_tabs {
                 true => line.trim_start_matches('\t'),
                 false => line,
             };
             if line == document.end {
-                return;
+                break;
             }
+        }
+        if runs && refers {
+            self.refused.get_or_insert("a command in a here-document");
+        }
+        if continues {
+            self.lose("a here-document with a backslash at the end of a line");
         }
     }
 }

@@ -6,11 +6,15 @@ mod guest_commands;
 mod notes;
 mod once;
 mod plan;
+mod refused;
 mod samples;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use indicatif::MultiProgress;
 use see_core::ledger::{Collectors, Ledger, RecordOutcome};
-use see_core::{ErrorKind, Host, Registries, Result};
+use see_core::{Error, ErrorKind, Host, Prepared, Registries, Result};
 
 use crate::args::RunArguments;
 use crate::outcome::{RunResult, Verdict};
@@ -18,7 +22,7 @@ use crate::render::{Feed, Screen, Update, failure};
 use crate::signals::Signals;
 
 use once::Once;
-use plan::Plan;
+use plan::{Plan, Settled};
 
 /// How long what is left may take at the end of the process.
 const FINISH: std::time::Duration = std::time::Duration::from_secs(30);
@@ -67,16 +71,7 @@ async fn all(
     let several = samples.len() > 1;
     let plan = Plan::read(arguments)?;
     // Every run is checked before the first one begins, and before there is a ledger.
-    let mut prepared = Vec::with_capacity(1);
-    for sample in &samples {
-        let settled = plan.settle(sample.as_deref(), &registries)?;
-        let checking = settled.check(&registries);
-        let checked = signals.stop().token().or("check", checking).await??;
-        // The others are prepared anew when their turn comes: a large folder holds nothing meanwhile.
-        if prepared.is_empty() {
-            prepared.push((settled, checked));
-        }
-    }
+    let Checked { mut ready, refused } = check(&plan, &samples, &registries, signals).await?;
     let notes = plan.notes(&registries);
     for note in &notes {
         feed.send(Update::Note(note.clone())).await;
@@ -96,11 +91,21 @@ async fn all(
     };
     let mut results: Vec<RunResult> = Vec::new();
     let mut failed = None;
-    for sample in &samples {
-        let first = prepared.pop();
-        match once.next(&plan, sample.as_deref(), first).await {
-            Ok(result) => results.push(result),
-            Err(error) => failed = Some(error),
+    for (index, sample) in samples.iter().enumerate() {
+        let sample = sample.as_deref();
+        let first = ready.take_if(|(first, ..)| *first == index);
+        let first = first.map(|(_, settled, checked)| (settled, checked));
+        let ran = match refused.get(&index) {
+            Some(error) => Err(error),
+            None => Ok(once.next(&plan, sample, first).await),
+        };
+        match ran {
+            Ok(Ok(result)) => results.push(result),
+            Ok(Err(error)) if !several || error.kind() == ErrorKind::Stopped => {
+                failed = Some(error)
+            }
+            Ok(Err(error)) => results.push(once.refused(&plan, sample, &error).await),
+            Err(error) => results.push(once.refused(&plan, sample, error).await),
         }
         if failed.is_some() || signals.exit_code().is_some() {
             break;
@@ -117,6 +122,53 @@ async fn all(
         return Err(error);
     }
     Ok(verdict.exit_code(signals.exit_code()))
+}
+
+/// What came of checking each sample.
+struct Checked {
+    /// The first one that may run, by its place among the samples; the others are prepared anew when their turn comes:
+    /// a large folder holds nothing meanwhile.
+    ready: Option<(usize, Settled, Prepared)>,
+    /// Those that cannot be run.
+    refused: BTreeMap<usize, Error>,
+}
+
+/// Checks the runs of all samples; nothing is made.
+///
+/// # Errors
+/// Where no sample can be run, or no second one for the same reason before one can: then it is the run file's.
+async fn check(
+    plan: &Plan,
+    samples: &[Option<PathBuf>],
+    registries: &Registries,
+    signals: &Signals,
+) -> Result<Checked> {
+    let mut checked = Checked {
+        ready: None,
+        refused: BTreeMap::new(),
+    };
+    for (index, sample) in samples.iter().enumerate() {
+        let checking = async {
+            let settled = plan.settle(sample.as_deref(), registries)?;
+            let prepared = settled.check(registries).await?;
+            Ok::<_, Error>((settled, prepared))
+        };
+        match signals.stop().token().or("check", checking).await? {
+            Ok((settled, prepared)) => {
+                checked.ready.get_or_insert((index, settled, prepared));
+            }
+            Err(error) => {
+                let mut refused = checked.refused.values();
+                let is_known = refused.any(|known| known.chain() == error.chain());
+                let is_last = checked.refused.len() + 1 == samples.len();
+                if checked.ready.is_none() && (is_known || is_last) {
+                    return Err(error);
+                }
+                checked.refused.insert(index, error);
+            }
+        }
+    }
+    Ok(checked)
 }
 
 /// Removes what dead owners left, before something new is made. It neither fails the run nor holds it for

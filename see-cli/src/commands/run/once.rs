@@ -112,6 +112,7 @@ impl Once<'_> {
             None => self.left_behind(&settled, &looked_for).await,
             Some(_) => Vec::new(),
         };
+        gathered.teardown_errors.extend(not_known(&looked_for));
         let clean = gathered.teardown_errors.is_empty() && left_behind.is_empty();
         if !clean && gathered.verdict != Verdict::Interrupted {
             gathered.verdict = Verdict::SandboxFailed;
@@ -138,7 +139,13 @@ impl Once<'_> {
             events_not_shown: self.feed.not_shown() - not_shown_before,
         };
         if let Err(error) = folder::write(&result).await {
-            result.mishaps.push(error.chain());
+            if result.verdict != Verdict::Interrupted {
+                result.verdict = Verdict::SandboxFailed;
+                result.exit_code = result.verdict.exit_code(self.signals.exit_code());
+            }
+            let failure = error.chain();
+            result.failure.get_or_insert_with(|| failure.clone());
+            result.mishaps.push(failure);
         }
         self.feed
             .send(Update::Finished(Box::new(result.clone())))
@@ -341,6 +348,16 @@ impl Once<'_> {
     }
 }
 
+/// Of what it is not known whether it is gone, though this user may look there.
+fn not_known(looked_for: &[Looked]) -> Vec<String> {
+    let failed = looked_for.iter().filter_map(|looked| {
+        let why = looked.failed.as_ref()?;
+        let what = &looked.what;
+        Some(format!("it is not known whether {what} is gone: {why}"))
+    });
+    failed.collect()
+}
+
 /// Keeps the end of what the hypervisor wrote about a machine, which goes with the sandbox, beside the results, and
 /// says where it is.
 async fn keep_log(environment: &Environment, results: &Path, gathered: &mut Gathered) {
@@ -379,7 +396,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-fn since_1970(time: SystemTime) -> f64 {
+pub(super) fn since_1970(time: SystemTime) -> f64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     since.unwrap_or_default().as_secs_f64()
 }
@@ -390,5 +407,21 @@ fn note(settled: &Settled) -> String {
     match &settled.sample {
         Some(sample) => format!("{file}, sample {}", sample.display()),
         None => file.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_at_the_host_that_failed_is_named_and_one_without_the_right_to_it_is_not() {
+        let looked = [
+            Looked::clear("its processes"),
+            Looked::clear("its logs").denied("it is root's"),
+            Looked::clear("the domain").failed("no answer"),
+        ];
+        let known = "it is not known whether the domain is gone: no answer";
+        assert_eq!(not_known(&looked), [known]);
     }
 }

@@ -72,6 +72,11 @@ impl Plan {
         })
     }
 
+    /// The run file.
+    pub(super) fn file(&self) -> &Path {
+        &self.file
+    }
+
     /// What there is to say of the run file that is no mistake.
     pub(super) fn notes(&self, registries: &Registries) -> Vec<String> {
         notes::of(&self.configuration, registries)

@@ -32,7 +32,7 @@ fn paths() -> Vec<Vec<u8>> {
 
 /// What the shell prints, which does in `folder` what the agent makes of the arguments.
 fn printed(shell: &str, text: &str, path: &[u8], folder: &Path) -> Vec<u8> {
-    let mut arguments = posix(text).into_iter();
+    let mut arguments = posix(text).expect("it is followed").into_iter();
     arguments.next();
     let mut command = Command::new(shell);
     if shell.ends_with("busybox") {
@@ -67,7 +67,7 @@ fn shells() -> Vec<&'static str> {
 }
 
 /// Each text prints `<` the path `>`, where `PATH` stands, as one word.
-const TEXTS: [(&str, &str); 24] = [
+const TEXTS: [(&str, &str); 27] = [
     ("printf '<%s>' {sample}", "<PATH>"),
     ("printf '<%s>' ${sample}", "<PATH>"),
     ("printf '<%s>' \"{sample}\"", "<PATH>"),
@@ -104,6 +104,15 @@ const TEXTS: [(&str, &str); 24] = [
         "<4><PATH><PATH>",
     ),
     (
+        "file={sample}; printf '<%s>' \"$(case x in *) printf %s. \"$file\";; esac)\"",
+        "<PATH.>",
+    ),
+    ("f=$'a'; printf '<%s>' {sample}", "<PATH>"),
+    (
+        "cat <<END; printf '<%s>' {sample}\n$(echo no)\nEND\n",
+        "no\n<PATH>",
+    ),
+    (
         "case {sample} in a) ;; *) printf '<%s>' {sample};; esac",
         "<PATH>",
     ),
@@ -132,6 +141,43 @@ fn a_shell_sees_the_path_of_the_sample_as_one_word_in_whatever_quotes_it_stands(
     assert_eq!(left.count(), 0, "a name was run as a command");
 }
 
+/// Each would split the path, or read it as a program, in one shell or another.
+const REFUSED: [&str; 13] = [
+    "echo \"`echo \\\"{sample}\\\"`\"",
+    "echo `echo \\`echo {sample}\\``",
+    "x=\"$(case x in x) echo {sample};; esac)\"",
+    "(case x in x) ;; esac; cat {sample})",
+    "cat <<END\n$(cat {sample})\nEND\n",
+    "cat <<END\n`cat {sample}`\nEND\n",
+    "cat $'a\\'{sample}'",
+    "cat $'{sample}'",
+    "cat <<'E F'\nit's\nE F\ncat {sample}",
+    "cat <<E\r\nit's\r\nE\r\ncat {sample}\r\n",
+    "((x=1<<2)); cat {sample}",
+    "cat <<E\na\\\nE\nit's\nE\ncat {sample}",
+    "cat <<$(E)\nit's\n$(E)\ncat {sample}",
+];
+
+#[test]
+fn a_reference_to_the_sample_where_the_shell_is_not_followed_is_refused_with_what_works() {
+    for text in REFUSED {
+        let why = posix(text).expect_err(text);
+        assert!(why.contains("`file={sample};`"), "{why}");
+        // The same without a reference there.
+        let before = format!("echo {{sample}}\n{}", text.replace("{sample}", "x"));
+        posix(&before).expect(text);
+    }
+}
+
+#[test]
+fn a_here_string_is_none_that_begins_with_the_next_line() {
+    let text = "cat <<<{sample}\nprintf '<%s>' '{sample}'";
+    let arguments = posix(text).unwrap();
+    assert!(
+        arguments[2].ends_with("cat <<<\"${see_sample}\"\nprintf '<%s>' ''\"${see_sample}\"''")
+    );
+}
+
 #[test]
 fn the_samples_environment_tells_nothing_of_it() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -143,7 +189,7 @@ fn the_samples_environment_tells_nothing_of_it() {
 #[test]
 fn a_text_without_a_reference_is_left_alone() {
     let text = "echo $1 {samples} $sample";
-    assert_eq!(posix(text), ["/bin/sh", "-c", text]);
+    assert_eq!(posix(text).unwrap(), ["/bin/sh", "-c", text]);
 }
 
 proptest::proptest! {
@@ -154,7 +200,9 @@ proptest::proptest! {
             "$((", "<<", "<<-", "E", "\n", "#", " ", "ö",
         ]), 0..24)
     ) {
-        let arguments = posix(&pieces.concat());
+        let Ok(arguments) = posix(&pieces.concat()) else {
+            return Ok(());
+        };
         if let [_, _, text, _, _] = arguments.as_slice() {
             proptest::prop_assert!(!text.contains(SAMPLE_PLACEHOLDER), "{text}");
         } else {
