@@ -142,9 +142,14 @@ async fn a_context_without_a_backend_is_recognised_by_uri_or_domain_type() {
         let prepared = lab.prepare(json).await.expect(json);
         assert_eq!(prepared.backend.name(), "qemu");
     }
-    let foreign = "<domain type='xen'><devices/></domain>";
-    std::fs::write(lab.folder.path().join("domain.xml"), foreign).unwrap();
     let json = r#"{"disk": {"image": "base.qcow2"}, "domain": {"configuration": "domain.xml"}}"#;
-    let error = lab.prepare(json).await.unwrap_err();
-    assert!(error.to_string().contains("no backend"), "{error}");
+    for (kind, told) in [
+        ("xen", "the hypervisor of this domain is not named"),
+        ("nobodys", "no backend"),
+    ] {
+        let foreign = format!("<domain type='{kind}'><devices/></domain>");
+        std::fs::write(lab.folder.path().join("domain.xml"), foreign).unwrap();
+        let error = lab.prepare(json).await.unwrap_err();
+        assert!(error.to_string().contains(told), "{error}");
+    }
 }

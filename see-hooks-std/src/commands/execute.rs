@@ -164,14 +164,23 @@ async fn in_foreground(
     output: &mut Output,
 ) -> Result<Finished> {
     let run = run_of(guest, order, client, Placement::Foreground { input: false })?;
-    let execution = match &order.sample {
-        Some(sample) => {
-            let taker = Taker::agent(&client.info().system, order);
-            let (upload, file) = sample::open(guest, order, sample, taker).await?;
-            let time = START + Duration::from_secs(upload.size / SLOWEST_UPLOAD);
-            client.upload_and_run(upload, file, run, time).await
+    let start = async {
+        Ok::<_, Error>(match &order.sample {
+            Some(sample) => {
+                let taker = Taker::agent(&client.info().system, order);
+                let (upload, file) = sample::open(guest, order, sample, taker).await?;
+                let time = START + Duration::from_secs(upload.size / SLOWEST_UPLOAD);
+                client.upload_and_run(upload, file, run, time).await
+            }
+            None => client.run(run, START).await,
+        })
+    };
+    let execution = tokio::select! {
+        execution = start => execution?,
+        // A command that restarts the guest may be quicker than the agent's word of its start.
+        () = guest.boots_anew(guest.boot()) => {
+            return Ok(Finished::lost("the guest started anew, or went off"));
         }
-        None => client.run(run, START).await,
     };
     let execution = match execution {
         Ok(execution) => execution,

@@ -109,7 +109,9 @@ impl<'a> Scanner<'a> {
                 self.plain(next);
             }
         }
-        match self.refused {
+        // What became a word of the text could, with the braces around it, be a reference for the agent.
+        let is_new = self.done.contains(SAMPLE_PLACEHOLDER);
+        match self.refused.or(is_new.then_some("braces around it")) {
             None => Ok(self.done),
             Some(what) => Err(format!(
                 "whether `{SAMPLE_PLACEHOLDER}` would be one word is not known behind {what}: begin the command with \

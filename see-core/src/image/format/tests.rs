@@ -165,29 +165,28 @@ fn an_image_that_depends_on_another_file_is_refused() {
 fn an_encrypted_image_is_told_as_such() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
-    let secret = ["--object", "secret,id=key,data=a-passphrase"];
-    let fast = "iter-time=10";
-    for (format, options, how) in [
-        ("luks", format!("key-secret=key,{fast}"), "LUKS"),
-        (
-            "qcow2",
-            format!("encrypt.format=luks,encrypt.key-secret=key,encrypt.{fast}"),
-            "LUKS",
-        ),
-        (
-            "qcow2",
-            "encrypt.format=aes,encrypt.key-secret=key".to_owned(),
-            "AES",
-        ),
-    ] {
-        let mut arguments = vec!["create", "-q"];
-        arguments.extend(secret);
-        arguments.extend(["-f", format, "-o", &options, "image", "8M"]);
-        qemu_img(at, &arguments);
-        let told = told(&at.join("image"));
-        let expected = format!("is encrypted ({how})");
-        assert!(told.contains(&expected), "{format} {options}: {told}");
-        std::fs::remove_file(at.join("image")).unwrap();
+    let image = at.join("image");
+    let secret = "secret,id=key,data=a-passphrase";
+    let options = "encrypt.format=aes,encrypt.key-secret=key";
+    let arguments = [
+        "create", "-q", "--object", secret, "-f", "qcow2", "-o", options, "image", "8M",
+    ];
+    qemu_img(at, &arguments);
+    let made = std::fs::read(&image).unwrap();
+    // qemu-img measures the processor before it makes a LUKS header, which fails on a busy host: so the header's
+    // number of the encryption (AES 1, LUKS 2) is written by hand, as is LUKS's own header.
+    let mut by_luks = made.clone();
+    assert_eq!(made[32..36], [0, 0, 0, 1]);
+    by_luks[35] = 2;
+    let mut luks = vec![0; 8 << 20];
+    luks[..8].copy_from_slice(b"LUKS\xba\xbe\0\x01");
+    for (content, how) in [(made, "AES"), (by_luks, "LUKS"), (luks, "LUKS")] {
+        std::fs::write(&image, content).unwrap();
+        let told = told(&image);
+        assert!(
+            told.contains(&format!("is encrypted ({how})")),
+            "{how}: {told}"
+        );
     }
 }
 

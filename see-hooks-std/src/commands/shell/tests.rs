@@ -179,6 +179,11 @@ fn a_here_string_is_none_that_begins_with_the_next_line() {
 }
 
 #[test]
+fn a_reference_that_would_come_of_a_word_and_the_braces_around_it_is_refused() {
+    assert!(posix("cat <<{{sample}}\nx\n{sample}\n").is_err());
+}
+
+#[test]
 fn the_samples_environment_tells_nothing_of_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let found = printed("/bin/sh", "env; : {sample}", b"/up/x", folder.path());
