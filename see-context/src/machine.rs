@@ -273,8 +273,15 @@ impl Sandbox for Machine {
     }
 
     async fn state(&self) -> Result<SandboxState> {
-        let status = self.native.domain.status().await.map_err(libvirt)?;
-        Ok(state_of(status))
+        let domain = &self.native.domain;
+        let status = domain.status().await.map_err(libvirt)?;
+        match state_of(status) {
+            // libvirt tells a crash before it ends the hypervisor's process; until then nothing can be started.
+            SandboxState::Crashed if domain.is_active().await.map_err(libvirt)? => {
+                Ok(SandboxState::ShuttingDown)
+            }
+            state => Ok(state),
+        }
     }
 
     async fn start(&self) -> Result<()> {
