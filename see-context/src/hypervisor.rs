@@ -1,5 +1,7 @@
 //! Where machines run: a daemon by its URI, or libvirt's driver in this process.
 
+mod remote;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -85,9 +87,21 @@ impl Hypervisor {
         let Self::Uri(uri) = self else {
             return Ok(None);
         };
+        remote::refuse_password(uri).map_err(|error| match asked {
+            Some(asked) => error.at(asked.place().clone()),
+            None => error,
+        })?;
         match Connection::open(uri, CONNECT_LIMIT).await {
             Ok(connection) => Ok(Some(connection)),
-            Err(error) => Err(unreachable(libvirt(error), asked, advice)),
+            Err(error) => {
+                let remote = remote::advice(uri, &error);
+                Err(unreachable(
+                    libvirt(error),
+                    asked,
+                    remote.as_deref(),
+                    advice,
+                ))
+            }
         }
     }
 }
@@ -118,16 +132,22 @@ pub(crate) fn refuse_limits(
     }
 }
 
-fn unreachable(error: Error, asked: Option<&Located<String>>, advice: &str) -> Error {
+fn unreachable(
+    error: Error,
+    asked: Option<&Located<String>>,
+    remote: Option<&str>,
+    advice: &str,
+) -> Error {
     let kind = match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::Timeout => error.kind(),
         _ => ErrorKind::Configuration,
     };
-    let advice = match kind {
-        ErrorKind::PermissionDenied => {
+    let advice = match (remote, kind) {
+        (Some(advice), _) => advice,
+        (None, ErrorKind::PermissionDenied) => {
             "this user may not use it: join the group `libvirt`, or use `embedded`"
         }
-        _ => advice,
+        (None, _) => advice,
     };
     let text = Error::new(kind, "there is no such hypervisor, or it does not answer")
         .advice(advice)

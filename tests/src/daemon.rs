@@ -29,14 +29,16 @@
 //! A daemon that only the network reaches, and that has no file in common with the test:
 //!
 //! ```no_run
-//! use see_tests::{DaemonOptions, PrivateDaemon};
+//! use see_tests::{DaemonOptions, PrivateDaemon, Transport};
 //!
-//! let remote = PrivateDaemon::with(&DaemonOptions { tcp: true, apart: true, ..Default::default() });
-//! assert!(remote.tcp_uri().starts_with("qemu+tcp://127.0.0.1:"));
+//! let options = DaemonOptions { transports: vec![Transport::Ssh], apart: true, ..Default::default() };
+//! let remote = PrivateDaemon::with(&options);
+//! assert!(remote.remote_uri(Transport::Ssh).starts_with("qemu+ssh://root@127.0.0.1:"));
 //! ```
 
 mod groups;
 mod relay;
+mod transports;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -49,12 +51,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use self::relay::Relay;
+pub use self::transports::{Credentials, Transport};
+use self::transports::{Way, make_credentials};
 use crate::parts::target_folder;
 
 /// Where libvirt keeps what it knows of the emulators.
 const CAPABILITIES: &str = "/var/cache/libvirt/qemu/capabilities";
-/// The port on which the daemon listens in its own network.
-const PORT: u16 = 16509;
 /// Without the host's knowledge of the emulators the daemon asks each of them first.
 const START: Duration = Duration::from_secs(60);
 /// The longest wait for an answer of the first process, and for its end.
@@ -63,8 +65,8 @@ const ANSWER: Duration = Duration::from_secs(20);
 /// What a private daemon is to be like; the default listens on a unix socket only and shares the test's files.
 #[derive(Debug, Clone, Default)]
 pub struct DaemonOptions {
-    /// Whether it is reached over TCP, too.
-    pub tcp: bool,
+    /// Over which it is reached from the host's loopback, too.
+    pub transports: Vec<Transport>,
     /// Whether it has no folder in common with the test: `/tmp`, `/var/tmp`, `/home`, `/root` and the target
     /// folder are empty ones of its own. Its unix socket is then not to be reached.
     pub apart: bool,
@@ -85,7 +87,7 @@ pub struct PrivateDaemon {
     answers: Receiver<String>,
     /// The first process, as the host numbers it.
     first: u32,
-    relay: Option<Relay>,
+    ways: Vec<Way>,
     folder: TempDir,
     groups: String,
     apart: bool,
@@ -118,6 +120,7 @@ impl PrivateDaemon {
         std::fs::set_permissions(folder.path(), passable).expect("the owner may");
         std::fs::create_dir(folder.path().join("see")).expect("it is writable");
         write_configuration(folder.path(), options);
+        make_credentials(folder.path(), &options.transports);
         seed_capabilities(folder.path());
 
         let name = folder.path().file_name().expect("it has a name");
@@ -133,7 +136,7 @@ impl PrivateDaemon {
             ])
             .arg(folder.path())
             .arg(&groups)
-            .arg(if options.tcp { PORT } else { 0 }.to_string());
+            .arg(transports::listens(&options.transports));
         if options.apart {
             let target = target_folder();
             let hidden = ["/tmp", "/var/tmp", "/home", "/root"].map(Path::new);
@@ -161,7 +164,7 @@ impl PrivateDaemon {
             commands,
             answers,
             first: 0,
-            relay: None,
+            ways: Vec::new(),
             folder,
             groups,
             apart: options.apart,
@@ -169,8 +172,9 @@ impl PrivateDaemon {
         daemon.await_answer("its start");
         daemon.first = only_child(daemon.outside.id()).expect("its first process runs");
         daemon.await_daemon();
-        if options.tcp {
-            daemon.relay = Some(Relay::start(daemon.first, PORT));
+        for &transport in &options.transports {
+            let relay = Relay::start(daemon.first, transport.inner_port());
+            daemon.ways.push(Way { transport, relay });
         }
         daemon.save_capabilities();
         daemon
@@ -191,22 +195,6 @@ impl PrivateDaemon {
         format!("{driver}+unix:///system?socket={}", self.socket().display())
     }
 
-    /// Its QEMU over the network.
-    pub fn tcp_uri(&self) -> String {
-        format!("qemu+tcp://127.0.0.1:{}/system", self.port())
-    }
-
-    /// Its containers over the network.
-    pub fn lxc_tcp_uri(&self) -> String {
-        format!("lxc+tcp://127.0.0.1:{}/system", self.port())
-    }
-
-    /// The port of the host's loopback on which it is reached.
-    pub fn port(&self) -> u16 {
-        let relay = self.relay.as_ref();
-        relay.expect("it was started with `tcp`").port()
-    }
-
     /// The socket on which it listens.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("libvirt-sock")
@@ -222,8 +210,11 @@ impl PrivateDaemon {
 
     /// Kills the daemon (SIGKILL). Its emulators, containers and networks go on; connections are refused.
     pub fn kill(&mut self) {
-        if let Some(relay) = &mut self.relay {
-            relay.close();
+        for way in &mut self.ways {
+            // The server beside the daemon goes on.
+            if way.transport != Transport::Ssh {
+                way.relay.close();
+            }
         }
         self.order("end");
     }
@@ -232,8 +223,8 @@ impl PrivateDaemon {
     pub fn restart(&mut self) {
         self.order("start");
         self.await_daemon();
-        if let Some(relay) = &mut self.relay {
-            relay.open();
+        for way in &mut self.ways {
+            way.relay.open();
         }
     }
 
@@ -412,7 +403,7 @@ impl PrivateDaemon {
 
 impl Drop for PrivateDaemon {
     fn drop(&mut self) {
-        self.relay = None;
+        self.ways.clear();
         // The first process ends with its input, and the kernel ends all that it holds before it is gone.
         self.commands = None;
         let end = Instant::now() + ANSWER;
@@ -436,10 +427,9 @@ fn write_configuration(folder: &Path, options: &DaemonOptions) {
         folder
     };
     let mut daemon = format!(
-        "unix_sock_dir = \"{}\"\nauth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\nauth_tcp = \"none\"\n\
-         listen_tls = 0\nlisten_tcp = {}\nlisten_addr = \"127.0.0.1\"\ntcp_port = \"{PORT}\"\n",
+        "unix_sock_dir = \"{}\"\nauth_unix_rw = \"none\"\nauth_unix_ro = \"none\"\n{}",
         sockets.display(),
-        u8::from(options.tcp),
+        transports::configuration(&options.transports),
     );
     if let Some(group) = &options.group {
         daemon += &format!("unix_sock_group = \"{group}\"\nunix_sock_rw_perms = \"0770\"\n");

@@ -21,7 +21,7 @@ mod virsh;
 mod watch;
 
 pub use candidate::{Machine, assert_planted, assert_provoked, assert_shown};
-pub use daemon::{DaemonOptions, PrivateDaemon};
+pub use daemon::{Credentials, DaemonOptions, PrivateDaemon, Transport};
 pub use dice::{Dice, is_campaign, rounds};
 pub use footprint::Footprint;
 pub use home::{Home, Outcome, finish, spawn};

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use see_tests::{DaemonOptions, PrivateDaemon, target_folder, until};
+use see_tests::{DaemonOptions, PrivateDaemon, Transport, target_folder, until};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -96,7 +96,7 @@ fn machines_outlive_a_killed_private_daemon_and_nothing_outlives_its_end() {
 #[test]
 fn a_private_daemon_apart_is_reached_over_tcp_and_shares_no_file() {
     let options = DaemonOptions {
-        tcp: true,
+        transports: vec![Transport::Tcp],
         apart: true,
         ..DaemonOptions::default()
     };
@@ -112,9 +112,10 @@ fn a_private_daemon_apart_is_reached_over_tcp_and_shares_no_file() {
         assert!(is_hidden || target.starts_with(folder), "{folders}");
     }
     assert!(marked.path().exists());
-    let uri = daemon.tcp_uri();
+    let uri = daemon.remote_uri(Transport::Tcp);
     assert_eq!(virsh(&uri, &["list", "--name"]).trim(), "");
-    assert_eq!(virsh(&daemon.lxc_tcp_uri(), &["list", "--name"]).trim(), "");
+    let containers = uri.replace("qemu+", "lxc+");
+    assert_eq!(virsh(&containers, &["list", "--name"]).trim(), "");
 
     daemon.pause();
     until("a daemon that stands still", PATIENCE, || {
@@ -139,10 +140,10 @@ fn a_private_daemon_apart_is_reached_over_tcp_and_shares_no_file() {
     });
 
     daemon.kill();
-    let refused = std::net::TcpStream::connect(("127.0.0.1", daemon.port()));
+    let refused = std::net::TcpStream::connect(("127.0.0.1", daemon.port(Transport::Tcp)));
     let refused = refused.expect_err("nobody listens").kind();
     assert_eq!(refused, std::io::ErrorKind::ConnectionRefused);
     daemon.restart();
-    assert_eq!(daemon.tcp_uri(), uri);
+    assert_eq!(daemon.remote_uri(Transport::Tcp), uri);
     virsh(&uri, &["version"]);
 }

@@ -1,4 +1,4 @@
-//! A hypervisor on another host: over `qemu+tcp`, to a daemon that shares no file and no network with this one.
+//! A hypervisor on another host: over SSH, TCP and TLS, to a daemon that shares no file and no network with this one.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use see_core::ErrorKind;
 use see_libvirt::Connection;
 use see_tests::{
-    DaemonOptions, Home, Lab, Live, Outcome, Picture, PrivateDaemon, finish, spawn, until,
+    Credentials, DaemonOptions, Home, Lab, Live, Outcome, Picture, PrivateDaemon, Transport,
+    finish, spawn, until,
 };
 use serde_json::{Value, json};
 
@@ -18,13 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const OK: Option<i32> = Some(0);
 const SANDBOX_FAILED: Option<i32> = Some(4);
 const CONFIGURATION: Option<i32> = Some(2);
+const DENIED: Option<i32> = Some(5);
 
 /// Where images lie on the other host unless the configuration says otherwise.
 const IMAGES: &str = "/var/lib/libvirt/images";
 
-fn other_host() -> PrivateDaemon {
+fn other_host(transport: Transport) -> PrivateDaemon {
     let options = DaemonOptions {
-        tcp: true,
+        transports: vec![transport],
         apart: true,
         ..DaemonOptions::default()
     };
@@ -128,12 +130,26 @@ fn assert_nothing_left(daemon: &PrivateDaemon, when: &str) {
 }
 
 #[test]
-fn a_sample_runs_on_another_host_and_its_results_come_here() {
-    let daemon = other_host();
+fn a_sample_runs_on_another_host_over_ssh_and_its_results_come_here() {
+    run_a_sample_over(Transport::Ssh);
+}
+
+#[test]
+fn a_sample_runs_on_another_host_over_tcp_and_its_results_come_here() {
+    run_a_sample_over(Transport::Tcp);
+}
+
+#[test]
+fn a_sample_runs_on_another_host_over_tls_and_its_results_come_here() {
+    run_a_sample_over(Transport::Tls);
+}
+
+fn run_a_sample_over(transport: Transport) {
+    let daemon = other_host(transport);
     let before = left_there(&daemon);
     assert_eq!(before, Vec::<String>::new());
     let home = Home::new();
-    let mut context = context(&home, &daemon.tcp_uri());
+    let mut context = context(&home, &daemon.remote_uri(transport));
     context["network"] =
         json!({ "dynamic_address": { "ipv4": "10.77.0.0", "prefix": 16, "subnet_prefix": 24 } });
     let run_file = write_run(&home, &context);
@@ -181,9 +197,9 @@ fn a_sample_runs_on_another_host_and_its_results_come_here() {
 
 #[test]
 fn a_killed_run_on_another_host_is_collected_from_here() {
-    let mut daemon = other_host();
+    let mut daemon = other_host(Transport::Tcp);
     let home = Home::new();
-    let run_file = home.run_file(context(&home, &daemon.tcp_uri()));
+    let run_file = home.run_file(context(&home, &daemon.remote_uri(Transport::Tcp)));
     let sample = home.write("sample.sh", "echo here; sleep 600\n");
     let sample = sample.to_str().expect("it is UTF-8").to_owned();
 
@@ -219,9 +235,9 @@ fn a_killed_run_on_another_host_is_collected_from_here() {
 
 #[test]
 fn a_folder_on_another_host_that_holds_something_stops_the_allocation_and_stays() {
-    let daemon = other_host();
+    let daemon = other_host(Transport::Tcp);
     let home = Home::new();
-    let run_file = home.run_file(context(&home, &daemon.tcp_uri()));
+    let run_file = home.run_file(context(&home, &daemon.remote_uri(Transport::Tcp)));
     let identifier = see_core::Identifier::random();
     let folder = format!("{IMAGES}/see-{identifier}");
     let file = format!("{folder}/thesis");
@@ -242,9 +258,9 @@ fn a_folder_on_another_host_that_holds_something_stops_the_allocation_and_stays(
 
 #[test]
 fn a_guest_that_fills_its_disk_on_another_host_reaches_the_limit_of_the_disk() {
-    let daemon = other_host();
+    let daemon = other_host(Transport::Tcp);
     let home = Home::new();
-    let mut context = context(&home, &daemon.tcp_uri());
+    let mut context = context(&home, &daemon.remote_uri(Transport::Tcp));
     context["limits"] = json!({ "disk": "8MiB" });
     let run_file = home.run_file(context);
     let sample = "dd if=/dev/urandom of=/large bs=64k count=512; sync; sleep 600";
@@ -261,25 +277,125 @@ fn a_guest_that_fills_its_disk_on_another_host_reaches_the_limit_of_the_disk() {
     assert_nothing_left(&daemon, "after the limit");
 }
 
-#[test]
-fn a_host_that_does_not_answer_is_one_clear_error() {
-    let mut daemon = other_host();
-    daemon.kill();
-    let home = Home::new();
-    let uri = daemon.tcp_uri();
-    let run_file = home.run_file(context(&home, &uri));
-    let mut seectl = run_command(&home, &run_file, "/bin/true", "true");
-    let outcome = finish(spawn(&mut seectl), PATIENCE);
-    assert_eq!(outcome.code, CONFIGURATION, "{outcome:#?}");
-    let said = outcome
-        .stderr
-        .matches("there is no such hypervisor")
-        .count();
-    assert_eq!(said, 1, "{}", outcome.stderr);
-    for part in [&*uri, "Connection refused", "is that host up", "run.json:"] {
-        assert!(outcome.stderr.contains(part), "{part}: {}", outcome.stderr);
+/// Runs with this URI, at a terminal where a password could be asked for, and gives exit code and what was said. No
+/// answer to a prompt ever comes.
+fn refused_at_a_terminal(home: &Home, uri: &str) -> (Option<i32>, String) {
+    let run_file = home.run_file(context(home, uri));
+    let mut seectl = home.seectl();
+    seectl.arg("run").arg(run_file);
+    let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().expect("it is UTF-8"));
+    let words = std::iter::once(seectl.get_program()).chain(seectl.get_args());
+    let line: Vec<String> = words.map(quoted).collect();
+    let mut script = Command::new("script");
+    let line = format!("stty cols 2000; exec {}", line.join(" "));
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
+    for (name, value) in seectl.get_envs() {
+        match value {
+            Some(value) => script.env(name, value),
+            None => script.env_remove(name),
+        };
     }
+    let outcome = finish(spawn(&mut script), PATIENCE);
     assert_eq!(home.recorded(), Vec::<String>::new());
+    (outcome.code, outcome.stdout)
+}
+
+#[test]
+fn a_connection_that_is_refused_is_one_error_that_says_what_in_the_uri_to_change() {
+    let options = DaemonOptions {
+        transports: Transport::ALL.to_vec(),
+        apart: true,
+        ..DaemonOptions::default()
+    };
+    let mut daemon = PrivateDaemon::with(&options);
+    let home = Home::new();
+    let said = |uri: &str, code: Option<i32>, parts: &[&str]| {
+        let begin = Instant::now();
+        let (found, said) = refused_at_a_terminal(&home, uri);
+        assert_eq!(found, code, "{uri}: {said}");
+        let count = said.matches("there is no such hypervisor").count();
+        assert_eq!(count, 1, "{uri}: {said}");
+        for part in parts.iter().chain(&["run.json:", uri]) {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        assert!(
+            begin.elapsed() < Duration::from_secs(20),
+            "{uri}: {:?}",
+            begin.elapsed()
+        );
+    };
+    let uri = |transport, credentials| daemon.uri_with(transport, credentials);
+    let unknown_client = Credentials::UnknownClient;
+    let unknown_host = Credentials::UnknownHost;
+    said(
+        &uri(Transport::Ssh, unknown_client),
+        DENIED,
+        &["Permission denied", "`keyfile=`"],
+    );
+    let host_key = ["Host key verification failed", "file of known hosts"];
+    said(&uri(Transport::Ssh, unknown_host), CONFIGURATION, &host_key);
+    said(
+        &uri(Transport::Tls, unknown_client),
+        CONFIGURATION,
+        &["`clientcert.pem`", "`pkipath=`"],
+    );
+    let issuer = ["verify peer's certificate", "`cacert.pem`", "`pkipath=`"];
+    said(&uri(Transport::Tls, unknown_host), DENIED, &issuer);
+    let no_files = uri(Transport::Tls, Credentials::Right).replace("/client", "/nothing");
+    said(&no_files, CONFIGURATION, &["`clientkey.pem`", "`pkipath=`"]);
+
+    let [ssh, tcp, tls] = Transport::ALL.map(|transport| daemon.remote_uri(transport));
+    daemon.kill();
+    said(
+        &ssh,
+        CONFIGURATION,
+        &["SSH works", "libvirt's daemon there does not"],
+    );
+    for uri in [tcp, tls] {
+        said(
+            &uri,
+            CONFIGURATION,
+            &["Connection refused", "host and port in the URI", "libvirt"],
+        );
+    }
+    let ports = daemon.port(Transport::Ssh);
+    drop(daemon);
+    let nobody = format!("qemu+ssh://root@127.0.0.1:{ports}/system");
+    said(
+        &nobody,
+        CONFIGURATION,
+        &["Connection refused", "host and port in the URI", "sshd"],
+    );
+}
+
+#[test]
+fn a_host_that_takes_a_connection_and_says_nothing_is_given_up() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("there are ports");
+    let port = silent.local_addr().expect("it is bound").port();
+    std::thread::scope(|scope| {
+        for scheme in ["qemu+ssh", "qemu+tcp"] {
+            let uri = format!("{scheme}://127.0.0.1:{port}/system");
+            scope.spawn(move || {
+                let (home, begin) = (Home::new(), Instant::now());
+                let (code, said) = refused_at_a_terminal(&home, &uri);
+                assert_ne!(code, OK, "{said}");
+                for part in ["no end within", "`127.0.0.1` does not answer"] {
+                    assert!(said.contains(part), "{part}: {said}");
+                }
+                let took = begin.elapsed();
+                assert!(took < Duration::from_secs(60), "{uri}: {took:?}");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_password_in_the_uri_is_refused_and_told_nobody() {
+    let home = Home::new();
+    let (code, said) = refused_at_a_terminal(&home, "qemu+ssh://root:tiger@127.0.0.1:1/system");
+    assert_eq!(code, CONFIGURATION, "{said}");
+    assert!(said.contains("holds a password"), "{said}");
+    assert!(!said.contains("tiger"), "{said}");
 }
 
 #[test]
@@ -342,7 +458,7 @@ fn volume(name: &str, capacity: u64) -> String {
 #[tokio::test]
 async fn an_upload_keeps_holes_ends_when_told_and_does_not_wait_for_a_hung_host() {
     const LENGTH: u64 = 256 << 20;
-    let mut daemon = other_host();
+    let mut daemon = other_host(Transport::Tcp);
     let source = tempfile::tempfile().expect("there is a temporary folder");
     source.set_len(LENGTH).expect("there is room for a hole");
     source.write_all_at(b"begin", 0).expect("there is room");
@@ -351,7 +467,7 @@ async fn an_upload_keeps_holes_ends_when_told_and_does_not_wait_for_a_hung_host(
         .expect("there is room");
     let again = || -> File { source.try_clone().expect("it is open") };
 
-    let connection = Connection::open(&daemon.tcp_uri(), PATIENCE)
+    let connection = Connection::open(&daemon.remote_uri(Transport::Tcp), PATIENCE)
         .await
         .expect("it answers");
     let pool = connection

@@ -4,6 +4,7 @@
 //! after libvirt's table of it: what it lacks is refused before it is asked, so that it is refused
 //! the same way whatever stands behind the connection.
 
+mod prompts;
 mod transport;
 
 use std::borrow::Cow;
@@ -11,6 +12,7 @@ use std::fmt;
 
 use virt_sys as sys;
 
+use self::prompts::without_prompts;
 use self::transport::{Sockets, past_the_embedded};
 use crate::connection::Connection;
 use crate::embedded;
@@ -132,9 +134,11 @@ pub(crate) fn native_uri(uri: &str) -> Cow<'_, str> {
     {
         return format!("test:{rest}").into();
     }
-    match embedded::is_begun() {
-        true => past_the_embedded(uri, &Sockets::of_this_user()),
-        false => uri.into(),
+    match without_prompts(uri) {
+        Cow::Borrowed(uri) if embedded::is_begun() => {
+            past_the_embedded(uri, &Sockets::of_this_user())
+        }
+        native => native,
     }
 }
 

@@ -2,9 +2,10 @@
 # of its own. It prepares them, starts libvirtd, and then obeys its standard input, a word a line. When that ends,
 # so does this, and the kernel kills whatever else is in the namespace. As process 1 it reaps what emulators leave.
 #
-# It is given: the daemon's folder, the name of its control groups, the port (0: none), and the folders to hide.
+# It is given: the daemon's folder, the name of its control groups, libvirtd's option to listen on ports (or nothing),
+# and the folders to hide.
 set -eu
-here=$1 groups=$2 port=$3
+here=$1 groups=$2 listen=$3
 shift 3
 
 # Control groups: a folder of this daemon's own in each of the host's hierarchies is all that is seen, and the root
@@ -24,7 +25,15 @@ if [ -z "${inside-}" ]; then
     done
     echo 0 >"$folder/$groups/cgroup.procs"
   done </proc/mounts
-  inside=yes exec unshare --cgroup bash -c "$BASH_EXECUTION_STRING" "$0" "$here" "$groups" "$port" "$@"
+  inside=yes exec unshare --cgroup bash -c "$BASH_EXECUTION_STRING" "$0" "$here" "$groups" "$listen" "$@"
+fi
+
+# A server for SSH looks for its folder in /run, where nothing is to be left on the host.
+if [ -d "$here/ssh" ]; then
+  mount -t tmpfs -o mode=755 tmpfs /run
+  mkdir -m 1777 /run/lock
+  mkdir /run/sshd
+  cp -p "$here"/ssh/* /run/sshd/
 fi
 
 for folder in /run/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /etc/libvirt; do
@@ -34,6 +43,7 @@ done
 mkdir -p /var/cache/libvirt/qemu
 cp -r "$here/capabilities" /var/cache/libvirt/qemu/
 cp "$here/qemu.conf" "$here/libvirtd.conf" /etc/libvirt/
+if [ -d "$here/pki" ]; then cp -r "$here/pki" /etc/libvirt/; fi
 
 mkdir /run/libvirt/groups
 while read -r _ folder kind _; do
@@ -75,12 +85,13 @@ for folder in "$@"; do
 done
 
 start() {
-  listen=
-  if [ "$port" != 0 ]; then listen=-l; fi
   taskset -c "$core" libvirtd $listen -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid </dev/null >&3 2>&1 &
   daemon=$!
 }
 start
+if [ -d /run/sshd ] && [ -e /run/sshd/config ]; then
+  "$(PATH=$PATH:/usr/sbin:/sbin command -v sshd)" -D -e -f /run/sshd/config </dev/null >&3 2>&1 &
+fi
 echo done
 while read -r word; do
   case $word in

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use rustix::thread::LinkNameSpaceType;
@@ -20,6 +20,8 @@ pub(super) struct Relay {
     /// Where this listens; the same after it was closed and opened.
     address: SocketAddr,
     accepting: Option<(JoinHandle<()>, Arc<AtomicBool>)>,
+    /// The bytes that went to the daemon.
+    passed: Arc<AtomicU64>,
 }
 
 impl Relay {
@@ -29,9 +31,15 @@ impl Relay {
             inner,
             address: (Ipv4Addr::LOCALHOST, 0).into(),
             accepting: None,
+            passed: Arc::default(),
         };
         relay.open();
         relay
+    }
+
+    /// How many bytes went to the daemon so far.
+    pub(super) fn passed(&self) -> u64 {
+        self.passed.load(Ordering::SeqCst)
     }
 
     pub(super) fn port(&self) -> u16 {
@@ -47,12 +55,14 @@ impl Relay {
         self.address = listener.local_addr().expect("it is bound");
         let closed = Arc::new(AtomicBool::new(false));
         let (seen, first, inner) = (Arc::clone(&closed), self.first, self.inner);
+        let passed = Arc::clone(&self.passed);
         let thread = std::thread::spawn(move || {
             for outer in listener.incoming().flatten() {
                 if seen.load(Ordering::SeqCst) {
                     break;
                 }
-                std::thread::spawn(move || join(outer, first, inner));
+                let passed = Arc::clone(&passed);
+                std::thread::spawn(move || join(outer, first, inner, &passed));
             }
         });
         self.accepting = Some((thread, closed));
@@ -77,7 +87,7 @@ impl Drop for Relay {
 }
 
 /// Runs on a thread of its own, which enters the daemon's network for good.
-fn join(outer: TcpStream, first: u32, port: u16) {
+fn join(outer: TcpStream, first: u32, port: u16, passed: &AtomicU64) {
     let Ok(network) = File::open(format!("/proc/{first}/ns/net")) else {
         return;
     };
@@ -95,19 +105,20 @@ fn join(outer: TcpStream, first: u32, port: u16) {
     let (Ok(outer_again), Ok(inner_again)) = (outer.try_clone(), inner.try_clone()) else {
         return;
     };
-    let back = std::thread::spawn(move || pass(inner_again, outer_again));
-    pass(outer, inner);
+    let back = std::thread::spawn(move || pass(inner_again, outer_again, &AtomicU64::new(0)));
+    pass(outer, inner, passed);
     // It ends with its connection, and passes no panic on.
     let _ = back.join();
 }
 
 /// Passes bytes until either end closes, then closes the other.
-fn pass(mut from: TcpStream, mut to: TcpStream) {
+fn pass(mut from: TcpStream, mut to: TcpStream, passed: &AtomicU64) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
         if to.write_all(&buffer[..count]).is_err() {
             break;
         }
+        passed.fetch_add(count as u64, Ordering::SeqCst);
     }
     // Either may be closed already.
     let _ = to.shutdown(Shutdown::Write);

@@ -95,6 +95,8 @@ const NEEDS: &[Need] = &[
     need(Purpose::Everything, Sign::Program("openssl"), ["openssl", "openssl", "openssl", "openssl", "openssl"]),
     need(Purpose::Everything, Sign::Program("script"), ["bsdutils", "util-linux-script", "util-linux", "util-linux", "util-linux-misc"]),
     need(Purpose::Everything, Sign::Program("setpriv"), ["util-linux", "util-linux", "util-linux", "util-linux", "setpriv"]),
+    need(Purpose::Everything, Sign::Program("ssh"), ["openssh-client", "openssh-clients", "openssh", "openssh-clients", "openssh-client"]),
+    need(Purpose::Everything, Sign::Server("sshd"), ["openssh-server", "openssh-server", "openssh", "openssh-server", "openssh-server"]),
     need(Purpose::Everything, Sign::Server("nginx"), ["nginx-light", "nginx-core", "nginx", "nginx", "nginx"]),
     need(Purpose::Everything, Sign::PythonPackage("gunicorn"), ["gunicorn", "python3-gunicorn", "gunicorn", "python3-gunicorn", "py3-gunicorn"]),
     need(Purpose::Everything, Sign::PythonPackage("keystone"), ["python3-keystone", "python3-keystone", "python-keystone", "python3-keystone", "py3-keystone"]),
