@@ -33,16 +33,18 @@ use crate::error::{blocking, libvirt};
 use crate::machine::remove_domain;
 use crate::network::{self, NETWORK, Removal};
 use crate::storage::pool::{self, POOL};
+use crate::storage::uploads::{self, LEASE};
 use crate::storage::volumes::{self, VOLUMES};
 
 pub(crate) use self::bridge::{BRIDGE, MAC};
 
 /// Every collector of this crate.
-pub(crate) fn all() -> [Arc<dyn Collector>; 7] {
+pub(crate) fn all() -> [Arc<dyn Collector>; 8] {
     [
         Arc::new(Domains),
         Arc::new(Networks),
         Arc::new(Pools),
+        Arc::new(ImageLeases),
         Arc::new(RemoteVolumes),
         Arc::new(Roots),
         Arc::new(network::Seats),
@@ -61,6 +63,10 @@ struct Pools;
 
 #[derive(Debug)]
 struct RemoteVolumes;
+
+/// Leases on images of other hosts.
+#[derive(Debug)]
+struct ImageLeases;
 
 #[derive(Debug)]
 struct Roots;
@@ -310,6 +316,17 @@ impl Collector for Pools {
 
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
         pool::collect(request, &open(request).await?).await
+    }
+}
+
+#[async_trait]
+impl Collector for ImageLeases {
+    fn kind(&self) -> &str {
+        LEASE
+    }
+
+    async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
+        uploads::collect(request, &open(request).await?).await
     }
 }
 

@@ -162,7 +162,8 @@ impl Backend for Qemu {
                 }));
             }
             DiskPlan::There(volumes) => {
-                parts.push(Box::new(RemoteDisk::new(volumes.clone(), image)?));
+                let disk = RemoteDisk::new(volumes.clone(), &image, &allocation.stop);
+                parts.push(Box::new(disk.await?));
             }
         }
         parts.push(Box::new(self.network.clone()));

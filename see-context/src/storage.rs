@@ -11,6 +11,7 @@ mod disk;
 mod nvram;
 pub(crate) mod pool;
 mod qemu_img;
+pub(crate) mod uploads;
 pub(crate) mod volumes;
 
 use std::os::unix::fs::PermissionsExt;

@@ -1,10 +1,9 @@
-//! The disk of a sandbox on another host: the image goes there through libvirt, into a pool of the sandbox's own,
-//! and libvirt makes the overlay.
+//! The disk of a sandbox on another host: an overlay over the uploaded image, which libvirt makes in a pool of the
+//! sandbox's own.
 //!
 //! The pool is persistent, so that it is found and removed with everything in it also after the daemon there was
-//! restarted. Nothing of it is shared between sandboxes: each uploads the image.
+//! restarted.
 
-use std::fs::File;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,8 +13,9 @@ use see_libvirt::xml::{Backing, DiskSource, Document, Element};
 use see_libvirt::{Connection, StoragePool, Volume};
 
 use super::pool::{self, Found, PATH};
+use super::uploads::{self, Content, Lease, Uploaded};
 use crate::allocation::{Entries, Holding, Making, Part, Site, refused};
-use crate::error::{blocking, libvirt};
+use crate::error::libvirt;
 
 /// The kind of the ledger's entries for a pool with all that is in it.
 pub(crate) const VOLUMES: &str = "libvirt.volumes";
@@ -48,33 +48,42 @@ impl Default for Volumes {
 #[derive(Debug)]
 pub(crate) struct RemoteDisk {
     volumes: Volumes,
-    image: Image,
+    content: Content,
 }
 
 impl RemoteDisk {
-    /// A disk over this image.
+    /// A disk over this image, which is read to know its content.
     ///
     /// # Errors
-    /// When it is not a regular file with an absolute path.
-    pub(crate) fn new(volumes: Volumes, image: Image) -> Result<Self> {
+    /// When it is not a regular file with an absolute path, cannot be read, and [`ErrorKind::Stopped`].
+    pub(crate) async fn new(volumes: Volumes, image: &Image, stop: &StopToken) -> Result<Self> {
         super::check_image(&image.path)?;
-        Ok(Self { volumes, image })
+        let content = Content::read(&image.path, stop).await?;
+        Ok(Self { volumes, content })
     }
 }
 
 #[async_trait]
 impl Part for RemoteDisk {
-    /// One entry for the pool, its folder, and the volumes in it.
+    /// One entry for the lease on the image, and one for the pool, its folder, and the volumes in it.
     fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
+        let place = (site.identifier, &*site.hypervisor);
+        let lease = uploads::intent(&self.volumes.parent, &self.content, place);
         let name = site.identifier.to_string();
         let folder = format!("{}/see-{name}", self.volumes.parent);
         let pool = Resource::new(VOLUMES, name, &site.hypervisor).detail(PATH, folder);
-        Ok(vec![pool])
+        Ok(vec![lease, pool])
     }
 
     async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
-        let entry = entries.next()?;
         let connection = making.connection()?.clone();
+        let entry = entries.next()?;
+        let lease = Lease::of(entry.resource(), making.identifier, connection.clone())?;
+        match lease.make().await {
+            Ok(()) => making.hold_as(entry, lease.clone()),
+            Err(error) => return Err(refused(entry, error).await),
+        }
+        let entry = entries.next()?;
         let name = making.identifier.to_string();
         let folder = entry
             .resource()
@@ -100,8 +109,9 @@ impl Part for RemoteDisk {
         let pool = defined.clone();
         making.hold_as(entry, Defined { pool, was_empty });
         made?;
-        making.stop.check("upload the image")?;
-        let (disk, source) = self.fill(&defined, making.stop).await?;
+        let image = lease.image(&self.content, making.stop).await?;
+        making.stop.check("create the disk")?;
+        let (disk, source) = self.fill(&defined, &lease, &image).await?;
         making.abilities.volumes.push(disk);
         making
             .domain
@@ -111,32 +121,24 @@ impl Part for RemoteDisk {
 }
 
 impl RemoteDisk {
-    /// Makes the volumes.
-    async fn fill(&self, pool: &StoragePool, stop: &StopToken) -> Result<(Volume, DiskSource)> {
-        let path = self.image.path.clone();
-        let (file, length, format) = blocking("open the disk image", move || {
-            let format = ImageFormat::of_path(&path)?;
-            let failed =
-                |error| Error::io("the disk image cannot be read", error).subject(path.display());
-            let file = File::open(&path).map_err(failed)?;
-            let length = file.metadata().map_err(failed)?.len();
-            Ok((file, length, format))
-        })
-        .await?;
-        let base = upload(pool, file, length, stop).await?;
-        // Only then libvirt sees what was uploaded.
-        pool.refresh().await.map_err(libvirt)?;
+    /// Makes the disk.
+    async fn fill(
+        &self,
+        pool: &StoragePool,
+        lease: &Lease,
+        image: &Uploaded,
+    ) -> Result<(Volume, DiskSource)> {
         let beneath = Backing {
-            file: base.path().await.map_err(libvirt)?,
-            format: format.name().to_owned(),
-            relabel: true,
+            file: image.path.clone(),
+            format: image.format.name().to_owned(),
+            relabel: false,
         };
-        stop.check("create the disk")?;
         let copy_on_write = self.volumes.copy_on_write;
         let disk = if copy_on_write {
             overlay(pool, &beneath).await?
         } else {
-            full_copy(pool, base).await?
+            image.recognised(lease).await?;
+            full_copy(pool, &image.volume).await?
         };
         let source = DiskSource {
             file: disk.path().await.map_err(libvirt)?,
@@ -185,59 +187,37 @@ async fn start(pool: &StoragePool) -> Result<()> {
     }
 }
 
-/// A volume with the image in it, byte for byte.
-async fn upload(pool: &StoragePool, file: File, length: u64, stop: &StopToken) -> Result<Volume> {
-    let xml = volume("base.img", ImageFormat::Raw)
-        .with_child(Element::new("capacity").with_text(length.to_string()))
-        .with_child(Element::new("allocation").with_text("0"));
-    let failed = |error| libvirt(error).during("upload the image");
-    let base = pool
-        .create_volume(&Document::of(xml).to_string())
-        .await
-        .map_err(failed)?;
-    let stopped = stop.clone();
-    let uploaded = base.upload(file, length, move || !stopped.is_stopped());
-    let uploaded = uploaded.await;
-    stop.check("upload the image")?;
-    uploaded.map_err(failed)?;
-    Ok(base)
-}
-
 async fn overlay(pool: &StoragePool, beneath: &Backing) -> Result<Volume> {
     let backing = Element::new("backingStore")
         .with_child(Element::new("path").with_text(beneath.file.to_string_lossy()))
         .with_child(Element::new("format").with("type", &*beneath.format));
-    let xml = volume("disk.qcow2", ImageFormat::Qcow2).with_child(backing);
+    let xml = volume().with_child(backing);
     pool.create_volume(&Document::of(xml).to_string())
         .await
         .map_err(|error| libvirt(error).during("create the overlay"))
 }
 
-/// The image converted on its host; the upload is not needed any more.
-async fn full_copy(pool: &StoragePool, base: Volume) -> Result<Volume> {
+/// The image converted on its host.
+async fn full_copy(pool: &StoragePool, base: &Volume) -> Result<Volume> {
     let failed = |error| libvirt(error).during("copy the image");
     let capacity = base.info().await.map_err(failed)?.capacity;
-    let xml = volume("disk.qcow2", ImageFormat::Qcow2)
-        .with_child(Element::new("capacity").with_text(capacity.to_string()));
-    let copy = pool
-        .within(COPY_LIMIT)
-        .clone_volume(&Document::of(xml).to_string(), &base)
+    let xml = volume().with_child(Element::new("capacity").with_text(capacity.to_string()));
+    pool.within(COPY_LIMIT)
+        .clone_volume(&Document::of(xml).to_string(), base)
         .await
-        .map_err(failed)?;
-    base.delete().await.map_err(failed)?;
-    Ok(copy)
+        .map_err(failed)
 }
 
-fn volume(name: &str, format: ImageFormat) -> Element {
+fn volume() -> Element {
+    let format = Element::new("format").with("type", ImageFormat::Qcow2.name());
+    let permissions =
+        Element::new("permissions").with_child(Element::new("mode").with_text("0600"));
+    let target = Element::new("target")
+        .with_child(format)
+        .with_child(permissions);
     Element::new("volume")
-        .with_child(Element::new("name").with_text(name))
-        .with_child(
-            Element::new("target")
-                .with_child(Element::new("format").with("type", format.name()))
-                .with_child(
-                    Element::new("permissions").with_child(Element::new("mode").with_text("0600")),
-                ),
-        )
+        .with_child(Element::new("name").with_text("disk.qcow2"))
+        .with_child(target)
 }
 
 #[derive(Debug)]

@@ -1,15 +1,17 @@
 //! A hypervisor on another host: over SSH, TCP and TLS, to a daemon that shares no file and no network with this one.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+mod connections;
+mod refusals;
+mod transfer;
+mod uploads;
+
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use see_core::ErrorKind;
-use see_libvirt::Connection;
 use see_tests::{
-    Credentials, DaemonOptions, Home, Lab, Live, Outcome, Picture, PrivateDaemon, Transport,
-    finish, spawn, until,
+    DaemonOptions, Home, Lab, Live, Outcome, Picture, PrivateDaemon, Transport, finish, spawn,
+    until,
 };
 use serde_json::{Value, json};
 
@@ -19,7 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const OK: Option<i32> = Some(0);
 const SANDBOX_FAILED: Option<i32> = Some(4);
 const CONFIGURATION: Option<i32> = Some(2);
-const DENIED: Option<i32> = Some(5);
 
 /// Where images lie on the other host unless the configuration says otherwise.
 const IMAGES: &str = "/var/lib/libvirt/images";
@@ -275,260 +276,4 @@ fn a_guest_that_fills_its_disk_on_another_host_reaches_the_limit_of_the_disk() {
     assert!(failure.contains("context.limits.disk"), "{outcome:#?}");
     assert_eq!(told(&outcome, "/left_behind"), json!([]));
     assert_nothing_left(&daemon, "after the limit");
-}
-
-/// Runs with this URI, at a terminal where a password could be asked for, and gives exit code and what was said. No
-/// answer to a prompt ever comes.
-fn refused_at_a_terminal(home: &Home, uri: &str) -> (Option<i32>, String) {
-    let run_file = home.run_file(context(home, uri));
-    let mut seectl = home.seectl();
-    seectl.arg("run").arg(run_file);
-    let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().expect("it is UTF-8"));
-    let words = std::iter::once(seectl.get_program()).chain(seectl.get_args());
-    let line: Vec<String> = words.map(quoted).collect();
-    let mut script = Command::new("script");
-    let line = format!("stty cols 2000; exec {}", line.join(" "));
-    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
-    for (name, value) in seectl.get_envs() {
-        match value {
-            Some(value) => script.env(name, value),
-            None => script.env_remove(name),
-        };
-    }
-    let outcome = finish(spawn(&mut script), PATIENCE);
-    assert_eq!(home.recorded(), Vec::<String>::new());
-    (outcome.code, outcome.stdout)
-}
-
-#[test]
-fn a_connection_that_is_refused_is_one_error_that_says_what_in_the_uri_to_change() {
-    let options = DaemonOptions {
-        transports: Transport::ALL.to_vec(),
-        apart: true,
-        ..DaemonOptions::default()
-    };
-    let mut daemon = PrivateDaemon::with(&options);
-    let home = Home::new();
-    let said = |uri: &str, code: Option<i32>, parts: &[&str]| {
-        let begin = Instant::now();
-        let (found, said) = refused_at_a_terminal(&home, uri);
-        assert_eq!(found, code, "{uri}: {said}");
-        let count = said.matches("there is no such hypervisor").count();
-        assert_eq!(count, 1, "{uri}: {said}");
-        for part in parts.iter().chain(&["run.json:", uri]) {
-            assert!(said.contains(part), "{part}: {said}");
-        }
-        assert!(
-            begin.elapsed() < Duration::from_secs(20),
-            "{uri}: {:?}",
-            begin.elapsed()
-        );
-    };
-    let uri = |transport, credentials| daemon.uri_with(transport, credentials);
-    let unknown_client = Credentials::UnknownClient;
-    let unknown_host = Credentials::UnknownHost;
-    said(
-        &uri(Transport::Ssh, unknown_client),
-        DENIED,
-        &["Permission denied", "`keyfile=`"],
-    );
-    let host_key = ["Host key verification failed", "file of known hosts"];
-    said(&uri(Transport::Ssh, unknown_host), CONFIGURATION, &host_key);
-    said(
-        &uri(Transport::Tls, unknown_client),
-        CONFIGURATION,
-        &["`clientcert.pem`", "`pkipath=`"],
-    );
-    let issuer = ["verify peer's certificate", "`cacert.pem`", "`pkipath=`"];
-    said(&uri(Transport::Tls, unknown_host), DENIED, &issuer);
-    let no_files = uri(Transport::Tls, Credentials::Right).replace("/client", "/nothing");
-    said(&no_files, CONFIGURATION, &["`clientkey.pem`", "`pkipath=`"]);
-
-    let [ssh, tcp, tls] = Transport::ALL.map(|transport| daemon.remote_uri(transport));
-    daemon.kill();
-    said(
-        &ssh,
-        CONFIGURATION,
-        &["SSH works", "libvirt's daemon there does not"],
-    );
-    for uri in [tcp, tls] {
-        said(
-            &uri,
-            CONFIGURATION,
-            &["Connection refused", "host and port in the URI", "libvirt"],
-        );
-    }
-    let ports = daemon.port(Transport::Ssh);
-    drop(daemon);
-    let nobody = format!("qemu+ssh://root@127.0.0.1:{ports}/system");
-    said(
-        &nobody,
-        CONFIGURATION,
-        &["Connection refused", "host and port in the URI", "sshd"],
-    );
-}
-
-#[test]
-fn a_host_that_takes_a_connection_and_says_nothing_is_given_up() {
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("there are ports");
-    let port = silent.local_addr().expect("it is bound").port();
-    std::thread::scope(|scope| {
-        for scheme in ["qemu+ssh", "qemu+tcp"] {
-            let uri = format!("{scheme}://127.0.0.1:{port}/system");
-            scope.spawn(move || {
-                let (home, begin) = (Home::new(), Instant::now());
-                let (code, said) = refused_at_a_terminal(&home, &uri);
-                assert_ne!(code, OK, "{said}");
-                for part in ["no end within", "`127.0.0.1` does not answer"] {
-                    assert!(said.contains(part), "{part}: {said}");
-                }
-                let took = begin.elapsed();
-                assert!(took < Duration::from_secs(60), "{uri}: {took:?}");
-            });
-        }
-    });
-}
-
-#[test]
-fn a_password_in_the_uri_is_refused_and_told_nobody() {
-    let home = Home::new();
-    let (code, said) = refused_at_a_terminal(&home, "qemu+ssh://root:tiger@127.0.0.1:1/system");
-    assert_eq!(code, CONFIGURATION, "{said}");
-    assert!(said.contains("holds a password"), "{said}");
-    assert!(!said.contains("tiger"), "{said}");
-}
-
-#[test]
-fn what_cannot_be_had_on_another_host_is_refused_before_anything_is_made() {
-    let home = Home::new();
-    // Nobody listens there: these are refused before anybody is asked.
-    let base = context(&home, "qemu+tcp://127.0.0.1:1/system");
-    let mistakes = [
-        ("network", json!({ "mode": "isolated" }), "firewall rules"),
-        ("network", json!({ "mode": "shared" }), "firewall rules"),
-        (
-            "agent",
-            json!({ "transport": "tcp", "token": "x" }),
-            "another host",
-        ),
-        (
-            "disk",
-            json!({ "image": "guest.qcow2", "clone": { "storage_pool_path": "disks" } }),
-            "relative path `disks`",
-        ),
-        (
-            "limits",
-            json!({ "pids": 9 }),
-            "the limit `pids` cannot be kept",
-        ),
-    ];
-    let container = json!({
-        "hypervisor": "lxc+tcp://127.0.0.1:1/",
-        "domain": { "configuration": "container.xml" },
-    });
-    let contexts = mistakes.map(|(key, value, expected)| {
-        let mut context = base.clone();
-        context[key] = value;
-        (key, context, expected)
-    });
-    let container = ("lxc", container, "on another host");
-    for (key, context, expected) in contexts.into_iter().chain([container]) {
-        let run_file = home.run_file(context);
-        let mut seectl = run_command(&home, &run_file, "/bin/true", "true");
-        let outcome = finish(spawn(&mut seectl), PATIENCE);
-        assert_eq!(outcome.code, CONFIGURATION, "{key}: {outcome:#?}");
-        assert!(
-            outcome.stderr.contains(expected),
-            "{key}: {}",
-            outcome.stderr
-        );
-    }
-}
-
-const POOL: &str = "<pool type='dir'><name>mine</name><target><path>/var/lib/libvirt/images/mine</path>\
-    </target></pool>";
-
-fn volume(name: &str, capacity: u64) -> String {
-    format!(
-        "<volume><name>{name}</name><capacity>{capacity}</capacity><allocation>0</allocation>\
-         <target><format type='raw'/></target></volume>"
-    )
-}
-
-#[tokio::test]
-async fn an_upload_keeps_holes_ends_when_told_and_does_not_wait_for_a_hung_host() {
-    const LENGTH: u64 = 256 << 20;
-    let mut daemon = other_host(Transport::Tcp);
-    let source = tempfile::tempfile().expect("there is a temporary folder");
-    source.set_len(LENGTH).expect("there is room for a hole");
-    source.write_all_at(b"begin", 0).expect("there is room");
-    source
-        .write_all_at(&[7; 3 << 20], 100 << 20)
-        .expect("there is room");
-    let again = || -> File { source.try_clone().expect("it is open") };
-
-    let connection = Connection::open(&daemon.remote_uri(Transport::Tcp), PATIENCE)
-        .await
-        .expect("it answers");
-    let pool = connection
-        .define_storage_pool(POOL)
-        .await
-        .expect("it is XML");
-    pool.build().await.expect("the folder can be made");
-    pool.start().await.expect("the folder is there");
-
-    let whole = pool
-        .create_volume(&volume("whole", LENGTH))
-        .await
-        .expect("there is room");
-    whole
-        .upload(again(), LENGTH, || true)
-        .await
-        .expect("it arrives");
-    let there = format!("{IMAGES}/mine/whole");
-    let mut sum = Command::new("md5sum");
-    sum.stdin(std::process::Stdio::from(again()));
-    // The other thread of control over the file's position is ours alone.
-    std::io::Seek::rewind(&mut again()).expect("it is a file");
-    let here = String::from_utf8(sum.output().expect("it is installed").stdout).expect("text");
-    let arrived = daemon.told("md5sum", &[&there]);
-    assert_eq!(arrived[..32], here[..32]);
-    let blocks: u64 = daemon
-        .told("stat", &["-c", "%b", &there])
-        .trim()
-        .parse()
-        .expect("a number");
-    assert!(
-        blocks * 512 < 16 << 20,
-        "{blocks} blocks: the holes were filled"
-    );
-
-    let part = pool
-        .create_volume(&volume("part", LENGTH))
-        .await
-        .expect("there is room");
-    let error = part
-        .upload(again(), LENGTH, || false)
-        .await
-        .expect_err("it was told to end");
-    assert!(error.to_string().contains("broken off"), "{error}");
-
-    let hung = pool
-        .create_volume(&volume("hung", LENGTH))
-        .await
-        .expect("there is room");
-    let hung = hung.within(Duration::from_secs(1));
-    daemon.pause();
-    let begin = Instant::now();
-    let error = hung
-        .upload(again(), LENGTH, || true)
-        .await
-        .expect_err("nobody takes it");
-    assert!(error.is_timed_out(), "{error}");
-    assert!(
-        begin.elapsed() < Duration::from_secs(20),
-        "{:?}",
-        begin.elapsed()
-    );
-    daemon.cont();
 }

@@ -1,0 +1,377 @@
+//! Images on another host: each is uploaded once, by its content, and shared by all sandboxes there that use it.
+//!
+//! They lie in one folder, a storage pool of libvirt's, whoever uses it and from which host. What is known of them is
+//! the names of its volumes, since creating and deleting a volume are the only steps that the daemon makes at once:
+//!
+//! | volume | means |
+//! |---|---|
+//! | `DIGEST.ENVIRONMENT.lease` | this environment uses the content, or is about to |
+//! | `DIGEST.claim` | somebody uploads it; the others wait |
+//! | `DIGEST.ENVIRONMENT.img` | the content, uploaded by this environment, maybe in part |
+//! | `DIGEST.ENVIRONMENT.whole` | all of that arrived |
+//!
+//! An image is used only with its mark `whole`, by one who made a lease *before* looking for the mark. Who removes an
+//! image deletes the mark first and looks for leases *after* that. So either the one sees that there is no mark, or the
+//! other sees the lease. The name of an image says who uploads it, so no mark can ever belong to another's upload. The
+//! claim only saves work: where it is lost, the content is uploaded twice, and no more than that.
+//!
+//! An environment that releases the last lease on a content removes the image, and an empty folder with its pool.
+
+mod content;
+mod folder;
+mod piece;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use see_core::ledger::{CollectRequest, Collected, Resource};
+use see_core::{Error, ErrorKind, Identifier, ImageFormat, Result, StopToken};
+use see_libvirt::xml::Document;
+use see_libvirt::{Connection, Volume};
+
+pub(super) use self::content::Content;
+use self::folder::{Folder, PAUSE, TRIES};
+use self::piece::Piece;
+use crate::allocation::Holding;
+use crate::error::libvirt;
+
+/// The kind of the ledger's entries for a lease on an uploaded image.
+pub(crate) const LEASE: &str = "libvirt.image-lease";
+
+/// The details of such an entry: the folder, and the digest of the content.
+const FOLDER: &str = "path";
+const DIGEST: &str = "digest";
+
+/// How long another's upload may bring nothing before it is taken for dead: longer than the uploader itself waits.
+const STALLED: Duration = Duration::from_secs(90);
+
+/// The longest wait for another's upload, however well it goes on.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What is written down before a lease is made in the images' folder below `parent`.
+pub(super) fn intent(
+    parent: &str,
+    content: &Content,
+    (identifier, hypervisor): (Identifier, &str),
+) -> Resource {
+    let lease = Piece::Lease(identifier).name(&content.digest);
+    Resource::new(LEASE, lease, hypervisor)
+        .detail(FOLDER, format!("{parent}/see-images"))
+        .detail(DIGEST, content.digest.clone())
+}
+
+/// One environment's use of one content in the folder of a host.
+#[derive(Debug, Clone)]
+pub(super) struct Lease {
+    folder: Folder,
+    digest: String,
+    owner: Identifier,
+}
+
+/// An image that is all there.
+#[derive(Debug)]
+pub(super) struct Uploaded {
+    pub(super) volume: Volume,
+    pub(super) path: PathBuf,
+    pub(super) format: ImageFormat,
+}
+
+impl Lease {
+    /// The lease that an entry of the ledger tells of; nothing is made yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] where it does not say which.
+    pub(super) fn of(
+        resource: &Resource,
+        owner: Identifier,
+        connection: Connection,
+    ) -> Result<Self> {
+        let detail = |key| {
+            let text = resource.details.get(key).and_then(|value| value.as_str());
+            text.map(str::to_owned).ok_or_else(|| {
+                Error::new(ErrorKind::Internal, "the ledger does not say which image").subject(key)
+            })
+        };
+        Ok(Self {
+            folder: Folder {
+                connection,
+                path: detail(FOLDER)?,
+            },
+            digest: detail(DIGEST)?,
+            owner,
+        })
+    }
+
+    /// Makes it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] where it is there, or where the folder holds what is none of SEE's.
+    pub(super) async fn make(&self) -> Result<()> {
+        match self.create(Piece::Lease(self.owner), 0).await? {
+            Some(_) => Ok(()),
+            None => Err(Error::new(
+                ErrorKind::AlreadyExists,
+                "the hypervisor's host has a lease of that name already",
+            )
+            .subject(Piece::Lease(self.owner).name(&self.digest))),
+        }
+    }
+
+    /// The image, uploaded unless it is there; where another uploads it, waits for that. The lease must be made.
+    ///
+    /// # Errors
+    /// What libvirt reports, a file that changed meanwhile, and [`ErrorKind::Stopped`].
+    pub(super) async fn image(&self, content: &Content, stop: &StopToken) -> Result<Uploaded> {
+        let begin = Instant::now();
+        let mut progress = (Instant::now(), 0);
+        loop {
+            stop.check("upload the image")?;
+            if let Some(found) = self.find(content).await? {
+                return Ok(found);
+            }
+            if self.create(Piece::Claim, 0).await?.is_some() {
+                // Another may have ended between the two looks.
+                let found = match self.find(content).await {
+                    Ok(None) => self.upload(content, stop).await.map(|()| None),
+                    other => other,
+                };
+                self.delete(Piece::Claim).await?;
+                match found? {
+                    Some(found) => return Ok(found),
+                    None => continue,
+                }
+            }
+            let arrived = self.arrived().await?;
+            if arrived != progress.1 {
+                progress = (Instant::now(), arrived);
+            } else if progress.0.elapsed() > STALLED {
+                tracing::warn!(
+                    digest = self.digest,
+                    "another's upload of the image stands still: it is uploaded anew"
+                );
+                self.delete(Piece::Claim).await?;
+                progress.0 = Instant::now();
+            }
+            if begin.elapsed() > LONGEST {
+                return Err(Error::timeout("another's upload of the image", LONGEST));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// A whole image with this content, of the right size.
+    async fn find(&self, content: &Content) -> Result<Option<Uploaded>> {
+        let volumes = self.folder.volumes().await?;
+        let marked = |uploader| {
+            let whole = (self.digest.as_str(), Piece::Whole(uploader));
+            let mut pieces = volumes.iter();
+            pieces.any(|volume| Piece::parse(volume.name()) == Some(whole))
+        };
+        for volume in &volumes {
+            match Piece::parse(volume.name()) {
+                Some((digest, Piece::Image(uploader)))
+                    if digest == self.digest && marked(uploader) => {}
+                _ => continue,
+            }
+            let size = match size(volume).await {
+                Err(error) if error.is_no_volume() => continue,
+                size => size.map_err(libvirt)?,
+            };
+            if size == Some(content.length) {
+                return Ok(Some(Uploaded {
+                    path: volume.path().await.map_err(libvirt)?,
+                    volume: volume.clone(),
+                    format: content.format,
+                }));
+            }
+            tracing::warn!(
+                image = volume.name(),
+                "an uploaded image has not the size that it had, and is not used"
+            );
+        }
+        Ok(None)
+    }
+
+    /// Uploads the content, and marks it as whole. Where this fails, what there is of it goes with the lease.
+    async fn upload(&self, content: &Content, stop: &StopToken) -> Result<()> {
+        let failed = |error| libvirt(error).during("upload the image");
+        let before = content.state()?;
+        let image = self.create(Piece::Image(self.owner), content.length);
+        let Some(image) = image.await? else {
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                "the image that this environment uploaded is there, and is not whole",
+            )
+            .subject(Piece::Image(self.owner).name(&self.digest)));
+        };
+        let source = content.file.try_clone();
+        let source = source.map_err(|error| Error::io("the disk image cannot be read", error))?;
+        let stopped = stop.clone();
+        let uploaded = image.upload(source, content.length, move || !stopped.is_stopped());
+        let uploaded = uploaded.await;
+        stop.check("upload the image")?;
+        uploaded.map_err(failed)?;
+        if content.state()? != before {
+            return Err(Error::new(
+                ErrorKind::Io,
+                "the disk image was written to while it was uploaded",
+            )
+            .advice("give the run an image that nobody changes"));
+        }
+        let size = size(&image).await.map_err(failed)?;
+        if size != Some(content.length) {
+            return Err(Error::new(
+                ErrorKind::Hypervisor,
+                format!(
+                    "the hypervisor's host has {size:?} of the {} bytes that were uploaded",
+                    content.length
+                ),
+            ));
+        }
+        self.create(Piece::Whole(self.owner), 0).await?;
+        Ok(())
+    }
+
+    /// How much there is of all images with this content, marked or not, in bytes.
+    async fn arrived(&self) -> Result<u64> {
+        let mut arrived = 0;
+        for volume in self.folder.volumes().await? {
+            if let Some((digest, Piece::Image(_))) = Piece::parse(volume.name())
+                && digest == self.digest
+            {
+                match volume.info().await {
+                    Ok(info) => arrived += info.allocation + 1,
+                    Err(error) if error.is_no_volume() => {}
+                    Err(error) => return Err(libvirt(error)),
+                }
+            }
+        }
+        Ok(arrived)
+    }
+
+    /// Ends the lease, and removes what nobody has a lease on any more. In a dry run it only says whether there is
+    /// anything of this environment's.
+    async fn release(&self, dry_run: bool) -> Result<Collected> {
+        let Some(pool) = self.folder.pool().await? else {
+            return Ok(Collected::AlreadyGone);
+        };
+        if !pool.is_active().await.map_err(libvirt)? {
+            self.folder.running().await?;
+        }
+        let pieces = self.pieces().await?;
+        let (lease, own) = (Piece::Lease(self.owner), Piece::Image(self.owner));
+        let is_partial = pieces.contains(&own) && !pieces.contains(&Piece::Whole(self.owner));
+        let has_lease = pieces.contains(&lease);
+        if !dry_run {
+            if is_partial {
+                self.delete(Piece::Claim).await?;
+                self.delete(own).await?;
+            }
+            self.delete(lease).await?;
+            self.clear().await?;
+        }
+        Ok(match has_lease || is_partial {
+            true => Collected::Removed,
+            false => Collected::AlreadyGone,
+        })
+    }
+
+    /// Removes the content where nobody has a lease on it, and the folder where it is empty.
+    async fn clear(&self) -> Result<()> {
+        let is_leased =
+            |pieces: &[Piece]| pieces.iter().any(|piece| matches!(piece, Piece::Lease(_)));
+        let pieces = self.pieces().await?;
+        if !is_leased(&pieces) {
+            for piece in pieces {
+                if matches!(piece, Piece::Whole(_)) {
+                    self.delete(piece).await?;
+                }
+            }
+            // Who has made a lease since may have seen a mark: the image is then left to the last of these.
+            let pieces = self.pieces().await?;
+            if !is_leased(&pieces) {
+                for piece in pieces {
+                    self.delete(piece).await?;
+                }
+            }
+        }
+        self.folder.remove_if_empty().await
+    }
+
+    /// Creates a piece of this size; `None` where it exists.
+    async fn create(&self, piece: Piece, length: u64) -> Result<Option<Volume>> {
+        let is_image = matches!(piece, Piece::Image(_));
+        let name = piece.name(&self.digest);
+        self.folder.create(&name, length, is_image).await
+    }
+
+    /// Deletes a piece; one that is gone is no error.
+    async fn delete(&self, piece: Piece) -> Result<()> {
+        self.folder.delete(&piece.name(&self.digest)).await
+    }
+
+    /// What there is of this content.
+    async fn pieces(&self) -> Result<Vec<Piece>> {
+        let volumes = self.folder.volumes().await?;
+        let pieces = volumes
+            .iter()
+            .filter_map(|volume| Piece::parse(volume.name()))
+            .filter(|(digest, _)| *digest == self.digest);
+        Ok(pieces.map(|(_, piece)| piece).collect())
+    }
+}
+
+#[async_trait]
+impl Holding for Lease {
+    async fn remove(&mut self) -> Result<()> {
+        self.release(false).await.map(drop)
+    }
+}
+
+impl Uploaded {
+    /// Has libvirt see what was uploaded, where it is to read it itself: until then it takes each image for raw bytes.
+    ///
+    /// # Errors
+    /// What libvirt reports, and [`ErrorKind::Hypervisor`] where it finds another format.
+    pub(super) async fn recognised(&self, lease: &Lease) -> Result<()> {
+        let mut refusal = None;
+        for _ in 0..TRIES {
+            let text = self.volume.xml().await.map_err(libvirt)?;
+            let found = Document::parse(&text).ok().and_then(|xml| {
+                let format = xml.root().at(&["target", "format"])?;
+                format.attribute("type").map(|found| found.into_owned())
+            });
+            if found.as_deref() == Some(self.format.name()) {
+                return Ok(());
+            }
+            // Refused while anything is made in the pool.
+            refusal = lease.folder.running().await?.refresh().await.err();
+            tokio::time::sleep(PAUSE).await;
+        }
+        let error = Error::new(
+            ErrorKind::Hypervisor,
+            format!("libvirt does not see the image as {}", self.format.name()),
+        );
+        Err(match refusal {
+            Some(refusal) => error.caused_by(refusal),
+            None => error,
+        })
+    }
+}
+
+/// The size of a volume's file, in bytes; `None` where libvirt does not tell it.
+async fn size(volume: &Volume) -> Result<Option<u64>, see_libvirt::Error> {
+    let text = volume.xml().await?;
+    let document = Document::parse(&text).ok();
+    Ok(document.and_then(|xml| xml.root().child("physical")?.text().trim().parse().ok()))
+}
+
+/// Ends the environment's lease.
+pub(crate) async fn collect(
+    request: &CollectRequest,
+    connection: &Connection,
+) -> Result<Collected> {
+    let lease = Lease::of(&request.resource, request.identifier, connection.clone())?;
+    lease.release(request.dry_run).await
+}

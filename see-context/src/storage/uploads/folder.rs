@@ -1,0 +1,227 @@
+//! The folder of images on another host: a storage pool that many use at once, and that anybody may remove once it is
+//! empty.
+
+use std::time::Duration;
+
+use ring::digest::SHA256;
+use see_core::{Error, ErrorKind, ImageFormat, Result};
+use see_libvirt::xml::{Document, Element};
+use see_libvirt::{Connection, StoragePool, Volume};
+use uuid::{Builder, Uuid};
+
+use super::content::hex;
+use super::piece::Piece;
+use crate::error::libvirt;
+use crate::storage::account;
+
+/// How often a step is tried again whose pool was removed or stopped by another in between.
+pub(super) const TRIES: u32 = 20;
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
+
+/// Such a folder.
+#[derive(Debug, Clone)]
+pub(super) struct Folder {
+    pub(super) connection: Connection,
+    pub(super) path: String,
+}
+
+impl Folder {
+    /// Everything in the folder; nothing where there is no pool.
+    pub(super) async fn volumes(&self) -> Result<Vec<Volume>> {
+        let Some(pool) = self.pool().await? else {
+            return Ok(Vec::new());
+        };
+        match pool.volumes().await {
+            // Another has removed or stopped it in between.
+            Err(error) if is_passing(&error) => Ok(Vec::new()),
+            volumes => volumes.map_err(libvirt),
+        }
+    }
+
+    /// Creates a volume of this size; `None` where it exists.
+    pub(super) async fn create(
+        &self,
+        name: &str,
+        length: u64,
+        is_image: bool,
+    ) -> Result<Option<Volume>> {
+        let failed = |error| libvirt(error).during("create a volume for the image");
+        let mut permissions = Element::new("permissions");
+        if is_image {
+            // The emulators may read it, and not write it.
+            let group = account::of_emulators(&self.connection).await?;
+            let mode = if group.is_some() { "0640" } else { "0644" };
+            permissions = permissions.with_child(Element::new("mode").with_text(mode));
+            if let Some((_, group)) = group {
+                permissions =
+                    permissions.with_child(Element::new("group").with_text(group.to_string()));
+            }
+        } else {
+            permissions = permissions.with_child(Element::new("mode").with_text("0600"));
+        }
+        let xml = Element::new("volume")
+            .with_child(Element::new("name").with_text(name))
+            .with_child(Element::new("capacity").with_text(length.to_string()))
+            .with_child(Element::new("allocation").with_text("0"))
+            .with_child(
+                Element::new("target")
+                    .with_child(Element::new("format").with("type", ImageFormat::Raw.name()))
+                    .with_child(permissions),
+            );
+        let xml = Document::of(xml).to_string();
+        let mut tries = 0;
+        loop {
+            let pool = self.running().await?;
+            match pool.create_volume(&xml).await {
+                Ok(volume) => return Ok(Some(volume)),
+                Err(error) if error.is_existing() => return Ok(None),
+                // Another has emptied the folder, and stopped its pool.
+                Err(error) if is_passing(&error) && tries < TRIES => tries += 1,
+                Err(error) => return Err(failed(error)),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Deletes a volume; one that is gone is no error.
+    pub(super) async fn delete(&self, name: &str) -> Result<()> {
+        let Some(pool) = self.pool().await? else {
+            return Ok(());
+        };
+        match pool.volume(name).await {
+            Ok(volume) => passing(volume.delete().await).map_err(|error| error.subject(name)),
+            Err(error) => passing(Err(error)),
+        }
+    }
+
+    /// The pool of the folder, running or not; `None` where there is none.
+    pub(super) async fn pool(&self) -> Result<Option<StoragePool>> {
+        let (name, uuid) = self.pool_identity()?;
+        let pool = match self.connection.storage_pool(&name).await {
+            Ok(pool) => pool,
+            Err(error) if error.is_no_storage_pool() => return Ok(None),
+            Err(error) => return Err(libvirt(error)),
+        };
+        if pool.uuid() == uuid {
+            return Ok(Some(pool));
+        }
+        Err(Error::new(
+            ErrorKind::AlreadyExists,
+            "the hypervisor has a storage pool of that name, which is not SEE's",
+        )
+        .subject(name)
+        .advice("rename that pool, or set `disk.clone.storage_pool_path` to another folder"))
+    }
+
+    /// The pool, defined and running.
+    pub(super) async fn running(&self) -> Result<StoragePool> {
+        let failed = |error| libvirt(error).during("make the storage pool of images");
+        let mut tries = 0;
+        loop {
+            let pool = match self.pool().await? {
+                Some(pool) => pool,
+                None => self.define().await?,
+            };
+            let started = async {
+                if pool.is_active().await? {
+                    return Ok(false);
+                }
+                pool.build().await?;
+                pool.start().await?;
+                Ok(true)
+            };
+            match started.await {
+                Ok(false) => return Ok(pool),
+                Ok(true) => return self.admit(pool).await,
+                // Another starts it too, or has just removed it.
+                Err(error) if is_passing(&error) && tries < TRIES => tries += 1,
+                Err(error) => return Err(failed(error)),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn define(&self) -> Result<StoragePool> {
+        let (name, uuid) = self.pool_identity()?;
+        let permissions =
+            Element::new("permissions").with_child(Element::new("mode").with_text("0711"));
+        let xml = Element::new("pool")
+            .with("type", "dir")
+            .with_child(Element::new("name").with_text(name))
+            .with_child(Element::new("uuid").with_text(uuid.to_string()))
+            .with_child(
+                Element::new("target")
+                    .with_child(Element::new("path").with_text(&*self.path))
+                    .with_child(permissions),
+            );
+        self.connection
+            .define_storage_pool(&Document::of(xml).to_string())
+            .await
+            .map_err(|error| libvirt(error).during("define the storage pool of images"))
+    }
+
+    /// Refuses a folder that holds what is none of SEE's, and lets go of its pool.
+    async fn admit(&self, pool: StoragePool) -> Result<StoragePool> {
+        let volumes = match pool.volumes().await {
+            Err(error) if is_passing(&error) => return Ok(pool),
+            volumes => volumes.map_err(libvirt)?,
+        };
+        let is_ours = |volume: &&Volume| Piece::parse(volume.name()).is_some();
+        let Some(stranger) = volumes.iter().find(|volume| !is_ours(volume)) else {
+            return Ok(pool);
+        };
+        if !volumes.iter().any(|volume| is_ours(&volume)) {
+            passing(pool.destroy().await)?;
+            passing(pool.undefine().await)?;
+        }
+        Err(Error::new(
+            ErrorKind::AlreadyExists,
+            format!(
+                "the folder for images on the hypervisor's host holds `{}`, which is not SEE's",
+                stranger.name().escape_debug()
+            ),
+        )
+        .subject(&self.path)
+        .advice("remove it yourself, or set `disk.clone.storage_pool_path` to another folder"))
+    }
+
+    /// Name and UUID of the pool, which follow from its folder alone.
+    fn pool_identity(&self) -> Result<(String, Uuid)> {
+        let digest = ring::digest::digest(&SHA256, self.path.as_bytes());
+        let bytes = digest.as_ref().first_chunk::<16>();
+        let bytes =
+            bytes.ok_or_else(|| Error::new(ErrorKind::Internal, "a digest is too short"))?;
+        let uuid = Builder::from_custom_bytes(*bytes).into_uuid();
+        Ok((format!("see-images-{}", hex(&bytes[..4])), uuid))
+    }
+    /// Removes the folder with its pool, where it is empty.
+    pub(super) async fn remove_if_empty(&self) -> Result<()> {
+        let Some(pool) = self.pool().await? else {
+            return Ok(());
+        };
+        if self.volumes().await?.is_empty() {
+            passing(pool.destroy().await)?;
+            // Of a folder that is not empty any more the kernel refuses the removal.
+            match pool.delete().await {
+                Ok(()) => passing(pool.undefine().await)?,
+                Err(error) => {
+                    tracing::debug!(%error, "the folder of images is used again");
+                    passing(pool.start().await)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether others who use the folder at the same time make this error: they start, stop, fill and remove it.
+pub(super) fn is_passing(error: &see_libvirt::Error) -> bool {
+    error.is_no_storage_pool() || error.is_no_volume() || error.is_invalid_state()
+}
+
+pub(super) fn passing(result: Result<(), see_libvirt::Error>) -> Result<()> {
+    match result {
+        Err(error) if is_passing(&error) => Ok(()),
+        other => other.map_err(libvirt),
+    }
+}

@@ -1,0 +1,99 @@
+//! Bytes on their way into a volume.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use see_libvirt::Connection;
+use see_tests::Transport;
+
+use crate::{IMAGES, PATIENCE, other_host};
+
+const POOL: &str = "<pool type='dir'><name>mine</name><target><path>/var/lib/libvirt/images/mine</path>\
+    </target></pool>";
+
+fn volume(name: &str, capacity: u64) -> String {
+    format!(
+        "<volume><name>{name}</name><capacity>{capacity}</capacity><allocation>0</allocation>\
+         <target><format type='raw'/></target></volume>"
+    )
+}
+
+#[tokio::test]
+async fn an_upload_keeps_holes_ends_when_told_and_does_not_wait_for_a_hung_host() {
+    const LENGTH: u64 = 256 << 20;
+    let mut daemon = other_host(Transport::Tcp);
+    let source = tempfile::tempfile().expect("there is a temporary folder");
+    source.set_len(LENGTH).expect("there is room for a hole");
+    source.write_all_at(b"begin", 0).expect("there is room");
+    source
+        .write_all_at(&[7; 3 << 20], 100 << 20)
+        .expect("there is room");
+    let again = || -> File { source.try_clone().expect("it is open") };
+
+    let connection = Connection::open(&daemon.remote_uri(Transport::Tcp), PATIENCE)
+        .await
+        .expect("it answers");
+    let pool = connection
+        .define_storage_pool(POOL)
+        .await
+        .expect("it is XML");
+    pool.build().await.expect("the folder can be made");
+    pool.start().await.expect("the folder is there");
+
+    let whole = pool
+        .create_volume(&volume("whole", LENGTH))
+        .await
+        .expect("there is room");
+    whole
+        .upload(again(), LENGTH, || true)
+        .await
+        .expect("it arrives");
+    let there = format!("{IMAGES}/mine/whole");
+    let mut sum = Command::new("md5sum");
+    sum.stdin(std::process::Stdio::from(again()));
+    // The other thread of control over the file's position is ours alone.
+    std::io::Seek::rewind(&mut again()).expect("it is a file");
+    let here = String::from_utf8(sum.output().expect("it is installed").stdout).expect("text");
+    let arrived = daemon.told("md5sum", &[&there]);
+    assert_eq!(arrived[..32], here[..32]);
+    let blocks: u64 = daemon
+        .told("stat", &["-c", "%b", &there])
+        .trim()
+        .parse()
+        .expect("a number");
+    assert!(
+        blocks * 512 < 16 << 20,
+        "{blocks} blocks: the holes were filled"
+    );
+
+    let part = pool
+        .create_volume(&volume("part", LENGTH))
+        .await
+        .expect("there is room");
+    let error = part
+        .upload(again(), LENGTH, || false)
+        .await
+        .expect_err("it was told to end");
+    assert!(error.to_string().contains("broken off"), "{error}");
+
+    let hung = pool
+        .create_volume(&volume("hung", LENGTH))
+        .await
+        .expect("there is room");
+    let hung = hung.within(Duration::from_secs(1));
+    daemon.pause();
+    let begin = Instant::now();
+    let error = hung
+        .upload(again(), LENGTH, || true)
+        .await
+        .expect_err("nobody takes it");
+    assert!(error.is_timed_out(), "{error}");
+    assert!(
+        begin.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begin.elapsed()
+    );
+    daemon.cont();
+}
