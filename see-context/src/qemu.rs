@@ -4,6 +4,7 @@ mod acceleration;
 mod capabilities;
 mod configuration;
 mod domain;
+mod elsewhere;
 mod files;
 mod template;
 
@@ -19,7 +20,7 @@ use see_libvirt::xml::DomainXml;
 
 use crate::allocation::{self, Part, Plan};
 use crate::host::require_program;
-use crate::hypervisor::{Hypervisor, refuse_limits};
+use crate::hypervisor::Hypervisor;
 use crate::network::NetworkPlan;
 use crate::parts::{ConsoleFile, RunFolder, SerialPort, StreamPort};
 use crate::storage::{self, RemoteDisk, SandboxDisk, Storage, Volumes};
@@ -54,6 +55,11 @@ enum DiskPlan {
     There(Volumes),
 }
 
+/// The value, or a finding more.
+fn keep<T>(findings: &mut Vec<Error>, result: Result<T>) -> Option<T> {
+    result.map_err(|error| findings.push(error)).ok()
+}
+
 #[async_trait]
 impl Backend for Qemu {
     const NAME: &'static str = "qemu";
@@ -72,31 +78,29 @@ impl Backend for Qemu {
         preparation: &Preparation<'_>,
     ) -> Result<Self> {
         let hypervisor = configuration.hypervisor()?;
-        let image = preparation.image(&configuration.disk.image)?;
         let remote = hypervisor.is_remote();
-        let network = match configuration.network {
-            None => NetworkPlan::AsWritten,
-            Some(ref section) => section.plan(&hypervisor, &configuration.agent)?,
+        // All that is wrong is told at once, before anybody is asked on another host.
+        let mut findings = match remote {
+            true => elsewhere::findings(&configuration),
+            false => Vec::new(),
         };
-        if remote && configuration.agent.transport == AgentTransport::Tcp {
-            return Err(Error::new(
-                ErrorKind::Configuration,
-                "the agent of a guest on another host cannot be reached over the guest's network",
-            )
-            .advice("set `agent.transport` to `serial`, whose bytes come through libvirt"));
-        }
-        if remote {
-            refuse_limits(
-                configuration.limits.as_ref(),
-                &["pids"],
-                "since libvirt does not tell the number of processes on another host",
-            )?;
-        }
-        let (mut domain, files) = domain::prepare(&configuration, &hypervisor, &network).await?;
+        let image = keep(&mut findings, preparation.image(&configuration.disk.image));
+        let network = keep(&mut findings, configuration.network(&hypervisor));
+        let network = network.unwrap_or(NetworkPlan::AsWritten);
         let storage = if remote {
-            DiskPlan::There(configuration.volumes()?)
+            configuration.volumes().map(DiskPlan::There)
         } else {
-            DiskPlan::Here(configuration.storage(hypervisor.owners())?)
+            let storage = configuration.storage(hypervisor.owners());
+            storage.map(DiskPlan::Here)
+        };
+        let storage = keep(&mut findings, storage);
+        let prepared = domain::prepare(&configuration, &hypervisor, &network).await;
+        let prepared = keep(&mut findings, prepared);
+        let (Some(image), Some(storage), Some((mut domain, files)), true) =
+            (image, storage, prepared, findings.is_empty())
+        else {
+            return Err(Error::all(findings)
+                .unwrap_or_else(|| Error::new(ErrorKind::Internal, "nothing was found wrong")));
         };
         if !remote {
             require_program(storage::QEMU_IMG, "qemu-utils")?;
@@ -136,7 +140,7 @@ impl Backend for Qemu {
             image,
             storage,
             network,
-            agent: configuration.agent.transport,
+            agent: configuration.agent().transport,
         })
     }
 

@@ -92,11 +92,16 @@ impl Error {
         }))
     }
 
-    /// All of these as one, with the kind of the first; `None` where there are none.
+    /// All of these as one, with the kind of the first; `None` where there are none. One that is several counts as
+    /// these.
     pub fn all(errors: impl IntoIterator<Item = Self>) -> Option<Self> {
         let mut errors = errors.into_iter();
         let mut first = errors.next()?;
-        first.0.further.extend(errors);
+        for mut error in errors {
+            let further = std::mem::take(&mut error.0.further);
+            first.0.further.push(error);
+            first.0.further.extend(further);
+        }
         Some(first)
     }
 
@@ -312,6 +317,8 @@ mod tests {
         let error = Error::all(errors).unwrap();
         assert_eq!(error.to_string(), "first, and 2 more");
         assert_eq!(error.chain(), "first, and 2 more; second; third");
+        let more = Error::all([Error::new(ErrorKind::Io, "zeroth"), error]).unwrap();
+        assert_eq!(more.further().len(), 3);
         assert!(Error::all([]).is_none());
     }
 

@@ -36,9 +36,8 @@ pub struct QemuConfiguration {
     /// Where the guest's screen is shown to viewers. Left out: the screens of the domain's XML, on this host's
     /// loopback and a port that libvirt chooses.
     pub graphics: Option<Graphics>,
-    /// How the agent in the guest is reached.
-    #[serde(default)]
-    pub agent: AgentSettings,
+    /// How the agent in the guest is reached. Left out: over a serial port.
+    pub agent: Option<Located<AgentSettings>>,
     /// What a run may use: [`Limits`](see_core::Limits), which the host reads.
     pub limits: Option<Configuration>,
 }
@@ -177,6 +176,19 @@ impl QemuConfiguration {
             .advice("write `embedded`"));
         }
         Ok(Hypervisor::Uri(uri.as_str().to_owned()))
+    }
+
+    /// How the agent in the guest is reached.
+    pub(super) fn agent(&self) -> AgentSettings {
+        self.agent.as_deref().cloned().unwrap_or_default()
+    }
+
+    /// What the guest is connected to.
+    pub(super) fn network(&self, hypervisor: &Hypervisor) -> Result<NetworkPlan> {
+        match &self.network {
+            None => Ok(NetworkPlan::AsWritten),
+            Some(section) => section.plan(hypervisor, &self.agent()),
+        }
     }
 
     /// What becomes of the image on another host.

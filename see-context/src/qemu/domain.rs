@@ -5,6 +5,7 @@ use see_core::{Error, Result};
 use see_libvirt::xml::{DiskSource, DomainXml, Element};
 
 use super::configuration::QemuConfiguration;
+use super::elsewhere;
 use super::files::{self, Files};
 use super::template::{self, Shape};
 use crate::admission;
@@ -12,6 +13,7 @@ use crate::error::xml;
 use crate::host::read_xml;
 use crate::hypervisor::Hypervisor;
 use crate::network::NetworkPlan;
+use crate::storage::Owners;
 
 /// The least memory that a guest can be given, and the most that is no slip, in bytes.
 const MEMORY: std::ops::RangeInclusive<u64> = (16 << 20)..=(16 << 40);
@@ -31,7 +33,9 @@ pub(super) async fn prepare(
             let mut domain = read(path, configuration)?;
             check(&mut domain, path, hypervisor, network)?;
             let files = if hypervisor.is_remote() {
-                files::refuse(&domain, path)?;
+                let found = Error::all(elsewhere::files(&domain, path, hypervisor.owners()));
+                found.map_or(Ok(()), Err)?;
+                domain.protect_media(hypervisor.owners() == Owners::Kept);
                 Files::default()
             } else {
                 files::prepare(&mut domain, path, hypervisor.owners()).await?

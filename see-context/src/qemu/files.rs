@@ -76,25 +76,6 @@ pub(super) async fn prepare(
     })
 }
 
-/// Refuses a domain on another host with files that its guest could write: of those no copies are made there.
-pub(super) fn refuse(domain: &DomainXml, path: &ConfigPath) -> Result<()> {
-    let located = |error| xml(error, path.path(), path.place());
-    if let Some(disk) = domain.further_disks().map_err(located)?.first() {
-        return Err(located(XmlError::Conflict {
-            position: disk.position,
-            problem: "on another host a sandbox has one disk, and this is a further one".to_owned(),
-        }));
-    }
-    if domain.nvram().map_err(located)?.is_some() {
-        return Err(Error::configuration(
-            path.place().clone(),
-            "the domain names a file for the firmware's variables, which is on another host",
-        )
-        .advice("without a file libvirt makes one for each sandbox"));
-    }
-    Ok(())
-}
-
 /// A further disk's file, which has to be one that an overlay can stand on.
 fn base(disk: FurtherDisk) -> Result<Base> {
     check_image(&disk.file)?;
