@@ -43,7 +43,7 @@ pub(crate) const LEASE: &str = "libvirt.image-lease";
 const FOLDER: &str = "path";
 const DIGEST: &str = "digest";
 
-/// How long another's upload may bring nothing before it is taken for dead: longer than the uploader itself waits.
+/// Longer than an uploader itself waits for any progress.
 const STALLED: Duration = Duration::from_secs(90);
 
 /// The longest wait for another's upload, however well it goes on.
@@ -67,6 +67,8 @@ pub(super) struct Lease {
     folder: Folder,
     digest: String,
     owner: Identifier,
+    /// How long another's upload may bring nothing before it is taken for dead.
+    patience: Duration,
 }
 
 /// An image that is all there.
@@ -100,6 +102,7 @@ impl Lease {
             },
             digest: detail(DIGEST)?,
             owner,
+            patience: STALLED,
         })
     }
 
@@ -108,14 +111,19 @@ impl Lease {
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] where it is there, or where the folder holds what is none of SEE's.
     pub(super) async fn make(&self) -> Result<()> {
-        match self.create(Piece::Lease(self.owner), 0).await? {
-            Some(_) => Ok(()),
-            None => Err(Error::new(
+        let error = match self.create(Piece::Lease(self.owner), 0).await {
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => Error::new(
                 ErrorKind::AlreadyExists,
                 "the hypervisor's host has a lease of that name already",
             )
-            .subject(Piece::Lease(self.owner).name(&self.digest))),
+            .subject(Piece::Lease(self.owner).name(&self.digest)),
+            Err(error) => error,
+        };
+        if let Err(error) = self.folder.remove_if_empty().await {
+            tracing::debug!(%error, "an empty folder of images may stay on the hypervisor's host");
         }
+        Err(error)
     }
 
     /// The image, uploaded unless it is there; where another uploads it, waits for that. The lease must be made.
@@ -145,7 +153,7 @@ impl Lease {
             let arrived = self.arrived().await?;
             if arrived != progress.1 {
                 progress = (Instant::now(), arrived);
-            } else if progress.0.elapsed() > STALLED {
+            } else if progress.0.elapsed() > self.patience {
                 tracing::warn!(
                     digest = self.digest,
                     "another's upload of the image stands still: it is uploaded anew"
@@ -253,12 +261,6 @@ impl Lease {
     /// Ends the lease, and removes what nobody has a lease on any more. In a dry run it only says whether there is
     /// anything of this environment's.
     async fn release(&self, dry_run: bool) -> Result<Collected> {
-        let Some(pool) = self.folder.pool().await? else {
-            return Ok(Collected::AlreadyGone);
-        };
-        if !pool.is_active().await.map_err(libvirt)? {
-            self.folder.running().await?;
-        }
         let pieces = self.pieces().await?;
         let (lease, own) = (Piece::Lease(self.owner), Piece::Image(self.owner));
         let is_partial = pieces.contains(&own) && !pieces.contains(&Piece::Whole(self.owner));
@@ -346,7 +348,7 @@ impl Uploaded {
                 return Ok(());
             }
             // Refused while anything is made in the pool.
-            refusal = lease.folder.running().await?.refresh().await.err();
+            refusal = lease.folder.running().await?.0.refresh().await.err();
             tokio::time::sleep(PAUSE).await;
         }
         let error = Error::new(
@@ -374,4 +376,110 @@ pub(crate) async fn collect(
 ) -> Result<Collected> {
     let lease = Lease::of(&request.resource, request.identifier, connection.clone())?;
     lease.release(request.dry_run).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use see_core::Stop;
+
+    use super::*;
+
+    /// Leases of two environments on one content, in libvirt's test driver: it makes volumes, and takes no upload.
+    async fn two_leases(digest: &str) -> [Lease; 2] {
+        let limit = Duration::from_secs(30);
+        let connection = Connection::open("test:///default", limit).await.unwrap();
+        [(); 2].map(|()| Lease {
+            folder: Folder {
+                connection: connection.clone(),
+                path: "/there/see-images".to_owned(),
+            },
+            digest: digest.to_owned(),
+            owner: Identifier::random(),
+            patience: Duration::from_millis(300),
+        })
+    }
+
+    async fn create(lease: &Lease, pieces: &[Piece]) {
+        for piece in pieces {
+            assert!(lease.create(*piece, 4096).await.unwrap().is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_image_goes_with_its_last_lease_whoever_uploaded_it_and_the_folder_with_it() {
+        let [one, two] = two_leases(&"a".repeat(64)).await;
+        one.make().await.unwrap();
+        create(&one, &[Piece::Image(one.owner), Piece::Whole(one.owner)]).await;
+        two.make().await.unwrap();
+        assert_eq!(one.release(true).await.unwrap(), Collected::Removed);
+        assert_eq!(one.release(false).await.unwrap(), Collected::Removed);
+        assert_eq!(one.release(false).await.unwrap(), Collected::AlreadyGone);
+        let image = [Piece::Image(one.owner), Piece::Whole(one.owner)];
+        let left = two.pieces().await.unwrap();
+        assert!(image.iter().all(|piece| left.contains(piece)), "{left:?}");
+        assert_eq!(two.release(false).await.unwrap(), Collected::Removed);
+        assert!(two.folder.pool().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_image_stays_for_one_who_took_a_lease_while_another_removed_its_mark() {
+        let [one, two] = two_leases(&"b".repeat(64)).await;
+        one.make().await.unwrap();
+        create(&one, &[Piece::Image(one.owner)]).await;
+        // Its removal got this far: the lease and the mark are gone. The other had seen the mark.
+        one.delete(Piece::Lease(one.owner)).await.unwrap();
+        two.make().await.unwrap();
+        one.clear().await.unwrap();
+        let left = two.pieces().await.unwrap();
+        assert!(left.contains(&Piece::Image(one.owner)), "{left:?}");
+        two.release(false).await.unwrap();
+        assert!(two.folder.pool().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_stands_still_is_taken_for_dead_and_left_to_its_owner() {
+        let digest = "c".repeat(64);
+        let [dead, next] = two_leases(&digest).await;
+        dead.make().await.unwrap();
+        create(&dead, &[Piece::Claim, Piece::Image(dead.owner)]).await;
+        next.make().await.unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[1; 4096]).unwrap();
+        let content = Content {
+            file,
+            length: 4096,
+            format: ImageFormat::Raw,
+            digest,
+        };
+        let stop = Stop::new();
+        // It gets to its own upload, of which the test driver knows nothing.
+        let error = next.image(&content, &stop.token()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+        next.release(false).await.unwrap();
+        let left = next.pieces().await.unwrap();
+        assert_eq!(left.len(), 2, "{left:?}");
+        assert_eq!(dead.release(false).await.unwrap(), Collected::Removed);
+        assert!(dead.folder.pool().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_wait_for_another_upload_ends_with_a_stop() {
+        let digest = "d".repeat(64);
+        let [busy, next] = two_leases(&digest).await;
+        busy.make().await.unwrap();
+        create(&busy, &[Piece::Claim]).await;
+        next.make().await.unwrap();
+        let content = Content {
+            file: tempfile::tempfile().unwrap(),
+            length: 0,
+            format: ImageFormat::Raw,
+            digest,
+        };
+        let stop = Stop::new();
+        stop.stop();
+        let error = next.image(&content, &stop.token()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Stopped, "{error:?}");
+    }
 }

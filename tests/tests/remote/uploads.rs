@@ -239,3 +239,39 @@ async fn a_full_copy_needs_the_upload_no_more_than_an_overlay_does() {
     assert_nothing_left(&daemon, "after both");
     lab.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_cannot_be_made_there_leaves_no_pool() {
+    let daemon = other_host(Transport::Tcp);
+    let home = Home::new();
+    let lab = Lab::new(&home);
+    let mut nowhere = context(&home, &daemon.remote_uri(Transport::Tcp));
+    nowhere["disk"]["clone"] = serde_json::json!({ "storage_pool_path": "/proc/nowhere" });
+    let refused = lab.allocate(&home.run_file(nowhere)).await;
+    let refused = refused.expect_err("nobody makes folders there");
+    assert!(refused.chain().contains("/proc/nowhere"), "{refused:?}");
+    assert_nothing_left(&daemon, "after the refusal");
+    assert_eq!(home.recorded(), Vec::<String>::new());
+    lab.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sandboxes_that_come_and_go_at_once_all_find_their_image_and_leave_none() {
+    let daemon = other_host(Transport::Tcp);
+    let user = async || {
+        let home = Home::new();
+        let lab = Lab::new(&home);
+        let run_file = home.run_file(context(&home, &daemon.remote_uri(Transport::Tcp)));
+        for _ in 0..6 {
+            let sandbox = lab.allocate(&run_file).await.expect("it is made");
+            let disk = format!("{IMAGES}/see-{}/disk.qcow2", sandbox.identifier());
+            // It fails where what lies beneath is not there.
+            daemon.told("qemu-img", &["info", "--backing-chain", &disk]);
+            sandbox.end().await;
+        }
+        assert_eq!(home.recorded(), Vec::<String>::new());
+        lab.finish().await;
+    };
+    tokio::join!(user(), user(), user(), user());
+    assert_nothing_left(&daemon, "after all");
+}

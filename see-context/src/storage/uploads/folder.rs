@@ -28,14 +28,9 @@ pub(super) struct Folder {
 impl Folder {
     /// Everything in the folder; nothing where there is no pool.
     pub(super) async fn volumes(&self) -> Result<Vec<Volume>> {
-        let Some(pool) = self.pool().await? else {
-            return Ok(Vec::new());
-        };
-        match pool.volumes().await {
-            // Another has removed or stopped it in between.
-            Err(error) if is_passing(&error) => Ok(Vec::new()),
-            volumes => volumes.map_err(libvirt),
-        }
+        let found = self.with_pool(|pool| async move { pool.volumes().await });
+        let found = found.await?;
+        Ok(found.unwrap_or_default())
     }
 
     /// Creates a volume of this size; `None` where it exists.
@@ -71,10 +66,20 @@ impl Folder {
         let xml = Document::of(xml).to_string();
         let mut tries = 0;
         loop {
-            let pool = self.running().await?;
+            let pool = match self.running().await? {
+                (pool, false) => pool,
+                (pool, true) => self.admit(pool).await?,
+            };
             match pool.create_volume(&xml).await {
                 Ok(volume) => return Ok(Some(volume)),
-                Err(error) if error.is_existing() => return Ok(None),
+                // Drivers have several errors for a name that is taken.
+                Err(error)
+                    if error.code().is_some()
+                        && !error.is_connection_lost()
+                        && pool.volume(name).await.is_ok() =>
+                {
+                    return Ok(None);
+                }
                 // Another has emptied the folder, and stopped its pool.
                 Err(error) if is_passing(&error) && tries < TRIES => tries += 1,
                 Err(error) => return Err(failed(error)),
@@ -85,12 +90,30 @@ impl Folder {
 
     /// Deletes a volume; one that is gone is no error.
     pub(super) async fn delete(&self, name: &str) -> Result<()> {
-        let Some(pool) = self.pool().await? else {
-            return Ok(());
-        };
-        match pool.volume(name).await {
-            Ok(volume) => passing(volume.delete().await).map_err(|error| error.subject(name)),
-            Err(error) => passing(Err(error)),
+        let delete = |pool: StoragePool| async move { pool.volume(name).await?.delete().await };
+        self.with_pool(delete).await.map(drop)
+    }
+
+    /// Does something in the running pool, and again where another stopped that in between; `None` where what it is
+    /// about, or the pool, is not there.
+    async fn with_pool<T, F>(&self, work: impl Fn(StoragePool) -> F) -> Result<Option<T>>
+    where
+        F: Future<Output = Result<T, see_libvirt::Error>>,
+    {
+        let mut tries = 0;
+        loop {
+            let Some(pool) = self.pool().await? else {
+                return Ok(None);
+            };
+            match work(pool.clone()).await {
+                Err(error) if error.is_no_storage_pool() || error.is_no_volume() => {
+                    return Ok(None);
+                }
+                Err(error) if error.is_invalid_state() && tries < TRIES => tries += 1,
+                done => return done.map(Some).map_err(libvirt),
+            }
+            tokio::time::sleep(PAUSE).await;
+            passing(start(&pool).await.map(drop))?;
         }
     }
 
@@ -113,29 +136,29 @@ impl Folder {
         .advice("rename that pool, or set `disk.clone.storage_pool_path` to another folder"))
     }
 
-    /// The pool, defined and running.
-    pub(super) async fn running(&self) -> Result<StoragePool> {
+    /// The pool, defined and running, and whether it was started only now.
+    pub(super) async fn running(&self) -> Result<(StoragePool, bool)> {
         let failed = |error| libvirt(error).during("make the storage pool of images");
-        let mut tries = 0;
+        let (mut tries, mut defined) = (0, false);
         loop {
             let pool = match self.pool().await? {
                 Some(pool) => pool,
-                None => self.define().await?,
-            };
-            let started = async {
-                if pool.is_active().await? {
-                    return Ok(false);
+                None => {
+                    defined = true;
+                    self.define().await?
                 }
-                pool.build().await?;
-                pool.start().await?;
-                Ok(true)
             };
-            match started.await {
-                Ok(false) => return Ok(pool),
-                Ok(true) => return self.admit(pool).await,
+            match start(&pool).await {
+                Ok(now) => return Ok((pool, now)),
                 // Another starts it too, or has just removed it.
                 Err(error) if is_passing(&error) && tries < TRIES => tries += 1,
-                Err(error) => return Err(failed(error)),
+                Err(error) => {
+                    // Of a folder that cannot be made or shown nothing is left.
+                    if defined {
+                        passing(pool.undefine().await)?;
+                    }
+                    return Err(failed(error));
+                }
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -194,6 +217,7 @@ impl Folder {
         let uuid = Builder::from_custom_bytes(*bytes).into_uuid();
         Ok((format!("see-images-{}", hex(&bytes[..4])), uuid))
     }
+
     /// Removes the folder with its pool, where it is empty.
     pub(super) async fn remove_if_empty(&self) -> Result<()> {
         let Some(pool) = self.pool().await? else {
@@ -212,6 +236,16 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+/// Starts a pool with its folder, and says whether it did not run before.
+async fn start(pool: &StoragePool) -> Result<bool, see_libvirt::Error> {
+    if pool.is_active().await? {
+        return Ok(false);
+    }
+    pool.build().await?;
+    pool.start().await?;
+    Ok(true)
 }
 
 /// Whether others who use the folder at the same time make this error: they start, stop, fill and remove it.
