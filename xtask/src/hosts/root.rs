@@ -37,6 +37,8 @@ const PACKAGES: &[&str] = &[
     "libvirt-daemon-driver-storage",
     "libvirt-daemon-log",
     "nftables",
+    "openssh-client",
+    "openssh-server",
     "openssl",
     "ovmf",
     "procps",
