@@ -119,7 +119,7 @@ fn each_thing_that_there_is_not_on_another_host_is_told_with_its_key_and_what_to
         ),
     ];
     for (change, parts) in cases {
-        let said = refused(&home, &daemon, &[change.clone()]);
+        let said = refused(&home, &daemon, std::slice::from_ref(&change));
         for part in parts {
             assert!(said.contains(part), "{change:?}: {part}: {said}");
         }

@@ -72,7 +72,9 @@ impl Folder {
             };
             match pool.create_volume(&xml).await {
                 Ok(volume) => return Ok(Some(volume)),
-                // Drivers have several errors for a name that is taken.
+                // It may be gone again by now.
+                Err(error) if error.is_existing() => return Ok(None),
+                // Drivers have further errors for a name that is taken.
                 Err(error)
                     if error.code().is_some()
                         && !error.is_connection_lost()
