@@ -103,6 +103,19 @@ pub(crate) const FACTS: &[Facts] = &[
             "a_machine_processor_or_firmware_that_the_daemon_does_not_have_is_told_before_anything_is_made",
         ],
     },
+    // Other hosts: the words of SSH and TLS, libvirt's volumes and pools, and their owners.
+    Facts {
+        program: "remote",
+        tests: &[
+            "a_sample_runs_on_another_host_over_ssh_and_its_results_come_here",
+            "a_sample_runs_on_another_host_over_tls_and_its_results_come_here",
+            "connections::a_connection_that_is_refused_is_one_error_that_says_what_in_the_uri_to_change",
+            "uploads::a_full_copy_needs_the_upload_no_more_than_an_overlay_does",
+            "uploads::a_guest_that_starts_from_a_shared_image_leaves_it_as_it_is_and_to_its_owner",
+            "uploads::sandboxes_of_two_users_share_one_upload_and_the_last_one_removes_it",
+            "uploads::sandboxes_that_come_and_go_at_once_all_find_their_image_and_leave_none",
+        ],
+    },
     // Owners and modes of the user's files, pools and volumes, and the firmware that libvirt chooses.
     Facts {
         program: "storage",
