@@ -446,6 +446,13 @@ fn a_container_that_shares_what_is_the_hosts_is_refused_with_its_place() {
         (
             with(
                 "<idmap><uid start='0' target='100000' count='9'/><gid start='0' target='100000' count='9'/>\
+                 <uid start='9' target='65535' count='9'/></idmap>",
+            ),
+            "makes the container's uid 9 the host's uid 65535, and those below 65536 belong to the host's own accounts",
+        ),
+        (
+            with(
+                "<idmap><uid start='0' target='100000' count='9'/><gid start='0' target='100000' count='9'/>\
                  </idmap><idmap><gid start='9' target='0' count='9'/></idmap>",
             ),
             "a second <idmap>",
