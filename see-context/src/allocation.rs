@@ -1,13 +1,11 @@
 //! Making a sandbox of parts.
 //!
 //! A backend reads its configuration and lists what its machines consist of: a disk, a network, a channel to
-//! the agent. Each is a [`Part`] in a room of its own, which says what it will make, makes it and fills in the
-//! domain's XML, and leaves behind how it is removed. [`allocate`] writes all of it down at once, lets the
-//! parts work in their order, defines the domain, and gives out a [`Machine`]; where a step fails, what was
-//! made is removed in reverse.
+//! the agent. Each is a [`Part`] in a module of its own, which says what it will make, makes it and fills in the
+//! domain's XML. [`allocate`] writes all of it down at once, lets the parts work in their order, defines the domain,
+//! and gives out a [`Machine`]. What was made, also where a step fails, the collectors of its kinds remove.
 
 mod definition;
-mod holdings;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -30,7 +28,6 @@ use crate::machine::{Machine, Made, Native, Source};
 use crate::network::Lender;
 
 pub(crate) use self::definition::DOMAIN;
-pub(crate) use self::holdings::{Holding, Holdings};
 
 /// One thing that a sandbox consists of.
 #[async_trait]
@@ -38,10 +35,10 @@ pub(crate) trait Part: fmt::Debug + Send + Sync {
     /// Everything that [`make`](Self::make) makes on the host, in the order of making. Nothing is made yet.
     fn intents(&self, site: &Site) -> Result<Vec<Resource>>;
 
-    /// Makes it, fills in the domain's XML, and holds what has to be removed again.
+    /// Makes it, and fills in the domain's XML.
     ///
-    /// `entries` are those of the intents, in their order. One that is not held when this fails is left to its
-    /// collector, which finds out what is there; where nothing can be, [`refused`] strikes it off.
+    /// `entries` are those of the intents, in their order. Where this fails, their collectors find out what is there;
+    /// where nothing can be, [`refused`] strikes an entry off.
     async fn make(&self, entries: Entries, making: &mut Making<'_>) -> Result<()>;
 }
 
@@ -107,7 +104,6 @@ pub(crate) struct Making<'a> {
     run_folder: Option<PathBuf>,
     owner: Option<(u32, u32)>,
     native: Option<Native>,
-    holdings: Holdings,
 }
 
 /// What the parts of a sandbox make it able to do.
@@ -198,29 +194,16 @@ impl Making<'_> {
         self.owner = Some(owner);
     }
 
-    /// Makes the folder of an entry, and holds it.
-    pub(crate) async fn make_folder(&mut self, entry: Entry) -> Result<PathBuf> {
+    /// Makes the folder of an entry.
+    pub(crate) async fn make_folder(&self, entry: Entry) -> Result<PathBuf> {
         match entry.create_folder().await {
-            Ok(folder) => {
-                self.hold(entry);
-                Ok(folder)
-            }
+            Ok(folder) => Ok(folder),
             // Somebody else's.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 Err(refused(entry, error).await)
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Notes something that was made and that its collector in the core removes: a file, folder or process.
-    pub(crate) fn hold(&mut self, entry: Entry) {
-        self.holdings.push(entry, None);
-    }
-
-    /// Notes something that was made, with the way to remove it.
-    pub(crate) fn hold_as(&mut self, entry: Entry, holding: impl Holding + 'static) {
-        self.holdings.push(entry, Some(Box::new(holding)));
     }
 }
 
@@ -244,7 +227,7 @@ pub(crate) async fn refused(entry: Entry, error: Error) -> Error {
     error
 }
 
-/// Makes a whole sandbox, or leaves nothing.
+/// Makes a whole sandbox.
 pub(crate) async fn allocate(plan: Plan<'_>, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
     allocation.stop.check("allocate")?;
     let site = Site {
@@ -279,50 +262,26 @@ pub(crate) async fn allocate(plan: Plan<'_>, allocation: &Allocation) -> Result<
         run_folder: None,
         owner: None,
         native: None,
-        holdings: Holdings::default(),
     };
     for (part, count) in parts.into_iter().zip(counts) {
         let own: Vec<Entry> = entries.by_ref().take(count).collect();
-        if let Err(error) = part.make(Entries(own.into_iter()), &mut making).await {
-            making.undo().await;
-            return Err(error);
-        }
+        part.make(Entries(own.into_iter()), &mut making).await?;
     }
-    match making.finish(plan.driver).await {
-        Ok(machine) => Ok(Arc::new(machine)),
-        Err((error, mut making)) => {
-            making.undo().await;
-            Err(error)
-        }
-    }
+    Ok(Arc::new(making.finish(plan.driver).await?))
 }
 
 impl Making<'_> {
-    async fn finish(self, driver: &'static Driver) -> Result<Machine, (Error, Self)> {
-        let Some(native) = self.native.clone() else {
-            return Err((out_of_order("the domain"), self));
-        };
-        match Source::of(&native).await {
-            Ok(changes) => Ok(Machine::new(Made {
-                identifier: self.identifier,
-                driver,
-                native,
-                location: self.location,
-                changes,
-                has_network: !self.domain.interfaces().is_empty(),
-                abilities: self.abilities,
-                holdings: self.holdings,
-            })),
-            Err(error) => Err((error, self)),
-        }
-    }
-
-    /// Removes what was made. What cannot be removed stays in the ledger, and is tried again by whoever asked
-    /// for the allocation.
-    async fn undo(&mut self) {
-        if let Err(error) = self.holdings.remove().await {
-            tracing::warn!(%error, "a failed allocation leaves something to the ledger");
-        }
+    async fn finish(self, driver: &'static Driver) -> Result<Machine> {
+        let native = self.native.ok_or_else(|| out_of_order("the domain"))?;
+        Ok(Machine::new(Made {
+            identifier: self.identifier,
+            driver,
+            changes: Source::of(&native).await?,
+            native,
+            location: self.location,
+            has_network: !self.domain.interfaces().is_empty(),
+            abilities: self.abilities,
+        }))
     }
 }
 

@@ -27,7 +27,7 @@ use uuid::Uuid;
 
 use self::traces::Traces;
 use crate::allocation::DOMAIN;
-use crate::driver::{Driver, is_session};
+use crate::driver::{Driver, Runner, is_session};
 use crate::embedded::{self, ROOT};
 use crate::error::{blocking, libvirt};
 use crate::machine::remove_domain;
@@ -71,6 +71,11 @@ impl Collector for Domains {
         DOMAIN
     }
 
+    /// Its disks, its network, and that network's firewall.
+    fn needs_what_came_before(&self) -> bool {
+        true
+    }
+
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
         let location = &request.resource.location;
         let connection = if location.starts_with('/') {
@@ -101,8 +106,12 @@ impl Collector for Domains {
             return Ok(Collected::Refused(reason));
         }
         if !request.dry_run {
-            remove_domain(&domain).await?;
-            forgotten(request).await?;
+            let ended = remove_domain(&domain).await?;
+            // Of a container whose controller died libvirt leaves the processes.
+            match ended || Driver::of(location).runner == Runner::Emulator {
+                true => after_domain(location, &request.resource.name).await?,
+                false => drop(forgotten(request).await?),
+            }
         }
         Ok(Collected::Removed)
     }
@@ -275,6 +284,11 @@ impl Collector for Networks {
         NETWORK
     }
 
+    /// Its firewall.
+    fn needs_what_came_before(&self) -> bool {
+        true
+    }
+
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
         let connection = open(request).await?;
         let network = match connection.network(&request.resource.name).await {
@@ -351,7 +365,7 @@ impl Collector for Roots {
 
 pub(crate) async fn open(request: &CollectRequest) -> Result<Connection> {
     let left = time_left(request);
-    let connection = Connection::open(&request.resource.location, left)
+    let connection = Connection::shared(&request.resource.location, left)
         .await
         .map_err(libvirt)?;
     Ok(connection.within(left))

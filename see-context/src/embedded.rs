@@ -11,13 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use see_core::ledger::{Details, Entry, Resource};
 use see_core::{Error, ErrorKind, Identifier, Result};
 use see_libvirt::embedded::opened_root;
 use see_libvirt::{Connection, EmbeddedRoot, EmulatorAccount};
 
-use crate::allocation::Holding;
 use crate::collect::emulator;
 use crate::error::{blocking, libvirt};
 use crate::host::{cache_folder, short_folder};
@@ -27,8 +25,6 @@ pub(crate) const ROOT: &str = "libvirt.embedded-root";
 
 /// A first open probes the emulators, which takes seconds on an idle host.
 const OPEN_LIMIT: Duration = Duration::from_secs(120);
-/// How long what libvirt still asks there may take to end.
-const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Who is in the root: a file for each sandbox.
 const USERS: &str = "users";
@@ -214,27 +210,6 @@ fn make(path: &Path, known: Option<&Details>) -> Result<EmbeddedRoot> {
     Ok(root)
 }
 
-/// A sandbox's stay in the root, which the last one removes.
-#[derive(Debug)]
-pub(crate) struct Entered {
-    /// The root.
-    pub(crate) path: PathBuf,
-    /// The user.
-    pub(crate) identifier: Identifier,
-}
-
-#[async_trait]
-impl Holding for Entered {
-    async fn remove(&mut self) -> Result<()> {
-        let _gate = gate().await;
-        let (path, identifier) = (self.path.clone(), self.identifier);
-        blocking("leave the embedded driver's root", move || {
-            withdraw(&path, identifier, Instant::now() + LEAVE_LIMIT)
-        })
-        .await
-    }
-}
-
 /// Takes one user away, and with the last one the root and whatever runs in it.
 pub(crate) fn withdraw(path: &Path, identifier: Identifier, deadline: Instant) -> Result<()> {
     let failed = |error| {
@@ -381,7 +356,7 @@ mod tests {
             fs::write(root.join("users").join(user.to_string()), "").unwrap();
         }
         let (mut ours, mut others) = (asked(&root), asked(&other));
-        let leave = |user| withdraw(&root, user, Instant::now() + LEAVE_LIMIT).unwrap();
+        let leave = |user| withdraw(&root, user, Instant::now() + Duration::from_secs(5)).unwrap();
         leave(first);
         assert!(root.exists());
         assert!(ours.try_wait().unwrap().is_none(), "it was still needed");

@@ -1,6 +1,5 @@
 //! Where machines run: a daemon by its URI, or libvirt's driver in this process.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -85,7 +84,7 @@ impl Hypervisor {
         let Self::Uri(uri) = self else {
             return Ok(None);
         };
-        match Connection::open(uri, CONNECT_LIMIT).await {
+        match Connection::shared(uri, CONNECT_LIMIT).await {
             Ok(connection) => Ok(Some(connection)),
             Err(error) => Err(unreachable(libvirt(error), asked, advice)),
         }
@@ -161,13 +160,9 @@ impl Part for Hypervisor {
                     }
                     Err(error) => return Err(error),
                 };
-                let entered = embedded::enter(&entry, prepared).await;
-                let path = PathBuf::from(&entry.resource().name);
-                let identifier = entry.identifier();
-                making.hold_as(entry, embedded::Entered { path, identifier });
-                entered?
+                embedded::enter(&entry, prepared).await?
             }
-            Self::Uri(uri) => Connection::open(uri, CONNECT_LIMIT)
+            Self::Uri(uri) => Connection::shared(uri, CONNECT_LIMIT)
                 .await
                 .map_err(libvirt)?,
         };
@@ -179,6 +174,7 @@ impl Part for Hypervisor {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::PathBuf;
 
     use see_core::ledger::Ledger;
     use see_core::{Allocation, ImageProgress, Stop};

@@ -6,6 +6,7 @@ mod watch;
 use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -23,7 +24,7 @@ use tokio::sync::{Mutex, MutexGuard, mpsc};
 use self::usage::Gauge;
 pub(crate) use self::watch::Source;
 use self::watch::Watch;
-use crate::allocation::{Abilities, Holdings};
+use crate::allocation::Abilities;
 use crate::collect::{self, emulator};
 use crate::driver::Driver;
 use crate::error::{blocking, libvirt};
@@ -61,13 +62,13 @@ pub(crate) struct Machine {
     native: Native,
     /// The machine's power is changed by one command at a time. The work itself holds the lock.
     commands: Arc<Mutex<()>>,
+    released: Arc<AtomicBool>,
     watch: Watch,
     gauge: Arc<Gauge>,
     has_network: bool,
     abilities: Abilities,
     console: Option<ConsoleLog>,
     log: Option<DomainLog>,
-    holdings: Mutex<Holdings>,
 }
 
 /// What a machine is made of, once its domain is defined.
@@ -81,7 +82,6 @@ pub(crate) struct Made {
     pub(crate) changes: Source,
     pub(crate) has_network: bool,
     pub(crate) abilities: Abilities,
-    pub(crate) holdings: Holdings,
 }
 
 #[derive(Debug)]
@@ -133,11 +133,11 @@ impl Machine {
             gauge,
             native: made.native,
             commands: Arc::default(),
+            released: Arc::default(),
             watch: Watch::start(made.changes),
             has_network: made.has_network,
             console: made.abilities.console.clone().map(ConsoleLog),
             abilities: made.abilities,
-            holdings: Mutex::new(made.holdings),
         }
     }
 
@@ -163,18 +163,20 @@ impl Machine {
         Fut: Future<Output = Result<(), see_libvirt::Error>> + Send,
     {
         let (commands, domain) = (Arc::clone(&self.commands), self.native.domain.clone());
+        let released = Arc::clone(&self.released);
         let work = tokio::spawn(async move {
             let _turn = turn(&commands, patience).await;
-            command(domain).await
+            if released.load(Ordering::Acquire) {
+                return Err(Error::new(ErrorKind::NotFound, "the machine was released"));
+            }
+            command(domain).await.map_err(libvirt)
         });
         let work = work.await;
         self.watch.look();
-        match work {
-            Ok(done) => done.map_err(|error| libvirt(error).during(operation)),
-            Err(error) => Err(Error::new(ErrorKind::Internal, "the command was cut off")
-                .during(operation)
-                .caused_by(error)),
-        }
+        let cut_off =
+            |error| Error::new(ErrorKind::Internal, "the command was cut off").caused_by(error);
+        let done = work.unwrap_or_else(|error| Err(cut_off(error)));
+        done.map_err(|error| error.during(operation))
     }
 
     /// Says which path keeps the emulator out, where that is why it did not start.
@@ -243,26 +245,28 @@ where
     }
 }
 
-/// Ends a domain and removes its definition; one that is gone is no error.
-pub(crate) async fn remove_domain(domain: &Domain) -> Result<()> {
-    match domain.destroy().await {
-        Ok(()) => {}
-        Err(error) if error.is_no_domain() => return Ok(()),
+/// Ends a domain that was just looked up, and removes its definition; one that is gone is no error. Whether libvirt
+/// ended it.
+pub(crate) async fn remove_domain(domain: &Domain) -> Result<bool> {
+    let ended = match domain.destroy().await {
+        Ok(()) => true,
+        Err(error) if error.is_no_domain() => return Ok(false),
+        Err(error) if error.is_invalid_state() && domain.id().is_none() => false,
         // Not every driver tells by its error that there was nothing to end, and one that says so is not believed.
         Err(error) => match domain.is_active().await {
-            Ok(false) => {}
-            Err(gone) if gone.is_no_domain() => return Ok(()),
+            Ok(false) => false,
+            Err(gone) if gone.is_no_domain() => return Ok(false),
             _ => return Err(libvirt(error)),
         },
-    }
+    };
     match domain.undefine().await {
-        Err(error) if error.is_no_domain() => Ok(()),
+        Err(error) if error.is_no_domain() => Ok(ended),
         Err(error) => match domain.is_active().await {
             // A transient domain went with its run.
-            Err(gone) if gone.is_no_domain() => Ok(()),
+            Err(gone) if gone.is_no_domain() => Ok(ended),
             _ => Err(libvirt(error)),
         },
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(ended),
     }
 }
 
@@ -388,16 +392,11 @@ impl Sandbox for Machine {
     }
 
     async fn release(&self) -> Result<()> {
-        let mut holdings = self.holdings.lock().await;
-        // A command under way ends first, unless it hangs; no later one finds a domain.
+        self.released.store(true, Ordering::Release);
+        // A command under way ends first, unless it hangs.
         let _turn = turn(&self.commands, OVERTAKES).await;
-        self.watch.orders().cut();
-        let removed = holdings.remove().await;
-        if !holdings.rest_on_each_other() {
-            // The domain is gone.
-            self.watch.end();
-        }
-        removed.map_err(|error| error.during("release"))
+        self.watch.end();
+        Ok(())
     }
 
     fn screenshot(&self) -> Option<&dyn Screenshot> {

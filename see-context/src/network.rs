@@ -29,18 +29,16 @@ mod taken;
 mod wall;
 mod walled;
 
-use std::time::{Duration, Instant};
-
 use async_trait::async_trait;
-use see_core::ledger::{CollectRequest, Details, Entry, Resource};
-use see_core::{Error, Result};
+use see_core::Result;
+use see_core::ledger::{Details, Entry, Resource};
 use see_libvirt::Network;
 use see_libvirt::xml::{Lent, NetworkPort, NetworkXml};
 
 use self::claim::{Bridge, Claimed, Draft, Notes, Shutter};
 use self::space::Search;
 use self::subnet::Subnet;
-use crate::allocation::{Entries, Holding, Making, Part, Site, refused};
+use crate::allocation::{Entries, Making, Part, Site, refused};
 use crate::collect;
 use crate::error::libvirt;
 
@@ -52,9 +50,6 @@ pub(crate) use self::wall::Walls;
 
 /// The kind of the ledger's entries for a network.
 pub(crate) const NETWORK: &str = "libvirt.network";
-
-/// The time for what a daemon leaves of a network.
-const REMOVAL: Duration = Duration::from_secs(30);
 
 /// The network of a sandbox, as planned.
 #[async_trait]
@@ -107,26 +102,6 @@ impl Part for NetworkPlan {
 fn intent(site: &Site) -> Resource {
     let name = site.identifier.to_string();
     Resource::new(NETWORK, name, &site.hypervisor)
-}
-
-/// A network that was made for a sandbox.
-#[derive(Debug)]
-struct Made {
-    network: Network,
-    /// How it is recognised where its daemon forgot it.
-    known: CollectRequest,
-}
-
-#[async_trait]
-impl Holding for Made {
-    async fn remove(&mut self) -> Result<()> {
-        let known = |error: Error| error.subject(self.network.name());
-        let removal = remove(&self.network).await.map_err(known)?;
-        self.known.deadline = Instant::now() + REMOVAL;
-        collect::after_network(&self.known, removal)
-            .await
-            .map_err(known)
-    }
 }
 
 /// How a network went.
@@ -183,8 +158,7 @@ async fn create(
         Ok(claimed) => claimed,
         Err(error) => return Err(refused(entry, error).await),
     };
-    let identity = identity(&claimed.bridge);
-    record(claimed.network.clone(), identity, entry, making).await?;
+    record(&claimed.network, identity(&claimed.bridge), &entry).await?;
     Ok(claimed)
 }
 
@@ -202,23 +176,14 @@ async fn connect(xml: &NetworkXml, entry: Entry, making: &mut Making<'_>) -> Res
             return Err(refused(entry, error).await);
         }
     };
-    record(network.clone(), Details::new(), entry, making).await?;
+    record(&network, Details::new(), &entry).await?;
     Ok(network)
 }
 
-/// Writes down and holds a network that runs.
-async fn record(
-    network: Network,
-    mut identity: Details,
-    entry: Entry,
-    making: &mut Making<'_>,
-) -> Result<()> {
+/// Writes down a network that runs.
+async fn record(network: &Network, mut identity: Details, entry: &Entry) -> Result<()> {
     identity.insert("uuid".to_owned(), network.uuid().to_string().into());
-    let mut known = CollectRequest::new(entry.identifier(), entry.resource().clone());
-    known.identity = Some(identity.clone());
-    let recorded = entry.created(identity).await;
-    making.hold_as(entry, Made { network, known });
-    recorded
+    entry.created(identity).await
 }
 
 /// What tells a bridge from others.

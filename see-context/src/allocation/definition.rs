@@ -4,13 +4,12 @@ use async_trait::async_trait;
 use see_core::config::Place;
 use see_core::ledger::{Details, Resource};
 use see_core::{Error, ErrorKind, Identifier, Result};
-use see_libvirt::{Connection, Domain};
+use see_libvirt::Connection;
 use uuid::Uuid;
 
-use super::{Entries, Holding, Making, Part, Site, refused};
-use crate::collect;
+use super::{Entries, Making, Part, Site, refused};
 use crate::error::{libvirt, undefinable};
-use crate::machine::{Native, remove_domain};
+use crate::machine::Native;
 
 /// The kind of the ledger's entries for a domain.
 pub(crate) const DOMAIN: &str = "libvirt.domain";
@@ -47,15 +46,9 @@ impl Part for Definition {
         };
         let mut identity = Details::new();
         identity.insert("uuid".to_owned(), domain.uuid().to_string().into());
-        let recorded = entry.created(identity).await;
-        let location = entry.resource().location.clone();
-        let defined = Defined {
-            domain: domain.clone(),
-            location,
-        };
-        making.hold_as(entry, defined);
+        entry.created(identity).await?;
         making.native = Some(Native { connection, domain });
-        recorded
+        Ok(())
     }
 }
 
@@ -80,23 +73,5 @@ async fn check_free(connection: &Connection, identifier: Identifier) -> Result<(
         .advice(
             "it is not of this sandbox: remove it yourself, or give the sandbox another identifier",
         )),
-    }
-}
-
-#[derive(Debug)]
-struct Defined {
-    domain: Domain,
-    location: String,
-}
-
-#[async_trait]
-impl Holding for Defined {
-    async fn remove(&mut self) -> Result<()> {
-        remove_domain(&self.domain).await?;
-        collect::after_domain(&self.location, self.domain.name()).await
-    }
-
-    fn rests_on_others(&self) -> bool {
-        true
     }
 }

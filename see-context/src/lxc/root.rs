@@ -49,7 +49,7 @@ impl Part for Root {
         let folder = making.make_folder(entries.next()?).await?;
         let users = match self.users {
             Some(users) => users,
-            None => own_users(entries.next()?, making).await?,
+            None => own_users(entries.next()?).await?,
         };
         let copy = folder.join("root");
         let (source, target, stop) = (self.source.clone(), copy.clone(), making.stop.clone());
@@ -75,14 +75,11 @@ impl Part for Root {
 }
 
 /// Users that no other container has, until the sandbox is gone.
-async fn own_users(entry: Entry, making: &mut Making<'_>) -> Result<Users> {
-    let (block, entry) = blocking("choose the container's users", move || {
-        let block = claim::take(&entry, Path::new(claim::FOLDER));
-        Ok((block, entry))
-    })
-    .await?;
-    making.hold(entry);
-    Ok(Users::of_block(block?))
+async fn own_users(entry: Entry) -> Result<Users> {
+    let block = blocking("choose the container's users", move || {
+        claim::take(&entry, Path::new(claim::FOLDER))
+    });
+    Ok(Users::of_block(block.await?))
 }
 
 fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error {

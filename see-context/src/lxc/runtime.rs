@@ -35,7 +35,7 @@ impl Part for RuntimeFiles {
         Ok(planned)
     }
 
-    async fn make(&self, entries: Entries, making: &mut Making<'_>) -> Result<()> {
+    async fn make(&self, entries: Entries, _making: &mut Making<'_>) -> Result<()> {
         let planned: Vec<Entry> = entries.rest().collect();
         let there = planned
             .iter()
@@ -49,9 +49,6 @@ impl Part for RuntimeFiles {
                 entry.gone().await?;
             }
             return Err(error);
-        }
-        for entry in planned {
-            making.hold(entry);
         }
         Ok(())
     }

@@ -31,7 +31,6 @@ use super::subnet::Subnet;
 use super::wall::{self, Guest, UNMARKED};
 use super::walled::{Placed, closed_network};
 use super::{NETWORK, Removal, identity};
-use crate::allocation::Holding;
 use crate::collect;
 use crate::error::libvirt;
 
@@ -382,23 +381,7 @@ pub(super) async fn others(own: IpAddr, count: usize) -> Result<Vec<Seat>> {
     Ok(found)
 }
 
-/// A seat that is taken, to be given back.
-#[derive(Debug)]
-pub(super) struct Seated {
-    pub(super) connection: Connection,
-    pub(super) identifier: Identifier,
-}
-
-#[async_trait]
-impl Holding for Seated {
-    async fn remove(&mut self) -> Result<()> {
-        leave(&self.connection, self.identifier, false)
-            .await
-            .map(drop)
-    }
-}
-
-/// Gives back the seats of the dead.
+/// Gives seats back.
 #[derive(Debug)]
 pub(crate) struct Seats;
 
@@ -406,6 +389,11 @@ pub(crate) struct Seats;
 impl Collector for Seats {
     fn kind(&self) -> &str {
         SEAT
+    }
+
+    /// Its firewall.
+    fn needs_what_came_before(&self) -> bool {
+        true
     }
 
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {

@@ -12,7 +12,7 @@ use super::netlink::route;
 use super::rules::{self, GuestPort, Seat};
 use super::space::Search;
 use super::subnet::Subnet;
-use super::wall::{self, Alone, Guest, Raised};
+use super::wall::{self, Alone, Guest};
 use super::{Wanted, claim, create, nft, shared};
 use crate::allocation::{Entries, Making, Site, refused};
 
@@ -57,8 +57,6 @@ impl Walled {
         if let Err(error) = wall::check_none(identifier).await {
             return Err(refused(tables, error).await);
         }
-        // From here on, tables may stand.
-        making.hold_as(tables, Raised(identifier));
         let device = free_device(identifier).await?;
         let guest = Guest {
             identifier,
@@ -110,17 +108,7 @@ impl Walled {
         making: &mut Making<'_>,
     ) -> Result<Placed> {
         let connection = making.connection()?.clone();
-        let taken = shared::sit_down(&connection, &entry, guest, &self.search, making.stop).await;
-        // Whether it failed before or after the seat was taken, it is looked for.
-        let identifier = making.identifier;
-        making.hold_as(
-            entry,
-            shared::Seated {
-                connection,
-                identifier,
-            },
-        );
-        taken
+        shared::sit_down(&connection, &entry, guest, &self.search, making.stop).await
     }
 
     /// On a network of its own.

@@ -8,7 +8,7 @@ use see_core::{Error, ErrorKind, Result};
 use see_libvirt::xml::{Document, Element};
 use see_libvirt::{Connection, StoragePool};
 
-use crate::allocation::{Entries, Holding, Making, Part, Site, refused};
+use crate::allocation::{Entries, Making, Part, Site, refused};
 use crate::error::libvirt;
 
 /// The kind of the ledger's entries for a storage pool.
@@ -84,9 +84,7 @@ impl Part for Pool {
         };
         let mut identity = Details::new();
         identity.insert("uuid".to_owned(), pool.uuid().to_string().into());
-        let recorded = entry.created(identity).await;
-        making.hold_as(entry, Started(pool));
-        recorded
+        entry.created(identity).await
     }
 }
 
@@ -103,18 +101,6 @@ pub(super) async fn check_free(connection: &Connection, name: &str) -> Result<()
         .advice(
             "it is not of this sandbox: remove it yourself, or give the sandbox another identifier",
         )),
-    }
-}
-
-#[derive(Debug)]
-struct Started(StoragePool);
-
-#[async_trait]
-impl Holding for Started {
-    async fn remove(&mut self) -> Result<()> {
-        remove(&self.0)
-            .await
-            .map_err(|error| error.subject(self.0.name()))
     }
 }
 

@@ -14,7 +14,7 @@ use see_libvirt::xml::{Backing, DiskSource, Document, Element};
 use see_libvirt::{Connection, StoragePool, Volume};
 
 use super::pool::{self, Found, PATH};
-use crate::allocation::{Entries, Holding, Making, Part, Site, refused};
+use crate::allocation::{Entries, Making, Part, Site, refused};
 use crate::error::{blocking, libvirt};
 
 /// The kind of the ledger's entries for a pool with all that is in it.
@@ -88,18 +88,10 @@ impl Part for RemoteDisk {
         };
         let mut identity = Details::new();
         identity.insert("uuid".to_owned(), defined.uuid().to_string().into());
-        let mut made = entry.created(identity.clone()).await;
-        if made.is_ok() {
-            made = start(&defined).await;
-        }
-        let was_empty = made.is_ok();
-        if was_empty {
-            identity.insert(EMPTY.to_owned(), true.into());
-            made = entry.created(identity).await;
-        }
-        let pool = defined.clone();
-        making.hold_as(entry, Defined { pool, was_empty });
-        made?;
+        entry.created(identity.clone()).await?;
+        start(&defined).await?;
+        identity.insert(EMPTY.to_owned(), true.into());
+        entry.created(identity).await?;
         making.stop.check("upload the image")?;
         let (disk, source) = self.fill(&defined, making.stop).await?;
         making.abilities.volumes.push(disk);
@@ -238,21 +230,6 @@ fn volume(name: &str, format: ImageFormat) -> Element {
                     Element::new("permissions").with_child(Element::new("mode").with_text("0600")),
                 ),
         )
-}
-
-#[derive(Debug)]
-struct Defined {
-    pool: StoragePool,
-    was_empty: bool,
-}
-
-#[async_trait]
-impl Holding for Defined {
-    async fn remove(&mut self) -> Result<()> {
-        remove(&self.pool, self.was_empty)
-            .await
-            .map_err(|error| error.subject(self.pool.name()))
-    }
 }
 
 /// Removes a pool of ours with its folder, which is left where it holds something and was not empty before: that is
