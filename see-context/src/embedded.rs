@@ -5,6 +5,8 @@
 //! last of these files away removes the root: a release, or a collection after a crash. A later
 //! sandbox of the same process makes the root again, at the same path.
 
+mod root;
+
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -16,12 +18,14 @@ use see_core::{Error, ErrorKind, Identifier, Result};
 use see_libvirt::embedded::opened_root;
 use see_libvirt::{Connection, EmbeddedRoot, EmulatorAccount};
 
-use crate::collect::emulator;
 use crate::error::{blocking, libvirt};
 use crate::host::{cache_folder, short_folder};
+use crate::residue::emulator;
+
+pub(crate) use self::root::Roots;
 
 /// The kind of the ledger's entries for a root.
-pub(crate) const ROOT: &str = "libvirt.embedded-root";
+const ROOT: &str = "libvirt.embedded-root";
 
 /// A first open probes the emulators, which takes seconds on an idle host.
 const OPEN_LIMIT: Duration = Duration::from_secs(120);
@@ -211,7 +215,7 @@ fn make(path: &Path, known: Option<&Details>) -> Result<EmbeddedRoot> {
 }
 
 /// Takes one user away, and with the last one the root and whatever runs in it.
-pub(crate) fn withdraw(path: &Path, identifier: Identifier, deadline: Instant) -> Result<()> {
+fn withdraw(path: &Path, identifier: Identifier, deadline: Instant) -> Result<()> {
     let failed = |error| {
         Error::io("the embedded driver's root cannot be removed", error).subject(path.display())
     };
@@ -241,7 +245,7 @@ pub(crate) fn withdraw(path: &Path, identifier: Identifier, deadline: Instant) -
 }
 
 /// Whether a root was made for this environment first, and has no user: its maker ended in between.
-pub(crate) fn is_abandoned(path: &Path, identifier: Identifier) -> Result<bool> {
+fn is_abandoned(path: &Path, identifier: Identifier) -> Result<bool> {
     let name = format!("see-{}", root_name(identifier));
     if path.file_name().is_none_or(|found| found != name.as_str()) {
         return Ok(false);
@@ -250,7 +254,7 @@ pub(crate) fn is_abandoned(path: &Path, identifier: Identifier) -> Result<bool> 
 }
 
 /// The first thing in a root that was not made there before libvirt opened it.
-pub(crate) fn first_strange(path: &Path) -> Result<Option<PathBuf>> {
+fn first_strange(path: &Path) -> Result<Option<PathBuf>> {
     fn look(root: &Path, inside: &Path) -> std::io::Result<Option<PathBuf>> {
         for entry in fs::read_dir(root.join(inside))? {
             let entry = entry?;
@@ -281,7 +285,7 @@ pub(crate) fn first_strange(path: &Path) -> Result<Option<PathBuf>> {
 }
 
 /// Whether a root has no user but this one.
-pub(crate) fn is_last(path: &Path, identifier: Identifier) -> Result<bool> {
+fn is_last(path: &Path, identifier: Identifier) -> Result<bool> {
     let own = identifier.to_string();
     match fs::read_dir(path.join(USERS)) {
         Ok(users) => Ok(users.flatten().all(|user| user.file_name() == own.as_str())),
@@ -294,7 +298,7 @@ pub(crate) fn is_last(path: &Path, identifier: Identifier) -> Result<bool> {
 }
 
 /// Keeps the sandboxes of this process from entering and leaving the root.
-pub(crate) async fn gate() -> Gate {
+async fn gate() -> Gate {
     GATE.lock().await
 }
 
@@ -302,7 +306,7 @@ pub(crate) async fn gate() -> Gate {
 type Gate = tokio::sync::MutexGuard<'static, Option<Details>>;
 
 /// What tells this folder from another one of the same name.
-pub(crate) fn identity(path: &Path) -> Result<Details> {
+fn identity(path: &Path) -> Result<Details> {
     let found = fs::symlink_metadata(path).map_err(|error| {
         Error::io("the embedded driver's root cannot be looked at", error).subject(path.display())
     })?;

@@ -1,5 +1,6 @@
 //! A sandbox that is a libvirt domain: what QEMU, LXC and VirtualBox have in common.
 
+mod abilities;
 mod usage;
 mod watch;
 
@@ -11,23 +12,29 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rustix::process::Signal;
+use see_core::config::Place;
+use see_core::ledger::Entry;
 use see_core::{
     Address, Console, Error, ErrorKind, GuestChannel, HypervisorLog, Identifier, Isolation, Meter,
     Picture, Result, Sandbox, SandboxChange, SandboxState, Screenshot,
 };
+use see_libvirt::xml::DomainXml;
 use see_libvirt::{
     AddressSource, CALL_LIMIT, Connection, Domain, DomainState, DomainStatus, ShutdownMode,
     StartOptions,
 };
 use tokio::sync::{Mutex, MutexGuard, mpsc};
 
+pub(crate) use self::abilities::{Abilities, Task};
 use self::usage::Gauge;
-pub(crate) use self::watch::Source;
-use self::watch::Watch;
-use crate::allocation::Abilities;
-use crate::collect::{self, emulator};
+use self::watch::{Source, Watch};
+use crate::allocation::Site;
+use crate::domain;
 use crate::driver::Driver;
 use crate::error::{blocking, libvirt};
+use crate::host::first_closed;
+use crate::network::why_no_lease;
+use crate::residue::{self, emulator};
 
 /// The largest picture that is taken of a screen.
 const LARGEST_PICTURE: usize = 64 << 20;
@@ -71,16 +78,16 @@ pub(crate) struct Machine {
     log: Option<DomainLog>,
 }
 
-/// What a machine is made of, once its domain is defined.
+/// A machine that only has to be defined: everything that it uses is there.
 #[derive(Debug)]
-pub(crate) struct Made {
-    pub(crate) identifier: Identifier,
+pub(crate) struct Complete<'a> {
+    /// What libvirt's driver can do.
     pub(crate) driver: &'static Driver,
-    pub(crate) native: Native,
-    /// What finds the hypervisor again: its URI, or the embedded driver's folder.
-    pub(crate) location: String,
-    pub(crate) changes: Source,
-    pub(crate) has_network: bool,
+    pub(crate) connection: Connection,
+    /// The domain, filled in.
+    pub(crate) domain: DomainXml,
+    /// Where the user asked for this domain; none for a built-in one.
+    pub(crate) asked_at: Option<&'a Place>,
     pub(crate) abilities: Abilities,
 }
 
@@ -110,35 +117,50 @@ impl HypervisorLog for DomainLog {
     async fn tail(&self, limit: u64) -> Result<Option<Vec<u8>>> {
         let (location, name) = (self.location.clone(), self.name.clone());
         blocking("read the hypervisor's log", move || {
-            collect::log_tail(&location, &name, limit)
+            residue::log_tail(&location, &name, limit)
         })
         .await
     }
 }
 
 impl Machine {
-    /// Takes over a defined domain. Needs a tokio runtime, on which its events are read.
-    pub(crate) fn new(made: Made) -> Self {
-        let name = made.native.domain.name().to_owned();
-        let log = collect::log_of(&made.location, &name);
-        let gauge = Arc::new(Gauge::new(&made.native, &made.location));
-        Self {
+    /// Defines the domain, and takes it over. Needs a tokio runtime, on which its events are read.
+    pub(crate) async fn define(
+        complete: Complete<'_>,
+        entries: Vec<Entry>,
+        site: Site<'_>,
+    ) -> Result<Arc<dyn Sandbox>> {
+        let Complete {
+            driver,
+            connection,
+            domain: xml,
+            asked_at,
+            abilities,
+        } = complete;
+        let domain = domain::define(&xml, entries, &connection, (&site, asked_at)).await?;
+        let native = Native { connection, domain };
+        let location = site.location;
+        let changes = Source::of(&native).await?;
+        let name = native.domain.name().to_owned();
+        let gauge = Arc::new(Gauge::new(&native, &location));
+        let log = residue::log_of(&location, &name);
+        Ok(Arc::new(Self {
             log: log.map(|path| DomainLog {
-                location: made.location,
+                location,
                 name,
                 path,
             }),
-            identifier: made.identifier,
-            driver: made.driver,
+            identifier: site.identifier,
+            driver,
             gauge,
-            native: made.native,
+            native,
             commands: Arc::default(),
             released: Arc::default(),
-            watch: Watch::start(made.changes),
-            has_network: made.has_network,
-            console: made.abilities.console.clone().map(ConsoleLog),
-            abilities: made.abilities,
-        }
+            watch: Watch::start(changes),
+            has_network: !xml.interfaces().is_empty(),
+            console: abilities.console.clone().map(ConsoleLog),
+            abilities,
+        }))
     }
 
     /// Runs a command behind those that were given before; it ends even when this future is
@@ -189,7 +211,7 @@ impl Machine {
             let name = path.to_string_lossy();
             text.contains(&*name)
         });
-        match culprit.and_then(|path| crate::storage::first_closed(path)) {
+        match culprit.and_then(|path| first_closed(path)) {
             Some(closed) => error.advice(format!(
                 "the hypervisor runs QEMU on another account, which must be let through {}",
                 closed.display()
@@ -242,31 +264,6 @@ where
             Ok(true) => Ok(()),
             _ => Err(error),
         };
-    }
-}
-
-/// Ends a domain that was just looked up, and removes its definition; one that is gone is no error. Whether libvirt
-/// ended it.
-pub(crate) async fn remove_domain(domain: &Domain) -> Result<bool> {
-    let ended = match domain.destroy().await {
-        Ok(()) => true,
-        Err(error) if error.is_no_domain() => return Ok(false),
-        Err(error) if error.is_invalid_state() && domain.id().is_none() => false,
-        // Not every driver tells by its error that there was nothing to end, and one that says so is not believed.
-        Err(error) => match domain.is_active().await {
-            Ok(false) => false,
-            Err(gone) if gone.is_no_domain() => return Ok(false),
-            _ => return Err(libvirt(error)),
-        },
-    };
-    match domain.undefine().await {
-        Err(error) if error.is_no_domain() => Ok(ended),
-        Err(error) => match domain.is_active().await {
-            // A transient domain went with its run.
-            Err(gone) if gone.is_no_domain() => Ok(ended),
-            _ => Err(libvirt(error)),
-        },
-        Ok(()) => Ok(ended),
     }
 }
 
@@ -350,7 +347,7 @@ impl Sandbox for Machine {
         if !self.has_network {
             return Ok(Vec::new());
         }
-        if let Some(lender) = &self.abilities.lender {
+        if let Some(lender) = &self.abilities.network.lender {
             return lender.addresses().await;
         }
         let found = match self
@@ -377,8 +374,8 @@ impl Sandbox for Machine {
     }
 
     async fn why_no_address(&self) -> Option<String> {
-        match self.abilities.has_dhcp_here {
-            true => crate::network::why_no_lease().await,
+        match self.abilities.network.has_dhcp_here {
+            true => why_no_lease().await,
             false => None,
         }
     }
@@ -396,6 +393,9 @@ impl Sandbox for Machine {
         // A command under way ends first, unless it hangs.
         let _turn = turn(&self.commands, OVERTAKES).await;
         self.watch.end();
+        for task in &self.abilities.tasks {
+            task.end();
+        }
         Ok(())
     }
 
@@ -412,7 +412,7 @@ impl Sandbox for Machine {
     }
 
     fn isolation(&self) -> Option<&dyn Isolation> {
-        self.abilities.isolation.as_deref()
+        self.abilities.network.isolation.as_deref()
     }
 
     fn meter(&self) -> Option<&dyn Meter> {

@@ -20,6 +20,7 @@ use see_libvirt::xml::{Lent, NetworkXml};
 use see_libvirt::{Connection, Network};
 
 use super::claim::{self, Draft, Shutter};
+use super::collector::{Removal, after_network, remove};
 use super::lease::Lender;
 use super::lock::Lock;
 use super::netlink::route;
@@ -30,9 +31,9 @@ use super::space::Search;
 use super::subnet::Subnet;
 use super::wall::{self, Guest, UNMARKED};
 use super::walled::{Placed, closed_network};
-use super::{NETWORK, Removal, identity};
-use crate::collect;
+use super::{NETWORK, identity};
 use crate::error::libvirt;
+use crate::hypervisor;
 
 /// The kind of the ledger's entries for a seat.
 const SEAT: &str = "libvirt.seat";
@@ -288,7 +289,7 @@ async fn clear(
     let removal = match network {
         Some(network) => {
             check_empty(&network).await?;
-            super::remove(&network).await?
+            remove(&network).await?
         }
         None => Removal::Unknown,
     };
@@ -296,7 +297,7 @@ async fn clear(
         let resource = Resource::new(NETWORK, NAME, uri);
         let mut known = CollectRequest::new(identifier, resource);
         known.identity = Some(identity(&bridge));
-        collect::after_network(&known, removal).await?;
+        after_network(&known, removal).await?;
         lock.forget()?;
     }
     Ok(())
@@ -397,7 +398,7 @@ impl Collector for Seats {
     }
 
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
-        let connection = crate::collect::open(request).await?;
+        let connection = hypervisor::open(request).await?;
         let had = leave(&connection, request.identifier, request.dry_run).await?;
         Ok(match had {
             true => Collected::Removed,
