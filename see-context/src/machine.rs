@@ -1,32 +1,40 @@
 //! A sandbox that is a libvirt domain: what QEMU, LXC and VirtualBox have in common.
 
+mod abilities;
 mod usage;
 mod watch;
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rustix::process::Signal;
+use see_core::config::Place;
+use see_core::ledger::Entry;
 use see_core::{
     Address, Console, Error, ErrorKind, GuestChannel, HypervisorLog, Identifier, Isolation, Meter,
     Picture, Result, Sandbox, SandboxChange, SandboxState, Screenshot,
 };
+use see_libvirt::xml::DomainXml;
 use see_libvirt::{
     AddressSource, CALL_LIMIT, Connection, Domain, DomainState, DomainStatus, ShutdownMode,
     StartOptions,
 };
 use tokio::sync::{Mutex, MutexGuard, mpsc};
 
+pub(crate) use self::abilities::{Abilities, Task};
 use self::usage::Gauge;
-pub(crate) use self::watch::Source;
-use self::watch::Watch;
-use crate::allocation::{Abilities, Holdings};
-use crate::collect::{self, emulator};
+use self::watch::{Source, Watch};
+use crate::allocation::Site;
+use crate::domain;
 use crate::driver::Driver;
 use crate::error::{blocking, libvirt};
+use crate::host::first_closed;
+use crate::network::why_no_lease;
+use crate::residue::{self, emulator};
 
 /// The largest picture that is taken of a screen.
 const LARGEST_PICTURE: usize = 64 << 20;
@@ -61,27 +69,26 @@ pub(crate) struct Machine {
     native: Native,
     /// The machine's power is changed by one command at a time. The work itself holds the lock.
     commands: Arc<Mutex<()>>,
+    released: Arc<AtomicBool>,
     watch: Watch,
     gauge: Arc<Gauge>,
     has_network: bool,
     abilities: Abilities,
     console: Option<ConsoleLog>,
     log: Option<DomainLog>,
-    holdings: Mutex<Holdings>,
 }
 
-/// What a machine is made of, once its domain is defined.
+/// A machine that only has to be defined: everything that it uses is there.
 #[derive(Debug)]
-pub(crate) struct Made {
-    pub(crate) identifier: Identifier,
+pub(crate) struct Complete<'a> {
+    /// What libvirt's driver can do.
     pub(crate) driver: &'static Driver,
-    pub(crate) native: Native,
-    /// What finds the hypervisor again: its URI, or the embedded driver's folder.
-    pub(crate) location: String,
-    pub(crate) changes: Source,
-    pub(crate) has_network: bool,
+    pub(crate) connection: Connection,
+    /// The domain, filled in.
+    pub(crate) domain: DomainXml,
+    /// Where the user asked for this domain; none for a built-in one.
+    pub(crate) asked_at: Option<&'a Place>,
     pub(crate) abilities: Abilities,
-    pub(crate) holdings: Holdings,
 }
 
 #[derive(Debug)]
@@ -110,35 +117,50 @@ impl HypervisorLog for DomainLog {
     async fn tail(&self, limit: u64) -> Result<Option<Vec<u8>>> {
         let (location, name) = (self.location.clone(), self.name.clone());
         blocking("read the hypervisor's log", move || {
-            collect::log_tail(&location, &name, limit)
+            residue::log_tail(&location, &name, limit)
         })
         .await
     }
 }
 
 impl Machine {
-    /// Takes over a defined domain. Needs a tokio runtime, on which its events are read.
-    pub(crate) fn new(made: Made) -> Self {
-        let name = made.native.domain.name().to_owned();
-        let log = collect::log_of(&made.location, &name);
-        let gauge = Arc::new(Gauge::new(&made.native, &made.location));
-        Self {
+    /// Defines the domain, and takes it over. Needs a tokio runtime, on which its events are read.
+    pub(crate) async fn define(
+        complete: Complete<'_>,
+        entries: Vec<Entry>,
+        site: Site<'_>,
+    ) -> Result<Arc<dyn Sandbox>> {
+        let Complete {
+            driver,
+            connection,
+            domain: xml,
+            asked_at,
+            abilities,
+        } = complete;
+        let domain = domain::define(&xml, entries, &connection, (&site, asked_at)).await?;
+        let native = Native { connection, domain };
+        let location = site.location;
+        let changes = Source::of(&native).await?;
+        let name = native.domain.name().to_owned();
+        let gauge = Arc::new(Gauge::new(&native, &location));
+        let log = residue::log_of(&location, &name);
+        Ok(Arc::new(Self {
             log: log.map(|path| DomainLog {
-                location: made.location,
+                location,
                 name,
                 path,
             }),
-            identifier: made.identifier,
-            driver: made.driver,
+            identifier: site.identifier,
+            driver,
             gauge,
-            native: made.native,
+            native,
             commands: Arc::default(),
-            watch: Watch::start(made.changes),
-            has_network: made.has_network,
-            console: made.abilities.console.clone().map(ConsoleLog),
-            abilities: made.abilities,
-            holdings: Mutex::new(made.holdings),
-        }
+            released: Arc::default(),
+            watch: Watch::start(changes),
+            has_network: !xml.interfaces().is_empty(),
+            console: abilities.console.clone().map(ConsoleLog),
+            abilities,
+        }))
     }
 
     /// Runs a command behind those that were given before; it ends even when this future is
@@ -163,18 +185,20 @@ impl Machine {
         Fut: Future<Output = Result<(), see_libvirt::Error>> + Send,
     {
         let (commands, domain) = (Arc::clone(&self.commands), self.native.domain.clone());
+        let released = Arc::clone(&self.released);
         let work = tokio::spawn(async move {
             let _turn = turn(&commands, patience).await;
-            command(domain).await
+            if released.load(Ordering::Acquire) {
+                return Err(Error::new(ErrorKind::NotFound, "the machine was released"));
+            }
+            command(domain).await.map_err(libvirt)
         });
         let work = work.await;
         self.watch.look();
-        match work {
-            Ok(done) => done.map_err(|error| libvirt(error).during(operation)),
-            Err(error) => Err(Error::new(ErrorKind::Internal, "the command was cut off")
-                .during(operation)
-                .caused_by(error)),
-        }
+        let cut_off =
+            |error| Error::new(ErrorKind::Internal, "the command was cut off").caused_by(error);
+        let done = work.unwrap_or_else(|error| Err(cut_off(error)));
+        done.map_err(|error| error.during(operation))
     }
 
     /// Says which path keeps the emulator out, where that is why it did not start.
@@ -187,7 +211,7 @@ impl Machine {
             let name = path.to_string_lossy();
             text.contains(&*name)
         });
-        match culprit.and_then(|path| crate::storage::first_closed(path)) {
+        match culprit.and_then(|path| first_closed(path)) {
             Some(closed) => error.advice(format!(
                 "the hypervisor runs QEMU on another account, which must be let through {}",
                 closed.display()
@@ -240,29 +264,6 @@ where
             Ok(true) => Ok(()),
             _ => Err(error),
         };
-    }
-}
-
-/// Ends a domain and removes its definition; one that is gone is no error.
-pub(crate) async fn remove_domain(domain: &Domain) -> Result<()> {
-    match domain.destroy().await {
-        Ok(()) => {}
-        Err(error) if error.is_no_domain() => return Ok(()),
-        // Not every driver tells by its error that there was nothing to end, and one that says so is not believed.
-        Err(error) => match domain.is_active().await {
-            Ok(false) => {}
-            Err(gone) if gone.is_no_domain() => return Ok(()),
-            _ => return Err(libvirt(error)),
-        },
-    }
-    match domain.undefine().await {
-        Err(error) if error.is_no_domain() => Ok(()),
-        Err(error) => match domain.is_active().await {
-            // A transient domain went with its run.
-            Err(gone) if gone.is_no_domain() => Ok(()),
-            _ => Err(libvirt(error)),
-        },
-        Ok(()) => Ok(()),
     }
 }
 
@@ -346,7 +347,7 @@ impl Sandbox for Machine {
         if !self.has_network {
             return Ok(Vec::new());
         }
-        if let Some(lender) = &self.abilities.lender {
+        if let Some(lender) = &self.abilities.network.lender {
             return lender.addresses().await;
         }
         let found = match self
@@ -373,8 +374,8 @@ impl Sandbox for Machine {
     }
 
     async fn why_no_address(&self) -> Option<String> {
-        match self.abilities.has_dhcp_here {
-            true => crate::network::why_no_lease().await,
+        match self.abilities.network.has_dhcp_here {
+            true => why_no_lease().await,
             false => None,
         }
     }
@@ -388,16 +389,14 @@ impl Sandbox for Machine {
     }
 
     async fn release(&self) -> Result<()> {
-        let mut holdings = self.holdings.lock().await;
-        // A command under way ends first, unless it hangs; no later one finds a domain.
+        self.released.store(true, Ordering::Release);
+        // A command under way ends first, unless it hangs.
         let _turn = turn(&self.commands, OVERTAKES).await;
-        self.watch.orders().cut();
-        let removed = holdings.remove().await;
-        if !holdings.rest_on_each_other() {
-            // The domain is gone.
-            self.watch.end();
+        self.watch.end();
+        for task in &self.abilities.tasks {
+            task.end();
         }
-        removed.map_err(|error| error.during("release"))
+        Ok(())
     }
 
     fn screenshot(&self) -> Option<&dyn Screenshot> {
@@ -413,7 +412,7 @@ impl Sandbox for Machine {
     }
 
     fn isolation(&self) -> Option<&dyn Isolation> {
-        self.abilities.isolation.as_deref()
+        self.abilities.network.isolation.as_deref()
     }
 
     fn meter(&self) -> Option<&dyn Meter> {

@@ -7,22 +7,25 @@ mod domain;
 mod files;
 mod template;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use see_core::config::{Configuration, Place};
 use see_core::{
-    AgentTransport, Allocation, Backend, Error, ErrorKind, ImageSource, Preparation, Result,
-    Sandbox,
+    AgentTransport, Allocation, Backend, Error, ErrorKind, GuestChannel, Image, ImageSource,
+    Preparation, Result, Sandbox,
 };
+use see_libvirt::Connection;
 use see_libvirt::xml::DomainXml;
 
-use crate::allocation::{self, Part, Plan};
+use crate::allocation::{Site, both};
 use crate::host::require_program;
 use crate::hypervisor::{Hypervisor, refuse_limits};
+use crate::machine::{Abilities, Complete, Machine};
 use crate::network::NetworkPlan;
-use crate::parts::{ConsoleFile, RunFolder, SerialPort, StreamPort};
 use crate::storage::{self, RemoteDisk, SandboxDisk, Storage, Volumes};
+use crate::{channel, run_folder};
 
 use self::configuration::recognises;
 pub use self::configuration::{
@@ -143,43 +146,134 @@ impl Backend for Qemu {
     async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
         allocation.stop.check("allocate")?;
         let image = self.image.image(&allocation.image_request()).await?;
-        let mut parts: Vec<Box<dyn Part>> = Vec::new();
+        let site = self.hypervisor.site(allocation)?;
         match &self.storage {
-            DiskPlan::Here(storage) => {
-                let disk = SandboxDisk::new(storage.clone(), image)?
-                    .and_further(&self.files.disks)
-                    .and_nvram(self.files.nvram.as_ref())
-                    .and_boot(&self.files.boot);
-                parts.push(Box::new(RunFolder));
-                parts.push(Box::new(disk));
-                if self.hypervisor.is_daemon()
-                    && let Some(pool) = storage.pool()
-                {
-                    parts.push(Box::new(pool));
-                }
-                parts.push(Box::new(ConsoleFile {
-                    owners: self.hypervisor.owners(),
-                }));
-            }
-            DiskPlan::There(volumes) => {
-                parts.push(Box::new(RemoteDisk::new(volumes.clone(), image)?));
-            }
+            DiskPlan::Here(storage) => self.here(storage, image, site).await,
+            DiskPlan::There(volumes) => self.there(volumes, image, site).await,
         }
-        parts.push(Box::new(self.network.clone()));
-        if self.agent == AgentTransport::Serial {
-            if self.hypervisor.shares_sockets() {
-                parts.push(Box::new(SerialPort));
-            } else {
-                parts.push(Box::new(StreamPort));
+    }
+}
+
+impl Qemu {
+    /// A machine whose files are on this host.
+    async fn here(
+        &self,
+        storage: &Storage,
+        image: Image,
+        site: Site<'_>,
+    ) -> Result<Arc<dyn Sandbox>> {
+        let disk = SandboxDisk::new(storage.clone(), image)?
+            .and_further(&self.files.disks)
+            .and_nvram(self.files.nvram.as_ref())
+            .and_boot(&self.files.boot);
+        let pool = storage.pool().filter(|_| self.hypervisor.is_daemon());
+        let [root, run, disks, pools, network, domain] = site
+            .intend([
+                self.hypervisor.intents(&site)?,
+                run_folder::intents(&site)?,
+                disk.intents(&site)?,
+                match &pool {
+                    Some(pool) => pool.intents(&site)?,
+                    None => Vec::new(),
+                },
+                self.network.intents(&site),
+                crate::domain::intents(&site),
+            ])
+            .await?;
+        let connection = self.hypervisor.connect(root, &site).await?;
+        let mut xml = crate::domain::named(&self.domain, site.identifier);
+
+        let files = async {
+            let run = run_folder::make(run).await?;
+            let disks = disk.make(disks, &connection, &site).await?;
+            if let Some(pool) = &pool {
+                pool.make(pools, &connection).await?;
             }
-        }
-        let plan = Plan {
-            driver: self.hypervisor.driver(),
-            hypervisor: &self.hypervisor,
-            domain: self.domain.clone(),
-            domain_at: self.domain_at.clone(),
-            parts,
+            Ok((run, disks))
         };
-        allocation::allocate(plan, allocation).await
+        let network = self.network.make(network, &xml, &connection, &site);
+        let ((run, disks), network) = both(files, network).await?;
+
+        disks.fill_in(&mut xml)?;
+        let console = run_folder::console(&mut xml, &run, self.hypervisor.owners());
+        self.network.fill_in(&mut xml, &network);
+        let channel = self.channel(&mut xml, Some(&run), &connection, &site);
+        let abilities = Abilities {
+            channel,
+            console,
+            disks: disks.written(),
+            opened: disks.opened(),
+            network,
+            ..Abilities::default()
+        };
+        let complete = self.complete(connection, xml, abilities);
+        Machine::define(complete, domain, site).await
+    }
+
+    /// A machine on another host.
+    async fn there(
+        &self,
+        volumes: &Volumes,
+        image: Image,
+        site: Site<'_>,
+    ) -> Result<Arc<dyn Sandbox>> {
+        let disk = RemoteDisk::new(volumes.clone(), image)?;
+        let [disks, network, domain] = site
+            .intend([
+                disk.intents(&site),
+                self.network.intents(&site),
+                crate::domain::intents(&site),
+            ])
+            .await?;
+        let connection = self.hypervisor.connect(Vec::new(), &site).await?;
+        let mut xml = crate::domain::named(&self.domain, site.identifier);
+
+        let disk = disk.make(disks, &connection, &site);
+        let network = self.network.make(network, &xml, &connection, &site);
+        let ((volume, source), network) = both(disk, network).await?;
+
+        storage::set_disk(&mut xml, &source)?;
+        self.network.fill_in(&mut xml, &network);
+        let abilities = Abilities {
+            channel: self.channel(&mut xml, None, &connection, &site),
+            volumes: vec![volume],
+            network,
+            ..Abilities::default()
+        };
+        let complete = self.complete(connection, xml, abilities);
+        Machine::define(complete, domain, site).await
+    }
+
+    /// The way to the agent that needs no network, where it was asked for.
+    fn channel(
+        &self,
+        domain: &mut DomainXml,
+        run_folder: Option<&Path>,
+        connection: &Connection,
+        site: &Site<'_>,
+    ) -> Option<Arc<dyn GuestChannel>> {
+        if self.agent != AgentTransport::Serial {
+            return None;
+        }
+        let run_folder = run_folder.filter(|_| self.hypervisor.shares_sockets());
+        Some(match run_folder {
+            Some(folder) => channel::socket(domain, folder),
+            None => channel::stream(domain, connection, site.identifier),
+        })
+    }
+
+    fn complete(
+        &self,
+        connection: Connection,
+        domain: DomainXml,
+        abilities: Abilities,
+    ) -> Complete<'_> {
+        Complete {
+            driver: self.hypervisor.driver(),
+            connection,
+            domain,
+            asked_at: self.domain_at.as_ref(),
+            abilities,
+        }
     }
 }

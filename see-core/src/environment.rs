@@ -19,7 +19,7 @@ pub struct EndLimits {
     pub turn: Duration,
     /// The longest wait for one hook's tasks, and again for its cleanup. 30 s.
     pub hook: Duration,
-    /// The longest wait for the sandbox's release. 60 s.
+    /// The longest wait for the sandbox's release, and again for the removal of what was made for it. 60 s.
     pub release: Duration,
     /// The longest wait for one change of power, above the backend's own deadlines. 120 s.
     pub power: Duration,

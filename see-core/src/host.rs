@@ -16,6 +16,7 @@ use crate::ledger::{Collectors, Ledger, Looked, Record, Trail};
 use crate::mishap::MishapKind;
 use crate::settings::{AgentSettings, Limits};
 use crate::shared::{Parts, Shared, died};
+use crate::teardown::remove_all;
 use crate::{
     Allocation, Context, Environment, Error, ErrorKind, EventBus, Identifier, ImageProgress,
     PreparedBackend, Registries, Result, Stop,
@@ -23,9 +24,6 @@ use crate::{
 
 /// How long environments may take to end when their owner panics.
 const PANIC_DEADLINE: Duration = Duration::from_secs(60);
-
-/// How long the removal of one forgotten resource may take.
-const UNDO_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Allocates environments and tears them down, on a runtime of its own.
 ///
@@ -339,12 +337,13 @@ impl Work {
         let sandbox = match made.await.unwrap_or_else(|failed| Err(died(failed))) {
             Ok(sandbox) => sandbox,
             Err(error) => {
-                undo(&allocation.record, &collectors).await;
+                undo(&allocation.record, &collectors, options.end.release).await;
                 return Err(error);
             }
         };
         let parts = Parts {
             bus: EventBus::new(options.bus),
+            collectors,
             agent: prepared.agent,
             stop,
             limits: options.end,
@@ -404,17 +403,14 @@ async fn attach_all(
     Ok(())
 }
 
-/// Removes what a failed allocation forgot, and its record. What cannot be removed stays for collection.
-async fn undo(record: &Record, collectors: &Collectors) {
-    let collected = record.collect(collectors, UNDO_DEADLINE).await;
-    let closed = record.close().await;
-    match closed {
+/// Removes what a failed allocation made, and its record. What cannot be removed stays for collection.
+async fn undo(record: &Record, collectors: &Collectors, limit: Duration) {
+    for error in remove_all(record, collectors, limit).await {
+        tracing::warn!("a failed allocation leaves something: {}", error.chain());
+    }
+    match record.close().await {
         Ok(left) if left.is_empty() => {}
-        Ok(left) => tracing::warn!(
-            ?collected,
-            "{} resources are left for collection",
-            left.len()
-        ),
+        Ok(left) => tracing::warn!("{} resources are left for collection", left.len()),
         Err(error) => tracing::warn!("left for collection: {}", error.chain()),
     }
 }

@@ -12,7 +12,7 @@ use crate::bus::{Handler, lock, panic_message, queue_full};
 use crate::environment::EndLimits;
 use crate::event::Text;
 use crate::isolation::{Proof, is_owed};
-use crate::ledger::Record;
+use crate::ledger::{Collectors, Record};
 use crate::quota::Captures;
 use crate::settings::AgentSettings;
 use crate::turn::TurnState;
@@ -28,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) bus: Arc<EventBus>,
     pub(crate) runtime: Handle,
     pub(crate) record: Record,
+    pub(crate) collectors: Collectors,
     pub(crate) agent: AgentSettings,
     pub(crate) captures: Captures,
     pub(crate) proof: Arc<Proof>,
@@ -110,6 +111,7 @@ impl Shared {
             bus: Arc::new(parts.bus),
             runtime,
             record,
+            collectors: parts.collectors,
             agent: parts.agent,
             captures: Captures::default(),
             proof,
@@ -351,6 +353,7 @@ impl Shared {
 /// What an environment is built of, beside its sandbox.
 pub(crate) struct Parts {
     pub(crate) bus: EventBus,
+    pub(crate) collectors: Collectors,
     pub(crate) agent: AgentSettings,
     pub(crate) stop: Stop,
     pub(crate) limits: EndLimits,

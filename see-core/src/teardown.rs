@@ -5,9 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use crate::environment::{Resident, Rest};
+use crate::ledger::{Collectors, Outcome, Record};
 use crate::mishap::MishapKind;
 use crate::shared::{Shared, died};
 use crate::{Error, ErrorKind, SandboxState, Turn};
+
+/// The longest removal of one resource.
+const REMOVAL: Duration = Duration::from_secs(30);
 
 /// What becomes of the sandbox.
 #[derive(Debug, Clone, Copy)]
@@ -64,7 +68,7 @@ pub(crate) async fn tear_down(shared: Arc<Shared>, mut rest: Rest, fate: Fate) -
     };
     if !kept {
         errors.extend(release(&shared, limits.release).await);
-        errors.extend(shared.record.end_leases().await.err());
+        errors.extend(remove_all(&shared.record, &shared.collectors, limits.release).await);
     }
     for task in rest.tasks {
         task.abort();
@@ -125,6 +129,30 @@ async fn release(shared: &Arc<Shared>, limit: Duration) -> Option<Error> {
         Ok(Err(failed)) => Some(died(failed)),
         Err(_) => Some(Error::timeout("the sandbox's release", limit)),
     }
+}
+
+/// Removes everything that a record names, as a collection does after a crash. What failed comes back.
+pub(crate) async fn remove_all(
+    record: &Record,
+    collectors: &Collectors,
+    limit: Duration,
+) -> Vec<Error> {
+    let removal = record.collect(collectors, REMOVAL.min(limit));
+    let outcomes = match tokio::time::timeout(limit, removal).await {
+        Ok(Ok(outcomes)) => outcomes,
+        Ok(Err(error)) => return vec![error],
+        Err(_) => return vec![Error::timeout("the removal of what was made", limit)],
+    };
+    let failed = |(resource, outcome)| {
+        let error = match outcome {
+            Outcome::Failed(error) => error,
+            Outcome::Refused(why) => Error::new(ErrorKind::Io, why),
+            Outcome::Removed | Outcome::AlreadyGone | Outcome::Waiting => return None,
+        };
+        let crate::ledger::Resource { kind, name, .. } = resource;
+        Some(error.during("remove").subject(format!("{kind} {name}")))
+    };
+    outcomes.into_iter().filter_map(failed).collect()
 }
 
 /// How an environment's end went.

@@ -336,7 +336,7 @@ fn a_failed_teardown() {
         ended.stdout
     );
 
-    place.run_file(json!({ "faults": { "release": "fail" } }), exit(0));
+    place.run_file(json!({ "faults": { "removal": "fail" } }), exit(0));
     let ended = place.output(RUN);
     assert_eq!(ended.code, Some(4), "{ended:?}");
     let mut lines = ended.stdout.lines();
@@ -346,7 +346,8 @@ fn a_failed_teardown() {
         ended.stdout
     );
     assert!(ended.stdout.contains("seectl gc"), "{}", ended.stdout);
-    assert_eq!(place.made(), 3);
+    assert_eq!(place.made(), 1);
+    place.remove_made();
     let ended = place.output(["gc"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(place.made(), 0);

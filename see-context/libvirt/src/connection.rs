@@ -3,6 +3,7 @@
 mod close;
 mod link;
 mod session;
+mod shared;
 
 use std::fmt;
 use std::sync::Arc;

@@ -31,6 +31,12 @@ pub trait Collector: std::fmt::Debug + Send + Sync {
     /// When it cannot be found out, or the removal failed.
     async fn collect(&self, request: &CollectRequest) -> Result<Collected>;
 
+    /// Whether everything that was intended before one of these has to stay as long as it does, as the network and the
+    /// firewall of a machine that could not be ended. Files and folders stay with whatever is no file or folder.
+    fn needs_what_came_before(&self) -> bool {
+        false
+    }
+
     /// Looks whether anything of a resource is on the host, and changes nothing. It is asked once the environment has
     /// ended, also about what was removed and struck off.
     ///

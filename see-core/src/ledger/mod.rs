@@ -30,7 +30,6 @@ mod entry;
 mod files;
 mod folder;
 mod journal;
-mod lease;
 mod list;
 mod look;
 mod path;

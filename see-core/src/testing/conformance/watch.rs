@@ -14,8 +14,7 @@ use crate::{ErrorKind, Sandbox, SandboxChange, SandboxState, Transition};
 pub(super) async fn the_hosts_changes(bench: Arc<Bench>) -> Outcome {
     let (sandbox, attempt) = bench.whole().await?;
     let followed = follow(&bench, &*sandbox).await;
-    bench.within("release", sandbox.release()).await??;
-    bench.settle(&attempt.record).await?;
+    bench.end_of(&*sandbox, &attempt.record).await?;
     followed
 }
 

@@ -1,39 +1,29 @@
-//! The host's end of the agent's virtio-serial port: a unix socket that QEMU listens on.
+//! The host's end of the agent's virtio-serial port: a unix socket that QEMU listens on, or libvirt's stream.
 
-use std::path::PathBuf;
+mod stream;
+
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use see_core::ledger::Resource;
 use see_core::{ChannelStream, Error, ErrorKind, GuestChannel, Result};
+use see_libvirt::xml::DomainXml;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::allocation::{Entries, Making, Part, Site};
+pub(crate) use self::stream::stream;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// A virtio-serial port for the agent, with its socket in the run folder.
-#[derive(Debug)]
-pub(crate) struct SerialPort;
-
-#[async_trait]
-impl Part for SerialPort {
-    /// The socket lies in the run folder, and goes with it.
-    fn intents(&self, _site: &Site) -> Result<Vec<Resource>> {
-        Ok(Vec::new())
-    }
-
-    async fn make(&self, _entries: Entries, making: &mut Making<'_>) -> Result<()> {
-        let socket = making.run_folder()?.join("agent.sock");
-        making.domain.set_agent_channel(Some(&socket));
-        making.abilities.channel = Some(Arc::new(Channel::new(socket)));
-        Ok(())
-    }
+/// Gives the domain a virtio-serial port for the agent, with its socket in the run folder.
+pub(crate) fn socket(domain: &mut DomainXml, run_folder: &Path) -> Arc<dyn GuestChannel> {
+    let socket = run_folder.join("agent.sock");
+    domain.set_agent_channel(Some(&socket));
+    Arc::new(Channel::new(socket))
 }
 
 /// The agent's channel of one machine.

@@ -33,7 +33,7 @@ impl Traces {
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`](see_core::ErrorKind::Timeout) where a process lives on in one.
-    pub(super) fn clear_groups(&self, driver: &str, name: &str) -> Result<bool> {
+    pub(crate) fn clear_groups(&self, driver: &str, name: &str) -> Result<bool> {
         let end = Instant::now() + PATIENCE;
         let mut found = false;
         // The kernel may leave one out of a list while its neighbour goes: two looks have to agree.

@@ -14,7 +14,7 @@ use super::late;
 use super::traces::Traces;
 
 /// Ends the emulator of the environment, wherever it is on this host.
-pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
+pub(crate) fn collect(request: &CollectRequest) -> Result<Collected> {
     let uuid = request.identifier.to_string();
     let root = &request.resource.location;
     let found = find(|line| has_arguments(line, &uuid, root))?;
@@ -54,7 +54,7 @@ pub(super) fn all_of(uuid: &str) -> Result<Vec<(i32, OwnedFd)>> {
 }
 
 /// Ends the emulators and the containers of the environment that are left when libvirt knows no domain of it.
-pub(super) fn collect_forgotten(request: &CollectRequest) -> Result<Collected> {
+pub(crate) fn collect_forgotten(request: &CollectRequest) -> Result<Collected> {
     let uuid = request.identifier.to_string();
     let mut found = find(|line| is_emulator_of(line, &uuid))?;
     let controllers = find(|line| is_controller_of(line, &uuid))?;

@@ -31,7 +31,7 @@ pub(crate) const MAC: &str = "mac";
 const TABLES: [&str; 3] = ["filter", "nat", "mangle"];
 
 /// Removes what is left of a network that libvirt does not know.
-pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
+pub(crate) fn collect(request: &CollectRequest) -> Result<Collected> {
     // Nothing was made before it was written down.
     let Some((bridge, mac)) = written(request).filter(|_| is_local(&request.resource.location))
     else {
@@ -86,7 +86,7 @@ pub(super) fn left(request: &CollectRequest) -> Result<Vec<String>> {
 }
 
 /// Whether an address server of a network of this name runs.
-pub(super) fn has_server(name: &str) -> Result<bool> {
+pub(crate) fn has_server(name: &str) -> Result<bool> {
     let server = format!("/{name}.conf");
     emulator::find(|line| is_server(line, &server)).map(|found| !found.is_empty())
 }
@@ -97,7 +97,7 @@ pub(super) fn name_of(request: &CollectRequest) -> Option<&str> {
 }
 
 /// Removes the files that libvirt keeps of a network which is gone.
-pub(super) fn clear_traces(request: &CollectRequest) -> Result<()> {
+pub(crate) fn clear_traces(request: &CollectRequest) -> Result<()> {
     if let Some(traces) = traces_of(&request.resource.location) {
         traces.clear_network(&request.resource.name, name_of(request))?;
     }
@@ -105,7 +105,7 @@ pub(super) fn clear_traces(request: &CollectRequest) -> Result<()> {
 }
 
 /// Whether the devices and files of the daemon behind a URI may be this host's.
-pub(super) fn is_local(location: &str) -> bool {
+pub(crate) fn is_local(location: &str) -> bool {
     let driver = Driver::of(location);
     let rest = location.strip_prefix(driver.scheme);
     driver.has_known_files

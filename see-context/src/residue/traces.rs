@@ -28,7 +28,7 @@ const TRIES: u32 = 100;
 
 /// The file system of a daemon, in which its files are looked for.
 #[derive(Debug)]
-pub(super) struct Traces(OwnedFd);
+pub(crate) struct Traces(OwnedFd);
 
 impl Traces {
     /// Those of the daemon behind a URI, or of the embedded driver. One that names its socket may run in a file system
@@ -59,7 +59,7 @@ impl Traces {
     }
 
     /// Removes those of a network; whether there were any.
-    pub(super) fn clear_network(&self, name: &str, bridge: Option<&str>) -> Result<bool> {
+    pub(crate) fn clear_network(&self, name: &str, bridge: Option<&str>) -> Result<bool> {
         let mut found = false;
         for (folder, files) in network_files(name, bridge) {
             for file in files {
@@ -73,7 +73,7 @@ impl Traces {
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`](see_core::ErrorKind::Timeout) where a process of the domain's lives on in a group; others where only names stay.
-    pub(super) fn clear_domain(&self, location: &str, name: &str) -> Result<()> {
+    pub(crate) fn clear_domain(&self, location: &str, name: &str) -> Result<()> {
         // Whatever becomes of the files, the groups go.
         let files = self.clear_files(location, name);
         // The embedded driver removes its own with the machine.

@@ -1,18 +1,49 @@
-//! Removing the root of an embedded driver whose process is gone.
+//! Removing the root of an embedded driver.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use see_core::ledger::{CollectRequest, Collected, Looked};
+use async_trait::async_trait;
+use see_core::ledger::{CollectRequest, Collected, Collector, Looked};
 use see_core::{Error, Result};
 
-use crate::embedded;
+use super::ROOT;
+use crate::error::blocking;
 
 /// What is looked at.
 const WHAT: &str = "the embedded driver's root";
 
+/// Takes environments out of their root, and removes it with its last.
+#[derive(Debug)]
+pub(crate) struct Roots;
+
+#[async_trait]
+impl Collector for Roots {
+    fn kind(&self) -> &str {
+        ROOT
+    }
+
+    async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
+        let _gate = super::gate().await;
+        let request = request.clone();
+        blocking("remove the embedded driver's root", move || {
+            collect(&request)
+        })
+        .await
+    }
+
+    /// Others of this process may live there, so that only what is this environment's counts.
+    async fn look(&self, request: &CollectRequest) -> Vec<Looked> {
+        let request = request.clone();
+        let looked = blocking("look at the embedded driver's root", move || {
+            Ok(look(&request))
+        });
+        vec![looked.await.unwrap_or_else(look_failed)]
+    }
+}
+
 /// Removes the environment from its root, and the root with its last.
-pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
+fn collect(request: &CollectRequest) -> Result<Collected> {
     let path = Path::new(&request.resource.name);
     let found = match std::fs::symlink_metadata(path) {
         Ok(found) => found,
@@ -30,7 +61,7 @@ pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
         return Ok(Collected::Refused("it is not a folder".to_owned()));
     }
     match &request.identity {
-        Some(identity) if *identity == embedded::identity(path)? => {}
+        Some(identity) if *identity == super::identity(path)? => {}
         Some(_) => {
             return Ok(Collected::Refused(
                 "it is another folder than the one that was made".to_owned(),
@@ -40,7 +71,7 @@ pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
         None => {
             let user = path.join("users").join(request.identifier.to_string());
             if !user.exists() {
-                if !embedded::is_abandoned(path, request.identifier)? {
+                if !super::is_abandoned(path, request.identifier)? {
                     // The root is that of other sandboxes, which this one never joined.
                     return Ok(Collected::AlreadyGone);
                 }
@@ -51,13 +82,13 @@ pub(super) fn collect(request: &CollectRequest) -> Result<Collected> {
         }
     }
     if !request.dry_run {
-        embedded::withdraw(path, request.identifier, request.deadline)?;
+        super::withdraw(path, request.identifier, request.deadline)?;
     }
     Ok(Collected::Removed)
 }
 
 /// Whether the environment is in its root, or left it as the last one and the root stands.
-pub(super) fn look(request: &CollectRequest) -> Looked {
+fn look(request: &CollectRequest) -> Looked {
     let root = &request.resource.name;
     let path = Path::new(root);
     let looked = Looked::clear(WHAT);
@@ -67,9 +98,9 @@ pub(super) fn look(request: &CollectRequest) -> Looked {
     let own = path.join("users").join(request.identifier.to_string());
     let is_known = || {
         let identity = request.identity.as_ref();
-        identity.is_some_and(|known| embedded::identity(path).is_ok_and(|found| found == *known))
+        identity.is_some_and(|known| super::identity(path).is_ok_and(|found| found == *known))
     };
-    match embedded::is_last(path, request.identifier) {
+    match super::is_last(path, request.identifier) {
         Ok(true) if is_known() || own.exists() => looked.with([root.clone()]),
         Ok(false) if own.exists() => looked.with([own.display().to_string()]),
         Ok(_) => looked,
@@ -78,7 +109,7 @@ pub(super) fn look(request: &CollectRequest) -> Looked {
 }
 
 /// A look that gave nothing is not to be taken for one that found nothing.
-pub(super) fn look_failed(error: Error) -> Looked {
+fn look_failed(error: Error) -> Looked {
     Looked::clear(WHAT).ended_by(&error)
 }
 
@@ -90,7 +121,7 @@ fn stranger(path: &Path, owner: u32) -> Result<Option<String>> {
             "it belongs to uid {owner}, and we are uid {user}"
         )));
     }
-    let strange = embedded::first_strange(path)?;
+    let strange = super::first_strange(path)?;
     Ok(strange.map(|inside| {
         format!(
             "nothing shows that it is ours, and it holds {}",
@@ -107,7 +138,6 @@ mod tests {
     use see_core::ledger::Resource;
 
     use super::*;
-    use crate::embedded::ROOT;
 
     #[test]
     fn a_look_that_failed_is_not_told_as_one_that_found_nothing() {
@@ -127,7 +157,7 @@ mod tests {
         let request = |path: &Path| {
             let resource = Resource::new(ROOT, path.to_str().unwrap(), "");
             let mut request = CollectRequest::new(identifier, resource);
-            request.identity = Some(embedded::identity(&ours).unwrap());
+            request.identity = Some(crate::embedded::identity(&ours).unwrap());
             request
         };
         for path in [&strange, &link] {

@@ -4,33 +4,24 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use see_core::ledger::Resource;
-use see_core::{ChannelStream, GuestChannel, Result};
+use see_core::{ChannelStream, GuestChannel, Identifier, Result};
 use see_libvirt::Connection;
-use see_libvirt::xml::AGENT_CHANNEL;
+use see_libvirt::xml::{AGENT_CHANNEL, DomainXml};
 
-use crate::allocation::{Entries, Making, Part, Site};
 use crate::error::libvirt;
 
-/// A virtio-serial port for the agent, whose socket libvirt chooses and connects us to.
-#[derive(Debug)]
-pub(crate) struct StreamPort;
-
-#[async_trait]
-impl Part for StreamPort {
-    /// The socket goes with the domain.
-    fn intents(&self, _site: &Site) -> Result<Vec<Resource>> {
-        Ok(Vec::new())
-    }
-
-    async fn make(&self, _entries: Entries, making: &mut Making<'_>) -> Result<()> {
-        making.domain.set_agent_channel(None);
-        making.abilities.channel = Some(Arc::new(Channel {
-            connection: making.connection()?.clone(),
-            domain: making.identifier.to_string(),
-        }));
-        Ok(())
-    }
+/// Gives the domain a virtio-serial port for the agent, whose socket libvirt chooses and connects us to. The socket
+/// goes with the domain.
+pub(crate) fn stream(
+    domain: &mut DomainXml,
+    connection: &Connection,
+    identifier: Identifier,
+) -> Arc<dyn GuestChannel> {
+    domain.set_agent_channel(None);
+    Arc::new(Channel {
+        connection: connection.clone(),
+        domain: identifier.to_string(),
+    })
 }
 
 /// The agent's channel of one machine.
