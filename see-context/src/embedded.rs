@@ -18,6 +18,7 @@ use see_core::{Error, ErrorKind, Identifier, Result};
 use see_libvirt::embedded::opened_root;
 use see_libvirt::{Connection, EmbeddedRoot, EmulatorAccount};
 
+use crate::allocation::{Site, exactly, refused};
 use crate::error::{blocking, libvirt};
 use crate::host::{cache_folder, short_folder};
 use crate::residue::emulator;
@@ -73,7 +74,7 @@ fn root_name(identifier: Identifier) -> String {
 }
 
 /// A root that nobody removes before it is entered.
-pub(crate) struct Prepared {
+struct Prepared {
     root: EmbeddedRoot,
     identity: Details,
     _gate: Gate,
@@ -83,7 +84,7 @@ pub(crate) struct Prepared {
 ///
 /// # Errors
 /// [`ErrorKind::AlreadyExists`] where somebody else has a folder of its name: nothing was made then.
-pub(crate) async fn prepare(entry: &Entry) -> Result<Prepared> {
+async fn prepare(entry: &Entry) -> Result<Prepared> {
     let mut gate = gate().await;
     let path = PathBuf::from(&entry.resource().name);
     let (made, known) = (path.clone(), gate.clone());
@@ -113,8 +114,20 @@ pub(crate) async fn prepare(entry: &Entry) -> Result<Prepared> {
     }
 }
 
+/// Makes the root, and opens the driver in it.
+pub(crate) async fn open(entries: Vec<Entry>, site: &Site<'_>) -> Result<Connection> {
+    let [entry] = exactly(entries)?;
+    site.stop.check("open the hypervisor")?;
+    match prepare(&entry).await {
+        Ok(prepared) => enter(&entry, prepared).await,
+        // Somebody else's.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(refused(entry, error).await),
+        Err(error) => Err(error),
+    }
+}
+
 /// Opens the driver in the entry's root.
-pub(crate) async fn enter(entry: &Entry, prepared: Prepared) -> Result<Connection> {
+async fn enter(entry: &Entry, prepared: Prepared) -> Result<Connection> {
     let identifier = entry.identifier();
     entry.created(prepared.identity.clone()).await?;
     let path = PathBuf::from(&entry.resource().name);

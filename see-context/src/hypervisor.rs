@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use see_core::config::{ConfigPath, Configuration, Located};
-use see_core::ledger::{CollectRequest, Entry, Resource};
+use see_core::ledger::{CollectRequest, Resource};
 use see_core::{Allocation, Error, ErrorKind, Result};
 use see_libvirt::Connection;
 use see_libvirt::xml::DomainXml;
 
-use crate::allocation::{Site, exactly, refused};
+use crate::allocation::Site;
 use crate::driver::{Driver, is_on_this_host, is_session};
 use crate::embedded;
 use crate::error::libvirt;
@@ -82,7 +82,7 @@ impl Hypervisor {
         Ok(Site::new(allocation, location))
     }
 
-    /// What [`Self::connect`] makes: the embedded driver's folder.
+    /// What [`embedded::open`] makes, where it is that.
     pub(crate) fn intents(&self, site: &Site<'_>) -> Result<Vec<Resource>> {
         match self {
             Self::Embedded => Ok(vec![embedded::intent(site.identifier)?]),
@@ -90,43 +90,28 @@ impl Hypervisor {
         }
     }
 
-    /// The connection over which everything else is made.
-    pub(crate) async fn connect(&self, entries: Vec<Entry>, site: &Site<'_>) -> Result<Connection> {
-        site.stop.check("open the hypervisor")?;
-        let uri = match self {
-            Self::Embedded => {
-                let [entry] = exactly(entries)?;
-                return match embedded::prepare(&entry).await {
-                    Ok(prepared) => embedded::enter(&entry, prepared).await,
-                    // Somebody else's.
-                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                        Err(refused(entry, error).await)
-                    }
-                    Err(error) => Err(error),
-                };
-            }
-            Self::Uri(uri) => uri,
-        };
-        Connection::shared(uri, CONNECT_LIMIT)
-            .await
-            .map_err(libvirt)
-    }
-
-    /// Checks that it takes a connection, and gives it; none to the embedded driver, which is opened when something is
-    /// made there. `asked` is where the configuration names it.
+    /// The connection to a daemon, as [`reach`]; none to the embedded driver, which is opened when something is made
+    /// there.
     pub(crate) async fn check(
         &self,
         asked: Option<&Located<String>>,
         advice: &str,
     ) -> Result<Option<Connection>> {
-        let Self::Uri(uri) = self else {
-            return Ok(None);
-        };
-        match Connection::shared(uri, CONNECT_LIMIT).await {
-            Ok(connection) => Ok(Some(connection)),
-            Err(error) => Err(unreachable(libvirt(error), asked, advice)),
+        match self {
+            Self::Embedded => Ok(None),
+            Self::Uri(uri) => reach(uri, asked, advice).await.map(Some),
         }
     }
+}
+
+/// Checks that a daemon takes a connection, and gives it. `asked` is where the configuration names it.
+pub(crate) async fn reach(
+    uri: &str,
+    asked: Option<&Located<String>>,
+    advice: &str,
+) -> Result<Connection> {
+    let connection = Connection::shared(uri, CONNECT_LIMIT).await;
+    connection.map_err(|error| unreachable(libvirt(error), asked, advice))
 }
 
 /// The type in the domain's XML that a context names; `None` where there is none to be read, which whoever
@@ -219,7 +204,7 @@ mod tests {
         let site = Hypervisor::Embedded.site(&allocation).unwrap();
         let planned = Hypervisor::Embedded.intents(&site).unwrap();
         let [entries] = site.intend([planned]).await.unwrap();
-        let refused = Hypervisor::Embedded.connect(entries, &site).await;
+        let refused = embedded::open(entries, &site).await;
         let refused = refused.unwrap_err();
         let kept = fs::read_to_string(path.join("thesis"));
         fs::remove_dir_all(&path).unwrap();

@@ -21,11 +21,12 @@ use see_core::config::{Configuration, Place};
 use see_core::{
     AgentTransport, Allocation, Backend, Error, ErrorKind, Preparation, Result, Sandbox,
 };
+use see_libvirt::Connection;
 use see_libvirt::xml::DomainXml;
 
 use crate::allocation::both;
 use crate::driver::driver_of;
-use crate::hypervisor::{Hypervisor, written_type};
+use crate::hypervisor::{Hypervisor, reach, written_type};
 use crate::machine::{Abilities, Complete, Machine};
 use crate::network::NetworkPlan;
 use crate::run_folder;
@@ -40,6 +41,7 @@ use self::root::Root;
 #[derive(Debug)]
 pub struct Lxc {
     hypervisor: Hypervisor,
+    connection: Connection,
     domain: DomainXml,
     domain_at: Place,
     root: Root,
@@ -68,7 +70,8 @@ impl Backend for Lxc {
         configuration: LxcConfiguration,
         _preparation: &Preparation<'_>,
     ) -> Result<Self> {
-        let hypervisor = configuration.hypervisor()?;
+        let uri = configuration.uri()?;
+        let hypervisor = Hypervisor::Uri(uri.clone());
         let network = match &configuration.network {
             None => NetworkPlan::AsWritten,
             Some(section) => section.plan(&hypervisor, &configuration.agent)?,
@@ -82,14 +85,11 @@ impl Backend for Lxc {
             )
             .advice("run as root, or use the backend `qemu`"));
         }
-        hypervisor
-            .check(
-                configuration.hypervisor.as_ref(),
-                "start libvirtd with its LXC driver (libvirt-daemon-driver-lxc)",
-            )
-            .await?;
+        let advice = "start libvirtd with its LXC driver (libvirt-daemon-driver-lxc)";
+        let connection = reach(&uri, configuration.hypervisor.as_ref(), advice).await?;
         Ok(Self {
             hypervisor,
+            connection,
             domain,
             domain_at: configuration.domain.configuration.place().clone(),
             root,
@@ -114,7 +114,7 @@ impl Backend for Lxc {
                 crate::domain::intents(&site),
             ])
             .await?;
-        let connection = self.hypervisor.connect(Vec::new(), &site).await?;
+        let connection = self.connection.clone();
         runtime::check_free(runtime).await?;
         let mut xml = crate::domain::named(&self.domain, site.identifier);
 

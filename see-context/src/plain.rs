@@ -8,6 +8,7 @@ use see_core::config::{ConfigPath, Configuration, Located, Place};
 use see_core::{
     AgentSettings, AgentTransport, Allocation, Error, ImageSource, Preparation, Result, Sandbox,
 };
+use see_libvirt::Connection;
 use see_libvirt::xml::{DiskSource, DomainXml, XmlError};
 use serde::Deserialize;
 
@@ -17,7 +18,7 @@ use crate::domain;
 use crate::driver::{DiskKind, Driver, driver_of};
 use crate::error::xml;
 use crate::host::{read_xml, require_program};
-use crate::hypervisor::{Hypervisor, Owners, refuse_limits};
+use crate::hypervisor::{Hypervisor, Owners, reach, refuse_limits};
 use crate::machine::{Abilities, Complete, Machine};
 use crate::network::{NetworkConfiguration, NetworkPlan};
 use crate::qemu::DomainSection;
@@ -71,6 +72,7 @@ pub struct PlainNetwork(Located<NetworkConfiguration>);
 #[derive(Debug)]
 pub(crate) struct PlainMachine {
     hypervisor: Hypervisor,
+    connection: Connection,
     domain: DomainXml,
     domain_at: Place,
     image: ImageSource,
@@ -86,7 +88,7 @@ impl PlainMachine {
         uri: String,
         advice: &str,
     ) -> Result<Self> {
-        let hypervisor = Hypervisor::Uri(uri);
+        let hypervisor = Hypervisor::Uri(uri.clone());
         let driver = hypervisor.driver();
         if hypervisor.is_remote() {
             let error = Error::new(
@@ -124,11 +126,10 @@ impl PlainMachine {
         let domain = read(path, driver, &network)?;
         let storage = configuration.storage(driver)?;
         require_program(storage::QEMU_IMG, "qemu-utils")?;
-        hypervisor
-            .check(configuration.hypervisor.as_ref(), advice)
-            .await?;
+        let connection = reach(&uri, configuration.hypervisor.as_ref(), advice).await?;
         Ok(Self {
             hypervisor,
+            connection,
             domain,
             domain_at: path.place().clone(),
             image,
@@ -150,9 +151,9 @@ impl PlainMachine {
                 domain::intents(&site),
             ])
             .await?;
-        let connection = self.hypervisor.connect(Vec::new(), &site).await?;
+        let connection = self.connection.clone();
         let mut xml = domain::named(&self.domain, site.identifier);
-        let disks = disk.make(disks, &connection, &site);
+        let disks = disk.make(disks, Some(&connection), &site);
         let network = self.network.make(network, &xml, &connection, &site);
         let (disks, network) = both(disks, network).await?;
         disks.fill_in(&mut xml)?;

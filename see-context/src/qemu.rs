@@ -20,6 +20,7 @@ use see_libvirt::Connection;
 use see_libvirt::xml::DomainXml;
 
 use crate::allocation::{Site, both};
+use crate::embedded;
 use crate::host::require_program;
 use crate::hypervisor::{Hypervisor, refuse_limits};
 use crate::machine::{Abilities, Complete, Machine};
@@ -39,6 +40,8 @@ use self::files::Files;
 #[derive(Debug)]
 pub struct Qemu {
     hypervisor: Hypervisor,
+    /// To the daemon; none to the embedded driver, which is opened when something is made there.
+    connection: Option<Connection>,
     domain: DomainXml,
     domain_at: Option<Place>,
     files: Files,
@@ -130,6 +133,7 @@ impl Backend for Qemu {
         domain.skip_flushes();
         Ok(Self {
             hypervisor,
+            connection,
             domain,
             domain_at: configuration
                 .domain
@@ -166,7 +170,7 @@ impl Qemu {
             .and_further(&self.files.disks)
             .and_nvram(self.files.nvram.as_ref())
             .and_boot(&self.files.boot);
-        let pool = storage.pool().filter(|_| self.hypervisor.is_daemon());
+        let pool = storage.pool().filter(|_| self.connection.is_some());
         let [root, run, disks, pools, network, domain] = site
             .intend([
                 self.hypervisor.intents(&site)?,
@@ -180,19 +184,27 @@ impl Qemu {
                 crate::domain::intents(&site),
             ])
             .await?;
-        let connection = self.hypervisor.connect(root, &site).await?;
+        let daemon = self.connection.as_ref();
         let mut xml = crate::domain::named(&self.domain, site.identifier);
 
         let files = async {
             let run = run_folder::make(run).await?;
-            let disks = disk.make(disks, &connection, &site).await?;
-            if let Some(pool) = &pool {
-                pool.make(pools, &connection).await?;
+            let disks = disk.make(disks, daemon, &site).await?;
+            if let (Some(pool), Some(daemon)) = (&pool, daemon) {
+                pool.make(pools, daemon).await?;
             }
             Ok((run, disks))
         };
-        let network = self.network.make(network, &xml, &connection, &site);
-        let ((run, disks), network) = both(files, network).await?;
+        let connected = async {
+            let connection = match daemon {
+                Some(daemon) => daemon.clone(),
+                None => embedded::open(root, &site).await?,
+            };
+            let network = self.network.make(network, &xml, &connection, &site);
+            let network = network.await?;
+            Ok((connection, network))
+        };
+        let ((run, disks), (connection, network)) = both(files, connected).await?;
 
         disks.fill_in(&mut xml)?;
         let console = run_folder::console(&mut xml, &run, self.hypervisor.owners());
@@ -217,6 +229,10 @@ impl Qemu {
         image: Image,
         site: Site<'_>,
     ) -> Result<Arc<dyn Sandbox>> {
+        let Some(connection) = self.connection.clone() else {
+            let message = "the embedded driver runs machines on this host alone";
+            return Err(Error::new(ErrorKind::Internal, message));
+        };
         let disk = RemoteDisk::new(volumes.clone(), image)?;
         let [disks, network, domain] = site
             .intend([
@@ -225,7 +241,6 @@ impl Qemu {
                 crate::domain::intents(&site),
             ])
             .await?;
-        let connection = self.hypervisor.connect(Vec::new(), &site).await?;
         let mut xml = crate::domain::named(&self.domain, site.identifier);
 
         let disk = disk.make(disks, &connection, &site);

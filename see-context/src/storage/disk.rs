@@ -73,11 +73,11 @@ impl SandboxDisk {
         ])
     }
 
-    /// Makes all of it.
+    /// Makes all of it. Only a daemon's connection is needed: it knows the account of its emulators.
     pub(crate) async fn make(
         &self,
         entries: Vec<Entry>,
-        connection: &Connection,
+        connection: Option<&Connection>,
         site: &Site<'_>,
     ) -> Result<Disks> {
         let [folder, maker] = exactly(entries)?;
@@ -123,7 +123,7 @@ impl SandboxDisk {
         (folder, number): (&Path, usize),
         how: How,
         maker: &Entry,
-        (connection, site): (&Connection, &Site<'_>),
+        (connection, site): (Option<&Connection>, &Site<'_>),
     ) -> Result<DiskSource> {
         let numbered = |name: &str| match number {
             1 => name.to_owned(),
@@ -133,7 +133,10 @@ impl SandboxDisk {
             base: base.clone(),
             relabel: self.storage.owners == Owners::Kept,
         };
-        if how == How::Overlay && self.storage.owners == Owners::Changed {
+        if how == How::Overlay
+            && self.storage.owners == Owners::Changed
+            && let Some(connection) = connection
+        {
             let place = (folder, &*numbered("base"));
             beneath = within_reach(base, is_stored, place, connection, maker, site.stop).await?;
         }
