@@ -84,7 +84,7 @@ const DUTIES: &[Duty] = &[
     },
     Duty {
         name: "tidy",
-        help: "check the house: arrows, documentation, names, card, words",
+        help: "check the house: arrows, circles, documentation, names, card, words",
         run: tidy::run,
     },
 ];
