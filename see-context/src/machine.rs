@@ -14,10 +14,7 @@ use see_core::{
     Address, Console, Error, ErrorKind, GuestChannel, HypervisorLog, Identifier, Isolation, Meter,
     Picture, Result, Sandbox, SandboxChange, SandboxState, Screenshot,
 };
-use see_libvirt::{
-    AddressSource, CALL_LIMIT, Connection, Domain, DomainState, DomainStatus, ShutdownMode,
-    StartOptions,
-};
+use see_libvirt::{CALL_LIMIT, Connection, Domain, DomainState, DomainStatus, ShutdownMode};
 use tokio::sync::{Mutex, MutexGuard, mpsc};
 
 use self::usage::Gauge;
@@ -289,7 +286,7 @@ impl Sandbox for Machine {
         let started = self
             .command("start", |domain| async move {
                 orders.start();
-                let started = domain.start(StartOptions::default()).await;
+                let started = domain.start().await;
                 if started.is_err() {
                     orders.start_failed();
                 }
@@ -349,12 +346,7 @@ impl Sandbox for Machine {
         if let Some(lender) = &self.abilities.lender {
             return lender.addresses().await;
         }
-        let found = match self
-            .native
-            .domain
-            .interface_addresses(AddressSource::Lease)
-            .await
-        {
+        let found = match self.native.domain.interface_addresses().await {
             Ok(found) => found,
             // A domain that does not run has no interfaces yet.
             Err(error) if error.is_invalid_state() => return Ok(Vec::new()),
