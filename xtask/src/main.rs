@@ -17,6 +17,7 @@ mod fuzz;
 mod guest;
 mod hosts;
 mod leftovers;
+mod libvirtd;
 mod setup;
 mod stage;
 mod test;

@@ -16,12 +16,9 @@ const RULE: &str = "circles";
 const ROOTS: [&str; 2] = ["src/lib.rs", "src/main.rs"];
 /// Crates in which circles are still known.
 const EXEMPT: &[&str] = &[
-    "see-cli/src/",
     "see-context/src/",
     "see-core/src/",
-    "see-hooks-std/",
     "see-image-providers/src/",
-    "xtask/src/",
 ];
 
 pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
