@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::collect::Outcome;
-use super::collector::Collectors;
+use super::collectors::Collectors;
 use super::record::Record;
 use super::resource::Resource;
 use crate::{Error, ErrorKind, Result};

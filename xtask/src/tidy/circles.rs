@@ -17,7 +17,6 @@ const ROOTS: [&str; 2] = ["src/lib.rs", "src/main.rs"];
 /// Crates in which circles are still known.
 const EXEMPT: &[&str] = &[
     "see-context/src/",
-    "see-core/src/",
     "see-image-providers/src/",
 ];
 
