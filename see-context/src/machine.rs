@@ -19,10 +19,7 @@ use see_core::{
     Picture, Result, Sandbox, SandboxChange, SandboxState, Screenshot,
 };
 use see_libvirt::xml::DomainXml;
-use see_libvirt::{
-    AddressSource, CALL_LIMIT, Connection, Domain, DomainState, DomainStatus, ShutdownMode,
-    StartOptions,
-};
+use see_libvirt::{CALL_LIMIT, Connection, Domain, DomainState, DomainStatus, ShutdownMode};
 use tokio::sync::{Mutex, MutexGuard, mpsc};
 
 pub(crate) use self::abilities::{Abilities, Task};
@@ -290,7 +287,7 @@ impl Sandbox for Machine {
         let started = self
             .command("start", |domain| async move {
                 orders.start();
-                let started = domain.start(StartOptions::default()).await;
+                let started = domain.start().await;
                 if started.is_err() {
                     orders.start_failed();
                 }
@@ -350,12 +347,7 @@ impl Sandbox for Machine {
         if let Some(lender) = &self.abilities.network.lender {
             return lender.addresses().await;
         }
-        let found = match self
-            .native
-            .domain
-            .interface_addresses(AddressSource::Lease)
-            .await
-        {
+        let found = match self.native.domain.interface_addresses().await {
             Ok(found) => found,
             // A domain that does not run has no interfaces yet.
             Err(error) if error.is_invalid_state() => return Ok(Vec::new()),

@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 
-use crate::bus::lock;
 use crate::config::{Configuration, Place};
-use crate::image::ImageSource;
+use crate::image::{ImageRegistry, ImageSource};
 use crate::ledger::Record;
-use crate::registry::ImageRegistry;
+use crate::sync::lock;
 use crate::{Identifier, ImageProgress, ImageRequest, Result, Sandbox, StopToken};
 
 /// A kind of hypervisor that can be named in a configuration.

@@ -9,16 +9,15 @@ use tokio::sync::{oneshot, watch};
 
 use crate::bus::BusLimits;
 use crate::config::{Configuration, HooksSection};
-use crate::environment::{EndLimits, Resident};
-use crate::event::Text;
 use crate::hook::PreparedHook;
 use crate::ledger::{Collectors, Ledger, Looked, Record, Trail};
 use crate::mishap::MishapKind;
 use crate::settings::{AgentSettings, Limits};
-use crate::shared::{Parts, Shared, died};
-use crate::teardown::remove_all;
+use crate::shared::{EndLimits, Parts, Shared};
+use crate::sync::died;
+use crate::teardown::{Resident, Stay, remove_all};
 use crate::{
-    Allocation, Context, Environment, Error, ErrorKind, EventBus, Identifier, ImageProgress,
+    Allocation, Environment, Error, ErrorKind, EventBus, Identifier, ImageProgress,
     PreparedBackend, Registries, Result, Stop,
 };
 
@@ -45,23 +44,6 @@ impl fmt::Debug for Host {
             .field("registries", &self.registries)
             .field("staying", &*self.staying.borrow())
             .finish_non_exhaustive()
-    }
-}
-
-/// Counts an environment among those that live, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Stay(watch::Sender<usize>);
-
-impl Stay {
-    fn new(staying: &watch::Sender<usize>) -> Self {
-        staying.send_modify(|count| *count += 1);
-        Self(staying.clone())
-    }
-}
-
-impl Drop for Stay {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
     }
 }
 
@@ -342,14 +324,14 @@ impl Work {
             }
         };
         let parts = Parts {
-            bus: EventBus::new(options.bus),
             collectors,
+            queue: options.bus.queue,
             agent: prepared.agent,
             stop,
             limits: options.end,
         };
         let shared = Shared::new(sandbox, allocation.record.clone(), runtime, parts);
-        let mut environment = Environment::new(shared, stay);
+        let mut environment = Environment::new(shared, EventBus::new(options.bus), stay);
         if let Err(error) = attach_all(&mut environment, prepared.hooks, &token).await {
             environment.deallocate().await;
             return Err(error);
@@ -370,9 +352,9 @@ async fn attach_all(
     } in hooks
     {
         if required {
-            environment.shared().bus.require(name);
+            environment.bus().mishaps.require(name);
         }
-        let context = Context::new(environment.shared(), Text::literal(name));
+        let context = environment.hook_context(name);
         let lent = context.clone();
         let attaching = tokio::spawn(async move { attach.attach(&lent).await });
         let limit = environment.end_limits().hook;
@@ -394,8 +376,9 @@ async fn attach_all(
                 if required || error.kind() == ErrorKind::Stopped {
                     return Err(error);
                 }
-                let bus = &environment.shared().bus;
-                bus.record("attach", name, MishapKind::Failed(error.chain()));
+                environment
+                    .bus()
+                    .record("attach", name, MishapKind::Failed(error.chain()));
             }
         }
         token.check("attach")?;

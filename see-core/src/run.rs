@@ -5,17 +5,15 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::bus::{LastHeard, Listener, Turn};
 use crate::config::Origin;
 use crate::event::Text;
-use crate::isolation::{IsolationVerdict, Walls};
-use crate::protocol::{Action, Protocol, Step};
+use crate::isolation::Walls;
+use crate::proof::IsolationVerdict;
+use crate::protocol::{Action, Protocol, SAMPLE_FINISHED, Step};
 use crate::quota::{Quotas, RunLimits};
 use crate::shared::Shared;
-use crate::turn::{LastHeard, Listener, Turn};
 use crate::{Environment, Error, ErrorKind, Event, Result, Transition};
-
-/// The event that carries how the sample ended.
-pub const SAMPLE_FINISHED: &str = "sample_finished";
 
 /// The events that have something run in the guest. A step that triggers one first waits for the proof that
 /// the guest's network is closed, where that is owed.
@@ -76,8 +74,9 @@ impl Environment {
     ///
     /// [`Isolation::is_verified`]: crate::Isolation::is_verified
     pub async fn run(&mut self, protocol: &Protocol, limits: &RunLimits) -> Result<RunReport> {
-        let quotas = limits.watch(self.shared()).await;
         let shared = Arc::clone(self.shared());
+        let (sandbox, captures) = (&shared.sandbox, &shared.captures);
+        let quotas = limits.watch(sandbox, captures, &self.bus().mishaps).await;
         let mut turn = self.turn().await?;
         let mut watch = Watch {
             walls: Walls::watch(&shared, &mut turn),

@@ -142,13 +142,23 @@ fn takes(controller: &str, signal: Signal) -> bool {
     })
 }
 
+/// Has QEMU's human monitor do this, as its user would.
+///
+/// # Errors
+/// Those of [`Domain::qmp`].
+pub async fn monitor(domain: &Domain, line: &str) -> Result<(), see_libvirt::Error> {
+    let arguments = json!({ "command-line": line });
+    let command = json!({ "execute": "human-monitor-command", "arguments": arguments });
+    domain.qmp(&command.to_string()).await.map(drop)
+}
+
 /// Writes what ACPI's "soft off" is into its register, until it is off: the firmware chooses where that register
 /// is only a while after the start.
 async fn power_off(domain: &Domain) -> Result<()> {
     let end = Instant::now() + LETS_GO;
     loop {
         // An answer may be lost with the machine, which libvirt then takes for running a while longer.
-        let told = domain.human_monitor("o /h 0x604 0x2000").await;
+        let told = monitor(domain, "o /h 0x604 0x2000").await;
         if !domain.is_active().await.unwrap_or(false) {
             return Ok(());
         }
@@ -218,8 +228,8 @@ impl Candidate for Machine {
             GuestAct::Crash => "o /b 0x505 1",
             GuestAct::Reboot => "o /b 0xcf9 6",
         };
-        let told = native.domain.human_monitor(write).await;
-        Some(told.map(drop).map_err(refused))
+        let told = monitor(&native.domain, write).await;
+        Some(told.map_err(refused))
     }
 
     async fn kill(&self, sandbox: &dyn Sandbox) -> Option<Result<()>> {

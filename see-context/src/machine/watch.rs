@@ -307,10 +307,10 @@ fn change_of(event: &DomainEvent, is_cut: bool) -> Option<SandboxChange> {
     let state = match event {
         DomainEvent::Stopped(StopCause::Failed) if is_cut => SandboxState::Shutoff,
         DomainEvent::Started | DomainEvent::Resumed => SandboxState::Running,
-        DomainEvent::Suspended(_) => SandboxState::Paused,
+        DomainEvent::Suspended => SandboxState::Paused,
         DomainEvent::Stopped(StopCause::Crashed | StopCause::Failed) => SandboxState::Crashed,
         DomainEvent::Stopped(_) => SandboxState::Shutoff,
-        DomainEvent::Shutdown(_) => SandboxState::ShuttingDown,
+        DomainEvent::Shutdown => SandboxState::ShuttingDown,
         DomainEvent::PmSuspended => SandboxState::Suspended,
         DomainEvent::Crashed => SandboxState::Crashed,
         DomainEvent::Rebooted => return Some(SandboxChange::Rebooted),

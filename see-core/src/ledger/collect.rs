@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::collector::{CollectRequest, Collected, Collectors};
-use super::entry::Entry;
+use super::collector::{CollectRequest, Collected};
+use super::collectors::Collectors;
 use super::folder::Name;
 use super::journal::{Held, Line};
+use super::record::Entry;
 use super::record::{Record, milliseconds};
 use super::resource::Resource;
 use super::store::{Ledger, Taken};

@@ -15,9 +15,9 @@ use serde::Deserialize;
 use tokio::sync::{Notify, mpsc};
 
 pub use self::fault::{Fault, FaultAt};
-use crate::bus::lock;
 use crate::config::{Configuration, DurationValue};
 use crate::ledger::Resource;
+use crate::sync::lock;
 use crate::{
     Address, Allocation, Backend, ChannelStream, Closed, Error, ErrorKind, GuestChannel,
     Identifier, ImageSource, Isolation, Meter, Picture, Preparation, Result, Sandbox,

@@ -46,6 +46,7 @@ mod execute;
 mod finished;
 mod guest;
 mod isolation;
+mod not_ready;
 mod order;
 mod output;
 mod python_agent;
@@ -93,10 +94,11 @@ impl Hook for CommandsHook {
         if configuration.agent_port.is_none() && context.agent().transport != AgentTransport::None {
             context.proves_isolation();
         }
-        let guest = Arc::new(Guest::new(configuration, context));
+        let patience = readiness::longest(&configuration, context);
+        let guest = Arc::new(Guest::new(configuration, context, patience));
         for name in BOOTS {
             let guest = Arc::clone(&guest);
-            context.subscribe(name, move |_| guest.boots());
+            context.subscribe(name, move |_| readiness::begin(&guest));
         }
         for name in ENDS {
             let guest = Arc::clone(&guest);
@@ -117,7 +119,7 @@ impl Hook for CommandsHook {
             }
         });
         if sandbox.state().await? == SandboxState::Running {
-            guest.boots();
+            readiness::begin(&guest);
         }
         Ok(Self)
     }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command;
 use crate::failure::{Failure, While};
-use crate::setup;
+use crate::libvirtd;
 use crate::workspace;
 
 /// What the first process prints once the host is there and libvirtd was started.
@@ -230,7 +230,7 @@ fn prepare() -> Result<(), Failure> {
         fs::read_to_string("/proc/sys/kernel/hostname").doing("cannot read the host's name")?;
     let hosts = format!("127.0.0.1 localhost {0}\n::1 localhost {0}\n", name.trim());
     fs::write("/etc/hosts", hosts).doing("cannot name the host")?;
-    fs::write("/etc/libvirt/libvirtd.conf", setup::OWN_CONFIGURATION)
+    fs::write("/etc/libvirt/libvirtd.conf", libvirtd::OWN_CONFIGURATION)
         .doing("cannot configure libvirtd")
 }
 
@@ -248,7 +248,7 @@ fn start_daemons() -> Result<(), Failure> {
             .map(drop)
             .doing(format_args!("cannot start {program}"))
     };
-    setup::open_run_folder()?;
+    libvirtd::open_run_folder()?;
     spawn("virtlogd")?;
     // Some processors say which core was asked, and libvirt then probes the emulators again: all is asked on one.
     let usual = sched_getaffinity(None).doing("cannot ask for the processors")?;

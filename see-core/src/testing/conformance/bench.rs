@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::candidate::Candidate;
 use crate::config::{Configuration, HooksSection};
+use crate::fault::Faults;
 use crate::ledger::{Collectors, Ledger, Record, Resource};
 use crate::testing::report::{Outcome, Stumble, ensure};
-use crate::testing::{Faults, suite};
+use crate::testing::suite;
 use crate::{
     AllocateOptions, Allocation, Environment, Error, Host, Identifier, ImageProgress, Prepared,
     PreparedBackend, Registries, Result, Sandbox, SandboxState, Stop,

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::bench::Bench;
+use crate::fault::{Act, Faults};
 use crate::testing::report::{Outcome, Stumble, ensure};
-use crate::testing::{Act, Faults};
+
 use crate::{Identifier, Stop};
 
 pub(super) async fn twice(bench: Arc<Bench>) -> Outcome {

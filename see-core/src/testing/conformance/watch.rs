@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::bench::Bench;
 use super::candidate::GuestAct;
 use super::lifecycle::{change, heard};
-use crate::bus::lock;
+use crate::sync::lock;
 use crate::testing::report::{Outcome, Stumble, ensure};
 use crate::{ErrorKind, Sandbox, SandboxChange, SandboxState, Transition};
 

@@ -9,7 +9,7 @@ mod question;
 mod routes;
 
 use super::STACK;
-use super::session::Answer;
+use super::answer::Answer;
 use crate::protocol::{FailureCode, Finding, Probe, ProbeTarget, Reply};
 use routes::DefaultRoute;
 use std::io::{self, ErrorKind, Read, Write};
@@ -25,7 +25,7 @@ const AT_ONCE: usize = 64;
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Tries every target; gives the last answer.
-pub(super) fn probe(answer: &Answer<'_>, busy: &AtomicBool, probe: &Probe) -> Result<Reply, Reply> {
+pub(super) fn probe(answer: &Answer, busy: &AtomicBool, probe: &Probe) -> Result<Reply, Reply> {
     let Some(_turn) = Turn::take(busy) else {
         let message = "another probe is under way";
         return Err(Reply::failed(FailureCode::Busy, message));
@@ -85,7 +85,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Takes targets until none is left.
-    fn work(&self, answer: &Answer<'_>) {
+    fn work(&self, answer: &Answer) {
         while !answer.is_cancelled() {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(target) = self.probe.targets.get(number) else {

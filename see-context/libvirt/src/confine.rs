@@ -18,8 +18,8 @@ use rustix::thread::{
     set_capabilities_secure_bits,
 };
 
-use super::processor;
 use crate::error::Cause;
+use crate::processor::on_the_first_core;
 
 /// Runs `work`, which starts an emulator, on a thread that has no capabilities to pass on, on the core on which libvirt
 /// asks the processor what it is.
@@ -31,7 +31,7 @@ pub(crate) fn without_capabilities<T: Send>(
             .name("libvirt-start".into())
             .spawn_scoped(scope, || {
                 forbid_capabilities()?;
-                processor::on_the_first_core(work)
+                on_the_first_core(work)
             })
             .map_err(|error| Cause::Aborted(format!("no thread to start it from: {error}")))?;
         confined

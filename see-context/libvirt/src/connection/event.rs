@@ -13,21 +13,19 @@ pub enum DomainEvent {
     /// It started.
     Started,
     /// Its CPUs were halted.
-    Suspended(PauseCause),
+    Suspended,
     /// Its CPUs run again.
     Resumed,
     /// It ended.
     Stopped(StopCause),
     /// The guest has shut down; [`DomainEvent::Stopped`] follows.
-    Shutdown(ShutdownCause),
+    Shutdown,
     /// The guest went to sleep.
     PmSuspended,
     /// The guest crashed, and told so.
     Crashed,
     /// The guest rebooted.
     Rebooted,
-    /// A virtual watchdog barked.
-    Watchdog(WatchdogAction),
     /// Reading or writing a disk failed.
     IoError {
         /// The disk's alias, for example `virtio-disk0`.
@@ -39,10 +37,6 @@ pub enum DomainEvent {
         /// What happened to the domain.
         action: IoErrorAction,
     },
-    /// QEMU's guest agent opened its channel (`org.qemu.guest_agent.0` only).
-    GuestAgentConnected,
-    /// QEMU's guest agent is gone.
-    GuestAgentDisconnected,
     /// So many events found the queue full and are lost. Ask for the state.
     Missed(u64),
     /// The connection was lost and made anew; what happened meanwhile is not told. Ask for the
@@ -55,24 +49,6 @@ pub enum DomainEvent {
         /// Its detail.
         detail: i32,
     },
-}
-
-/// Why the CPUs were halted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PauseCause {
-    /// Somebody asked for it.
-    Asked,
-    /// A disk failed.
-    IoError,
-    /// The watchdog barked.
-    Watchdog,
-    /// It was restored, or reverted, into the paused state.
-    Restored,
-    /// The guest shut down and is kept.
-    GuestShutdown,
-    /// libvirt's number for another cause.
-    Other(i32),
 }
 
 /// Why a domain ended.
@@ -97,40 +73,6 @@ pub enum StopCause {
     Other(i32),
 }
 
-/// Who shut the guest down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ShutdownCause {
-    /// The hypervisor does not say.
-    Unsaid,
-    /// The guest by itself.
-    Guest,
-    /// The host, by asking the hypervisor.
-    Host,
-}
-
-/// What the watchdog did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum WatchdogAction {
-    /// Nothing.
-    Nothing,
-    /// Paused the domain.
-    Pause,
-    /// Reset it.
-    Reset,
-    /// Switched it off.
-    PowerOff,
-    /// Asked it to shut down.
-    Shutdown,
-    /// Only told.
-    Debug,
-    /// Injected an interrupt that cannot be masked.
-    InjectNmi,
-    /// libvirt's number for another action.
-    Other(i32),
-}
-
 /// What a disk error did to the domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -151,29 +93,13 @@ impl DomainEvent {
             Ok(sys::VIR_DOMAIN_EVENT_DEFINED) => Self::Defined,
             Ok(sys::VIR_DOMAIN_EVENT_UNDEFINED) => Self::Undefined,
             Ok(sys::VIR_DOMAIN_EVENT_STARTED) => Self::Started,
-            Ok(sys::VIR_DOMAIN_EVENT_SUSPENDED) => Self::Suspended(PauseCause::new(detail)),
+            Ok(sys::VIR_DOMAIN_EVENT_SUSPENDED) => Self::Suspended,
             Ok(sys::VIR_DOMAIN_EVENT_RESUMED) => Self::Resumed,
             Ok(sys::VIR_DOMAIN_EVENT_STOPPED) => Self::Stopped(StopCause::new(detail)),
-            Ok(sys::VIR_DOMAIN_EVENT_SHUTDOWN) => Self::Shutdown(ShutdownCause::new(detail)),
+            Ok(sys::VIR_DOMAIN_EVENT_SHUTDOWN) => Self::Shutdown,
             Ok(sys::VIR_DOMAIN_EVENT_PMSUSPENDED) => Self::PmSuspended,
             Ok(sys::VIR_DOMAIN_EVENT_CRASHED) => Self::Crashed,
             _ => Self::Other { event, detail },
-        }
-    }
-}
-
-impl PauseCause {
-    fn new(detail: i32) -> Self {
-        match u32::try_from(detail) {
-            Ok(sys::VIR_DOMAIN_EVENT_SUSPENDED_PAUSED) => Self::Asked,
-            Ok(sys::VIR_DOMAIN_EVENT_SUSPENDED_IOERROR) => Self::IoError,
-            Ok(sys::VIR_DOMAIN_EVENT_SUSPENDED_WATCHDOG) => Self::Watchdog,
-            Ok(
-                sys::VIR_DOMAIN_EVENT_SUSPENDED_RESTORED
-                | sys::VIR_DOMAIN_EVENT_SUSPENDED_FROM_SNAPSHOT,
-            ) => Self::Restored,
-            Ok(sys::VIR_DOMAIN_EVENT_SUSPENDED_GUEST_SHUTDOWN) => Self::GuestShutdown,
-            _ => Self::Other(detail),
         }
     }
 }
@@ -189,31 +115,6 @@ impl StopCause {
             Ok(sys::VIR_DOMAIN_EVENT_STOPPED_FAILED) => Self::Failed,
             Ok(sys::VIR_DOMAIN_EVENT_STOPPED_FROM_SNAPSHOT) => Self::FromSnapshot,
             _ => Self::Other(detail),
-        }
-    }
-}
-
-impl ShutdownCause {
-    fn new(detail: i32) -> Self {
-        match u32::try_from(detail) {
-            Ok(sys::VIR_DOMAIN_EVENT_SHUTDOWN_GUEST) => Self::Guest,
-            Ok(sys::VIR_DOMAIN_EVENT_SHUTDOWN_HOST) => Self::Host,
-            _ => Self::Unsaid,
-        }
-    }
-}
-
-impl WatchdogAction {
-    pub(super) fn new(action: i32) -> Self {
-        match u32::try_from(action) {
-            Ok(sys::VIR_DOMAIN_EVENT_WATCHDOG_NONE) => Self::Nothing,
-            Ok(sys::VIR_DOMAIN_EVENT_WATCHDOG_PAUSE) => Self::Pause,
-            Ok(sys::VIR_DOMAIN_EVENT_WATCHDOG_RESET) => Self::Reset,
-            Ok(sys::VIR_DOMAIN_EVENT_WATCHDOG_POWEROFF) => Self::PowerOff,
-            Ok(sys::VIR_DOMAIN_EVENT_WATCHDOG_SHUTDOWN) => Self::Shutdown,
-            Ok(sys::VIR_DOMAIN_EVENT_WATCHDOG_DEBUG) => Self::Debug,
-            Ok(sys::VIR_DOMAIN_EVENT_WATCHDOG_INJECTNMI) => Self::InjectNmi,
-            _ => Self::Other(action),
         }
     }
 }

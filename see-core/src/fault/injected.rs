@@ -6,10 +6,10 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use crate::fault::Point;
-use crate::{Error, ErrorKind, Result, Stop};
+use super::Point;
+use crate::{Error, ErrorKind, Result};
 
 /// Of looks in a row, how many are points each.
 const EACH_LOOK: u32 = 8;
@@ -22,7 +22,7 @@ pub(crate) enum Act {
     /// The caller panics.
     Panic,
     /// This stop is asked for.
-    Stop(Stop),
+    Stop(Arc<watch::Sender<bool>>),
     /// Who waits for it is told.
     Tell(Arc<Notify>),
 }
@@ -111,7 +111,7 @@ impl Faults {
         }
         if is_look {
             plan.looks.fetch_add(1, Ordering::SeqCst);
-            if matches!(&plan.act, Act::Stop(stop) if stop.is_stopped()) {
+            if matches!(&plan.act, Act::Stop(stop) if *stop.borrow()) {
                 plan.told.fetch_add(1, Ordering::SeqCst);
             }
         }
@@ -129,7 +129,7 @@ impl Act {
             // Not by `panic!`: nobody wants to read every one of these.
             Self::Panic => std::panic::resume_unwind(Box::new(Injected)),
             Self::Stop(stop) => {
-                stop.stop();
+                stop.send_replace(true);
                 Ok(())
             }
             Self::Tell(waiting) => {

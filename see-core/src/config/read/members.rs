@@ -5,10 +5,10 @@ use serde::de::{
     DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
-use super::Configuration;
-use super::failure::Failure;
-use super::read::Reader;
-use super::tree::Entry;
+use super::Reader;
+use crate::config::Configuration;
+use crate::config::failure::Failure;
+use crate::config::tree::Entry;
 
 /// The members of a list that were not read yet.
 pub(super) struct List<'a> {

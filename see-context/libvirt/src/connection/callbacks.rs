@@ -1,5 +1,6 @@
-//! The C side of domain events. The callbacks run on libvirt's event thread: they copy what they
-//! are given, queue it, and neither block nor let a panic out.
+//! The C side of domain events: one set of libvirt's registrations a session for all watches, since libvirt
+//! refuses to register a callback twice on a connection. The callbacks run on libvirt's event thread: they copy
+//! what they are given, queue it, and neither block nor let a panic out.
 
 use std::mem::transmute;
 use std::os::raw::{c_char, c_int, c_uchar, c_void};
@@ -10,8 +11,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 use virt_sys as sys;
 
-use super::event::{DomainEvent, IoErrorAction, WatchdogAction};
-use super::hub::Sinks;
+use super::event::{DomainEvent, IoErrorAction};
+use super::sinks::Sinks;
 use crate::alive::{CALLBACKS, Counted};
 use crate::error::Cause;
 use crate::text;
@@ -25,13 +26,13 @@ struct Opaque {
 type Generic = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, *mut c_void);
 
 /// One of libvirt's event identifiers with the callback for it.
-pub(super) struct Kind {
-    pub(super) id: u32,
+struct Kind {
+    id: u32,
     callback: Generic,
 }
 
 /// What is listened to; the lifecycle first.
-pub(super) fn kinds() -> [Kind; 5] {
+fn kinds() -> [Kind; 3] {
     type Lifecycle = unsafe extern "C" fn(
         sys::virConnectPtr,
         sys::virDomainPtr,
@@ -39,7 +40,6 @@ pub(super) fn kinds() -> [Kind; 5] {
         c_int,
         *mut c_void,
     ) -> c_int;
-    type Watchdog = unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, *mut c_void);
     type IoError = unsafe extern "C" fn(
         sys::virConnectPtr,
         sys::virDomainPtr,
@@ -49,8 +49,6 @@ pub(super) fn kinds() -> [Kind; 5] {
         *const c_char,
         *mut c_void,
     );
-    type Agent =
-        unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void);
     // SAFETY: libvirt takes every callback as the generic type and, by the event identifier it is
     // registered under, casts it back to the type it has here before calling it.
     unsafe {
@@ -64,24 +62,45 @@ pub(super) fn kinds() -> [Kind; 5] {
                 callback: on_reboot,
             },
             Kind {
-                id: sys::VIR_DOMAIN_EVENT_ID_WATCHDOG,
-                callback: transmute::<Watchdog, Generic>(on_watchdog),
-            },
-            Kind {
                 id: sys::VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON,
                 callback: transmute::<IoError, Generic>(on_io_error),
-            },
-            Kind {
-                id: sys::VIR_DOMAIN_EVENT_ID_AGENT_LIFECYCLE,
-                callback: transmute::<Agent, Generic>(on_agent),
             },
         ]
     }
 }
 
+/// Registers the callbacks; blocks. Returns what libvirt knows them by.
+pub(super) fn register_all(
+    connect: &virt::connect::Connect,
+    sinks: &Arc<Sinks>,
+) -> Result<Vec<c_int>, Cause> {
+    let mut ids = Vec::new();
+    for kind in kinds() {
+        match register(connect, &kind, Arc::clone(sinks)) {
+            Ok(id) => ids.push(id),
+            // The lifecycle comes first, so there is nothing to take back.
+            Err(cause) if kind.id == sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE => return Err(cause),
+            Err(cause) => {
+                tracing::debug!(event = kind.id, %cause, "the driver lacks an event");
+            }
+        }
+    }
+    Ok(ids)
+}
+
+/// Takes the callbacks back; blocks. libvirt keeps a reference to the connection until then.
+pub(super) fn deregister_all(
+    connect: &virt::connect::Connect,
+    ids: impl IntoIterator<Item = c_int>,
+) {
+    for id in ids {
+        deregister(connect, id);
+    }
+}
+
 /// Registers for all domains of the connection, since those watched may not exist yet; the
 /// sinks are told apart by UUID.
-pub(super) fn register(
+fn register(
     connect: &virt::connect::Connect,
     kind: &Kind,
     sinks: Arc<Sinks>,
@@ -111,7 +130,7 @@ pub(super) fn register(
     Ok(id)
 }
 
-pub(super) fn deregister(connect: &virt::connect::Connect, id: c_int) {
+fn deregister(connect: &virt::connect::Connect, id: c_int) {
     // SAFETY: the connection is valid; an unknown identifier is an error, no more.
     if unsafe { sys::virConnectDomainEventDeregisterAny(connect.as_ptr(), id) } < 0 {
         tracing::debug!(id, cause = %Cause::last(), "a domain event stays registered");
@@ -163,20 +182,6 @@ unsafe extern "C" fn on_reboot(
     unsafe { deliver(domain, opaque, || DomainEvent::Rebooted) };
 }
 
-unsafe extern "C" fn on_watchdog(
-    _: sys::virConnectPtr,
-    domain: sys::virDomainPtr,
-    action: c_int,
-    opaque: *mut c_void,
-) {
-    // SAFETY: the arguments come from libvirt.
-    unsafe {
-        deliver(domain, opaque, || {
-            DomainEvent::Watchdog(WatchdogAction::new(action))
-        });
-    }
-}
-
 unsafe extern "C" fn on_io_error(
     _: sys::virConnectPtr,
     domain: sys::virDomainPtr,
@@ -193,26 +198,6 @@ unsafe extern "C" fn on_io_error(
             path: text::borrowed(path).unwrap_or_default(),
             reason: text::borrowed(reason).unwrap_or_default(),
             action: IoErrorAction::new(action),
-        });
-    }
-}
-
-unsafe extern "C" fn on_agent(
-    _: sys::virConnectPtr,
-    domain: sys::virDomainPtr,
-    state: c_int,
-    _reason: c_int,
-    opaque: *mut c_void,
-) {
-    let connected = sys::VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED;
-    // SAFETY: the arguments come from libvirt.
-    unsafe {
-        deliver(domain, opaque, || {
-            if u32::try_from(state) == Ok(connected) {
-                DomainEvent::GuestAgentConnected
-            } else {
-                DomainEvent::GuestAgentDisconnected
-            }
         });
     }
 }

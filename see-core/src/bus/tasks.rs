@@ -9,9 +9,9 @@ use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::bounded::{Bounded, Crew};
 use crate::StopToken;
-use crate::bus::{Bounded, Crew, EventBus};
-use crate::mishap::MishapKind;
+use crate::mishap::{MishapKind, Mishaps};
 
 /// How long aborted tasks are waited for.
 const ABORTED: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ const ABORTED: Duration = Duration::from_secs(1);
 pub(crate) struct Tasks {
     set: Arc<Bounded<JoinSet<()>>>,
     runtime: Handle,
-    bus: Arc<EventBus>,
+    mishaps: Arc<Mishaps>,
     stop: StopToken,
 }
 
@@ -42,11 +42,11 @@ impl fmt::Debug for Tasks {
 }
 
 impl Tasks {
-    pub(crate) fn new(runtime: Handle, bus: Arc<EventBus>, stop: StopToken) -> Self {
+    pub(crate) fn new(runtime: Handle, mishaps: Arc<Mishaps>, stop: StopToken) -> Self {
         Self {
             set: Arc::new(Bounded::new(JoinSet::new())),
             runtime,
-            bus,
+            mishaps,
             stop,
         }
     }
@@ -67,7 +67,7 @@ impl Tasks {
     }
 
     pub(crate) fn record(&self, event: &str, owner: &str, what: MishapKind) {
-        self.bus.record(event, owner, what);
+        self.mishaps.record(event, owner, what);
     }
 
     /// Waits until every task ended, or aborts what is left at the deadline, and waits a moment until that is gone: one

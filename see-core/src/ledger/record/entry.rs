@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::blocking;
-use super::files;
-use super::journal::Line;
-use super::path::{Spot, look, unreachable_path};
-use super::process::{self, MARK, ProcessIdentity};
-use super::record::Record;
-use super::resource::{Details, Resource};
+use super::Record;
+use crate::ledger::blocking;
+use crate::ledger::files;
+use crate::ledger::journal::Line;
+use crate::ledger::path::{Spot, look, unreachable_path};
+use crate::ledger::process::{self, MARK, ProcessIdentity};
+use crate::ledger::resource::{Details, Resource};
 use crate::{Error, ErrorKind, Identifier, Result};
 
 /// The proof that a resource was written down before it is made.
@@ -181,16 +181,16 @@ impl Entry {
         blocking(move || entry.spawned_blocking(pid)).await
     }
 
-    pub(super) fn number(&self) -> u32 {
+    pub(in crate::ledger) fn number(&self) -> u32 {
         self.number
     }
 
-    pub(super) fn record(&self) -> &Record {
+    pub(in crate::ledger) fn record(&self) -> &Record {
         &self.record
     }
 
     /// A second handle, for work that must outlive its future; never given out.
-    pub(super) fn same(&self) -> Self {
+    pub(in crate::ledger) fn same(&self) -> Self {
         Self::new(self.record.clone(), self.number, self.resource.clone())
     }
 

@@ -7,18 +7,12 @@ use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio::time::Instant;
 
-use crate::bus::{Cached, Handler, List, Subscription, lock};
+use super::{Cached, EventBus, Handler, List, Subscription};
 use crate::event::{Text, Value};
-use crate::isolation::{Standing, ended, unproven};
-use crate::shared::Shared;
+use crate::proof::{Standing, ended, unproven};
+use crate::shared::{Shared, TurnState};
+use crate::sync::lock;
 use crate::{Error, ErrorKind, Event, Result, Sandbox, StopToken, Transition};
-
-/// What only the holder of the turn may touch.
-#[derive(Debug)]
-pub(crate) struct TurnState {
-    /// Events that were posted and are not handled yet.
-    pub(crate) posted: mpsc::Receiver<Event>,
-}
 
 /// The right to run handlers and to change power.
 ///
@@ -27,6 +21,7 @@ pub(crate) struct TurnState {
 /// neither cloned nor kept, a wait that would deadlock does not compile.
 pub struct Turn {
     shared: Arc<Shared>,
+    bus: Arc<EventBus>,
     state: OwnedMutexGuard<TurnState>,
     handlers: Cached,
     depth: usize,
@@ -43,11 +38,12 @@ impl fmt::Debug for Turn {
 
 impl Turn {
     /// Waits until the turn is free.
-    pub(crate) async fn take(shared: Arc<Shared>) -> Self {
+    pub(crate) async fn take(shared: Arc<Shared>, bus: Arc<EventBus>) -> Self {
         let state = Arc::clone(&shared.turn).lock_owned().await;
-        let handlers = shared.bus.cache();
+        let handlers = bus.cache();
         Self {
             shared,
+            bus,
             state,
             handlers,
             depth: 0,
@@ -100,11 +96,11 @@ impl Turn {
         if self.shared.is_closed() {
             return Err(Error::stopped("trigger").subject(event.name()));
         }
-        Ok(self.shared.bus.trigger_plain(&mut self.handlers, event))
+        Ok(self.bus.trigger_plain(&mut self.handlers, event))
     }
 
     async fn call_all(&mut self, list: &List, event: &Event) -> Result<()> {
-        let limit = self.shared.bus.limits.depth;
+        let limit = self.bus.limits.depth;
         if self.depth == limit {
             return Err(Error::new(
                 ErrorKind::Exhausted,
@@ -115,8 +111,8 @@ impl Turn {
             .advice("post the event instead: it is handled when the turn is free"));
         }
         self.depth += 1;
-        let shared = Arc::clone(&self.shared);
-        shared.bus.trigger_list(list, self, event).await;
+        let bus = Arc::clone(&self.bus);
+        bus.trigger_list(list, self, event).await;
         self.depth -= 1;
         Ok(())
     }
@@ -261,8 +257,8 @@ impl Turn {
     fn hear(&self, name: &str, handler: Handler) -> Ear {
         let owner = Text::literal("listener");
         Ear {
-            subscription: self.shared.bus.subscribe(Some(name), &owner, handler, None),
-            shared: Arc::clone(&self.shared),
+            subscription: self.bus.subscribe(Some(name), &owner, handler, None),
+            bus: Arc::clone(&self.bus),
         }
     }
 
@@ -478,14 +474,12 @@ impl LastHeard {
 #[derive(Debug)]
 struct Ear {
     subscription: Subscription,
-    shared: Arc<Shared>,
+    bus: Arc<EventBus>,
 }
 
 impl Drop for Ear {
     fn drop(&mut self) {
         let ours = self.subscription;
-        self.shared
-            .bus
-            .unsubscribe(|subscription| subscription == ours);
+        self.bus.unsubscribe(|subscription| subscription == ours);
     }
 }
