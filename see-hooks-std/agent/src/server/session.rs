@@ -186,7 +186,7 @@ impl Answer<'_> {
                 self.send_written(&job, Stream::Stderr, stderr_from)?;
                 Ok(Reply::Job(state))
             }
-            Request::Probe(wanted) => probe::probe(self, &agent.probing, &wanted),
+            Request::Probe(wanted) => probe::probe(self, &agent.default_route, &wanted),
             Request::Kill { job } => {
                 if agent.jobs.find(job)?.kill() {
                     Ok(Reply::Done)
