@@ -148,10 +148,11 @@ impl Machine {
         F: FnOnce(Domain) -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), see_libvirt::Error>> + Send,
     {
-        self.command_after(operation, COMMAND, command).await
+        self.command_after(operation, COMMAND, |domain, _| command(domain))
+            .await
     }
 
-    /// The same, but behind earlier commands for `patience` only.
+    /// The same, but behind earlier commands for `patience` only. The command is told whether it overtakes one.
     async fn command_after<F, Fut>(
         &self,
         operation: &'static str,
@@ -159,13 +160,13 @@ impl Machine {
         command: F,
     ) -> Result<()>
     where
-        F: FnOnce(Domain) -> Fut + Send + 'static,
+        F: FnOnce(Domain, bool) -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), see_libvirt::Error>> + Send,
     {
         let (commands, domain) = (Arc::clone(&self.commands), self.native.domain.clone());
         let work = tokio::spawn(async move {
-            let _turn = turn(&commands, patience).await;
-            command(domain).await
+            let turn = turn(&commands, patience).await;
+            command(domain, turn.is_none()).await
         });
         let work = work.await;
         self.watch.look();
@@ -194,6 +195,19 @@ impl Machine {
             )),
             None => error,
         }
+    }
+}
+
+/// Cuts the power; whether there was any.
+async fn end(domain: &Domain) -> Result<bool, see_libvirt::Error> {
+    match domain.destroy().await {
+        Ok(()) => Ok(true),
+        // Not every driver tells by its error that there was nothing to end.
+        Err(error) if !domain.is_active().await.unwrap_or(true) => {
+            tracing::debug!(%error, "the machine is off already");
+            Ok(false)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -300,17 +314,16 @@ impl Sandbox for Machine {
     }
 
     async fn destroy(&self) -> Result<()> {
-        let orders = self.watch.orders();
-        self.command_after("destroy", OVERTAKES, |domain| async move {
+        let (orders, commands) = (self.watch.orders(), Arc::clone(&self.commands));
+        self.command_after("destroy", OVERTAKES, |domain, overtakes| async move {
             orders.cut();
-            match domain.destroy().await {
-                // Not every driver tells by its error that there was nothing to end.
-                Err(error) if !domain.is_active().await.unwrap_or(true) => {
-                    tracing::debug!(%error, "the machine is off already");
-                    Ok(())
-                }
-                other => other,
+            if !end(&domain).await? && overtakes {
+                // A slow start that had not reached the hypervisor yet goes on, and would leave the machine on.
+                let _turn = turn(&commands, COMMAND).await;
+                orders.cut();
+                end(&domain).await?;
             }
+            Ok(())
         })
         .await
     }
