@@ -24,14 +24,14 @@ pub(crate) const FACTS: &[Facts] = &[
         program: "containers",
         tests: &[
             "a_container_in_a_closed_network_proves_it_and_reaches_neither_the_host_nor_another_one",
-            "a_container_of_too_many_processes_or_too_much_processor_time_ends_and_the_limit_is_named",
             "a_container_on_a_network_is_reached_over_tcp_and_restarts_when_signalled",
-            "a_container_that_libvirt_refuses_leaves_nothing",
-            "a_container_that_uses_up_its_memory_ends_its_run_named",
-            "a_container_that_writes_much_to_its_console_goes_on_and_is_ended_at_the_limit",
             "a_container_whose_owner_was_killed_is_collected_with_its_folders",
             "a_host_folder_is_there_while_its_container_runs_and_links_out_of_it_are_not_followed",
             "a_sample_runs_in_a_container_that_shuts_down_when_signalled_and_leaves_no_host_folder",
+            "limits::a_container_of_too_many_processes_or_too_much_processor_time_ends_and_the_limit_is_named",
+            "limits::a_container_that_uses_up_its_memory_ends_its_run_named",
+            "limits::a_container_that_writes_much_to_its_console_goes_on_and_is_ended_at_the_limit",
+            "refused::a_container_that_libvirt_refuses_leaves_nothing",
         ],
     },
     // The embedded driver: the folders that libvirt makes in its root, QEMU's monitor, pictures, and events.
@@ -54,6 +54,15 @@ pub(crate) const FACTS: &[Facts] = &[
             "each_way_out_of_a_machine_without_a_network_is_refused_at_its_line",
             "what_is_made_harmless_lets_no_guest_of_a_closed_network_out",
             "what_is_made_harmless_lets_no_guest_without_a_network_out",
+        ],
+    },
+    // Which files the daemon's emulators open: an image that was fetched lies in a store that is closed to them.
+    Facts {
+        program: "images",
+        tests: &[
+            "starts::an_image_of_a_web_server_starts_on_the_system_daemon_with_default_settings",
+            "starts::an_image_of_glance_starts_on_the_system_daemon_with_default_settings",
+            "starts::an_image_of_s3_starts_on_the_system_daemon_with_default_settings",
         ],
     },
     // What libvirt, swtpm and dnsmasq leave on the host.
