@@ -2,8 +2,9 @@
 
 use super::CommandsConfiguration;
 use super::isolation;
+use super::not_ready::{Cause, NotReady};
 use super::python_agent::PythonAgent;
-use super::readiness::{self, Cause, NotReady};
+use super::readiness;
 use crate::client::Client;
 use see_core::{Context, Error, ErrorKind, Event, Result};
 use std::net::IpAddr;

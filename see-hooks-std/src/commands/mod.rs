@@ -46,6 +46,7 @@ mod execute;
 mod finished;
 mod guest;
 mod isolation;
+mod not_ready;
 mod order;
 mod output;
 mod python_agent;

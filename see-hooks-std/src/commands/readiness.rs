@@ -2,13 +2,11 @@
 
 use super::guest::{Guest, Way};
 use super::isolation::{self, Proof};
+use super::not_ready::{Cause, NotReady};
 use super::python_agent::PythonAgent;
 use crate::client::{Client, ClientError};
 use see_agent::protocol::FailureCode;
-use see_core::{
-    AgentTransport, Error, ErrorKind, Event, ISOLATION_BROKEN, ISOLATION_NOT_CHECKED,
-    ISOLATION_PROVEN,
-};
+use see_core::{AgentTransport, Event, ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, ISOLATION_PROVEN};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,102 +22,6 @@ const CONNECT: Duration = Duration::from_secs(5);
 pub(super) const LEASE: Duration = Duration::from_secs(60);
 /// How long a call at the start of a session may take.
 const CALL: Duration = Duration::from_secs(10);
-
-/// Why the guest is not ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
-    NoPower,
-    NoChannel,
-    NoBootOutput,
-    NoLease,
-    NoAgent,
-    NoToken,
-    WrongToken,
-    BadAgent,
-    Isolation,
-}
-
-impl Cause {
-    fn name(self) -> &'static str {
-        match self {
-            Self::NoPower => "no_power",
-            Self::NoChannel => "no_channel",
-            Self::NoBootOutput => "no_boot_output",
-            Self::NoLease => "no_lease",
-            Self::NoAgent => "no_agent",
-            Self::NoToken => "no_token",
-            Self::WrongToken => "wrong_token",
-            Self::BadAgent => "bad_agent",
-            Self::Isolation => "isolation",
-        }
-    }
-
-    /// Whether waiting longer cannot help.
-    fn is_final(self) -> bool {
-        matches!(
-            self,
-            Self::NoPower | Self::NoToken | Self::WrongToken | Self::BadAgent | Self::Isolation
-        )
-    }
-}
-
-/// A reason, in a word and in a sentence.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NotReady {
-    pub(super) cause: Cause,
-    pub(super) message: String,
-}
-
-impl NotReady {
-    fn new(cause: Cause, message: impl Into<String>) -> Self {
-        Self {
-            cause,
-            message: message.into(),
-        }
-    }
-
-    /// The same with what to try, for who gives up.
-    fn with_advice(mut self) -> Self {
-        let advice = match self.cause {
-            Cause::NoBootOutput => {
-                "either its disk holds no system that boots on this machine (an empty disk, another firmware, disk bus \
-                 or architecture), or that system does not use the serial console"
-            }
-            Cause::NoAgent => {
-                "is the agent in the image, and started when it boots? Or the system does not get that far"
-            }
-            _ => return self,
-        };
-        self.message = format!(
-            "{}: {advice}. A picture of the screen tells: the hook `screen` with `\"screenshot_on_event\": \
-             [\"not_ready\"]`",
-            self.message
-        );
-        self
-    }
-
-    fn event(&self, name: &'static str, since: Instant) -> Event {
-        Event::new(name)
-            .with("cause", self.cause.name())
-            .with("message", self.message.clone())
-            .with("seconds", since.elapsed().as_secs_f64())
-    }
-}
-
-impl From<NotReady> for Error {
-    fn from(why: NotReady) -> Self {
-        let message = format!(
-            "the guest is not ready: {} ({})",
-            why.message,
-            why.cause.name()
-        );
-        let kind = match why.cause {
-            Cause::Isolation => ErrorKind::Isolation,
-            _ => ErrorKind::Unavailable,
-        };
-        Self::new(kind, message)
-    }
-}
 
 /// Looks for the agent until it answers or the time is up, and posts what becomes of it.
 pub(super) async fn look(guest: &Guest) {
