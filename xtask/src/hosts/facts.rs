@@ -87,6 +87,7 @@ pub(crate) const FACTS: &[Facts] = &[
     Facts {
         program: "networks",
         tests: &[
+            "addresses::each_mode_runs_on_a_host_that_routes_private_ranges_elsewhere",
             "crashes::what_a_daemon_forgets_of_a_network_goes_with_the_run_or_its_collection_and_a_strangers_bridge_stays",
             "guard::rules_and_ports_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_their_results",
             "isolated::an_isolated_guest_answers_its_agents_host_and_reaches_nothing",
@@ -97,6 +98,11 @@ pub(crate) const FACTS: &[Facts] = &[
             "shared::guests_on_the_shared_network_reach_neither_each_other_nor_the_host_nor_the_world",
         ],
     },
+    // The domains that other programs write, as libvirt reads them.
+    Facts {
+        program: "ordinary_xml",
+        tests: &["domains_of_nova_and_vagrant_libvirt_run_twice_at_once_on_a_closed_network"],
+    },
     // Who may use the daemon, and the daemon of an ordinary user's session.
     Facts {
         program: "privileges",
@@ -105,11 +111,14 @@ pub(crate) const FACTS: &[Facts] = &[
             "an_ordinary_user_runs_samples_in_a_session_daemon_of_its_own",
         ],
     },
-    // What a machine can be is libvirt's own answer.
+    // What a machine can be is libvirt's own answer, and by which error it refuses one.
     Facts {
         program: "refusals",
         tests: &[
+            "a_domain_that_embedded_libvirt_refuses_is_told_and_its_neighbour_finishes",
+            "a_domain_that_the_daemon_refuses_is_told_and_its_neighbour_finishes",
             "a_machine_processor_or_firmware_that_the_daemon_does_not_have_is_told_before_anything_is_made",
+            "an_emulator_that_may_not_open_its_image_is_a_want_of_rights",
         ],
     },
     // Owners and modes of the user's files, pools and volumes, and the firmware that libvirt chooses.
