@@ -11,7 +11,7 @@ use crate::isolation::{IsolationVerdict, Walls};
 use crate::protocol::{Action, Protocol, Step};
 use crate::quota::{Quotas, RunLimits};
 use crate::shared::Shared;
-use crate::turn::{LastHeard, Listener, Turn};
+use crate::turn::{Kept, Listener, Turn};
 use crate::{Environment, Error, ErrorKind, Event, Result, Transition};
 
 /// The event that carries how the sample ended.
@@ -25,6 +25,9 @@ const RUNS: [&str; 2] = ["run_sample", "run_command"];
 /// up its time. The guest's power is cut at the limit all the same, also under a step that goes on.
 const LAST_STEPS: Duration = Duration::from_secs(60);
 
+/// How many ends of samples a report keeps: hooks may tell of as many as they like.
+const MOST_SAMPLES: usize = 1024;
+
 /// How long handlers may hold up the end of a guest that must not go on.
 const HELD_UP: Duration = Duration::from_secs(5);
 
@@ -36,8 +39,8 @@ pub struct RunReport {
     /// The step that failed first, and why: the run's verdict. `None`: every step went well. What hooks could
     /// not do says [`EventBus::hook_failure`](crate::EventBus::hook_failure).
     pub failure: Option<(String, Error)>,
-    /// The last `sample_finished`, where there was one.
-    pub sample: Option<Event>,
+    /// Every `sample_finished`, in order; of very many the first ones.
+    pub samples: Vec<Event>,
     /// What is known of the walls around the guest: whether the results can be trusted.
     pub isolation: IsolationVerdict,
 }
@@ -96,12 +99,18 @@ impl Environment {
                 ears.push((name.to_owned(), turn.listen(name)));
             }
         }
-        let sample = turn.keep_last(SAMPLE_FINISHED);
-        let waiting = turn.keep_last("waiting_for_guest");
+        let samples = turn.keep(SAMPLE_FINISHED, |all: &mut Vec<Event>, event| {
+            if all.len() < MOST_SAMPLES {
+                all.push(event.clone());
+            }
+        });
+        let waiting = turn.keep("waiting_for_guest", |last: &mut Option<Event>, event| {
+            *last = Some(event.clone());
+        });
         let mut report = RunReport {
             steps: Vec::with_capacity(protocol.steps.len()),
             failure: None,
-            sample: None,
+            samples: Vec::new(),
             isolation: IsolationVerdict::NoWalls,
         };
         if let Err(error) = shared.check_running_guest().await {
@@ -176,7 +185,7 @@ impl Environment {
             }
         }
         report.isolation = watch.walls.verdict();
-        report.sample = sample.take();
+        report.samples = samples.take();
         Ok(report)
     }
 }
@@ -260,7 +269,7 @@ impl Watch {
 }
 
 /// A wait for the guest that was over before the hook that looks for it gave up says what that hook waits for.
-fn why_not_ready(error: Error, action: &Action, waiting: &LastHeard) -> Error {
+fn why_not_ready(error: Error, action: &Action, waiting: &Kept<Option<Event>>) -> Error {
     let event = match action {
         Action::Wait { event, .. } => event.as_deref(),
         _ => None,

@@ -178,22 +178,22 @@ async fn an_analysis_of_a_machine_that_is_off_is_not_ended_at_the_runs_limit() {
 }
 
 #[tokio::test]
-async fn the_report_carries_the_sample_that_finished() {
+async fn the_report_carries_every_sample_that_finished_in_order() {
     let (_host, mut environment) = environment().await;
     let steps = protocol(
         r#"[{ "step": "trigger", "event": "sample_finished", "attributes": { "exit_code": 3 } },
-            { "step": "wait", "for": "sample_finished" }]"#,
+            { "step": "wait", "for": "sample_finished" },
+            { "step": "trigger", "event": "sample_finished", "attributes": { "exit_code": 0 } }]"#,
     );
     let report = environment
         .run(&steps, &RunLimits::time(Duration::from_secs(60)))
         .await
         .unwrap();
     assert!(report.failure.is_none(), "{:?}", report.failure);
-    let code = report
-        .sample
-        .unwrap()
-        .get("exit_code")
-        .and_then(|code| code.as_i64());
-    assert_eq!(code, Some(3));
+    let codes = report.samples.iter().map(|sample| {
+        let code = sample.get("exit_code");
+        code.and_then(|code| code.as_i64())
+    });
+    assert_eq!(codes.collect::<Vec<_>>(), [Some(3), Some(0)]);
     environment.deallocate().await;
 }
