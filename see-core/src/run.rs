@@ -130,18 +130,13 @@ impl Environment {
                     .with("index", index as u64)
             };
             let started = Instant::now();
-            let _ = turn.trigger(about("step_started")).await;
             let depth = turn.depth();
-            let taking = take(step, &mut turn, &mut ears, limits.time);
-            let outcome = match watch.over(taking).await {
-                Ended::ByItself(outcome) => outcome,
-                Ended::Cut(error) => {
-                    // It may have been dropped while handlers ran.
-                    turn.restore_depth(depth);
-                    cut_power(&shared, &mut turn).await;
-                    Err(error)
-                }
+            let taking = async {
+                let _ = turn.trigger(about("step_started")).await;
+                take(step, &mut turn, &mut ears, limits.time).await
             };
+            let taken = watch.over(taking).await;
+            let outcome = settle(taken, &shared, &mut turn, depth).await;
             let outcome = outcome.map_err(|error| why_not_ready(error, &step.action, &waiting));
             let outcome = outcome.map_err(|error| match &step.place {
                 // A step that nobody wrote has no place that helps.
@@ -153,13 +148,21 @@ impl Environment {
             let finished = about("step_finished")
                 .with("seconds", seconds)
                 .with("error", failure.clone());
-            let _ = turn.trigger(finished).await;
+            if outcome.is_err() {
+                watch.has_failed();
+            }
+            let telling = async {
+                let _ = turn.trigger(finished).await;
+                Ok(())
+            };
+            let told = watch.over(telling).await;
+            let told = settle(told, &shared, &mut turn, depth).await;
             report.steps.push(StepReport {
                 step: name.clone(),
                 seconds,
                 error: failure,
             });
-            if let Err(error) = outcome {
+            if let Err(error) = outcome.and(told) {
                 watch.has_failed();
                 report.failure.get_or_insert((name, error));
             }
@@ -187,6 +190,19 @@ impl Environment {
         report.isolation = watch.walls.verdict();
         report.samples = samples.take();
         Ok(report)
+    }
+}
+
+/// What came of something that was watched; the guest of what was cut off must not go on.
+async fn settle(ended: Ended, shared: &Arc<Shared>, turn: &mut Turn, depth: usize) -> Result<()> {
+    match ended {
+        Ended::ByItself(outcome) => outcome,
+        Ended::Cut(error) => {
+            // It may have been dropped while handlers ran.
+            turn.restore_depth(depth);
+            cut_power(shared, turn).await;
+            Err(error)
+        }
     }
 }
 

@@ -40,8 +40,7 @@ struct Case {
 fn cases() -> Vec<Case> {
     let daemon = || json!({ "hypervisor": "qemu:///system" });
     let with = |network: Value| json!({ "hypervisor": "qemu:///system", "network": network });
-    let dynamic =
-        || json!({ "dynamic_address": { "ipv4": "10.0.0.0", "prefix": 8, "subnet_prefix": 28 } });
+    let dynamic = || json!({ "dynamic_address": { "ipv4": "10.201.0.0", "prefix": 16, "subnet_prefix": 24 } });
     let case = |title, ours, theirs, most| Case {
         title,
         ours,
