@@ -14,6 +14,7 @@ use see_core::{
     Address, Console, Error, ErrorKind, GuestChannel, HypervisorLog, Identifier, Isolation, Meter,
     Picture, Result, Sandbox, SandboxChange, SandboxState, Screenshot,
 };
+use see_libvirt::xml::Document;
 use see_libvirt::{
     AddressSource, CALL_LIMIT, Connection, Domain, DomainState, DomainStatus, ShutdownMode,
     StartOptions,
@@ -198,6 +199,14 @@ impl Machine {
     }
 }
 
+/// Whether the hypervisor keeps what is left of a machine that crashed, as its XML may ask for.
+async fn stays_crashed(domain: &Domain) -> Result<bool> {
+    let xml = domain.xml().await.map_err(libvirt)?;
+    let on_crash = Document::parse(&xml).ok();
+    let on_crash = on_crash.and_then(|xml| Some(xml.root().child("on_crash")?.text()));
+    Ok(on_crash.is_some_and(|action| action == "preserve"))
+}
+
 /// Cuts the power; whether there was any.
 async fn end(domain: &Domain) -> Result<bool, see_libvirt::Error> {
     match domain.destroy().await {
@@ -291,7 +300,9 @@ impl Sandbox for Machine {
         let status = domain.status().await.map_err(libvirt)?;
         match state_of(status) {
             // libvirt tells a crash before it ends the hypervisor's process; until then nothing can be started.
-            SandboxState::Crashed if domain.is_active().await.map_err(libvirt)? => {
+            SandboxState::Crashed
+                if domain.is_active().await.map_err(libvirt)? && !stays_crashed(domain).await? =>
+            {
                 Ok(SandboxState::ShuttingDown)
             }
             state => Ok(state),
