@@ -39,8 +39,12 @@ fn cards(network: &Value) -> String {
              <interface type='bridge'><source bridge='br0'/><model type='virtio'/></interface>
            </devices></domain>",
     );
-    let context = json!({ "domain": { "configuration": "domain.xml" }, "network": network });
-    let run_file = site.run_file_with("run.json", context, sampling());
+    let run_file = site.home.sampling(&json!({
+        "hypervisor": site.daemon.uri(),
+        "domain": { "configuration": "domain.xml" },
+        "disk": { "image": "guest.qcow2" },
+        "network": network,
+    }));
     let outcome = site.run(&run_file, "ls /sys/class/net");
     assert_eq!(outcome.code, Some(0), "{outcome:#?}");
     stdout(&outcome)
