@@ -18,7 +18,7 @@ use see_core::{
     Address, Console, Error, ErrorKind, GuestChannel, HypervisorLog, Identifier, Isolation, Meter,
     Picture, Result, Sandbox, SandboxChange, SandboxState, Screenshot,
 };
-use see_libvirt::xml::DomainXml;
+use see_libvirt::xml::{Document, DomainXml};
 use see_libvirt::{CALL_LIMIT, Connection, Domain, DomainState, DomainStatus, ShutdownMode};
 use tokio::sync::{Mutex, MutexGuard, mpsc};
 
@@ -167,10 +167,11 @@ impl Machine {
         F: FnOnce(Domain) -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), see_libvirt::Error>> + Send,
     {
-        self.command_after(operation, COMMAND, command).await
+        self.command_after(operation, COMMAND, |domain, _| command(domain))
+            .await
     }
 
-    /// The same, but behind earlier commands for `patience` only.
+    /// The same, but behind earlier commands for `patience` only. The command is told whether it overtakes one.
     async fn command_after<F, Fut>(
         &self,
         operation: &'static str,
@@ -178,17 +179,17 @@ impl Machine {
         command: F,
     ) -> Result<()>
     where
-        F: FnOnce(Domain) -> Fut + Send + 'static,
+        F: FnOnce(Domain, bool) -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), see_libvirt::Error>> + Send,
     {
         let (commands, domain) = (Arc::clone(&self.commands), self.native.domain.clone());
         let released = Arc::clone(&self.released);
         let work = tokio::spawn(async move {
-            let _turn = turn(&commands, patience).await;
+            let turn = turn(&commands, patience).await;
             if released.load(Ordering::Acquire) {
                 return Err(Error::new(ErrorKind::NotFound, "the machine was released"));
             }
-            command(domain).await.map_err(libvirt)
+            command(domain, turn.is_none()).await.map_err(libvirt)
         });
         let work = work.await;
         self.watch.look();
@@ -215,6 +216,27 @@ impl Machine {
             )),
             None => error,
         }
+    }
+}
+
+/// Whether the hypervisor keeps what is left of a machine that crashed, as its XML may ask for.
+async fn stays_crashed(domain: &Domain) -> Result<bool> {
+    let xml = domain.xml().await.map_err(libvirt)?;
+    let on_crash = Document::parse(&xml).ok();
+    let on_crash = on_crash.and_then(|xml| Some(xml.root().child("on_crash")?.text()));
+    Ok(on_crash.is_some_and(|action| action == "preserve"))
+}
+
+/// Cuts the power; whether there was any.
+async fn end(domain: &Domain) -> Result<bool, see_libvirt::Error> {
+    match domain.destroy().await {
+        Ok(()) => Ok(true),
+        // Not every driver tells by its error that there was nothing to end.
+        Err(error) if !domain.is_active().await.unwrap_or(true) => {
+            tracing::debug!(%error, "the machine is off already");
+            Ok(false)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -275,7 +297,9 @@ impl Sandbox for Machine {
         let status = domain.status().await.map_err(libvirt)?;
         match state_of(status) {
             // libvirt tells a crash before it ends the hypervisor's process; until then nothing can be started.
-            SandboxState::Crashed if domain.is_active().await.map_err(libvirt)? => {
+            SandboxState::Crashed
+                if domain.is_active().await.map_err(libvirt)? && !stays_crashed(domain).await? =>
+            {
                 Ok(SandboxState::ShuttingDown)
             }
             state => Ok(state),
@@ -298,17 +322,16 @@ impl Sandbox for Machine {
     }
 
     async fn destroy(&self) -> Result<()> {
-        let orders = self.watch.orders();
-        self.command_after("destroy", OVERTAKES, |domain| async move {
+        let (orders, commands) = (self.watch.orders(), Arc::clone(&self.commands));
+        self.command_after("destroy", OVERTAKES, |domain, overtakes| async move {
             orders.cut();
-            match domain.destroy().await {
-                // Not every driver tells by its error that there was nothing to end.
-                Err(error) if !domain.is_active().await.unwrap_or(true) => {
-                    tracing::debug!(%error, "the machine is off already");
-                    Ok(())
-                }
-                other => other,
+            if !end(&domain).await? && overtakes {
+                // A slow start that had not reached the hypervisor yet goes on, and would leave the machine on.
+                let _turn = turn(&commands, COMMAND).await;
+                orders.cut();
+                end(&domain).await?;
             }
+            Ok(())
         })
         .await
     }

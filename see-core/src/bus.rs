@@ -18,7 +18,7 @@ use std::time::Duration;
 use roster::{Began, Guest, Roster, Seat, Table};
 use sync::Reader;
 pub(crate) use tasks::Tasks;
-pub(crate) use turn::LastHeard;
+pub(crate) use turn::Kept;
 pub use turn::{Listener, Shutdown, Turn};
 
 use crate::event::{Event, Text};

@@ -300,7 +300,7 @@ async fn one(host: &Host, home: &Home, file: &Path, cycle: u64, boots: bool) {
     let report = report.expect("a report");
     assert!(report.failure.is_none(), "{report:#?}");
     if boots {
-        let sample = report.sample.expect("the sample ended");
+        let sample = report.samples.last().expect("the sample ended");
         assert_eq!(sample.get("exit_code"), Some(&3.into()), "{sample:?}");
     }
     tear_down(environment).await;

@@ -241,15 +241,19 @@ impl Turn {
         }
     }
 
-    /// Keeps the last event of this name from now on.
-    pub(crate) fn keep_last(&mut self, name: &str) -> LastHeard {
-        let last = Arc::new(Mutex::new(None));
-        let slot = Arc::clone(&last);
+    /// Keeps something of the events of this name from now on.
+    pub(crate) fn keep<T: Default + Send + 'static>(
+        &mut self,
+        name: &str,
+        keep: impl Fn(&mut T, &Event) + Send + Sync + 'static,
+    ) -> Kept<T> {
+        let kept = Arc::new(Mutex::new(T::default()));
+        let slot = Arc::clone(&kept);
         let handler = Handler::Plain(Arc::new(move |event: &Event| {
-            *lock(&slot) = Some(event.clone());
+            keep(&mut lock(&slot), event);
         }));
-        LastHeard {
-            last,
+        Kept {
+            kept,
             _ear: self.hear(name, handler),
         }
     }
@@ -457,16 +461,16 @@ impl Listener {
     }
 }
 
-/// The last event of one name.
+/// What is kept of the events of one name.
 #[derive(Debug)]
-pub(crate) struct LastHeard {
-    last: Arc<Mutex<Option<Event>>>,
+pub(crate) struct Kept<T> {
+    kept: Arc<Mutex<T>>,
     _ear: Ear,
 }
 
-impl LastHeard {
-    pub(crate) fn take(&self) -> Option<Event> {
-        lock(&self.last).take()
+impl<T: Default> Kept<T> {
+    pub(crate) fn take(&self) -> T {
+        std::mem::take(&mut lock(&self.kept))
     }
 }
 

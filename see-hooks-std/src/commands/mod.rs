@@ -7,7 +7,7 @@
 //! - `ready` (`seconds`) when the agent answers, then `ip_address`, with `address` when the guest
 //!   has one. On a network the latter waits for the address;
 //! - where the machine's network promises walls and a proof of them is wanted, before `ready`, after the
-//!   guest has its address: `isolation_proven` (`tried`), when the guest tried everything that is to be
+//!   guest has its address: `isolation_proven` (`tried`, `seconds`), when the guest tried everything that is to be
 //!   closed to it and nothing answered; `isolation_broken` (`message`, and `holes`, a list of everything
 //!   that answered), when something did, or `isolation_not_checked` (`message`), when not everything could
 //!   be tried: after both the guest is not ready; or `not_isolation_proven` (`cause`, `message`, `seconds`),

@@ -1,4 +1,4 @@
-//! Why a guest is not ready, in a word and in a sentence.
+//! Why a guest is not ready: for programs a word, for people a sentence and what to do.
 
 use see_core::{Error, ErrorKind, Event};
 use tokio::time::Instant;

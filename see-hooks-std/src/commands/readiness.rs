@@ -164,6 +164,7 @@ impl Search<'_> {
         if let Some(outcome) = guest.tried_walls() {
             return outcome;
         }
+        let since = Instant::now();
         let proof = match self.lease(way).await {
             Ok(()) => isolation::prove(guest, way).await,
             Err(why) if why.cause == Cause::NoPower => return Err(why),
@@ -173,7 +174,9 @@ impl Search<'_> {
             Proof::NotWanted => Ok(()),
             Proof::Closed { tried } => {
                 guest.keep_tried(Ok(()));
-                let event = Event::new(ISOLATION_PROVEN).with("tried", tried as u64);
+                let event = Event::new(ISOLATION_PROVEN)
+                    .with("tried", tried as u64)
+                    .with("seconds", since.elapsed().as_secs_f64());
                 guest.post_surely(event).await;
                 Ok(())
             }

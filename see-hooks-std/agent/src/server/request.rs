@@ -59,7 +59,7 @@ impl Serving<'_> {
                 self.send_written(&job, Stream::Stderr, stderr_from)?;
                 Ok(Reply::Job(state))
             }
-            Request::Probe(wanted) => probe::probe(self.answer, &agent.probing, &wanted),
+            Request::Probe(wanted) => probe::probe(self.answer, &agent.default_route, &wanted),
             Request::Kill { job } => {
                 if agent.jobs.find(job)?.kill() {
                     Ok(Reply::Done)
