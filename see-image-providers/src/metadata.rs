@@ -1,6 +1,6 @@
 //! What a server says about an object before its bytes are asked for.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use reqwest::header::{
@@ -11,10 +11,8 @@ use reqwest::{Method, Request, Response, StatusCode};
 use see_core::{Result, StopToken};
 
 use crate::cache::Validator;
-use crate::client::{Client, retry_after};
+use crate::client::{Client, is_busy, retry_after};
 
-/// The longest pause that a busy server may ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// As long as a validator may be.
 const WIDEST: usize = 512;
 
@@ -30,33 +28,11 @@ pub(crate) trait Resource: Sync {
 
 /// Asks for the head of a resource; a server that refuses that, or tells no length, is asked for its first byte.
 ///
-/// What comes is the answer to a `GET` wherever it is a failure other than 401, so that its body may say why. A server that is
-/// busy and says until when is asked once more then; beyond that whoever calls has its own patience.
+/// What comes is the answer to a `GET` wherever it is a failure other than 401, so that its body may say why.
 ///
 /// # Errors
 /// What [`Client::send`] reports, and [`ErrorKind::Stopped`](see_core::ErrorKind::Stopped).
 pub(crate) async fn look(resource: &dyn Resource, stop: &StopToken) -> Result<Response> {
-    let answer = look_once(resource, stop).await?;
-    let Some(pause) = retry_after(answer.headers()).filter(|_| is_busy(answer.status())) else {
-        return Ok(answer);
-    };
-    drop(answer);
-    let wait = tokio::time::sleep(pause.min(LONGEST_PAUSE));
-    stop.or("wait until the server is less busy", wait).await?;
-    look_once(resource, stop).await
-}
-
-fn is_busy(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT
-    )
-}
-
-async fn look_once(resource: &dyn Resource, stop: &StopToken) -> Result<Response> {
     let send = async |method: Method| {
         let first_byte = method == Method::GET;
         let mut request = resource.ask(method).await?;
@@ -70,10 +46,13 @@ async fn look_once(resource: &dyn Resource, stop: &StopToken) -> Result<Response
         stop.or("ask the server of the image", sending).await?
     };
     let answer = send(Method::HEAD).await?;
+    let status = answer.status();
     // Some servers say of every `HEAD` that it has no bytes.
     let tells_size = size(&answer) != Some(0);
-    // What is refused for want of a login is not asked for twice: each time may count as a failed one.
-    if answer.status().is_success() && tells_size || answer.status() == StatusCode::UNAUTHORIZED {
+    // Who is refused for want of a login, or asked to wait, does not ask once more: each time may count.
+    let is_final = status == StatusCode::UNAUTHORIZED
+        || is_busy(status) && retry_after(answer.headers()).is_some();
+    if status.is_success() && tells_size || is_final {
         return Ok(answer);
     }
     send(Method::GET).await

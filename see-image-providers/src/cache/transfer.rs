@@ -8,16 +8,13 @@ use see_core::{Error, ErrorKind, ImageRequest, Result};
 use tokio::sync::Mutex;
 
 use super::answer::{content_length, content_range, quoted, replaced};
-use super::failure::{gave_up, is_passing, no_room, too_large};
+use super::failure::{gave_up, no_room, too_large};
 use super::origin::{ByteRange, Object, Origin, Validator};
 use super::partial::{Feed, Partial};
 use super::ranges::{Probe, is_worth_trying};
 use super::settings::Settings;
-use crate::client::{retry_after, shown};
+use crate::client::{Retry, is_busy, is_passing, retry_after, shown};
 
-/// The first pause before another try; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 pub(super) const STEP: &str = "download the image";
 
 /// One version of an image on its way.
@@ -96,8 +93,8 @@ impl Transfer<'_> {
 
     async fn drive(&mut self, feed: &mut Feed) -> Result<Option<Error>> {
         let mut furthest = feed.length();
-        let mut since = Instant::now();
-        let mut pause = FIRST_PAUSE;
+        let patience = self.settings.patience;
+        let mut retry = Retry::of_download(patience);
         loop {
             self.request.stop().check(STEP)?;
             if self
@@ -114,8 +111,7 @@ impl Transfer<'_> {
             }
             if feed.length() > furthest {
                 furthest = feed.length();
-                since = Instant::now();
-                pause = FIRST_PAUSE;
+                retry.progressed();
                 // A login that worked until now may run out once more.
                 self.login.get_mut().is_fresh = false;
             }
@@ -126,13 +122,10 @@ impl Transfer<'_> {
                 Step::Onward => {}
                 Step::Widen(..) | Step::Narrow => self.probe = None,
                 Step::Again(error, asked) => {
-                    let wait = asked.unwrap_or(pause).max(FIRST_PAUSE);
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    let patience = self.settings.patience;
-                    if since.elapsed().saturating_add(wait) > patience {
+                    let Some(wait) = retry.next(asked) else {
                         let came = (feed.length(), self.total);
                         return Err(gave_up(error, asked, patience, came));
-                    }
+                    };
                     tracing::info!(error = %error.chain(), ?wait, "the download is tried again");
                     self.request
                         .stop()
@@ -190,7 +183,9 @@ impl Transfer<'_> {
             Err(error) if is_passing(&error) => return Ok(Err(Step::Again(error, None))),
             Err(error) => return Err(error),
         };
-        let sent = stop.or(STEP, self.origin.client().send(request)).await?;
+        let sent = stop
+            .or(STEP, self.origin.client().send_once(request))
+            .await?;
         let response = match sent {
             Ok(response) => response,
             Err(error) if is_passing(&error) => return Ok(Err(Step::Again(error, None))),
@@ -272,11 +267,12 @@ impl Transfer<'_> {
                 unavailable("the download cannot be continued where it broke off")
                     .advice("the image may have been replaced by a smaller one"),
             )),
-            408 | 425 | 429 | 500 | 502 | 503 | 504 => Ok(Step::Again(
+            _ if is_busy(status) => Ok(Step::Again(
                 unavailable("the image could not be fetched now"),
                 asked,
             )),
-            _ => Err(unavailable("the image could not be fetched")),
+            _ => Err(unavailable("the image could not be fetched")
+                .advice("check the address; the server's log may say more")),
         }
     }
 

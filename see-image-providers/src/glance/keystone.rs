@@ -65,14 +65,14 @@ pub(super) fn header(secret: &Secret) -> Result<HeaderValue> {
 pub(super) async fn log_in(client: &Client, login: &Login) -> Result<Token> {
     // A token is confirmed as it is: a new one from it would be good for no longer.
     if let (login::Method::Token(token), Scope::Own) = (&login.method, &login.scope) {
-        let answer = ask(client, || confirmation(client, login, token)).await?;
+        let answer = ask(client, confirmation(client, login, token)?).await?;
         return match answer.status {
             StatusCode::OK => read(&answer, token.clone()),
             status => Err(refused(login, &answer, status)),
         };
     }
     let body = login.body();
-    let answer = ask(client, || request(client, login, &body)).await?;
+    let answer = ask(client, request(client, login, &body)?).await?;
     match answer.status {
         StatusCode::CREATED => read(&answer, subject_token(&answer)?),
         status => Err(refused(login, &answer, status)),

@@ -218,14 +218,14 @@ impl Glance {
 impl Asks for Glance {
     async fn get(&self, url: &Url) -> Result<Answer> {
         let session = self.session().await?;
-        let answer = ask(&self.client, || self.prepared(&session, url)).await?;
+        let answer = ask(&self.client, self.prepared(&session, url)?).await?;
         if answer.status != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
         let Some(session) = self.session_after(&session).await? else {
             return Err(self.locked_out(&answer));
         };
-        let answer = ask(&self.client, || self.prepared(&session, url)).await?;
+        let answer = ask(&self.client, self.prepared(&session, url)?).await?;
         match answer.status {
             StatusCode::UNAUTHORIZED => Err(self.locked_out(&answer)),
             _ => Ok(answer),

@@ -71,17 +71,14 @@ impl HttpOrigin {
                 true => self.client.clone(),
                 false => self.client.without_certificate(),
             };
-            let answer = stop
-                .or("ask for the checksums", client.send(request))
-                .await??;
+            let reading = client.read(request, sums::LONGEST);
+            let (answer, body) = stop.or("read the checksums", reading).await??;
             if answer.status() == StatusCode::NOT_FOUND && candidates.len() > 1 {
                 continue;
             }
             if !answer.status().is_success() {
                 return Err(self.refused(&answer, url));
             }
-            let reading = client.body(answer, sums::LONGEST);
-            let body = stop.or("read the checksums", reading).await??;
             let text = String::from_utf8_lossy(&body);
             let found = sums::find(&text, &self.address.file_name());
             let found = found.and_then(|sum| Digest::parse(&sum));
@@ -129,7 +126,7 @@ impl HttpOrigin {
                 "the proxy wants to know who asks",
                 "give user and password in the proxy's address in the environment",
             ),
-            429 | 500..=599 => (
+            408 | 425 | 429 | 500..=599 => (
                 ErrorKind::Unavailable,
                 "the server is not able to answer now",
                 "try again later",

@@ -352,14 +352,11 @@ impl HttpSend for Services {
             "http" => &self.here,
             _ => &self.anywhere,
         };
-        let response = client.send(request).await;
-        let response = response.map_err(|error| failed(&error))?;
-        let status = response.status();
-        let headers = response.headers().clone();
-        let read = client.body(response, LONGEST_ANSWER).await;
-        let mut answer = http::Response::new(read.map_err(|error| failed(&error))?);
-        *answer.status_mut() = status;
-        *answer.headers_mut() = headers;
+        let read = client.read(request, LONGEST_ANSWER).await;
+        let (response, body) = read.map_err(|error| failed(&error))?;
+        let mut answer = http::Response::new(body);
+        *answer.status_mut() = response.status();
+        *answer.headers_mut() = response.headers().clone();
         Ok(answer)
     }
 }

@@ -136,11 +136,18 @@ impl S3Origin {
             version,
         };
         for is_last in [false, true] {
-            let answer = metadata::look(&look, stop).await?;
+            let mut answer = metadata::look(&look, stop).await?;
             if metadata::is_found(&answer) {
                 return Ok(Found::Object(answer));
             }
-            let failure = self.failure(answer, stop).await?;
+            let reading = self.client.body(&mut answer, failure::LONGEST);
+            // Whatever it is that says more than that, the status says enough.
+            let body = match stop.or("read why S3 refuses", reading).await? {
+                Ok(body) => body,
+                Err(error) if error.kind() == ErrorKind::Exhausted => Default::default(),
+                Err(error) => return Err(error),
+            };
+            let failure = self.failure(&answer, &body)?;
             let region = self.region().clone();
             let right = failure.right_region(&region).map(str::to_owned);
             match right {
@@ -160,7 +167,8 @@ impl S3Origin {
         ))
     }
 
-    async fn failure(&self, answer: Response, stop: &StopToken) -> Result<Failure> {
+    /// What an answer that is no object says.
+    fn failure(&self, answer: &Response, body: &[u8]) -> Result<Failure> {
         let status = answer.status().as_u16();
         let text = |name: &HeaderName| metadata::text(answer.headers(), name).map(str::to_owned);
         let is_deleted = text(&DELETE_MARKER).is_some_and(|value| value == "true");
@@ -169,14 +177,7 @@ impl S3Origin {
         let elsewhere = (answer.url().origin() != asked.origin())
             .then(|| answer.url().host_str().map(str::to_owned))
             .flatten();
-        let reading = self.client.body(answer, failure::LONGEST);
-        // Whatever it is that says more than that, the status says enough.
-        let body = match stop.or("read why S3 refuses", reading).await? {
-            Ok(body) => body,
-            Err(error) if error.kind() == ErrorKind::Exhausted => Default::default(),
-            Err(error) => return Err(error),
-        };
-        let mut failure = Failure::read(status, &body);
+        let mut failure = Failure::read(status, body);
         failure.is_deleted |= is_deleted;
         failure.region = failure.region.or(region);
         failure.endpoint = failure.endpoint.or(elsewhere);
@@ -218,14 +219,12 @@ impl S3Origin {
                 query.push(("version-id-marker", version));
             }
             let request = self.to(Method::GET, url, &query).await?;
-            let sending = self.client.send(request);
-            let answer = stop.or("ask S3 for versions", sending).await??;
+            let reading = self.client.read(request, listing::LONGEST);
+            let (answer, body) = stop.or("read S3's versions", reading).await??;
             if !answer.status().is_success() {
-                let failure = self.failure(answer, stop).await?;
+                let failure = self.failure(&answer, &body)?;
                 return Err(self.error(&failure, None).await);
             }
-            let reading = self.client.body(answer, listing::LONGEST);
-            let body = stop.or("read S3's versions", reading).await??;
             let page = Page::read(&body)?;
             if let Some(version) = page.of(key).find(|version| !version.is_delete_marker) {
                 return Ok(Some(version.id.clone()));
