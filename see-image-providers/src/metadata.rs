@@ -1,7 +1,5 @@
 //! What a server says about an object before its bytes are asked for.
 
-use std::time::SystemTime;
-
 use async_trait::async_trait;
 use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue,
@@ -79,11 +77,6 @@ fn total(headers: &HeaderMap) -> Option<u64> {
     range.rsplit_once('/')?.1.trim().parse().ok()
 }
 
-/// When the object was changed last.
-pub(crate) fn modified(headers: &HeaderMap) -> Option<SystemTime> {
-    httpdate::parse_http_date(text(headers, &LAST_MODIFIED)?).ok()
-}
-
 /// The entity tag as it stands there. Some servers leave out its quotes: it tells versions apart all the same.
 pub(crate) fn entity_tag(headers: &HeaderMap) -> Option<&str> {
     let tag = text(headers, &ETAG)?;
@@ -132,7 +125,6 @@ mod tests {
             Some(Validator::LastModified(time.to_owned()))
         );
         assert_eq!(validator(&headers(&[(&ETAG, "W/\"a\"")])), tag("W/\"a\""));
-        assert!(modified(&both).is_some());
         // As Ceph, rustfs and NetApp send them.
         for bare in ["abc", "W/abc", "\"abc", "abc-3"] {
             let found = validator(&headers(&[(&ETAG, bare)]));

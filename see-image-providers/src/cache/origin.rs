@@ -1,7 +1,5 @@
 //! The wall between a provider and the engine: who has an image, and how it is asked for.
 
-use std::time::SystemTime;
-
 use async_trait::async_trait;
 use reqwest::Request;
 use see_core::{Error, ErrorKind, Result, StopToken};
@@ -74,8 +72,6 @@ pub struct Object {
     pub digests: Vec<Digest>,
     /// What a continued transfer is tied to.
     pub validator: Option<Validator>,
-    /// When this version was made.
-    pub modified: Option<SystemTime>,
 }
 
 impl Object {
@@ -87,7 +83,6 @@ impl Object {
             size: None,
             digests: Vec::new(),
             validator: None,
-            modified: None,
         }
     }
 }

@@ -199,7 +199,6 @@ impl Origin for HttpOrigin {
         );
         object.size = metadata::size(&answer);
         object.validator = metadata::validator(headers);
-        object.modified = metadata::modified(headers);
         object.digests = listed.into_iter().collect();
         Ok(object)
     }

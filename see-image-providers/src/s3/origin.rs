@@ -347,7 +347,6 @@ fn object(answer: &Response, pinned: Option<&str>) -> Result<Object> {
     let mut object = Object::new(version, bare);
     object.size = metadata::size(answer);
     object.validator = metadata::validator(headers);
-    object.modified = metadata::modified(headers);
     let is_composite = text(&CHECKSUM_TYPE).is_some_and(|kind| kind == "COMPOSITE");
     if !is_composite && let Some(sum) = text(&CHECKSUM_SHA256).and_then(sha256) {
         object.digests.push(sum);
