@@ -1,6 +1,7 @@
 //! The HTTP client of all providers: TLS as the configuration says, credentials for one host alone.
 
 mod failure;
+mod header;
 mod open;
 mod redirect;
 mod retry;
@@ -13,7 +14,9 @@ use reqwest::{Method, Request, Response, Url};
 use see_core::{Error, ErrorKind, Result};
 
 pub(crate) use self::failure::of_transport as broken;
-pub use self::failure::{retry_after, shown};
+pub use self::failure::shown;
+pub use self::header::retry_after;
+pub(crate) use self::header::text;
 pub(crate) use self::open::{warn_if_open, warn_if_unproven};
 pub(crate) use self::retry::{Retry, is_busy, is_passing};
 pub use self::tls::TlsConfiguration;

@@ -2,17 +2,12 @@
 
 use async_trait::async_trait;
 use reqwest::header::{
-    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue,
-    LAST_MODIFIED, RANGE,
+    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE,
 };
 use reqwest::{Method, Request, Response, StatusCode};
 use see_core::{Result, StopToken};
 
-use crate::cache::Validator;
-use crate::client::{Client, is_busy, retry_after};
-
-/// As long as a validator may be.
-const WIDEST: usize = 512;
+use crate::client::{Client, is_busy, retry_after, text};
 
 /// Something that can be asked about.
 #[async_trait]
@@ -77,66 +72,9 @@ fn total(headers: &HeaderMap) -> Option<u64> {
     range.rsplit_once('/')?.1.trim().parse().ok()
 }
 
-/// The entity tag as it stands there. Some servers leave out its quotes: it tells versions apart all the same.
-pub(crate) fn entity_tag(headers: &HeaderMap) -> Option<&str> {
-    let tag = text(headers, &ETAG)?;
-    (!Validator::bare(tag).is_empty()).then_some(tag)
-}
-
-/// What a transfer is tied to: a strong entity tag, else the time of the last change, else a weak tag.
-pub(crate) fn validator(headers: &HeaderMap) -> Option<Validator> {
-    let tag = entity_tag(headers);
-    let of_tag = |tag: &str| Validator::EntityTag(tag.to_owned());
-    if let Some(tag) = tag
-        && !tag.starts_with("W/")
-    {
-        return Some(of_tag(tag));
-    }
-    let time = text(headers, &LAST_MODIFIED).map(|time| Validator::LastModified(time.to_owned()));
-    time.or_else(|| tag.map(of_tag))
-}
-
-/// A header's text, if it is one of a reasonable length.
-pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let value = headers.get(name)?.to_str().ok()?.trim();
-    (!value.is_empty() && value.len() <= WIDEST).then_some(value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(lines: &[(&HeaderName, &str)]) -> HeaderMap {
-        lines
-            .iter()
-            .map(|(name, value)| ((*name).clone(), value.parse().unwrap()))
-            .collect()
-    }
-
-    #[test]
-    fn a_strong_tag_is_the_best_validator_and_a_weak_one_the_worst() {
-        let time = "Wed, 21 Oct 2015 07:28:00 GMT";
-        let tag = |tag: &str| Some(Validator::EntityTag(tag.to_owned()));
-        let both = headers(&[(&ETAG, "\"a\""), (&LAST_MODIFIED, time)]);
-        assert_eq!(validator(&both), tag("\"a\""));
-        let weak = headers(&[(&ETAG, "W/\"a\""), (&LAST_MODIFIED, time)]);
-        assert_eq!(
-            validator(&weak),
-            Some(Validator::LastModified(time.to_owned()))
-        );
-        assert_eq!(validator(&headers(&[(&ETAG, "W/\"a\"")])), tag("W/\"a\""));
-        // As Ceph, rustfs and NetApp send them.
-        for bare in ["abc", "W/abc", "\"abc", "abc-3"] {
-            let found = validator(&headers(&[(&ETAG, bare)]));
-            assert_eq!(found, tag(bare), "{bare}");
-            assert_eq!(found.unwrap().if_range(), None, "{bare}");
-        }
-        for none in ["\"", "", "W/", "\"\"", "W/\"\""] {
-            assert_eq!(validator(&headers(&[(&ETAG, none)])), None, "{none}");
-        }
-        let long = format!("\"{}\"", "a".repeat(WIDEST));
-        assert_eq!(validator(&headers(&[(&ETAG, &long)])), None);
-    }
 
     #[test]
     fn the_size_of_the_whole_is_what_stands_after_the_slash() {
@@ -147,7 +85,9 @@ mod tests {
             ("bytes 0-0/-1", None),
             ("12345", None),
         ] {
-            assert_eq!(total(&headers(&[(&CONTENT_RANGE, range)])), size, "{range}");
+            let headers = [(CONTENT_RANGE, HeaderValue::from_static(range))];
+            let headers = HeaderMap::from_iter(headers);
+            assert_eq!(total(&headers), size, "{range}");
         }
     }
 }

@@ -6,7 +6,6 @@ mod failure;
 mod listing;
 mod origin;
 mod profile;
-mod xml;
 
 use async_trait::async_trait;
 use reqsign_aws_v4::Credential;

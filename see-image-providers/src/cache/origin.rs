@@ -5,6 +5,7 @@ use reqwest::Request;
 use see_core::{Error, ErrorKind, Result, StopToken};
 
 use super::digest::Digest;
+use super::validator::Validator;
 use crate::client::Client;
 
 /// One image at one server, as a provider knows it.
@@ -84,33 +85,6 @@ impl Object {
             digests: Vec::new(),
             validator: None,
         }
-    }
-}
-
-/// What a server says to tell versions of a resource apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Validator {
-    /// An entity tag as it stands in the header, with the quotes that it should have; a weak one begins with `W/`.
-    EntityTag(String),
-    /// The text of a `Last-Modified` header.
-    LastModified(String),
-}
-
-impl Validator {
-    /// The text for `If-Range`; `None` for an entity tag that is weak or has no quotes, which may not stand there.
-    pub fn if_range(&self) -> Option<&str> {
-        match self {
-            Self::EntityTag(tag) => {
-                let is_strong = tag.len() > 2 && tag.starts_with('"') && tag.ends_with('"');
-                is_strong.then_some(tag)
-            }
-            Self::LastModified(text) => Some(text),
-        }
-    }
-
-    /// An entity tag without what servers and proxies add or leave out: that it is weak, and its quotes.
-    pub(crate) fn bare(tag: &str) -> &str {
-        tag.trim_start_matches("W/").trim_matches('"')
     }
 }
 

@@ -9,10 +9,11 @@ use tokio::sync::Mutex;
 
 use super::answer::{content_length, content_range, quoted, replaced};
 use super::failure::{gave_up, no_room, too_large};
-use super::origin::{ByteRange, Object, Origin, Validator};
+use super::origin::{ByteRange, Object, Origin};
 use super::partial::{Feed, Partial};
 use super::ranges::{Probe, is_worth_trying};
 use super::settings::Settings;
+use super::validator::Validator;
 use crate::client::{Retry, is_busy, is_passing, retry_after, shown};
 
 pub(super) const STEP: &str = "download the image";
@@ -299,7 +300,7 @@ impl Transfer<'_> {
                 url,
                 "another mirror answers, or the image was replaced just now"
             );
-            self.validator = crate::metadata::validator(headers);
+            self.validator = Validator::of(headers);
             self.has_mirrors = true;
         }
         let total = if response.status() == StatusCode::PARTIAL_CONTENT {

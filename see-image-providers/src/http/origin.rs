@@ -8,8 +8,8 @@ use see_core::{Error, ErrorKind, Result, StopToken};
 
 use super::address::{Address, Login};
 use super::sums;
-use crate::cache::{ByteRange, Digest, Object, Origin};
-use crate::client::{Client, shown};
+use crate::cache::{ByteRange, Digest, Object, Origin, Validator};
+use crate::client::{Client, shown, text};
 use crate::metadata::{self, Resource};
 
 /// The files beside an image that may hold its digest, in the order in which they are looked for.
@@ -198,7 +198,7 @@ impl Origin for HttpOrigin {
             self.address.file_name(),
         );
         object.size = metadata::size(&answer);
-        object.validator = metadata::validator(headers);
+        object.validator = Validator::of(headers);
         object.digests = listed.into_iter().collect();
         Ok(object)
     }
@@ -214,10 +214,10 @@ fn version(answer: &Response, digest: Option<&Digest>) -> Option<String> {
         return Some(digest.to_string());
     }
     let headers = answer.headers();
-    if let Some(tag) = metadata::entity_tag(headers) {
+    if let Some(tag) = Validator::entity_tag(headers) {
         return Some(format!("etag {tag}"));
     }
-    let time = metadata::text(headers, &reqwest::header::LAST_MODIFIED)?;
+    let time = text(headers, &reqwest::header::LAST_MODIFIED)?;
     let size = metadata::size(answer).map_or_else(|| "unknown".to_owned(), |size| size.to_string());
     Some(format!("modified {time} size {size}"))
 }
