@@ -17,7 +17,6 @@ mod inspect;
 mod origin;
 mod partial;
 mod place;
-mod ranges;
 mod record;
 mod settings;
 mod store;
