@@ -15,7 +15,7 @@ use crate::cache::partial::{Ended, Feed};
 
 /// The pieces that an image is got in: small for a small one, so that all streams have work, and small enough that one
 /// for each of them takes little memory.
-const PIECES: (u64, u64) = (256 << 10, 1 << 20);
+const PIECES: (u64, u64) = (256 << 10, 512 << 10);
 /// What goes to the disk at once.
 const WRITTEN: usize = 256 << 10;
 
