@@ -86,7 +86,7 @@ pub(super) fn refuse(domain: &DomainXml, path: &ConfigPath) -> Result<()> {
             problem: "on another host a sandbox has one disk, and this is a further one".to_owned(),
         }));
     }
-    if domain.nvram().map_err(located)?.is_some() {
+    if domain.nvram().map_err(located)?.file.is_some() {
         return Err(Error::configuration(
             path.place().clone(),
             "the domain names a file for the firmware's variables, which is on another host",

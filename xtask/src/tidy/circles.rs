@@ -15,10 +15,7 @@ const RULE: &str = "circles";
 /// What the file of a crate's outermost module may be.
 const ROOTS: [&str; 2] = ["src/lib.rs", "src/main.rs"];
 /// Crates in which circles are still known.
-const EXEMPT: &[&str] = &[
-    "see-context/src/",
-    "see-image-providers/src/",
-];
+const EXEMPT: &[&str] = &["see-context/src/", "see-image-providers/src/"];
 
 pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
     let is_exempt = |path: &str| EXEMPT.iter().any(|folder| path.starts_with(folder));
