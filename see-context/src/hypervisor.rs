@@ -163,7 +163,7 @@ fn unreachable(error: Error, asked: Option<&Located<String>>, advice: &str) -> E
 /// The connection to the hypervisor that a resource is on, for its collector.
 pub(crate) async fn open(request: &CollectRequest) -> Result<Connection> {
     let left = time_left(request);
-    let connection = Connection::shared(&request.resource.location, left)
+    let connection = Connection::shared_already(&request.resource.location, left)
         .await
         .map_err(libvirt)?;
     Ok(connection.within(left))

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::bus::{EventBus, Turn};
 use crate::hook::Attached;
-use crate::ledger::{Collectors, Outcome, Record};
+use crate::ledger::{Collectors, Outcome, Record, Resource};
 use crate::mishap::MishapKind;
 use crate::shared::Shared;
 use crate::sync::{died, lock};
@@ -187,14 +187,17 @@ pub(crate) async fn remove_all(
         Ok(Err(error)) => return vec![error],
         Err(_) => return vec![Error::timeout("the removal of what was made", limit)],
     };
-    let failed = |(resource, outcome)| {
+    let failed = |(resource, outcome): (Resource, Outcome)| {
         let error = match outcome {
             Outcome::Failed(error) => error,
             Outcome::Refused(why) => Error::new(ErrorKind::Io, why),
             Outcome::Removed | Outcome::AlreadyGone | Outcome::Waiting => return None,
         };
-        let crate::ledger::Resource { kind, name, .. } = resource;
-        Some(error.during("remove").subject(format!("{kind} {name}")))
+        let name = match resource.path() {
+            Some(path) => path.display().to_string(),
+            None => resource.name,
+        };
+        Some(error.during(format!("remove the {} {name}", resource.kind)))
     };
     outcomes.into_iter().filter_map(failed).collect()
 }

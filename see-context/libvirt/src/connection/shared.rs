@@ -1,47 +1,85 @@
-//! One connection a process and URI.
+//! The connections of a process to one URI: a few, however many objects there are.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{CALL_LIMIT, Connection, Link};
 use crate::error::{Cause, Error};
 
-/// The connection to one URI, as long as somebody has it. Held while one is opened.
-type Slot = Arc<tokio::sync::Mutex<Weak<Link>>>;
+/// The most connections to one URI. Each has four calls under way at most, and a daemon works on twenty at once.
+const MOST: usize = 4;
 
-static SLOTS: Mutex<Option<HashMap<String, Slot>>> = Mutex::new(None);
+/// The connections to one URI, each as long as somebody has it.
+#[derive(Default)]
+struct Pool {
+    links: [Weak<Link>; MOST],
+    next: usize,
+}
+
+/// Locked while a connection is opened.
+type Slot = Arc<tokio::sync::Mutex<Pool>>;
+
+static POOLS: Mutex<Option<HashMap<String, Slot>>> = Mutex::new(None);
 
 impl Connection {
-    /// The connection of this process to `uri`, which is opened where nobody has one, and made anew where it was
-    /// lost. It is closed with its last clone.
+    /// A connection to `uri` that this process shares: the next of at most four, so that one that is busy keeps few
+    /// others waiting. It is opened where nobody has it, and made anew where it was lost.
     ///
     /// # Errors
     /// As [`Connection::open`].
     pub async fn shared(uri: &str, limit: Duration) -> Result<Self, Error> {
+        Self::of_pool(uri, limit, |pool| {
+            pool.next = (pool.next + 1) % MOST;
+            pool.next
+        })
+        .await
+    }
+
+    /// The least busy of the shared connections to `uri` that somebody has, or a new one.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub async fn shared_already(uri: &str, limit: Duration) -> Result<Self, Error> {
+        Self::of_pool(uri, limit, |pool| {
+            let free = |at: &usize| {
+                let link = pool.links[*at].upgrade();
+                link.map(|link| link.places().available_permits())
+            };
+            (0..MOST).max_by_key(free).unwrap_or_default()
+        })
+        .await
+    }
+
+    async fn of_pool(
+        uri: &str,
+        limit: Duration,
+        choose: impl FnOnce(&mut Pool) -> usize,
+    ) -> Result<Self, Error> {
+        let started = Instant::now();
         let slot = {
-            let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
-            let slots = slots.get_or_insert_default();
-            Arc::clone(slots.entry(uri.to_owned()).or_default())
+            let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+            let pools = pools.get_or_insert_default();
+            Arc::clone(pools.entry(uri.to_owned()).or_default())
         };
         let failed = |cause| Error::new("open", uri.to_owned(), cause);
-        let started = std::time::Instant::now();
         let late = |_| {
             failed(Cause::TimedOut {
                 after: limit,
-                waiting_for: "another attempt to open the connection",
+                waiting_for: "another attempt to open a connection",
             })
         };
-        let mut known = tokio::time::timeout(limit, slot.lock())
+        let mut pool = tokio::time::timeout(limit, slot.lock())
             .await
             .map_err(late)?;
         let left = limit.saturating_sub(started.elapsed());
-        let Some(link) = known.upgrade() else {
+        let at = choose(&mut pool);
+        let Some(link) = pool.links[at].upgrade() else {
             let opened = Self::open(uri, left).await?;
-            *known = Arc::downgrade(&opened.link);
+            pool.links[at] = Arc::downgrade(&opened.link);
             return Ok(opened);
         };
-        drop(known);
+        drop(pool);
         link.session(left).await.map_err(failed)?;
         Ok(Self {
             link,
@@ -57,19 +95,29 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(30);
 
     #[tokio::test]
-    async fn a_process_has_one_connection_to_a_uri_as_long_as_somebody_uses_it() {
+    async fn a_process_has_a_few_connections_to_a_uri_as_long_as_somebody_uses_them() {
         let uri = "test:///default";
-        let (one, other) = tokio::join!(
-            Connection::shared(uri, LIMIT),
-            Connection::shared(uri, LIMIT)
+        let mut held = Vec::new();
+        for _ in 0..2 * MOST {
+            held.push(Connection::shared(uri, LIMIT).await.unwrap());
+        }
+        let mut links: Vec<_> = held.iter().map(|one| Arc::as_ptr(&one.link)).collect();
+        links.sort_unstable();
+        links.dedup();
+        assert_eq!(links.len(), MOST);
+
+        let already = Connection::shared_already(uri, LIMIT).await.unwrap();
+        assert!(links.contains(&Arc::as_ptr(&already.link)));
+        let another = Connection::shared_already("test:///default?another", LIMIT).await;
+        let another = another.unwrap();
+        assert!(!links.contains(&Arc::as_ptr(&another.link)));
+
+        let closed: Vec<_> = held.iter().map(|one| Arc::downgrade(&one.link)).collect();
+        drop((held, already));
+        assert!(
+            closed.iter().all(|link| link.upgrade().is_none()),
+            "nobody uses them any more"
         );
-        let (one, other) = (one.unwrap(), other.unwrap());
-        assert!(Arc::ptr_eq(&one.link, &other.link));
-        let another = Connection::shared("test:///default?another", LIMIT).await;
-        assert!(!Arc::ptr_eq(&one.link, &another.unwrap().link));
-        let closed = Arc::downgrade(&one.link);
-        drop((one, other));
-        assert!(closed.upgrade().is_none(), "nobody uses it any more");
-        Connection::shared(uri, LIMIT).await.unwrap();
+        Connection::shared_already(uri, LIMIT).await.unwrap();
     }
 }
