@@ -63,7 +63,12 @@ impl Verdict {
 
     /// The gravest of several, in the order that the help of the exit codes gives.
     pub(crate) fn gravest(verdicts: impl IntoIterator<Item = Self>) -> Self {
-        let gravity = |verdict: &Self| match verdict {
+        let gravest = verdicts.into_iter().max_by_key(|it| it.gravity());
+        gravest.unwrap_or(Self::Ok)
+    }
+
+    fn gravity(self) -> u8 {
+        match self {
             Self::Ok => 0,
             Self::SampleFailed => 1,
             Self::SampleUnfinished => 2,
@@ -72,8 +77,7 @@ impl Verdict {
             Self::HookFailed => 5,
             Self::SandboxFailed => 6,
             Self::Interrupted => 7,
-        };
-        verdicts.into_iter().max_by_key(gravity).unwrap_or(Self::Ok)
+        }
     }
 
     /// The same of a run in which a hook failed. What a sample that took the guest with it left undone is none
@@ -168,6 +172,13 @@ impl SampleResult {
             stdout: text("stdout").map(PathBuf::from),
             stderr: text("stderr").map(PathBuf::from),
         }
+    }
+
+    /// Of several samples in one run the one that counts as its result: the first of those that ended worst.
+    pub(crate) fn of_run(ends: &[Event]) -> Option<Self> {
+        // Of equal ones `max_by_key` gives the last.
+        let samples = ends.iter().rev().map(Self::of);
+        samples.max_by_key(|sample| sample.verdict().gravity())
     }
 
     fn verdict(&self) -> Verdict {
@@ -314,9 +325,31 @@ mod tests {
         RunReport {
             steps: Vec::new(),
             failure: failure.map(|(step, kind)| (step.to_owned(), Error::new(kind, "it failed"))),
-            sample: None,
+            samples: Vec::new(),
             isolation: IsolationVerdict::NoWalls,
         }
+    }
+
+    #[test]
+    fn of_several_samples_the_first_that_ended_worst_is_the_runs() {
+        let ended = |code: i64| Event::new(SAMPLE_FINISHED).with("exit_code", code);
+        for (codes, counts) in [
+            (&[0, 3, 4, 0][..], Some(3)),
+            (&[0, 0], Some(0)),
+            (&[3, 0], Some(3)),
+            (&[], None),
+        ] {
+            let ends: Vec<Event> = codes.iter().map(|code| ended(*code)).collect();
+            let sample = SampleResult::of_run(&ends);
+            assert_eq!(
+                sample.and_then(|sample| sample.exit_code),
+                counts,
+                "{codes:?}"
+            );
+        }
+        let lost = Event::new(SAMPLE_FINISHED).with("agent_lost", true);
+        let sample = SampleResult::of_run(&[ended(3), lost, ended(0)]).expect("there are three");
+        assert_eq!(sample.verdict(), Verdict::SampleUnfinished);
     }
 
     #[test]

@@ -5,30 +5,31 @@
 //! last of these files away removes the root: a release, or a collection after a crash. A later
 //! sandbox of the same process makes the root again, at the same path.
 
+mod root;
+
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use see_core::ledger::{Details, Entry, Resource};
 use see_core::{Error, ErrorKind, Identifier, Result};
 use see_libvirt::embedded::opened_root;
 use see_libvirt::{Connection, EmbeddedRoot, EmulatorAccount};
 
-use crate::allocation::Holding;
-use crate::collect::emulator;
+use crate::allocation::{Site, exactly, refused};
 use crate::error::{blocking, libvirt};
 use crate::host::{cache_folder, short_folder};
+use crate::residue::emulator;
+
+pub(crate) use self::root::Roots;
 
 /// The kind of the ledger's entries for a root.
-pub(crate) const ROOT: &str = "libvirt.embedded-root";
+const ROOT: &str = "libvirt.embedded-root";
 
 /// A first open probes the emulators, which takes seconds on an idle host.
 const OPEN_LIMIT: Duration = Duration::from_secs(120);
-/// How long what libvirt still asks there may take to end.
-const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Who is in the root: a file for each sandbox.
 const USERS: &str = "users";
@@ -73,7 +74,7 @@ fn root_name(identifier: Identifier) -> String {
 }
 
 /// A root that nobody removes before it is entered.
-pub(crate) struct Prepared {
+struct Prepared {
     root: EmbeddedRoot,
     identity: Details,
     _gate: Gate,
@@ -83,7 +84,7 @@ pub(crate) struct Prepared {
 ///
 /// # Errors
 /// [`ErrorKind::AlreadyExists`] where somebody else has a folder of its name: nothing was made then.
-pub(crate) async fn prepare(entry: &Entry) -> Result<Prepared> {
+async fn prepare(entry: &Entry) -> Result<Prepared> {
     let mut gate = gate().await;
     let path = PathBuf::from(&entry.resource().name);
     let (made, known) = (path.clone(), gate.clone());
@@ -113,8 +114,20 @@ pub(crate) async fn prepare(entry: &Entry) -> Result<Prepared> {
     }
 }
 
+/// Makes the root, and opens the driver in it.
+pub(crate) async fn open(entries: Vec<Entry>, site: &Site<'_>) -> Result<Connection> {
+    let [entry] = exactly(entries)?;
+    site.stop.check("open the hypervisor")?;
+    match prepare(&entry).await {
+        Ok(prepared) => enter(&entry, prepared).await,
+        // Somebody else's.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(refused(entry, error).await),
+        Err(error) => Err(error),
+    }
+}
+
 /// Opens the driver in the entry's root.
-pub(crate) async fn enter(entry: &Entry, prepared: Prepared) -> Result<Connection> {
+async fn enter(entry: &Entry, prepared: Prepared) -> Result<Connection> {
     let identifier = entry.identifier();
     entry.created(prepared.identity.clone()).await?;
     let path = PathBuf::from(&entry.resource().name);
@@ -214,29 +227,8 @@ fn make(path: &Path, known: Option<&Details>) -> Result<EmbeddedRoot> {
     Ok(root)
 }
 
-/// A sandbox's stay in the root, which the last one removes.
-#[derive(Debug)]
-pub(crate) struct Entered {
-    /// The root.
-    pub(crate) path: PathBuf,
-    /// The user.
-    pub(crate) identifier: Identifier,
-}
-
-#[async_trait]
-impl Holding for Entered {
-    async fn remove(&mut self) -> Result<()> {
-        let _gate = gate().await;
-        let (path, identifier) = (self.path.clone(), self.identifier);
-        blocking("leave the embedded driver's root", move || {
-            withdraw(&path, identifier, Instant::now() + LEAVE_LIMIT)
-        })
-        .await
-    }
-}
-
 /// Takes one user away, and with the last one the root and whatever runs in it.
-pub(crate) fn withdraw(path: &Path, identifier: Identifier, deadline: Instant) -> Result<()> {
+fn withdraw(path: &Path, identifier: Identifier, deadline: Instant) -> Result<()> {
     let failed = |error| {
         Error::io("the embedded driver's root cannot be removed", error).subject(path.display())
     };
@@ -266,7 +258,7 @@ pub(crate) fn withdraw(path: &Path, identifier: Identifier, deadline: Instant) -
 }
 
 /// Whether a root was made for this environment first, and has no user: its maker ended in between.
-pub(crate) fn is_abandoned(path: &Path, identifier: Identifier) -> Result<bool> {
+fn is_abandoned(path: &Path, identifier: Identifier) -> Result<bool> {
     let name = format!("see-{}", root_name(identifier));
     if path.file_name().is_none_or(|found| found != name.as_str()) {
         return Ok(false);
@@ -275,7 +267,7 @@ pub(crate) fn is_abandoned(path: &Path, identifier: Identifier) -> Result<bool> 
 }
 
 /// The first thing in a root that was not made there before libvirt opened it.
-pub(crate) fn first_strange(path: &Path) -> Result<Option<PathBuf>> {
+fn first_strange(path: &Path) -> Result<Option<PathBuf>> {
     fn look(root: &Path, inside: &Path) -> std::io::Result<Option<PathBuf>> {
         for entry in fs::read_dir(root.join(inside))? {
             let entry = entry?;
@@ -306,7 +298,7 @@ pub(crate) fn first_strange(path: &Path) -> Result<Option<PathBuf>> {
 }
 
 /// Whether a root has no user but this one.
-pub(crate) fn is_last(path: &Path, identifier: Identifier) -> Result<bool> {
+fn is_last(path: &Path, identifier: Identifier) -> Result<bool> {
     let own = identifier.to_string();
     match fs::read_dir(path.join(USERS)) {
         Ok(users) => Ok(users.flatten().all(|user| user.file_name() == own.as_str())),
@@ -319,7 +311,7 @@ pub(crate) fn is_last(path: &Path, identifier: Identifier) -> Result<bool> {
 }
 
 /// Keeps the sandboxes of this process from entering and leaving the root.
-pub(crate) async fn gate() -> Gate {
+async fn gate() -> Gate {
     GATE.lock().await
 }
 
@@ -327,7 +319,7 @@ pub(crate) async fn gate() -> Gate {
 type Gate = tokio::sync::MutexGuard<'static, Option<Details>>;
 
 /// What tells this folder from another one of the same name.
-pub(crate) fn identity(path: &Path) -> Result<Details> {
+fn identity(path: &Path) -> Result<Details> {
     let found = fs::symlink_metadata(path).map_err(|error| {
         Error::io("the embedded driver's root cannot be looked at", error).subject(path.display())
     })?;
@@ -381,7 +373,7 @@ mod tests {
             fs::write(root.join("users").join(user.to_string()), "").unwrap();
         }
         let (mut ours, mut others) = (asked(&root), asked(&other));
-        let leave = |user| withdraw(&root, user, Instant::now() + LEAVE_LIMIT).unwrap();
+        let leave = |user| withdraw(&root, user, Instant::now() + Duration::from_secs(5)).unwrap();
         leave(first);
         assert!(root.exists());
         assert!(ours.try_wait().unwrap().is_none(), "it was still needed");

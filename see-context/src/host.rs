@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -174,6 +174,30 @@ fn has_program(name: &str) -> bool {
 pub(crate) fn has_device(name: &str) -> bool {
     let is_name = !name.is_empty() && !name.contains('/') && name != "." && name != "..";
     is_name && PathBuf::from("/sys/class/net").join(name).exists()
+}
+
+/// The first part of a path that an account other than its owner cannot pass or read, for advice
+/// after the emulator was refused.
+pub(crate) fn first_closed(path: &Path) -> Option<PathBuf> {
+    first_closed_to(path, |part, is_file| {
+        let needed = if is_file { 0o004 } else { 0o001 };
+        fs::metadata(part).is_ok_and(|found| found.permissions().mode() & needed != 0)
+    })
+}
+
+/// The first part of a path that somebody may not pass or, where it is the file itself, not read. Where a part is a
+/// symbolic link, what it leads to counts as well.
+pub(crate) fn first_closed_to(path: &Path, may: impl Fn(&Path, bool) -> bool) -> Option<PathBuf> {
+    let real = path.canonicalize().ok();
+    let closed = |whole: &Path| {
+        let mut parts: Vec<&Path> = whole.ancestors().collect();
+        parts.reverse();
+        parts
+            .into_iter()
+            .find(|part| part.exists() && !may(part, *part == whole))
+            .map(Path::to_owned)
+    };
+    closed(path).or_else(|| closed(&real?))
 }
 
 /// The bytes of an XML file that the configuration names; far longer ones are not read.

@@ -2,22 +2,19 @@
 
 mod remote;
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use see_core::config::{ConfigPath, Configuration, Located};
-use see_core::ledger::Resource;
-use see_core::{Error, ErrorKind, Identifier, Result};
+use see_core::ledger::{CollectRequest, Resource};
+use see_core::{Allocation, Error, ErrorKind, Result};
 use see_libvirt::Connection;
 use see_libvirt::xml::DomainXml;
 
-use crate::allocation::{Entries, Making, Part, Site, refused};
+use crate::allocation::Site;
 use crate::driver::{Driver, is_on_this_host, is_session};
 use crate::embedded;
 use crate::error::libvirt;
 use crate::host::read_xml;
-use crate::storage::Owners;
 
 /// The longest wait for a hypervisor to take a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
@@ -29,6 +26,15 @@ pub(crate) enum Hypervisor {
     Embedded,
     /// In a daemon.
     Uri(String),
+}
+
+/// What the hypervisor does to the owners of files that it hands to QEMU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owners {
+    /// Nothing: QEMU runs with this user's rights.
+    Kept,
+    /// QEMU runs on another account, which is given every file that is not excepted.
+    Changed,
 }
 
 impl Hypervisor {
@@ -69,41 +75,52 @@ impl Hypervisor {
         }
     }
 
-    /// What finds it again: the URI, or the embedded driver's folder.
-    pub(crate) fn location(&self, identifier: Identifier) -> Result<String> {
+    /// The place of an allocation on it.
+    pub(crate) fn site<'a>(&self, allocation: &'a Allocation) -> Result<Site<'a>> {
+        let location = match self {
+            Self::Uri(uri) => uri.clone(),
+            Self::Embedded => embedded::intent(allocation.identifier)?.name,
+        };
+        Ok(Site::new(allocation, location))
+    }
+
+    /// What [`embedded::open`] makes, where it is that.
+    pub(crate) fn intents(&self, site: &Site<'_>) -> Result<Vec<Resource>> {
         match self {
-            Self::Uri(uri) => Ok(uri.clone()),
-            Self::Embedded => Ok(embedded::intent(identifier)?.name),
+            Self::Embedded => Ok(vec![embedded::intent(site.identifier)?]),
+            Self::Uri(_) => Ok(Vec::new()),
         }
     }
 
-    /// Checks that it takes a connection, and gives it; none to the embedded driver, which is opened when something is
-    /// made there. `asked` is where the configuration names it.
+    /// The connection to a daemon, as [`reach`]; none to the embedded driver, which is opened when something is made
+    /// there.
     pub(crate) async fn check(
         &self,
         asked: Option<&Located<String>>,
         advice: &str,
     ) -> Result<Option<Connection>> {
-        let Self::Uri(uri) = self else {
-            return Ok(None);
-        };
-        remote::refuse_password(uri).map_err(|error| match asked {
-            Some(asked) => error.at(asked.place().clone()),
-            None => error,
-        })?;
-        match Connection::open(uri, CONNECT_LIMIT).await {
-            Ok(connection) => Ok(Some(connection)),
-            Err(error) => {
-                let remote = remote::advice(uri, &error);
-                Err(unreachable(
-                    libvirt(error),
-                    asked,
-                    remote.as_deref(),
-                    advice,
-                ))
-            }
+        match self {
+            Self::Embedded => Ok(None),
+            Self::Uri(uri) => reach(uri, asked, advice).await.map(Some),
         }
     }
+}
+
+/// Checks that a daemon takes a connection, and gives it. `asked` is where the configuration names it.
+pub(crate) async fn reach(
+    uri: &str,
+    asked: Option<&Located<String>>,
+    advice: &str,
+) -> Result<Connection> {
+    remote::refuse_password(uri).map_err(|error| match asked {
+        Some(asked) => error.at(asked.place().clone()),
+        None => error,
+    })?;
+    let connection = Connection::shared(uri, CONNECT_LIMIT).await;
+    connection.map_err(|error| {
+        let remote = remote::advice(uri, &error);
+        unreachable(libvirt(error), asked, remote.as_deref(), advice)
+    })
 }
 
 /// The type in the domain's XML that a context names; `None` where there is none to be read, which whoever
@@ -158,52 +175,28 @@ fn unreachable(
     }
 }
 
-/// The connection comes before everything that is made over it.
-#[async_trait]
-impl Part for Hypervisor {
-    fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
-        match self {
-            Self::Embedded => Ok(vec![embedded::intent(site.identifier)?]),
-            Self::Uri(_) => Ok(Vec::new()),
-        }
-    }
+/// The connection to the hypervisor that a resource is on, for its collector.
+pub(crate) async fn open(request: &CollectRequest) -> Result<Connection> {
+    let left = time_left(request);
+    let connection = Connection::shared_already(&request.resource.location, left)
+        .await
+        .map_err(libvirt)?;
+    Ok(connection.within(left))
+}
 
-    async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
-        making.stop.check("open the hypervisor")?;
-        let connection = match self {
-            Self::Embedded => {
-                let entry = entries.next()?;
-                let prepared = match embedded::prepare(&entry).await {
-                    Ok(prepared) => prepared,
-                    // Somebody else's.
-                    Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                        return Err(refused(entry, error).await);
-                    }
-                    Err(error) => return Err(error),
-                };
-                let entered = embedded::enter(&entry, prepared).await;
-                let path = PathBuf::from(&entry.resource().name);
-                let identifier = entry.identifier();
-                making.hold_as(entry, embedded::Entered { path, identifier });
-                entered?
-            }
-            Self::Uri(uri) => Connection::open(uri, CONNECT_LIMIT)
-                .await
-                .map_err(libvirt)?,
-        };
-        making.connected(connection);
-        Ok(())
-    }
+/// What a call of libvirt's may take.
+pub(crate) fn time_left(request: &CollectRequest) -> Duration {
+    let left = request.deadline.saturating_duration_since(Instant::now());
+    left.max(Duration::from_secs(1))
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::PathBuf;
 
     use see_core::ledger::Ledger;
-    use see_core::{Allocation, ImageProgress, Stop};
-
-    use crate::allocation::{self, Plan};
+    use see_core::{Identifier, ImageProgress, Stop};
 
     use super::*;
 
@@ -223,26 +216,16 @@ mod tests {
             stop: stop.token(),
             progress: ImageProgress::new(),
         };
-        let plan = Plan {
-            driver: Driver::of("lxc"),
-            hypervisor: &Hypervisor::Embedded,
-            domain: DomainXml::parse("<domain type='qemu'><devices/></domain>").unwrap(),
-            domain_at: None,
-            parts: Vec::new(),
-        };
-        let refused = allocation::allocate(plan, &allocation).await.unwrap_err();
+        let site = Hypervisor::Embedded.site(&allocation).unwrap();
+        let planned = Hypervisor::Embedded.intents(&site).unwrap();
+        let [entries] = site.intend([planned]).await.unwrap();
+        let refused = embedded::open(entries, &site).await;
+        let refused = refused.unwrap_err();
         let kept = fs::read_to_string(path.join("thesis"));
         fs::remove_dir_all(&path).unwrap();
         assert_eq!(kept.unwrap(), "a stranger's");
         assert_eq!(refused.kind(), ErrorKind::AlreadyExists, "{refused:?}");
-        // The domain's entry is left, of which its collector finds nothing.
-        let kinds: Vec<_> = allocation
-            .record
-            .holdings()
-            .into_iter()
-            .map(|held| held.kind)
-            .collect();
-        assert_eq!(kinds, [crate::allocation::DOMAIN]);
+        assert!(allocation.record.holdings().is_empty());
         // The next one of this process tries another name.
         let next = embedded::intent(Identifier::random()).unwrap().name;
         assert_ne!(PathBuf::from(next), path);

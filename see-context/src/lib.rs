@@ -13,23 +13,29 @@
 
 mod admission;
 mod allocation;
-mod collect;
+mod channel;
+mod domain;
 mod driver;
 mod embedded;
 mod error;
 mod host;
 mod hypervisor;
+mod label;
 mod libvirt;
 mod lxc;
 mod machine;
 mod network;
-mod parts;
 mod plain;
 mod program;
 mod qemu;
+mod residue;
+mod run_folder;
 mod storage;
 mod vbox;
 
+use std::sync::Arc;
+
+use see_core::ledger::Collector;
 use see_core::{Registries, Result};
 
 pub use libvirt::Libvirt;
@@ -52,7 +58,17 @@ pub fn register(registries: &mut Registries) -> Result<()> {
     registries.backends.add::<Lxc>()?;
     registries.backends.add::<Qemu>()?;
     registries.backends.add::<Vbox>()?;
-    for collector in collect::all() {
+    let collectors: [Arc<dyn Collector>; 8] = [
+        Arc::new(domain::Domains),
+        Arc::new(embedded::Roots),
+        Arc::new(network::Networks),
+        Arc::new(network::Seats),
+        Arc::new(network::Walls),
+        Arc::new(storage::ImageLeases),
+        Arc::new(storage::Pools),
+        Arc::new(storage::RemoteVolumes),
+    ];
+    for collector in collectors {
         registries.collectors.add(collector)?;
     }
     Ok(())

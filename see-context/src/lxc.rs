@@ -21,19 +21,19 @@ use see_core::config::{Configuration, Place};
 use see_core::{
     AgentTransport, Allocation, Backend, Error, ErrorKind, Preparation, Result, Sandbox,
 };
+use see_libvirt::Connection;
 use see_libvirt::xml::DomainXml;
 
-use crate::allocation::{self, Part, Plan};
+use crate::allocation::both;
 use crate::driver::driver_of;
-use crate::hypervisor::{Hypervisor, written_type};
+use crate::hypervisor::{Hypervisor, reach, written_type};
+use crate::machine::{Abilities, Complete, Machine};
 use crate::network::NetworkPlan;
-use crate::parts::RunFolder;
+use crate::run_folder;
 
 pub use self::configuration::{LxcConfiguration, LxcDomainSection, LxcFilesystem};
-use self::console::Consoles;
 use self::folders::HostFolder;
 use self::root::Root;
-use self::runtime::RuntimeFiles;
 
 /// The backend `lxc`.
 ///
@@ -41,6 +41,7 @@ use self::runtime::RuntimeFiles;
 #[derive(Debug)]
 pub struct Lxc {
     hypervisor: Hypervisor,
+    connection: Connection,
     domain: DomainXml,
     domain_at: Place,
     root: Root,
@@ -69,7 +70,8 @@ impl Backend for Lxc {
         configuration: LxcConfiguration,
         _preparation: &Preparation<'_>,
     ) -> Result<Self> {
-        let hypervisor = configuration.hypervisor()?;
+        let uri = configuration.uri()?;
+        let hypervisor = Hypervisor::Uri(uri.clone());
         let network = match &configuration.network {
             None => NetworkPlan::AsWritten,
             Some(section) => section.plan(&hypervisor, &configuration.agent)?,
@@ -83,14 +85,11 @@ impl Backend for Lxc {
             )
             .advice("run as root, or use the backend `qemu`"));
         }
-        hypervisor
-            .check(
-                configuration.hypervisor.as_ref(),
-                "start libvirtd with its LXC driver (libvirt-daemon-driver-lxc)",
-            )
-            .await?;
+        let advice = "start libvirtd with its LXC driver (libvirt-daemon-driver-lxc)";
+        let connection = reach(&uri, configuration.hypervisor.as_ref(), advice).await?;
         Ok(Self {
             hypervisor,
+            connection,
             domain,
             domain_at: configuration.domain.configuration.place().clone(),
             root,
@@ -101,26 +100,62 @@ impl Backend for Lxc {
     }
 
     async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+        allocation.stop.check("allocate")?;
         self.root.prepare().await?;
-        let mut parts: Vec<Box<dyn Part>> = vec![
-            Box::new(RuntimeFiles),
-            Box::new(RunFolder),
-            Box::new(self.root.clone()),
-        ];
-        for folder in &self.folders {
-            parts.push(Box::new(folder.clone()));
-        }
-        parts.push(Box::new(self.network.clone()));
-        parts.push(Box::new(Consoles {
-            agent: self.agent == AgentTransport::Serial,
-        }));
-        let plan = Plan {
-            driver: self.hypervisor.driver(),
-            hypervisor: &self.hypervisor,
-            domain: self.domain.clone(),
-            domain_at: Some(self.domain_at.clone()),
-            parts,
+        let site = self.hypervisor.site(allocation)?;
+        let folders = self.folders.iter().map(|folder| folder.intent(&site));
+        let [runtime, run, root, folders, network, domain] = site
+            .intend([
+                runtime::intents(&site)?,
+                run_folder::intents(&site)?,
+                self.root.intents(&site)?,
+                folders.collect::<Result<_>>()?,
+                self.network.intents(&site),
+                crate::domain::intents(&site),
+            ])
+            .await?;
+        let connection = self.connection.clone();
+        runtime::check_free(runtime).await?;
+        let mut xml = crate::domain::named(&self.domain, site.identifier);
+
+        let files = async {
+            let run = run_folder::make(run).await?;
+            let root = self.root.make(root, &site).await?;
+            let mut made = Vec::new();
+            for (folder, entry) in self.folders.iter().zip(folders) {
+                made.push((folder, folder.make(entry, root.users.root).await?));
+            }
+            Ok((run, root, made))
         };
-        allocation::allocate(plan, allocation).await
+        let network = self.network.make(network, &xml, &connection, &site);
+        let ((run, root, folders), network) = both(files, network).await?;
+
+        root.fill_in(&mut xml);
+        let mut opened = vec![root.folder];
+        for (folder, path) in folders {
+            folder.fill_in(&mut xml, &path);
+            opened.push(path);
+        }
+        self.network.fill_in(&mut xml, &network);
+        let kept = console::kept(&mut xml, &run, &connection, site.identifier).await?;
+        let (console, keeping) = kept.unzip();
+        let channel = (self.agent == AgentTransport::Serial)
+            .then(|| console::for_the_agent(&mut xml, &connection, site.identifier));
+        let complete = Complete {
+            driver: self.hypervisor.driver(),
+            connection,
+            domain: xml,
+            asked_at: Some(&self.domain_at),
+            abilities: Abilities {
+                channel,
+                console,
+                disks: opened.clone(),
+                opened,
+                network,
+                tasks: Vec::from_iter(keeping),
+                ..Abilities::default()
+            },
+        };
+        Machine::define(complete, domain, site).await
     }
 }

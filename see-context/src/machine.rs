@@ -1,32 +1,37 @@
 //! A sandbox that is a libvirt domain: what QEMU, LXC and VirtualBox have in common.
 
+mod abilities;
 mod usage;
 mod watch;
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rustix::process::Signal;
+use see_core::config::Place;
+use see_core::ledger::Entry;
 use see_core::{
     Address, Console, Error, ErrorKind, GuestChannel, HypervisorLog, Identifier, Isolation, Meter,
     Picture, Result, Sandbox, SandboxChange, SandboxState, Screenshot,
 };
-use see_libvirt::{
-    AddressSource, CALL_LIMIT, Connection, Domain, DomainState, DomainStatus, ShutdownMode,
-    StartOptions,
-};
+use see_libvirt::xml::{Document, DomainXml};
+use see_libvirt::{CALL_LIMIT, Connection, Domain, DomainState, DomainStatus, ShutdownMode};
 use tokio::sync::{Mutex, MutexGuard, mpsc};
 
+pub(crate) use self::abilities::{Abilities, Task};
 use self::usage::Gauge;
-pub(crate) use self::watch::Source;
-use self::watch::Watch;
-use crate::allocation::{Abilities, Holdings};
-use crate::collect::{self, emulator};
+use self::watch::{Source, Watch};
+use crate::allocation::Site;
+use crate::domain;
 use crate::driver::Driver;
 use crate::error::{blocking, libvirt};
+use crate::host::first_closed;
+use crate::network::why_no_lease;
+use crate::residue::{self, emulator};
 
 /// The largest picture that is taken of a screen.
 const LARGEST_PICTURE: usize = 64 << 20;
@@ -61,27 +66,26 @@ pub(crate) struct Machine {
     native: Native,
     /// The machine's power is changed by one command at a time. The work itself holds the lock.
     commands: Arc<Mutex<()>>,
+    released: Arc<AtomicBool>,
     watch: Watch,
     gauge: Arc<Gauge>,
     has_network: bool,
     abilities: Abilities,
     console: Option<ConsoleLog>,
     log: Option<DomainLog>,
-    holdings: Mutex<Holdings>,
 }
 
-/// What a machine is made of, once its domain is defined.
+/// A machine that only has to be defined: everything that it uses is there.
 #[derive(Debug)]
-pub(crate) struct Made {
-    pub(crate) identifier: Identifier,
+pub(crate) struct Complete<'a> {
+    /// What libvirt's driver can do.
     pub(crate) driver: &'static Driver,
-    pub(crate) native: Native,
-    /// What finds the hypervisor again: its URI, or the embedded driver's folder.
-    pub(crate) location: String,
-    pub(crate) changes: Source,
-    pub(crate) has_network: bool,
+    pub(crate) connection: Connection,
+    /// The domain, filled in.
+    pub(crate) domain: DomainXml,
+    /// Where the user asked for this domain; none for a built-in one.
+    pub(crate) asked_at: Option<&'a Place>,
     pub(crate) abilities: Abilities,
-    pub(crate) holdings: Holdings,
 }
 
 #[derive(Debug)]
@@ -110,35 +114,50 @@ impl HypervisorLog for DomainLog {
     async fn tail(&self, limit: u64) -> Result<Option<Vec<u8>>> {
         let (location, name) = (self.location.clone(), self.name.clone());
         blocking("read the hypervisor's log", move || {
-            collect::log_tail(&location, &name, limit)
+            residue::log_tail(&location, &name, limit)
         })
         .await
     }
 }
 
 impl Machine {
-    /// Takes over a defined domain. Needs a tokio runtime, on which its events are read.
-    pub(crate) fn new(made: Made) -> Self {
-        let name = made.native.domain.name().to_owned();
-        let log = collect::log_of(&made.location, &name);
-        let gauge = Arc::new(Gauge::new(&made.native, &made.location));
-        Self {
+    /// Defines the domain, and takes it over. Needs a tokio runtime, on which its events are read.
+    pub(crate) async fn define(
+        complete: Complete<'_>,
+        entries: Vec<Entry>,
+        site: Site<'_>,
+    ) -> Result<Arc<dyn Sandbox>> {
+        let Complete {
+            driver,
+            connection,
+            domain: xml,
+            asked_at,
+            abilities,
+        } = complete;
+        let domain = domain::define(&xml, entries, &connection, (&site, asked_at)).await?;
+        let native = Native { connection, domain };
+        let location = site.location;
+        let changes = Source::of(&native).await?;
+        let name = native.domain.name().to_owned();
+        let gauge = Arc::new(Gauge::new(&native, &location));
+        let log = residue::log_of(&location, &name);
+        Ok(Arc::new(Self {
             log: log.map(|path| DomainLog {
-                location: made.location,
+                location,
                 name,
                 path,
             }),
-            identifier: made.identifier,
-            driver: made.driver,
+            identifier: site.identifier,
+            driver,
             gauge,
-            native: made.native,
+            native,
             commands: Arc::default(),
-            watch: Watch::start(made.changes),
-            has_network: made.has_network,
-            console: made.abilities.console.clone().map(ConsoleLog),
-            abilities: made.abilities,
-            holdings: Mutex::new(made.holdings),
-        }
+            released: Arc::default(),
+            watch: Watch::start(changes),
+            has_network: !xml.interfaces().is_empty(),
+            console: abilities.console.clone().map(ConsoleLog),
+            abilities,
+        }))
     }
 
     /// Runs a command behind those that were given before; it ends even when this future is
@@ -148,10 +167,11 @@ impl Machine {
         F: FnOnce(Domain) -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), see_libvirt::Error>> + Send,
     {
-        self.command_after(operation, COMMAND, command).await
+        self.command_after(operation, COMMAND, |domain, _| command(domain))
+            .await
     }
 
-    /// The same, but behind earlier commands for `patience` only.
+    /// The same, but behind earlier commands for `patience` only. The command is told whether it overtakes one.
     async fn command_after<F, Fut>(
         &self,
         operation: &'static str,
@@ -159,22 +179,24 @@ impl Machine {
         command: F,
     ) -> Result<()>
     where
-        F: FnOnce(Domain) -> Fut + Send + 'static,
+        F: FnOnce(Domain, bool) -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), see_libvirt::Error>> + Send,
     {
         let (commands, domain) = (Arc::clone(&self.commands), self.native.domain.clone());
+        let released = Arc::clone(&self.released);
         let work = tokio::spawn(async move {
-            let _turn = turn(&commands, patience).await;
-            command(domain).await
+            let turn = turn(&commands, patience).await;
+            if released.load(Ordering::Acquire) {
+                return Err(Error::new(ErrorKind::NotFound, "the machine was released"));
+            }
+            command(domain, turn.is_none()).await.map_err(libvirt)
         });
         let work = work.await;
         self.watch.look();
-        match work {
-            Ok(done) => done.map_err(|error| libvirt(error).during(operation)),
-            Err(error) => Err(Error::new(ErrorKind::Internal, "the command was cut off")
-                .during(operation)
-                .caused_by(error)),
-        }
+        let cut_off =
+            |error| Error::new(ErrorKind::Internal, "the command was cut off").caused_by(error);
+        let done = work.unwrap_or_else(|error| Err(cut_off(error)));
+        done.map_err(|error| error.during(operation))
     }
 
     /// Says which path keeps the emulator out, where that is why it did not start.
@@ -187,13 +209,34 @@ impl Machine {
             let name = path.to_string_lossy();
             text.contains(&*name)
         });
-        match culprit.and_then(|path| crate::storage::first_closed(path)) {
+        match culprit.and_then(|path| first_closed(path)) {
             Some(closed) => error.advice(format!(
                 "the hypervisor runs QEMU on another account, which must be let through {}",
                 closed.display()
             )),
             None => error,
         }
+    }
+}
+
+/// Whether the hypervisor keeps what is left of a machine that crashed, as its XML may ask for.
+async fn stays_crashed(domain: &Domain) -> Result<bool> {
+    let xml = domain.xml().await.map_err(libvirt)?;
+    let on_crash = Document::parse(&xml).ok();
+    let on_crash = on_crash.and_then(|xml| Some(xml.root().child("on_crash")?.text()));
+    Ok(on_crash.is_some_and(|action| action == "preserve"))
+}
+
+/// Cuts the power; whether there was any.
+async fn end(domain: &Domain) -> Result<bool, see_libvirt::Error> {
+    match domain.destroy().await {
+        Ok(()) => Ok(true),
+        // Not every driver tells by its error that there was nothing to end.
+        Err(error) if !domain.is_active().await.unwrap_or(true) => {
+            tracing::debug!(%error, "the machine is off already");
+            Ok(false)
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -243,29 +286,6 @@ where
     }
 }
 
-/// Ends a domain and removes its definition; one that is gone is no error.
-pub(crate) async fn remove_domain(domain: &Domain) -> Result<()> {
-    match domain.destroy().await {
-        Ok(()) => {}
-        Err(error) if error.is_no_domain() => return Ok(()),
-        // Not every driver tells by its error that there was nothing to end, and one that says so is not believed.
-        Err(error) => match domain.is_active().await {
-            Ok(false) => {}
-            Err(gone) if gone.is_no_domain() => return Ok(()),
-            _ => return Err(libvirt(error)),
-        },
-    }
-    match domain.undefine().await {
-        Err(error) if error.is_no_domain() => Ok(()),
-        Err(error) => match domain.is_active().await {
-            // A transient domain went with its run.
-            Err(gone) if gone.is_no_domain() => Ok(()),
-            _ => Err(libvirt(error)),
-        },
-        Ok(()) => Ok(()),
-    }
-}
-
 #[async_trait]
 impl Sandbox for Machine {
     fn identifier(&self) -> Identifier {
@@ -277,7 +297,9 @@ impl Sandbox for Machine {
         let status = domain.status().await.map_err(libvirt)?;
         match state_of(status) {
             // libvirt tells a crash before it ends the hypervisor's process; until then nothing can be started.
-            SandboxState::Crashed if domain.is_active().await.map_err(libvirt)? => {
+            SandboxState::Crashed
+                if domain.is_active().await.map_err(libvirt)? && !stays_crashed(domain).await? =>
+            {
                 Ok(SandboxState::ShuttingDown)
             }
             state => Ok(state),
@@ -289,7 +311,7 @@ impl Sandbox for Machine {
         let started = self
             .command("start", |domain| async move {
                 orders.start();
-                let started = domain.start(StartOptions::default()).await;
+                let started = domain.start().await;
                 if started.is_err() {
                     orders.start_failed();
                 }
@@ -300,17 +322,16 @@ impl Sandbox for Machine {
     }
 
     async fn destroy(&self) -> Result<()> {
-        let orders = self.watch.orders();
-        self.command_after("destroy", OVERTAKES, |domain| async move {
+        let (orders, commands) = (self.watch.orders(), Arc::clone(&self.commands));
+        self.command_after("destroy", OVERTAKES, |domain, overtakes| async move {
             orders.cut();
-            match domain.destroy().await {
-                // Not every driver tells by its error that there was nothing to end.
-                Err(error) if !domain.is_active().await.unwrap_or(true) => {
-                    tracing::debug!(%error, "the machine is off already");
-                    Ok(())
-                }
-                other => other,
+            if !end(&domain).await? && overtakes {
+                // A slow start that had not reached the hypervisor yet goes on, and would leave the machine on.
+                let _turn = turn(&commands, COMMAND).await;
+                orders.cut();
+                end(&domain).await?;
             }
+            Ok(())
         })
         .await
     }
@@ -346,15 +367,10 @@ impl Sandbox for Machine {
         if !self.has_network {
             return Ok(Vec::new());
         }
-        if let Some(lender) = &self.abilities.lender {
+        if let Some(lender) = &self.abilities.network.lender {
             return lender.addresses().await;
         }
-        let found = match self
-            .native
-            .domain
-            .interface_addresses(AddressSource::Lease)
-            .await
-        {
+        let found = match self.native.domain.interface_addresses().await {
             Ok(found) => found,
             // A domain that does not run has no interfaces yet.
             Err(error) if error.is_invalid_state() => return Ok(Vec::new()),
@@ -373,8 +389,8 @@ impl Sandbox for Machine {
     }
 
     async fn why_no_address(&self) -> Option<String> {
-        match self.abilities.has_dhcp_here {
-            true => crate::network::why_no_lease().await,
+        match self.abilities.network.has_dhcp_here {
+            true => why_no_lease().await,
             false => None,
         }
     }
@@ -388,16 +404,14 @@ impl Sandbox for Machine {
     }
 
     async fn release(&self) -> Result<()> {
-        let mut holdings = self.holdings.lock().await;
-        // A command under way ends first, unless it hangs; no later one finds a domain.
+        self.released.store(true, Ordering::Release);
+        // A command under way ends first, unless it hangs.
         let _turn = turn(&self.commands, OVERTAKES).await;
-        self.watch.orders().cut();
-        let removed = holdings.remove().await;
-        if !holdings.rest_on_each_other() {
-            // The domain is gone.
-            self.watch.end();
+        self.watch.end();
+        for task in &self.abilities.tasks {
+            task.end();
         }
-        removed.map_err(|error| error.during("release"))
+        Ok(())
     }
 
     fn screenshot(&self) -> Option<&dyn Screenshot> {
@@ -413,7 +427,7 @@ impl Sandbox for Machine {
     }
 
     fn isolation(&self) -> Option<&dyn Isolation> {
-        self.abilities.isolation.as_deref()
+        self.abilities.network.isolation.as_deref()
     }
 
     fn meter(&self) -> Option<&dyn Meter> {

@@ -14,6 +14,7 @@
 
 mod claim;
 mod closed;
+mod collector;
 mod configuration;
 mod firewall;
 mod isolation;
@@ -24,131 +25,131 @@ mod nft;
 mod rules;
 mod shared;
 mod space;
-pub(crate) mod subnet;
+mod subnet;
 mod taken;
 mod wall;
 mod walled;
 
-use std::time::{Duration, Instant};
+use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use see_core::ledger::{CollectRequest, Details, Entry, Resource};
-use see_core::{Error, Result};
-use see_libvirt::Network;
-use see_libvirt::xml::{Lent, NetworkPort, NetworkXml};
+use see_core::ledger::{Details, Entry, Resource};
+use see_core::{Isolation, Result};
+use see_libvirt::xml::{DomainXml, Lent, NetworkPort, NetworkXml};
+use see_libvirt::{Connection, Network};
 
 use self::claim::{Bridge, Claimed, Draft, Notes, Shutter};
 use self::space::Search;
 use self::subnet::Subnet;
-use crate::allocation::{Entries, Holding, Making, Part, Site, refused};
-use crate::collect;
+use crate::allocation::{Site, exactly, refused};
 use crate::error::libvirt;
+use crate::residue::bridge;
 
+pub(crate) use self::collector::Networks;
 pub(crate) use self::configuration::{NetworkConfiguration, NetworkPlan};
 pub(crate) use self::firewall::why_no_lease;
-pub(crate) use self::lease::Lender;
+use self::lease::Lender;
 pub(crate) use self::shared::Seats;
 pub(crate) use self::wall::Walls;
 
 /// The kind of the ledger's entries for a network.
-pub(crate) const NETWORK: &str = "libvirt.network";
+const NETWORK: &str = "libvirt.network";
 
-/// The time for what a daemon leaves of a network.
-const REMOVAL: Duration = Duration::from_secs(30);
+/// How a guest is connected, once what it is connected to is there.
+#[derive(Default)]
+pub(crate) struct Attachment {
+    /// The port of the domain's interface; `None` where the interfaces stay as they are.
+    port: Option<NetworkPort>,
+    /// Who lends it its address, where that is not found out by its domain.
+    pub(crate) lender: Option<Lender>,
+    /// Whether its address comes from a DHCP server on this host.
+    pub(crate) has_dhcp_here: bool,
+    /// The firewall around its port.
+    pub(crate) isolation: Option<Arc<dyn Isolation>>,
+}
 
-/// The network of a sandbox, as planned.
-#[async_trait]
-impl Part for NetworkPlan {
-    fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
-        Ok(match self {
+impl fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachment")
+            .field("port", &self.port)
+            .field("lender", &self.lender)
+            .field("isolation", &self.isolation.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Attachment {
+    /// To a network of libvirt's.
+    fn to(network: &Network) -> Self {
+        Self {
+            port: Some(NetworkPort {
+                network: network.name().to_owned(),
+                ..NetworkPort::default()
+            }),
+            ..Self::default()
+        }
+    }
+}
+
+impl NetworkPlan {
+    /// What [`Self::make`] makes on the host.
+    pub(crate) fn intents(&self, site: &Site<'_>) -> Vec<Resource> {
+        match self {
             Self::AsWritten | Self::None => Vec::new(),
             Self::Own(_) => vec![intent(site)],
             Self::Walled(walled) => walled.intents(site),
-        })
+        }
     }
 
-    async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
-        // Another machine of the same XML may be on the same network.
-        let [first, second, third, ..] = *making.identifier.as_bytes();
-        making.domain.set_hardware_addresses([first, second, third]);
+    /// Makes what the guest of this domain is connected to.
+    pub(crate) async fn make(
+        &self,
+        entries: Vec<Entry>,
+        domain: &DomainXml,
+        connection: &Connection,
+        site: &Site<'_>,
+    ) -> Result<Attachment> {
         match self {
-            Self::AsWritten => {}
-            Self::None => {
-                making.domain.remove_interfaces();
-            }
+            Self::AsWritten | Self::None => Ok(Attachment::default()),
             Self::Own(own) if !own.has_own_bridge => {
-                let network = connect(&own.xml, entries.next()?, making).await?;
-                making.domain.connect_network(&NetworkPort {
-                    network: network.name().to_owned(),
-                    ..NetworkPort::default()
-                });
+                let [entry] = exactly(entries)?;
+                let network = connect(&own.xml, entry, connection).await?;
+                Ok(Attachment::to(&network))
             }
             Self::Own(own) => {
+                let [entry] = exactly(entries)?;
                 let wanted = Wanted {
                     xml: &own.xml,
                     search: &own.search,
                     lend: &range,
                     local: own.local,
                 };
-                let claimed = create(&wanted, None, entries.next()?, making).await?;
-                making.abilities.has_dhcp_here = own.local;
-                making.domain.connect_network(&NetworkPort {
-                    network: claimed.network.name().to_owned(),
-                    ..NetworkPort::default()
-                });
+                let claimed = create(&wanted, None, entry, (connection, site)).await?;
+                Ok(Attachment {
+                    has_dhcp_here: own.local,
+                    ..Attachment::to(&claimed.network)
+                })
             }
-            Self::Walled(walled) => walled.make(entries, making).await?,
+            Self::Walled(walled) => walled.make(entries, domain, connection, site).await,
         }
-        Ok(())
+    }
+
+    /// Connects the domain's interface.
+    pub(crate) fn fill_in(&self, domain: &mut DomainXml, attachment: &Attachment) {
+        if matches!(self, Self::None) {
+            domain.remove_interfaces();
+        }
+        if let Some(port) = &attachment.port {
+            domain.connect_network(port);
+        }
     }
 }
 
 /// A network of the sandbox's own, to be written down.
-fn intent(site: &Site) -> Resource {
+fn intent(site: &Site<'_>) -> Resource {
     let name = site.identifier.to_string();
-    Resource::new(NETWORK, name, &site.hypervisor)
-}
-
-/// A network that was made for a sandbox.
-#[derive(Debug)]
-struct Made {
-    network: Network,
-    /// How it is recognised where its daemon forgot it.
-    known: CollectRequest,
-}
-
-#[async_trait]
-impl Holding for Made {
-    async fn remove(&mut self) -> Result<()> {
-        let known = |error: Error| error.subject(self.network.name());
-        let removal = remove(&self.network).await.map_err(known)?;
-        self.known.deadline = Instant::now() + REMOVAL;
-        collect::after_network(&self.known, removal)
-            .await
-            .map_err(known)
-    }
-}
-
-/// How a network went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Removal {
-    /// Its daemon took it down.
-    Orderly,
-    /// Its daemon knows none: it went before, or the daemon died while it made it or took it down, and left pieces.
-    Unknown,
-}
-
-/// Ends a network and removes its definition; one that is gone is no error.
-pub(crate) async fn remove(network: &Network) -> Result<Removal> {
-    let removal = match network.destroy().await {
-        Err(error) if error.is_no_network() => Removal::Unknown,
-        Err(error) if error.is_invalid_state() => Removal::Orderly,
-        other => other.map(|()| Removal::Orderly).map_err(libvirt)?,
-    };
-    match network.undefine().await {
-        Err(error) if error.is_no_network() || error.is_invalid_state() => Ok(removal),
-        other => other.map(|()| removal).map_err(libvirt),
-    }
+    Resource::new(NETWORK, name, &site.location)
 }
 
 /// What a network of a sandbox's own is to be like.
@@ -164,10 +165,9 @@ async fn create(
     wanted: &Wanted<'_>,
     shutter: Option<&dyn Shutter>,
     entry: Entry,
-    making: &mut Making<'_>,
+    (connection, site): (&Connection, &Site<'_>),
 ) -> Result<Claimed> {
-    let connection = making.connection()?.clone();
-    let identifier = making.identifier.to_string();
+    let identifier = site.identifier.to_string();
     let draft = Draft {
         name: &identifier,
         uuid: Some(&identifier),
@@ -179,19 +179,17 @@ async fn create(
         local: wanted.local,
         notes: &entry,
     };
-    let claimed = match claim::start(&draft, &connection, making.stop, shutter).await {
+    let claimed = match claim::start(&draft, connection, site.stop, shutter).await {
         Ok(claimed) => claimed,
         Err(error) => return Err(refused(entry, error).await),
     };
-    let identity = identity(&claimed.bridge);
-    record(claimed.network.clone(), identity, entry, making).await?;
+    record(&claimed.network, identity(&claimed.bridge), &entry).await?;
     Ok(claimed)
 }
 
 /// Makes a network that is a name for something of the host's: nothing is made on the host.
-async fn connect(xml: &NetworkXml, entry: Entry, making: &mut Making<'_>) -> Result<Network> {
-    let connection = making.connection()?.clone();
-    let identifier = making.identifier.to_string();
+async fn connect(xml: &NetworkXml, entry: Entry, connection: &Connection) -> Result<Network> {
+    let identifier = entry.identifier().to_string();
     let mut xml = xml.clone();
     xml.set_identity(&identifier, &identifier);
     xml.set_label(&identifier);
@@ -202,30 +200,21 @@ async fn connect(xml: &NetworkXml, entry: Entry, making: &mut Making<'_>) -> Res
             return Err(refused(entry, error).await);
         }
     };
-    record(network.clone(), Details::new(), entry, making).await?;
+    record(&network, Details::new(), &entry).await?;
     Ok(network)
 }
 
-/// Writes down and holds a network that runs.
-async fn record(
-    network: Network,
-    mut identity: Details,
-    entry: Entry,
-    making: &mut Making<'_>,
-) -> Result<()> {
+/// Writes down a network that runs.
+async fn record(network: &Network, mut identity: Details, entry: &Entry) -> Result<()> {
     identity.insert("uuid".to_owned(), network.uuid().to_string().into());
-    let mut known = CollectRequest::new(entry.identifier(), entry.resource().clone());
-    known.identity = Some(identity.clone());
-    let recorded = entry.created(identity).await;
-    making.hold_as(entry, Made { network, known });
-    recorded
+    entry.created(identity).await
 }
 
 /// What tells a bridge from others.
 fn identity(bridge: &Bridge) -> Details {
     let mut identity = Details::new();
-    identity.insert(collect::BRIDGE.to_owned(), bridge.name.clone().into());
-    identity.insert(collect::MAC.to_owned(), bridge.mac.clone().into());
+    identity.insert(bridge::BRIDGE.to_owned(), bridge.name.clone().into());
+    identity.insert(bridge::MAC.to_owned(), bridge.mac.clone().into());
     identity
 }
 

@@ -8,18 +8,21 @@ use see_core::config::{ConfigPath, Configuration, Located, Place};
 use see_core::{
     AgentSettings, AgentTransport, Allocation, Error, ImageSource, Preparation, Result, Sandbox,
 };
+use see_libvirt::Connection;
 use see_libvirt::xml::{DiskSource, DomainXml, XmlError};
 use serde::Deserialize;
 
 use crate::admission;
-use crate::allocation::{self, Part, Plan};
+use crate::allocation::both;
+use crate::domain;
 use crate::driver::{DiskKind, Driver, driver_of};
 use crate::error::xml;
 use crate::host::{read_xml, require_program};
-use crate::hypervisor::{Hypervisor, refuse_limits};
+use crate::hypervisor::{Hypervisor, Owners, reach, refuse_limits};
+use crate::machine::{Abilities, Complete, Machine};
 use crate::network::{NetworkConfiguration, NetworkPlan};
 use crate::qemu::DomainSection;
-use crate::storage::{self, Owners, SandboxDisk, Storage};
+use crate::storage::{self, SandboxDisk, Storage};
 
 /// The `context` section of a run file, for the backends `vbox` and `libvirt`.
 #[derive(Debug, Deserialize)]
@@ -69,6 +72,7 @@ pub struct PlainNetwork(Located<NetworkConfiguration>);
 #[derive(Debug)]
 pub(crate) struct PlainMachine {
     hypervisor: Hypervisor,
+    connection: Connection,
     domain: DomainXml,
     domain_at: Place,
     image: ImageSource,
@@ -84,7 +88,7 @@ impl PlainMachine {
         uri: String,
         advice: &str,
     ) -> Result<Self> {
-        let hypervisor = Hypervisor::Uri(uri);
+        let hypervisor = Hypervisor::Uri(uri.clone());
         let driver = hypervisor.driver();
         if hypervisor.is_remote() {
             let error = Error::new(
@@ -122,11 +126,10 @@ impl PlainMachine {
         let domain = read(path, driver, &network)?;
         let storage = configuration.storage(driver)?;
         require_program(storage::QEMU_IMG, "qemu-utils")?;
-        hypervisor
-            .check(configuration.hypervisor.as_ref(), advice)
-            .await?;
+        let connection = reach(&uri, configuration.hypervisor.as_ref(), advice).await?;
         Ok(Self {
             hypervisor,
+            connection,
             domain,
             domain_at: path.place().clone(),
             image,
@@ -139,18 +142,35 @@ impl PlainMachine {
     pub(crate) async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
         allocation.stop.check("allocate")?;
         let image = self.image.image(&allocation.image_request()).await?;
-        let parts: Vec<Box<dyn Part>> = vec![
-            Box::new(SandboxDisk::new(self.storage.clone(), image)?),
-            Box::new(self.network.clone()),
-        ];
-        let plan = Plan {
+        let disk = SandboxDisk::new(self.storage.clone(), image)?;
+        let site = self.hypervisor.site(allocation)?;
+        let [disks, network, domain] = site
+            .intend([
+                disk.intents(&site)?,
+                self.network.intents(&site),
+                domain::intents(&site),
+            ])
+            .await?;
+        let connection = self.connection.clone();
+        let mut xml = domain::named(&self.domain, site.identifier);
+        let disks = disk.make(disks, Some(&connection), &site);
+        let network = self.network.make(network, &xml, &connection, &site);
+        let (disks, network) = both(disks, network).await?;
+        disks.fill_in(&mut xml)?;
+        self.network.fill_in(&mut xml, &network);
+        let complete = Complete {
             driver: self.hypervisor.driver(),
-            hypervisor: &self.hypervisor,
-            domain: self.domain.clone(),
-            domain_at: Some(self.domain_at.clone()),
-            parts,
+            connection,
+            domain: xml,
+            asked_at: Some(&self.domain_at),
+            abilities: Abilities {
+                disks: disks.written(),
+                opened: disks.opened(),
+                network,
+                ..Abilities::default()
+            },
         };
-        allocation::allocate(plan, allocation).await
+        Machine::define(complete, domain, site).await
     }
 }
 

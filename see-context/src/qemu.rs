@@ -8,22 +8,26 @@ mod elsewhere;
 mod files;
 mod template;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use see_core::config::{Configuration, Place};
 use see_core::{
-    AgentTransport, Allocation, Backend, Error, ErrorKind, ImageSource, Preparation, Result,
-    Sandbox,
+    AgentTransport, Allocation, Backend, Error, ErrorKind, GuestChannel, Image, ImageSource,
+    Preparation, Result, Sandbox,
 };
+use see_libvirt::Connection;
 use see_libvirt::xml::DomainXml;
 
-use crate::allocation::{self, Part, Plan};
+use crate::allocation::{Site, both};
+use crate::embedded;
 use crate::host::require_program;
 use crate::hypervisor::Hypervisor;
+use crate::machine::{Abilities, Complete, Machine};
 use crate::network::NetworkPlan;
-use crate::parts::{ConsoleFile, RunFolder, SerialPort, StreamPort};
 use crate::storage::{self, RemoteDisk, SandboxDisk, Storage, Volumes};
+use crate::{channel, run_folder};
 
 use self::configuration::recognises;
 pub use self::configuration::{
@@ -37,6 +41,8 @@ use self::files::Files;
 #[derive(Debug)]
 pub struct Qemu {
     hypervisor: Hypervisor,
+    /// To the daemon; none to the embedded driver, which is opened when something is made there.
+    connection: Option<Connection>,
     domain: DomainXml,
     domain_at: Option<Place>,
     files: Files,
@@ -131,6 +137,7 @@ impl Backend for Qemu {
         domain.skip_flushes();
         Ok(Self {
             hypervisor,
+            connection,
             domain,
             domain_at: configuration
                 .domain
@@ -147,44 +154,145 @@ impl Backend for Qemu {
     async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
         allocation.stop.check("allocate")?;
         let image = self.image.image(&allocation.image_request()).await?;
-        let mut parts: Vec<Box<dyn Part>> = Vec::new();
+        let site = self.hypervisor.site(allocation)?;
         match &self.storage {
-            DiskPlan::Here(storage) => {
-                let disk = SandboxDisk::new(storage.clone(), image)?
-                    .and_further(&self.files.disks)
-                    .and_nvram(self.files.nvram.as_ref())
-                    .and_boot(&self.files.boot);
-                parts.push(Box::new(RunFolder));
-                parts.push(Box::new(disk));
-                if self.hypervisor.is_daemon()
-                    && let Some(pool) = storage.pool()
-                {
-                    parts.push(Box::new(pool));
-                }
-                parts.push(Box::new(ConsoleFile {
-                    owners: self.hypervisor.owners(),
-                }));
-            }
-            DiskPlan::There(volumes) => {
-                let disk = RemoteDisk::new(volumes.clone(), &image, &allocation.stop);
-                parts.push(Box::new(disk.await?));
-            }
+            DiskPlan::Here(storage) => self.here(storage, image, site).await,
+            DiskPlan::There(volumes) => self.there(volumes, image, site).await,
         }
-        parts.push(Box::new(self.network.clone()));
-        if self.agent == AgentTransport::Serial {
-            if self.hypervisor.shares_sockets() {
-                parts.push(Box::new(SerialPort));
-            } else {
-                parts.push(Box::new(StreamPort));
+    }
+}
+
+impl Qemu {
+    /// A machine whose files are on this host.
+    async fn here(
+        &self,
+        storage: &Storage,
+        image: Image,
+        site: Site<'_>,
+    ) -> Result<Arc<dyn Sandbox>> {
+        let disk = SandboxDisk::new(storage.clone(), image)?
+            .and_further(&self.files.disks)
+            .and_nvram(self.files.nvram.as_ref())
+            .and_boot(&self.files.boot);
+        let pool = storage.pool().filter(|_| self.connection.is_some());
+        let [root, run, disks, pools, network, domain] = site
+            .intend([
+                self.hypervisor.intents(&site)?,
+                run_folder::intents(&site)?,
+                disk.intents(&site)?,
+                match &pool {
+                    Some(pool) => pool.intents(&site)?,
+                    None => Vec::new(),
+                },
+                self.network.intents(&site),
+                crate::domain::intents(&site),
+            ])
+            .await?;
+        let daemon = self.connection.as_ref();
+        let mut xml = crate::domain::named(&self.domain, site.identifier);
+
+        let files = async {
+            let run = run_folder::make(run).await?;
+            let disks = disk.make(disks, daemon, &site).await?;
+            if let (Some(pool), Some(daemon)) = (&pool, daemon) {
+                pool.make(pools, daemon).await?;
             }
-        }
-        let plan = Plan {
-            driver: self.hypervisor.driver(),
-            hypervisor: &self.hypervisor,
-            domain: self.domain.clone(),
-            domain_at: self.domain_at.clone(),
-            parts,
+            Ok((run, disks))
         };
-        allocation::allocate(plan, allocation).await
+        let connected = async {
+            let connection = match daemon {
+                Some(daemon) => daemon.clone(),
+                None => embedded::open(root, &site).await?,
+            };
+            let network = self.network.make(network, &xml, &connection, &site);
+            let network = network.await?;
+            Ok((connection, network))
+        };
+        let ((run, disks), (connection, network)) = both(files, connected).await?;
+
+        disks.fill_in(&mut xml)?;
+        let console = run_folder::console(&mut xml, &run, self.hypervisor.owners());
+        self.network.fill_in(&mut xml, &network);
+        let channel = self.channel(&mut xml, Some(&run), &connection, &site);
+        let abilities = Abilities {
+            channel,
+            console,
+            disks: disks.written(),
+            opened: disks.opened(),
+            network,
+            ..Abilities::default()
+        };
+        let complete = self.complete(connection, xml, abilities);
+        Machine::define(complete, domain, site).await
+    }
+
+    /// A machine on another host.
+    async fn there(
+        &self,
+        volumes: &Volumes,
+        image: Image,
+        site: Site<'_>,
+    ) -> Result<Arc<dyn Sandbox>> {
+        let Some(connection) = self.connection.clone() else {
+            let message = "the embedded driver runs machines on this host alone";
+            return Err(Error::new(ErrorKind::Internal, message));
+        };
+        let disk = RemoteDisk::new(volumes.clone(), &image, site.stop).await?;
+        let [disks, network, domain] = site
+            .intend([
+                disk.intents(&site),
+                self.network.intents(&site),
+                crate::domain::intents(&site),
+            ])
+            .await?;
+        let mut xml = crate::domain::named(&self.domain, site.identifier);
+
+        let disk = disk.make(disks, &connection, &site);
+        let network = self.network.make(network, &xml, &connection, &site);
+        let ((volume, source), network) = both(disk, network).await?;
+
+        storage::set_disk(&mut xml, &source)?;
+        self.network.fill_in(&mut xml, &network);
+        let abilities = Abilities {
+            channel: self.channel(&mut xml, None, &connection, &site),
+            volumes: vec![volume],
+            network,
+            ..Abilities::default()
+        };
+        let complete = self.complete(connection, xml, abilities);
+        Machine::define(complete, domain, site).await
+    }
+
+    /// The way to the agent that needs no network, where it was asked for.
+    fn channel(
+        &self,
+        domain: &mut DomainXml,
+        run_folder: Option<&Path>,
+        connection: &Connection,
+        site: &Site<'_>,
+    ) -> Option<Arc<dyn GuestChannel>> {
+        if self.agent != AgentTransport::Serial {
+            return None;
+        }
+        let run_folder = run_folder.filter(|_| self.hypervisor.shares_sockets());
+        Some(match run_folder {
+            Some(folder) => channel::socket(domain, folder),
+            None => channel::stream(domain, connection, site.identifier),
+        })
+    }
+
+    fn complete(
+        &self,
+        connection: Connection,
+        domain: DomainXml,
+        abilities: Abilities,
+    ) -> Complete<'_> {
+        Complete {
+            driver: self.hypervisor.driver(),
+            connection,
+            domain,
+            asked_at: self.domain_at.as_ref(),
+            abilities,
+        }
     }
 }

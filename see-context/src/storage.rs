@@ -9,32 +9,26 @@ mod boot;
 mod clone;
 mod disk;
 mod nvram;
-pub(crate) mod pool;
+mod pool;
 mod qemu_img;
-pub(crate) mod uploads;
-pub(crate) mod volumes;
+mod uploads;
+mod volumes;
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use see_core::ImageFormat;
 
+use crate::hypervisor::Owners;
+
 pub(crate) use self::boot::Boot;
 pub(crate) use self::clone::Base;
 use self::clone::How;
-pub(crate) use self::disk::{SandboxDisk, check_image};
+pub(crate) use self::disk::{SandboxDisk, check_image, set_disk};
 pub(crate) use self::nvram::Nvram;
+pub(crate) use self::pool::{Pool, Pools};
 pub(crate) use self::qemu_img::PROGRAM as QEMU_IMG;
-pub(crate) use self::volumes::{RemoteDisk, Volumes};
-
-/// What the hypervisor does to the owners of files that it hands to QEMU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owners {
-    /// Nothing: QEMU runs with this user's rights.
-    Kept,
-    /// QEMU runs on another account, which is given every file that is not excepted.
-    Changed,
-}
+pub(crate) use self::uploads::ImageLeases;
+pub(crate) use self::volumes::{RemoteDisk, RemoteVolumes, Volumes};
 
 /// How the disk of a sandbox comes to be.
 #[derive(Debug, Clone)]
@@ -78,8 +72,8 @@ impl Storage {
     }
 
     /// The folder that the user named for storage pools.
-    pub(crate) fn pool(&self) -> Option<pool::Pool> {
-        self.is_pool.then(|| pool::Pool::new(self.parent.clone()))
+    pub(crate) fn pool(&self) -> Option<Pool> {
+        self.is_pool.then(|| Pool::new(self.parent.clone()))
     }
 }
 
@@ -91,28 +85,4 @@ pub(crate) fn large_files() -> PathBuf {
     } else {
         std::env::temp_dir()
     }
-}
-
-/// The first part of a path that an account other than its owner cannot pass or read, for advice
-/// after the emulator was refused.
-pub(crate) fn first_closed(path: &Path) -> Option<PathBuf> {
-    first_closed_to(path, |part, is_file| {
-        let needed = if is_file { 0o004 } else { 0o001 };
-        std::fs::metadata(part).is_ok_and(|found| found.permissions().mode() & needed != 0)
-    })
-}
-
-/// The first part of a path that somebody may not pass or, where it is the file itself, not read. Where a part is a
-/// symbolic link, what it leads to counts as well.
-fn first_closed_to(path: &Path, may: impl Fn(&Path, bool) -> bool) -> Option<PathBuf> {
-    let real = path.canonicalize().ok();
-    let closed = |whole: &Path| {
-        let mut parts: Vec<&Path> = whole.ancestors().collect();
-        parts.reverse();
-        parts
-            .into_iter()
-            .find(|part| part.exists() && !may(part, *part == whole))
-            .map(Path::to_owned)
-    };
-    closed(path).or_else(|| closed(&real?))
 }

@@ -83,6 +83,7 @@ struct Process {
 #[derive(Debug)]
 struct Run {
     child: Option<Child>,
+    /// Gone after the release.
     entry: Option<Entry>,
 }
 
@@ -131,18 +132,16 @@ impl Sandbox for Process {
     async fn start(&self) -> Result<()> {
         {
             let mut run = self.run.lock().expect("no holder panics");
-            let mut command = Command::new(&self.program);
-            command.args(&self.arguments);
-            if let Some(entry) = &run.entry {
-                // By this mark in its environment a collector recognises it.
-                command.envs([entry.mark()]);
-            }
-            let child = command
+            let Some(entry) = &run.entry else {
+                return Err(Error::new(ErrorKind::NotFound, "the process was released"));
+            };
+            let child = Command::new(&self.program)
+                .args(&self.arguments)
+                // By this mark in its environment its collector recognises it.
+                .envs([entry.mark()])
                 .spawn()
                 .map_err(|error| Error::io("the program cannot be started", error))?;
-            if let Some(entry) = &run.entry {
-                entry.spawned_blocking(child.id())?;
-            }
+            entry.spawned_blocking(child.id())?;
             run.child = Some(child);
         }
         self.tell(SandboxState::Running);
@@ -186,11 +185,9 @@ impl Sandbox for Process {
     }
 
     async fn release(&self) -> Result<()> {
-        self.kill()?;
-        match self.run.lock().expect("no holder panics").entry.take() {
-            Some(entry) => entry.gone_blocking(),
-            None => Ok(()),
-        }
+        self.run.lock().expect("no holder panics").entry = None;
+        // What is left of it, by the ledger's entry, core removes.
+        self.kill()
     }
 }
 

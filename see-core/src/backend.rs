@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 
-use crate::bus::lock;
 use crate::config::{Configuration, Place};
-use crate::image::ImageSource;
+use crate::image::{ImageRegistry, ImageSource};
 use crate::ledger::Record;
-use crate::registry::ImageRegistry;
+use crate::sync::lock;
 use crate::{Identifier, ImageProgress, ImageRequest, Result, Sandbox, StopToken};
 
 /// A kind of hypervisor that can be named in a configuration.
@@ -48,8 +47,9 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// midway; long steps look at the allocation's `stop`.
     ///
     /// # Errors
-    /// After an error the host removes what the record still names, by what was recorded of it; a backend
-    /// undoes by itself only what is better ended in its own way. What cannot be removed stays in the ledger.
+    /// After an error core removes what the record still names, by what was recorded of it: a backend undoes
+    /// nothing by itself. It [strikes off](crate::ledger::Entry::gone) only what was certainly not made. What cannot
+    /// be removed stays in the ledger.
     async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>>;
 }
 

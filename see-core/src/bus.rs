@@ -3,27 +3,28 @@
 mod bounded;
 mod roster;
 mod sync;
+mod tasks;
+mod turn;
 
-use std::any::Any;
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context as Waker, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-pub(crate) use bounded::{Bounded, Crew};
 use roster::{Began, Guest, Roster, Seat, Table};
 use sync::Reader;
-pub(crate) use sync::lock;
+pub(crate) use tasks::Tasks;
+pub(crate) use turn::Kept;
+pub use turn::{Listener, Shutdown, Turn};
 
 use crate::event::{Event, Text};
-use crate::mishap::{Mishap, MishapKind};
-use crate::{Error, ErrorKind, Result, StopToken, Turn};
+use crate::mishap::{Mishap, MishapKind, Mishaps};
+use crate::sync::panic_message;
+use crate::{Result, StopToken};
 
 /// A future that a handler returns.
 pub type HandlerFuture<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
@@ -112,7 +113,7 @@ pub struct Subscription(u64);
 pub(crate) struct Subscriber {
     owner: Text,
     handler: Handler,
-    tasks: Option<crate::scope::Tasks>,
+    tasks: Option<Tasks>,
 }
 
 type Slot = Seat<Subscriber>;
@@ -149,18 +150,8 @@ pub(crate) struct Cached {
 /// called for it any more; one that subscribes is called from the next trigger on.
 pub struct EventBus {
     roster: Roster<Subscriber>,
-    mishaps: Mutex<VecDeque<Mishap>>,
-    forgotten: AtomicU64,
-    required: Mutex<RequiredHooks>,
+    pub(crate) mishaps: Arc<Mishaps>,
     pub(crate) limits: BusLimits,
-}
-
-/// The hooks without which a run is worth nothing.
-#[derive(Debug, Default)]
-struct RequiredHooks {
-    names: Vec<&'static str>,
-    /// What went wrong first in one of them.
-    failure: Option<Mishap>,
 }
 
 impl fmt::Debug for EventBus {
@@ -175,9 +166,7 @@ impl EventBus {
     pub(crate) fn new(limits: BusLimits) -> Self {
         Self {
             roster: Roster::new(),
-            mishaps: Mutex::new(VecDeque::new()),
-            forgotten: AtomicU64::new(0),
-            required: Mutex::default(),
+            mishaps: Arc::new(Mishaps::new(limits.mishaps)),
             limits,
         }
     }
@@ -188,7 +177,7 @@ impl EventBus {
         name: Option<&str>,
         owner: &Text,
         handler: Handler,
-        tasks: Option<crate::scope::Tasks>,
+        tasks: Option<Tasks>,
     ) -> Subscription {
         let subscriber = Subscriber {
             owner: owner.clone(),
@@ -205,41 +194,18 @@ impl EventBus {
 
     /// What went wrong so far, oldest first, and how many older mishaps were let go.
     pub fn mishaps(&self) -> (Vec<Mishap>, u64) {
-        let kept = lock(&self.mishaps).iter().cloned().collect();
-        (kept, self.forgotten.load(Ordering::Relaxed))
+        self.mishaps.kept()
     }
 
     /// The first failure of a hook that is required: in a handler, in a task, or as the hook reported it
     /// ([`Context::report_failure`](crate::Context::report_failure)). A run in which there is one did not go
     /// well, whatever its steps say.
     pub fn hook_failure(&self) -> Option<Mishap> {
-        lock(&self.required).failure.clone()
-    }
-
-    /// From now on failures of this hook count.
-    pub(crate) fn require(&self, hook: &'static str) {
-        lock(&self.required).names.push(hook);
+        self.mishaps.hook_failure()
     }
 
     pub(crate) fn record(&self, event: &str, owner: &str, what: MishapKind) {
-        let mishap = Mishap {
-            at: SystemTime::now(),
-            event: event.to_owned(),
-            owner: owner.to_owned(),
-            what,
-        };
-        tracing::warn!("{mishap}");
-        let mut required = lock(&self.required);
-        if mishap.is_failure() && required.names.contains(&owner) {
-            required.failure.get_or_insert_with(|| mishap.clone());
-        }
-        drop(required);
-        let mut mishaps = lock(&self.mishaps);
-        if mishaps.len() == self.limits.mishaps {
-            mishaps.pop_front();
-            self.forgotten.fetch_add(1, Ordering::Relaxed);
-        }
-        mishaps.push_back(mishap);
+        self.mishaps.record(event, owner, what);
     }
 
     /// The table as the holder of a turn keeps it, so that a trigger only looks whether it has changed.
@@ -428,27 +394,8 @@ impl Future for Caught<'_> {
     }
 }
 
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    panic
-        .downcast_ref::<&'static str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a message".to_owned())
-}
-
 /// A clock that ticks every few milliseconds and costs next to nothing: enough to notice slowness.
 fn coarse_now() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     Duration::try_from(now).unwrap_or_default()
-}
-
-/// The error of a post that found the queue full.
-pub(crate) fn queue_full(event: &Event, limit: usize) -> Error {
-    Error::new(
-        ErrorKind::Exhausted,
-        format!("{limit} posted events wait already"),
-    )
-    .during("post")
-    .subject(event.name())
 }

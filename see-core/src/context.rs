@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::bus::{BesideHandler, Handler, SerialHandler, Subscription, catch, lock};
+use crate::bus::{BesideHandler, Handler, SerialHandler, Subscription, Tasks, catch};
 use crate::event::Text;
 use crate::ledger::Record;
 use crate::mishap::MishapKind;
-use crate::scope::Tasks;
 use crate::settings::AgentSettings;
 use crate::shared::Shared;
+use crate::sync::lock;
 use crate::{Error, Event, EventBus, Identifier, Result, Sandbox, Stop, StopToken};
 
 /// What a hook sees of its environment; cheap to clone.
@@ -24,6 +24,7 @@ use crate::{Error, Event, EventBus, Identifier, Result, Sandbox, Stop, StopToken
 #[derive(Clone)]
 pub struct Context {
     shared: Arc<Shared>,
+    bus: Arc<EventBus>,
     scope: Arc<Scope>,
 }
 
@@ -52,18 +53,19 @@ impl fmt::Debug for Context {
 }
 
 impl Context {
-    pub(crate) fn new(shared: &Arc<Shared>, owner: Text) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, bus: &Arc<EventBus>, owner: Text) -> Self {
         let stop = shared.new_stop();
         let token = stop.token();
         let tasks = || {
             Tasks::new(
                 shared.runtime.clone(),
-                Arc::clone(&shared.bus),
+                Arc::clone(&bus.mishaps),
                 token.clone(),
             )
         };
         Self {
             shared: Arc::clone(shared),
+            bus: Arc::clone(bus),
             scope: Arc::new(Scope {
                 owner,
                 subscriptions: Mutex::default(),
@@ -115,7 +117,7 @@ impl Context {
 
     /// The bus, to look at.
     pub fn bus(&self) -> &EventBus {
-        &self.shared.bus
+        &self.bus
     }
 
     /// Calls `handler` for each event of this name. It must only look, for microseconds: everybody waits.
@@ -154,10 +156,7 @@ impl Context {
         let scope = &self.scope;
         let tasks = Some(scope.handlers.clone());
         let mut subscriptions = lock(&scope.subscriptions);
-        let subscription = self
-            .shared
-            .bus
-            .subscribe(name, &scope.owner, handler, tasks);
+        let subscription = self.bus.subscribe(name, &scope.owner, handler, tasks);
         subscriptions.push(subscription);
         subscription
     }
@@ -167,7 +166,7 @@ impl Context {
         let mut subscriptions = lock(&self.scope.subscriptions);
         if let Some(index) = subscriptions.iter().position(|s| *s == subscription) {
             subscriptions.swap_remove(index);
-            self.shared.bus.unsubscribe(|gone| gone == subscription);
+            self.bus.unsubscribe(|gone| gone == subscription);
         }
     }
 
@@ -206,9 +205,7 @@ impl Context {
     /// ([`EventBus::hook_failure`]).
     pub fn report_failure(&self, doing: &str, error: &Error) {
         let what = MishapKind::Failed(error.chain());
-        self.shared
-            .bus
-            .record(doing, self.scope.owner.as_str(), what);
+        self.bus.record(doing, self.scope.owner.as_str(), what);
     }
 
     /// Stops when the hook ends or the environment is stopped.
@@ -235,7 +232,7 @@ impl Context {
 
     fn unsubscribe_all(&self) {
         let mut ours = lock(&self.scope.subscriptions);
-        self.shared.bus.unsubscribe(|gone| ours.contains(&gone));
+        self.bus.unsubscribe(|gone| ours.contains(&gone));
         ours.clear();
     }
 }

@@ -3,47 +3,15 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
+use crate::bus::Handler;
 use crate::event::Text;
-use crate::hook::Attached;
-use crate::host::Stay;
-use crate::shared::{Shared, died};
-use crate::teardown::{Fate, Teardown, tear_down};
-use crate::{Context, EventBus, Identifier, Result, Sandbox, Turn};
-
-/// How long the steps of an environment's end may take.
-#[derive(Debug, Clone)]
-pub struct EndLimits {
-    /// The longest wait for handlers that run, before they are cancelled. 10 s.
-    pub turn: Duration,
-    /// The longest wait for one hook's tasks, and again for its cleanup. 30 s.
-    pub hook: Duration,
-    /// The longest wait for the sandbox's release. 60 s.
-    pub release: Duration,
-    /// The longest wait for one change of power, above the backend's own deadlines. 120 s.
-    pub power: Duration,
-}
-
-impl Default for EndLimits {
-    fn default() -> Self {
-        Self {
-            turn: Duration::from_secs(10),
-            hook: Duration::from_secs(30),
-            release: Duration::from_secs(60),
-            power: Duration::from_secs(120),
-        }
-    }
-}
-
-/// A hook that was attached, with what belongs to it.
-pub(crate) struct Resident {
-    pub(crate) name: &'static str,
-    /// Whether its failures are the run's.
-    pub(crate) required: bool,
-    pub(crate) context: Context,
-    pub(crate) hook: Box<dyn Attached>,
-}
+use crate::proof::Proof;
+use crate::shared::{EndLimits, Shared};
+use crate::sync::died;
+use crate::teardown::{Fate, Resident, Rest, Stay, Teardown, tear_down};
+use crate::{Context, Event, EventBus, Identifier, Result, Sandbox, Turn};
 
 /// A sandbox and its hooks.
 ///
@@ -51,16 +19,8 @@ pub(crate) struct Resident {
 /// dropped is stopped and torn down by its host in the background.
 pub struct Environment {
     shared: Arc<Shared>,
+    bus: Arc<EventBus>,
     rest: Option<Rest>,
-}
-
-/// What is taken apart at the end.
-pub(crate) struct Rest {
-    pub(crate) hooks: Vec<Resident>,
-    /// Contexts that were given to the environment's owner.
-    pub(crate) owners: Vec<Context>,
-    pub(crate) stay: Stay,
-    pub(crate) tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl fmt::Debug for Environment {
@@ -72,14 +32,24 @@ impl fmt::Debug for Environment {
 }
 
 impl Environment {
-    pub(crate) fn new(shared: Arc<Shared>, stay: Stay) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, bus: EventBus, stay: Stay) -> Self {
+        for name in Proof::EVENTS {
+            let proof = Arc::clone(&shared.proof);
+            let hears = Handler::Plain(Arc::new(move |event: &Event| proof.hear(event)));
+            let owner = Text::literal("environment");
+            bus.subscribe(Some(name), &owner, hears, None);
+        }
+        let bus = Arc::new(bus);
         let changes = shared.sandbox.watch();
         let tasks = vec![
             shared.runtime.spawn(Arc::clone(&shared).watch(changes)),
-            shared.runtime.spawn(Arc::clone(&shared).pump()),
+            shared
+                .runtime
+                .spawn(pump(Arc::clone(&shared), Arc::clone(&bus))),
         ];
         Self {
             shared,
+            bus,
             rest: Some(Rest {
                 hooks: Vec::new(),
                 owners: Vec::new(),
@@ -93,6 +63,11 @@ impl Environment {
         if let Some(rest) = &mut self.rest {
             rest.hooks.push(resident);
         }
+    }
+
+    /// A context of a hook's; the hook's end is its end.
+    pub(crate) fn hook_context(&self, name: &'static str) -> Context {
+        Context::new(&self.shared, &self.bus, Text::literal(name))
     }
 
     pub(crate) fn end_limits(&self) -> &EndLimits {
@@ -110,7 +85,7 @@ impl Environment {
 
     /// A context of the environment's owner; its handlers and tasks end at the latest with the environment.
     pub fn context(&mut self, owner: impl Into<Text>) -> Context {
-        let context = Context::new(&self.shared, owner.into());
+        let context = Context::new(&self.shared, &self.bus, owner.into());
         if let Some(rest) = &mut self.rest {
             rest.owners.push(context.clone());
         }
@@ -119,7 +94,7 @@ impl Environment {
 
     /// The bus, to look at.
     pub fn bus(&self) -> &EventBus {
-        &self.shared.bus
+        &self.bus
     }
 
     /// The sandbox, to look at.
@@ -135,7 +110,10 @@ impl Environment {
         let shared = Arc::clone(&self.shared);
         let turn = shared
             .stop_token
-            .or("turn", Turn::take(Arc::clone(&shared)))
+            .or(
+                "turn",
+                Turn::take(Arc::clone(&shared), Arc::clone(&self.bus)),
+            )
             .await?;
         Ok(TurnGuard {
             turn,
@@ -167,10 +145,8 @@ impl Environment {
         let Some(rest) = self.rest.take() else {
             return Teardown::default();
         };
-        let work = self
-            .shared
-            .runtime
-            .spawn(tear_down(Arc::clone(&self.shared), rest, fate));
+        let ending = tear_down(Arc::clone(&self.shared), Arc::clone(&self.bus), rest, fate);
+        let work = self.shared.runtime.spawn(ending);
         work.await.unwrap_or_else(|failed| Teardown {
             errors: vec![died(failed)],
         })
@@ -182,9 +158,24 @@ impl Drop for Environment {
         if let Some(rest) = self.rest.take() {
             tracing::warn!(environment = %self.shared.identifier, "dropped without deallocate: torn down in the background");
             self.shared.stop();
-            self.shared
-                .runtime
-                .spawn(tear_down(Arc::clone(&self.shared), rest, Fate::Released));
+            let (shared, bus) = (Arc::clone(&self.shared), Arc::clone(&self.bus));
+            let ending = tear_down(shared, bus, rest, Fate::Released);
+            self.shared.runtime.spawn(ending);
+        }
+    }
+}
+
+/// Handles posted events whenever nobody holds the turn.
+async fn pump(shared: Arc<Shared>, bus: Arc<EventBus>) {
+    while !shared.is_closed() {
+        tokio::select! {
+            biased;
+            () = shared.stop_token.stopped() => return,
+            () = shared.pump.notified() => {}
+        }
+        let mut turn = Turn::take(Arc::clone(&shared), Arc::clone(&bus)).await;
+        if let Err(error) = turn.handle_posted().await {
+            tracing::debug!("posted events are left: {error}");
         }
     }
 }

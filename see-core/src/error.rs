@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
-use crate::config::Place;
+use crate::place::Place;
 
 /// The result of every fallible operation of the framework.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -2,7 +2,10 @@
 //! are nothing.
 
 #[cfg(feature = "testing")]
-pub(crate) use crate::testing::{Faults, pass_on};
+mod injected;
+
+#[cfg(feature = "testing")]
+pub(crate) use injected::{Act, Faults, Injected, pass_on};
 
 /// Where core can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,23 +9,20 @@ use tokio::sync::{oneshot, watch};
 
 use crate::bus::BusLimits;
 use crate::config::{Configuration, HooksSection};
-use crate::environment::{EndLimits, Resident};
-use crate::event::Text;
 use crate::hook::PreparedHook;
 use crate::ledger::{Collectors, Ledger, Looked, Record, Trail};
 use crate::mishap::MishapKind;
 use crate::settings::{AgentSettings, Limits};
-use crate::shared::{Parts, Shared, died};
+use crate::shared::{EndLimits, Parts, Shared};
+use crate::sync::died;
+use crate::teardown::{Resident, Stay, remove_all};
 use crate::{
-    Allocation, Context, Environment, Error, ErrorKind, EventBus, Identifier, ImageProgress,
+    Allocation, Environment, Error, ErrorKind, EventBus, Identifier, ImageProgress,
     PreparedBackend, Registries, Result, Stop,
 };
 
 /// How long environments may take to end when their owner panics.
 const PANIC_DEADLINE: Duration = Duration::from_secs(60);
-
-/// How long the removal of one forgotten resource may take.
-const UNDO_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Allocates environments and tears them down, on a runtime of its own.
 ///
@@ -47,23 +44,6 @@ impl fmt::Debug for Host {
             .field("registries", &self.registries)
             .field("staying", &*self.staying.borrow())
             .finish_non_exhaustive()
-    }
-}
-
-/// Counts an environment among those that live, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Stay(watch::Sender<usize>);
-
-impl Stay {
-    fn new(staying: &watch::Sender<usize>) -> Self {
-        staying.send_modify(|count| *count += 1);
-        Self(staying.clone())
-    }
-}
-
-impl Drop for Stay {
-    fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
     }
 }
 
@@ -339,18 +319,19 @@ impl Work {
         let sandbox = match made.await.unwrap_or_else(|failed| Err(died(failed))) {
             Ok(sandbox) => sandbox,
             Err(error) => {
-                undo(&allocation.record, &collectors).await;
+                undo(&allocation.record, &collectors, options.end.release).await;
                 return Err(error);
             }
         };
         let parts = Parts {
-            bus: EventBus::new(options.bus),
+            collectors,
+            queue: options.bus.queue,
             agent: prepared.agent,
             stop,
             limits: options.end,
         };
         let shared = Shared::new(sandbox, allocation.record.clone(), runtime, parts);
-        let mut environment = Environment::new(shared, stay);
+        let mut environment = Environment::new(shared, EventBus::new(options.bus), stay);
         if let Err(error) = attach_all(&mut environment, prepared.hooks, &token).await {
             environment.deallocate().await;
             return Err(error);
@@ -371,9 +352,9 @@ async fn attach_all(
     } in hooks
     {
         if required {
-            environment.shared().bus.require(name);
+            environment.bus().mishaps.require(name);
         }
-        let context = Context::new(environment.shared(), Text::literal(name));
+        let context = environment.hook_context(name);
         let lent = context.clone();
         let attaching = tokio::spawn(async move { attach.attach(&lent).await });
         let limit = environment.end_limits().hook;
@@ -395,8 +376,9 @@ async fn attach_all(
                 if required || error.kind() == ErrorKind::Stopped {
                     return Err(error);
                 }
-                let bus = &environment.shared().bus;
-                bus.record("attach", name, MishapKind::Failed(error.chain()));
+                environment
+                    .bus()
+                    .record("attach", name, MishapKind::Failed(error.chain()));
             }
         }
         token.check("attach")?;
@@ -404,17 +386,14 @@ async fn attach_all(
     Ok(())
 }
 
-/// Removes what a failed allocation forgot, and its record. What cannot be removed stays for collection.
-async fn undo(record: &Record, collectors: &Collectors) {
-    let collected = record.collect(collectors, UNDO_DEADLINE).await;
-    let closed = record.close().await;
-    match closed {
+/// Removes what a failed allocation made, and its record. What cannot be removed stays for collection.
+async fn undo(record: &Record, collectors: &Collectors, limit: Duration) {
+    for error in remove_all(record, collectors, limit).await {
+        tracing::warn!("a failed allocation leaves something: {}", error.chain());
+    }
+    match record.close().await {
         Ok(left) if left.is_empty() => {}
-        Ok(left) => tracing::warn!(
-            ?collected,
-            "{} resources are left for collection",
-            left.len()
-        ),
+        Ok(left) => tracing::warn!("{} resources are left for collection", left.len()),
         Err(error) => tracing::warn!("left for collection: {}", error.chain()),
     }
 }

@@ -2,6 +2,7 @@
 
 mod format;
 mod progress;
+mod registry;
 mod request;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use crate::{Error, Result};
 
 pub use format::ImageFormat;
 pub use progress::{ImagePhase, ImageProgress, ImageReport};
+pub use registry::ImageRegistry;
 pub use request::ImageRequest;
 
 /// A disk image that is there: absolute, local, complete, verified.

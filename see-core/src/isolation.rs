@@ -1,34 +1,15 @@
 //! The walls around a run's guest: looked at during the run and after it.
 
-mod proof;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::time::MissedTickBehavior;
 
-pub(crate) use self::proof::{Proof, Standing, ended, is_owed, unproven};
-
+use crate::bus::{Listener, Turn};
 use crate::event::Value;
+use crate::proof::{ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, IsolationVerdict, Proof};
 use crate::shared::Shared;
-use crate::turn::{Listener, Turn};
 use crate::{Error, ErrorKind, Event, Result, Sandbox};
-
-/// The event of the hook that let the guest try the walls, and saw that nothing answered it. It counts only
-/// from a hook that announced that it proves the network ([`Context::proves_isolation`]). A hook that gives
-/// up before it could begin says so with `not_isolation_proven`, whose attribute `message` tells why.
-///
-/// [`Context::proves_isolation`]: crate::Context::proves_isolation
-pub const ISOLATION_PROVEN: &str = "isolation_proven";
-/// The event of whoever found a hole in the walls. Its attribute `message` says what was found; `holes`, where
-/// it is there, is a list of texts that names each hole. It ends the run: the guest's power is cut, and the
-/// results are marked, and the guest is neither started nor resumed again.
-pub const ISOLATION_BROKEN: &str = "isolation_broken";
-
-/// The event of whoever was to let the guest try the walls, and could not. Its attribute `message` says why.
-/// It ends the run as a hole does: what nobody could try is not taken for closed.
-pub const ISOLATION_NOT_CHECKED: &str = "isolation_not_checked";
 
 /// How often the walls are looked at, beside whenever they may have changed.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -36,41 +17,6 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(15);
 /// Looks in a row that may fail for other reasons than a broken wall.
 const BLIND: u32 = 3;
-
-/// What is known of the walls around a run's guest.
-///
-/// As JSON it is an object: `verdict`; `why` where they were not checked, not proven or are broken; and `holes`,
-/// a list of texts, where it is known what got through them.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-#[serde(tag = "verdict", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum IsolationVerdict {
-    /// The guest has no network, or one that promises no walls.
-    #[default]
-    NoWalls,
-    /// The walls stood whenever they were looked at, and no proof from inside was asked for, or no guest ran.
-    NotChecked {
-        /// Why not.
-        why: String,
-    },
-    /// The walls stood whenever they were looked at, but the guest ran and did not prove them closed as it
-    /// had to: the run failed.
-    Unproven {
-        /// Why not.
-        why: String,
-    },
-    /// The walls stood, and the guest itself found everything behind them closed.
-    Proven,
-    /// Something behind the walls answered the guest, or they did not stand as they were built: what the
-    /// run found is not to be trusted.
-    Broken {
-        /// What was seen.
-        why: String,
-        /// Everything that answered the guest, where it tried the walls.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        holes: Vec<String>,
-    },
-}
 
 /// A hole, or walls that changed.
 #[derive(Debug)]

@@ -24,48 +24,53 @@ mod image;
 mod isolation;
 pub mod ledger;
 mod mishap;
+mod names;
 mod path_text;
+mod place;
+mod proof;
 mod protocol;
 mod quota;
 mod registry;
 mod run;
 mod sandbox;
-mod scope;
 mod settings;
 mod shared;
 mod state;
 mod stop;
+mod sync;
 mod teardown;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod turn;
 
 pub use backend::{Allocation, Backend, Preparation, PreparedBackend};
-pub use bus::{BesideHandler, BusLimits, EventBus, HandlerFuture, SerialHandler, Subscription};
+pub use bus::{
+    BesideHandler, BusLimits, EventBus, HandlerFuture, Listener, SerialHandler, Shutdown,
+    Subscription, Turn,
+};
 pub use context::Context;
-pub use environment::{EndLimits, Environment, Stopper, TurnGuard};
+pub use environment::{Environment, Stopper, TurnGuard};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Text, Value};
 pub use hook::{Hook, PreparedHook};
 pub use host::{AllocateOptions, Host, Prepared};
 pub use identifier::Identifier;
 pub use image::{
-    Image, ImageFormat, ImagePhase, ImageProgress, ImageProvider, ImageReport, ImageRequest,
-    ImageSource,
+    Image, ImageFormat, ImagePhase, ImageProgress, ImageProvider, ImageRegistry, ImageReport,
+    ImageRequest, ImageSource,
 };
-pub use isolation::{ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, ISOLATION_PROVEN, IsolationVerdict};
 pub use mishap::{Mishap, MishapKind};
 pub use path_text::{path_from_text, path_to_text};
-pub use protocol::{Action, Protocol, Step};
+pub use proof::{ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, ISOLATION_PROVEN, IsolationVerdict};
+pub use protocol::{Action, Protocol, SAMPLE_FINISHED, Step};
 pub use quota::RunLimits;
-pub use registry::{BackendRegistry, HookRegistry, ImageRegistry, Registries};
-pub use run::{RunReport, SAMPLE_FINISHED, StepReport};
+pub use registry::{BackendRegistry, HookRegistry, Registries};
+pub use run::{RunReport, StepReport};
 pub use sandbox::{
     Address, ChannelStream, Closed, Console, GuestChannel, HypervisorLog, Isolation, Meter,
     Picture, Sandbox, SandboxChange, Screenshot, Target, Usage,
 };
 pub use settings::{AgentSettings, AgentTransport, Limits, Secret};
+pub use shared::EndLimits;
 pub use state::{SandboxState, Transition};
 pub use stop::{Stop, StopToken};
 pub use teardown::Teardown;
-pub use turn::{Listener, Shutdown, Turn};

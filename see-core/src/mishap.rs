@@ -1,7 +1,12 @@
 //! What goes wrong in handlers and tasks of hooks, and stops nobody.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
+
+use crate::sync::lock;
 
 /// Something that went wrong in a handler or a task of a hook, and stopped nobody.
 #[derive(Debug, Clone)]
@@ -53,5 +58,71 @@ impl fmt::Display for Mishap {
             MishapKind::Cancelled => f.write_str("dropped: the environment was stopped"),
             MishapKind::Slow(took) => write!(f, "took {took:.1?} without yielding"),
         }
+    }
+}
+
+/// The mishaps of one environment: the last ones, and what they mean for its run.
+#[derive(Debug)]
+pub(crate) struct Mishaps {
+    /// How many are kept.
+    limit: usize,
+    kept: Mutex<VecDeque<Mishap>>,
+    forgotten: AtomicU64,
+    required: Mutex<RequiredHooks>,
+}
+
+/// The hooks without which a run is worth nothing.
+#[derive(Debug, Default)]
+struct RequiredHooks {
+    names: Vec<&'static str>,
+    /// What went wrong first in one of them.
+    failure: Option<Mishap>,
+}
+
+impl Mishaps {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            kept: Mutex::default(),
+            forgotten: AtomicU64::new(0),
+            required: Mutex::default(),
+        }
+    }
+
+    /// What went wrong so far, oldest first, and how many older mishaps were let go.
+    pub(crate) fn kept(&self) -> (Vec<Mishap>, u64) {
+        let kept = lock(&self.kept).iter().cloned().collect();
+        (kept, self.forgotten.load(Ordering::Relaxed))
+    }
+
+    /// The first failure of a hook that is required.
+    pub(crate) fn hook_failure(&self) -> Option<Mishap> {
+        lock(&self.required).failure.clone()
+    }
+
+    /// From now on failures of this hook count.
+    pub(crate) fn require(&self, hook: &'static str) {
+        lock(&self.required).names.push(hook);
+    }
+
+    pub(crate) fn record(&self, event: &str, owner: &str, what: MishapKind) {
+        let mishap = Mishap {
+            at: SystemTime::now(),
+            event: event.to_owned(),
+            owner: owner.to_owned(),
+            what,
+        };
+        tracing::warn!("{mishap}");
+        let mut required = lock(&self.required);
+        if mishap.is_failure() && required.names.contains(&owner) {
+            required.failure.get_or_insert_with(|| mishap.clone());
+        }
+        drop(required);
+        let mut kept = lock(&self.kept);
+        if kept.len() == self.limit {
+            kept.pop_front();
+            self.forgotten.fetch_add(1, Ordering::Relaxed);
+        }
+        kept.push_back(mishap);
     }
 }

@@ -7,8 +7,10 @@ use serde::Deserialize;
 
 use crate::config::{Configuration, DurationValue, Place};
 use crate::event::Value;
-use crate::run::SAMPLE_FINISHED;
 use crate::{Error, Result, Transition};
+
+/// The event that carries how the sample ended.
+pub const SAMPLE_FINISHED: &str = "sample_finished";
 
 /// The steps of a run.
 ///

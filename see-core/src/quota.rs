@@ -16,9 +16,10 @@ pub(crate) use self::room::Captures;
 use self::meter::Metered;
 use self::room::Room;
 use crate::config::Size;
+use crate::mishap::Mishaps;
 use crate::settings::Limits;
-use crate::shared::{Shared, died};
-use crate::{Error, ErrorKind};
+use crate::sync::died;
+use crate::{Error, ErrorKind, Sandbox};
 
 /// How often is measured.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -51,11 +52,15 @@ impl RunLimits {
     }
 
     /// Begins to measure: what is used already does not count.
-    pub(crate) async fn watch(&self, shared: &Shared) -> Quotas {
+    pub(crate) async fn watch(
+        &self,
+        sandbox: &Arc<dyn Sandbox>,
+        captures: &Captures,
+        mishaps: &Arc<Mishaps>,
+    ) -> Quotas {
         let Some(limits) = &self.others else {
             return Quotas::default();
         };
-        let (sandbox, captures) = (&shared.sandbox, &shared.captures);
         let mut rooms = vec![
             Room::of_paths("disk", sandbox.disks(), limits.disk.0),
             Room::of_captures(captures.clone(), limits.captures.0),
@@ -75,7 +80,7 @@ impl RunLimits {
         });
         Quotas {
             rooms: measured.await.unwrap_or_default(),
-            metered: Some(Metered::begin(sandbox, &shared.bus, limits).await),
+            metered: Some(Metered::begin(sandbox, mishaps, limits).await),
         }
     }
 }

@@ -1,21 +1,19 @@
 //! Which hooks, backends and image providers there are: ordinary values, never global.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Mutex;
 
-use serde::Deserialize;
-
 use crate::backend::{Backend, Preparation, PreparedBackend};
-use crate::bus::lock;
 use crate::config::{
     Configuration, HookSection, HooksSection, Located, fields_of, nearest, python_see,
 };
 use crate::hook::{Hook, PreparedHook};
-use crate::image::{ImageProvider, ImageSource};
+use crate::image::{ImageRegistry, ImageSource};
 use crate::ledger::Collectors;
+use crate::names::Names;
+use crate::sync::lock;
 use crate::{Error, ErrorKind, Result};
 
 /// Everything that a configuration can name.
@@ -37,72 +35,6 @@ impl Registries {
     /// Registries in which nothing is known.
     pub fn new() -> Self {
         Self::default()
-    }
-}
-
-/// Names and their aliases.
-struct Names<E> {
-    entries: BTreeMap<&'static str, E>,
-    aliases: BTreeMap<&'static str, &'static str>,
-}
-
-impl<E> Default for Names<E> {
-    fn default() -> Self {
-        Self {
-            entries: BTreeMap::new(),
-            aliases: BTreeMap::new(),
-        }
-    }
-}
-
-impl<E> fmt::Debug for Names<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.entries.keys()).finish()
-    }
-}
-
-impl<E> Names<E> {
-    fn add(
-        &mut self,
-        what: &str,
-        name: &'static str,
-        aliases: &[&'static str],
-        entry: E,
-    ) -> Result<()> {
-        let taken = |name: &str| self.entries.contains_key(name) || self.aliases.contains_key(name);
-        let clash = [name]
-            .iter()
-            .chain(aliases)
-            .copied()
-            .find(|name| taken(name));
-        if let Some(clash) = clash {
-            return Err(Error::new(
-                ErrorKind::AlreadyExists,
-                format!("a {what} of this name is registered already"),
-            )
-            .subject(clash)
-            .advice("names and aliases are given once"));
-        }
-        self.entries.insert(name, entry);
-        self.aliases
-            .extend(aliases.iter().map(|alias| (*alias, name)));
-        Ok(())
-    }
-
-    fn find(&self, what: &str, name: &str) -> Result<&E> {
-        let canonical = self.aliases.get(name).copied().unwrap_or(name);
-        self.entries.get(canonical).ok_or_else(|| {
-            let known: Vec<&str> = self.entries.keys().copied().collect();
-            let error = Error::new(
-                ErrorKind::Configuration,
-                format!("found the {what} `{name}`, known are: {}", known.join(", ")),
-            );
-            let all = self.entries.keys().chain(self.aliases.keys()).copied();
-            match nearest(name, all) {
-                Some(near) => error.advice(format!("did you mean `{near}`?")),
-                None => error,
-            }
-        })
     }
 }
 
@@ -346,59 +278,5 @@ fn preparation<'a>(context: &Configuration, images: &'a ImageRegistry) -> Prepar
         images,
         place: context.place(),
         asked: Mutex::default(),
-    }
-}
-
-type PrepareImage = fn(Configuration, Option<Located<String>>) -> Result<ImageSource>;
-
-/// The image providers that are known.
-#[derive(Debug, Default)]
-pub struct ImageRegistry(Names<PrepareImage>);
-
-/// An image section that names its provider.
-#[derive(Debug, Deserialize)]
-struct ImageSection {
-    provider: Located<String>,
-    #[serde(alias = "uri")]
-    name: Option<Located<String>>,
-    provider_configuration: Option<Configuration>,
-}
-
-impl ImageRegistry {
-    /// Registers an image provider.
-    ///
-    /// # Errors
-    /// [`ErrorKind::AlreadyExists`] where its name or an alias is taken.
-    pub fn add<T: ImageProvider>(&mut self) -> Result<()> {
-        let prepare: PrepareImage = |configuration, name| {
-            T::prepare(configuration.deserialize()?, name).map(ImageSource::new)
-        };
-        self.0.add("image provider", T::NAME, T::ALIASES, prepare)
-    }
-
-    /// The names, sorted.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.0.entries.keys().copied()
-    }
-
-    /// Prepares what an image section names: a path, or an object with `provider`, `name` or `uri`, and
-    /// `provider_configuration`.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Configuration`] and the place, where the section, the provider's name or its
-    /// configuration is wrong, or the path holds no file.
-    pub fn prepare(&self, section: &Configuration) -> Result<ImageSource> {
-        if section.as_str().is_some() {
-            return ImageSource::local(&section.deserialize()?);
-        }
-        let image: ImageSection = section.deserialize()?;
-        let prepare = self
-            .0
-            .find("image provider", &image.provider)
-            .map_err(|error| error.at(image.provider.place().clone()))?;
-        let configuration = image
-            .provider_configuration
-            .unwrap_or_else(|| section.empty_child("provider_configuration"));
-        prepare(configuration, image.name).map_err(|error| error.or_at(&section.place()))
     }
 }

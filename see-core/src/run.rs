@@ -5,17 +5,15 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::bus::{Kept, Listener, Turn};
 use crate::config::Origin;
 use crate::event::Text;
-use crate::isolation::{IsolationVerdict, Walls};
-use crate::protocol::{Action, Protocol, Step};
+use crate::isolation::Walls;
+use crate::proof::IsolationVerdict;
+use crate::protocol::{Action, Protocol, SAMPLE_FINISHED, Step};
 use crate::quota::{Quotas, RunLimits};
 use crate::shared::Shared;
-use crate::turn::{LastHeard, Listener, Turn};
 use crate::{Environment, Error, ErrorKind, Event, Result, Transition};
-
-/// The event that carries how the sample ended.
-pub const SAMPLE_FINISHED: &str = "sample_finished";
 
 /// The events that have something run in the guest. A step that triggers one first waits for the proof that
 /// the guest's network is closed, where that is owed.
@@ -24,6 +22,9 @@ const RUNS: [&str; 2] = ["run_sample", "run_command"];
 /// What steps marked `always` have in any case after a failed step, together: the analysis of a run that used
 /// up its time. The guest's power is cut at the limit all the same, also under a step that goes on.
 const LAST_STEPS: Duration = Duration::from_secs(60);
+
+/// How many ends of samples a report keeps: hooks may tell of as many as they like.
+const MOST_SAMPLES: usize = 1024;
 
 /// How long handlers may hold up the end of a guest that must not go on.
 const HELD_UP: Duration = Duration::from_secs(5);
@@ -36,8 +37,8 @@ pub struct RunReport {
     /// The step that failed first, and why: the run's verdict. `None`: every step went well. What hooks could
     /// not do says [`EventBus::hook_failure`](crate::EventBus::hook_failure).
     pub failure: Option<(String, Error)>,
-    /// The last `sample_finished`, where there was one.
-    pub sample: Option<Event>,
+    /// Every `sample_finished`, in order; of very many the first ones.
+    pub samples: Vec<Event>,
     /// What is known of the walls around the guest: whether the results can be trusted.
     pub isolation: IsolationVerdict,
 }
@@ -76,8 +77,9 @@ impl Environment {
     ///
     /// [`Isolation::is_verified`]: crate::Isolation::is_verified
     pub async fn run(&mut self, protocol: &Protocol, limits: &RunLimits) -> Result<RunReport> {
-        let quotas = limits.watch(self.shared()).await;
         let shared = Arc::clone(self.shared());
+        let (sandbox, captures) = (&shared.sandbox, &shared.captures);
+        let quotas = limits.watch(sandbox, captures, &self.bus().mishaps).await;
         let mut turn = self.turn().await?;
         let mut watch = Watch {
             walls: Walls::watch(&shared, &mut turn),
@@ -96,12 +98,18 @@ impl Environment {
                 ears.push((name.to_owned(), turn.listen(name)));
             }
         }
-        let sample = turn.keep_last(SAMPLE_FINISHED);
-        let waiting = turn.keep_last("waiting_for_guest");
+        let samples = turn.keep(SAMPLE_FINISHED, |all: &mut Vec<Event>, event| {
+            if all.len() < MOST_SAMPLES {
+                all.push(event.clone());
+            }
+        });
+        let waiting = turn.keep("waiting_for_guest", |last: &mut Option<Event>, event| {
+            *last = Some(event.clone());
+        });
         let mut report = RunReport {
             steps: Vec::with_capacity(protocol.steps.len()),
             failure: None,
-            sample: None,
+            samples: Vec::new(),
             isolation: IsolationVerdict::NoWalls,
         };
         if let Err(error) = shared.check_running_guest().await {
@@ -121,18 +129,13 @@ impl Environment {
                     .with("index", index as u64)
             };
             let started = Instant::now();
-            let _ = turn.trigger(about("step_started")).await;
             let depth = turn.depth();
-            let taking = take(step, &mut turn, &mut ears, limits.time);
-            let outcome = match watch.over(taking).await {
-                Ended::ByItself(outcome) => outcome,
-                Ended::Cut(error) => {
-                    // It may have been dropped while handlers ran.
-                    turn.restore_depth(depth);
-                    cut_power(&shared, &mut turn).await;
-                    Err(error)
-                }
+            let taking = async {
+                let _ = turn.trigger(about("step_started")).await;
+                take(step, &mut turn, &mut ears, limits.time).await
             };
+            let taken = watch.over(taking).await;
+            let outcome = settle(taken, &shared, &mut turn, depth).await;
             let outcome = outcome.map_err(|error| why_not_ready(error, &step.action, &waiting));
             let outcome = outcome.map_err(|error| match &step.place {
                 // A step that nobody wrote has no place that helps.
@@ -144,13 +147,21 @@ impl Environment {
             let finished = about("step_finished")
                 .with("seconds", seconds)
                 .with("error", failure.clone());
-            let _ = turn.trigger(finished).await;
+            if outcome.is_err() {
+                watch.has_failed();
+            }
+            let telling = async {
+                let _ = turn.trigger(finished).await;
+                Ok(())
+            };
+            let told = watch.over(telling).await;
+            let told = settle(told, &shared, &mut turn, depth).await;
             report.steps.push(StepReport {
                 step: name.clone(),
                 seconds,
                 error: failure,
             });
-            if let Err(error) = outcome {
+            if let Err(error) = outcome.and(told) {
                 watch.has_failed();
                 report.failure.get_or_insert((name, error));
             }
@@ -176,8 +187,21 @@ impl Environment {
             }
         }
         report.isolation = watch.walls.verdict();
-        report.sample = sample.take();
+        report.samples = samples.take();
         Ok(report)
+    }
+}
+
+/// What came of something that was watched; the guest of what was cut off must not go on.
+async fn settle(ended: Ended, shared: &Arc<Shared>, turn: &mut Turn, depth: usize) -> Result<()> {
+    match ended {
+        Ended::ByItself(outcome) => outcome,
+        Ended::Cut(error) => {
+            // It may have been dropped while handlers ran.
+            turn.restore_depth(depth);
+            cut_power(shared, turn).await;
+            Err(error)
+        }
     }
 }
 
@@ -260,7 +284,7 @@ impl Watch {
 }
 
 /// A wait for the guest that was over before the hook that looks for it gave up says what that hook waits for.
-fn why_not_ready(error: Error, action: &Action, waiting: &LastHeard) -> Error {
+fn why_not_ready(error: Error, action: &Action, waiting: &Kept<Option<Event>>) -> Error {
     let event = match action {
         Action::Wait { event, .. } => event.as_deref(),
         _ => None,

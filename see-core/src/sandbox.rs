@@ -107,13 +107,15 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
     /// Changes from now on, through a bounded queue.
     fn watch(&self) -> mpsc::Receiver<SandboxChange>;
 
-    /// Ends the machine and removes everything that was made for it.
+    /// Prepares the end: no change is told from now on, and no command is taken any more. May be called again.
     ///
-    /// May be called twice: the second call finds nothing to do. After an error it may be called
-    /// again, and goes on where it stood.
+    /// It removes nothing. Afterwards, also where it failed, core removes everything that the record names with the
+    /// collectors of its kinds, the last intended first, exactly as after a crash: the machine first of all, whether
+    /// it runs or not. So only what belongs to this process is left to do here: to wait for a command under way, to
+    /// end tasks, to wait for a child.
     ///
     /// # Errors
-    /// What could not be removed; it stays in the ledger for collection.
+    /// When a command under way or something of this process does not end.
     async fn release(&self) -> Result<()>;
 
     /// Pictures of the screen.

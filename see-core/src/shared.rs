@@ -4,30 +4,28 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 
-use crate::bus::{Handler, lock, panic_message, queue_full};
-use crate::environment::EndLimits;
-use crate::event::Text;
-use crate::isolation::{Proof, is_owed};
-use crate::ledger::Record;
+use crate::ledger::{Collectors, Record};
+use crate::proof::{Proof, is_owed};
 use crate::quota::Captures;
 use crate::settings::AgentSettings;
-use crate::turn::TurnState;
+use crate::sync::{died, lock};
 use crate::{
-    Error, ErrorKind, Event, EventBus, Identifier, Result, Sandbox, SandboxChange, SandboxState,
-    Stop, StopToken, Transition, Turn,
+    Error, ErrorKind, Event, Identifier, Result, Sandbox, SandboxChange, SandboxState, Stop,
+    StopToken, Transition,
 };
 
 /// What environment, turn and contexts have in common.
 pub(crate) struct Shared {
     pub(crate) identifier: Identifier,
     pub(crate) sandbox: Arc<dyn Sandbox>,
-    pub(crate) bus: Arc<EventBus>,
     pub(crate) runtime: Handle,
     pub(crate) record: Record,
+    pub(crate) collectors: Collectors,
     pub(crate) agent: AgentSettings,
     pub(crate) captures: Captures,
     pub(crate) proof: Arc<Proof>,
@@ -36,13 +34,46 @@ pub(crate) struct Shared {
     /// Wakes the turn's holder when something was posted or changed.
     pub(crate) noticed: Notify,
     /// Wakes the pump, which handles posted events while nobody holds the turn.
-    pump: Notify,
+    pub(crate) pump: Notify,
     stop: Stop,
     scopes: Mutex<Vec<Stop>>,
     posted: mpsc::Sender<Event>,
+    /// How many posted events may wait.
+    queue: usize,
     pub(crate) closed: AtomicBool,
     pub(crate) power: Mutex<Power>,
     pub(crate) limits: EndLimits,
+}
+
+/// What only the holder of the turn may touch.
+#[derive(Debug)]
+pub(crate) struct TurnState {
+    /// Events that were posted and are not handled yet.
+    pub(crate) posted: mpsc::Receiver<Event>,
+}
+
+/// How long the steps of an environment's end may take.
+#[derive(Debug, Clone)]
+pub struct EndLimits {
+    /// The longest wait for handlers that run, before they are cancelled. 10 s.
+    pub turn: Duration,
+    /// The longest wait for one hook's tasks, and again for its cleanup. 30 s.
+    pub hook: Duration,
+    /// The longest wait for the sandbox's release, and again for the removal of what was made for it. 60 s.
+    pub release: Duration,
+    /// The longest wait for one change of power, above the backend's own deadlines. 120 s.
+    pub power: Duration,
+}
+
+impl Default for EndLimits {
+    fn default() -> Self {
+        Self {
+            turn: Duration::from_secs(10),
+            hook: Duration::from_secs(30),
+            release: Duration::from_secs(60),
+            power: Duration::from_secs(120),
+        }
+    }
 }
 
 /// How a guest ended that went to sleep: nothing in it fires an event until something wakes it.
@@ -95,31 +126,25 @@ impl Shared {
         runtime: Handle,
         parts: Parts,
     ) -> Arc<Self> {
-        let (posted, queue) = mpsc::channel(parts.bus.limits.queue);
+        let (posted, waiting) = mpsc::channel(parts.queue);
         let stop = parts.stop;
-        let proof = Arc::new(Proof::default());
-        for name in Proof::EVENTS {
-            let proof = Arc::clone(&proof);
-            let hears = Handler::Plain(Arc::new(move |event: &Event| proof.hear(event)));
-            let owner = Text::literal("environment");
-            parts.bus.subscribe(Some(name), &owner, hears, None);
-        }
         Arc::new(Self {
             identifier: sandbox.identifier(),
             sandbox,
-            bus: Arc::new(parts.bus),
             runtime,
             record,
+            collectors: parts.collectors,
             agent: parts.agent,
             captures: Captures::default(),
-            proof,
-            turn: Arc::new(tokio::sync::Mutex::new(TurnState { posted: queue })),
+            proof: Arc::default(),
+            turn: Arc::new(tokio::sync::Mutex::new(TurnState { posted: waiting })),
             stop_token: stop.token(),
             noticed: Notify::new(),
             pump: Notify::new(),
             stop,
             scopes: Mutex::default(),
             posted,
+            queue: parts.queue,
             closed: AtomicBool::new(false),
             power: Mutex::default(),
             limits: parts.limits,
@@ -156,7 +181,7 @@ impl Shared {
         event.stamp();
         self.posted
             .try_send(event)
-            .map_err(|refused| queue_full(&refused.into_inner(), self.bus.limits.queue))?;
+            .map_err(|refused| queue_full(&refused.into_inner(), self.queue))?;
         self.notice();
         Ok(())
     }
@@ -234,21 +259,6 @@ impl Shared {
         tokio::time::timeout(limit, self.sandbox.state())
             .await
             .unwrap_or_else(|_| Err(Error::timeout("the hypervisor to tell the state", limit)))
-    }
-
-    /// Handles posted events whenever nobody holds the turn.
-    pub(crate) async fn pump(self: Arc<Self>) {
-        while !self.is_closed() {
-            tokio::select! {
-                biased;
-                () = self.stop_token.stopped() => return,
-                () = self.pump.notified() => {}
-            }
-            let mut turn = Turn::take(Arc::clone(&self)).await;
-            if let Err(error) = turn.handle_posted().await {
-                tracing::debug!("posted events are left: {error}");
-            }
-        }
     }
 
     /// Posts what the guest does to its own power.
@@ -350,17 +360,20 @@ impl Shared {
 
 /// What an environment is built of, beside its sandbox.
 pub(crate) struct Parts {
-    pub(crate) bus: EventBus,
+    pub(crate) collectors: Collectors,
+    /// How many posted events may wait.
+    pub(crate) queue: usize,
     pub(crate) agent: AgentSettings,
     pub(crate) stop: Stop,
     pub(crate) limits: EndLimits,
 }
 
-/// A task of ours that did not end by itself.
-pub(crate) fn died(failed: tokio::task::JoinError) -> Error {
-    let what = match failed.try_into_panic() {
-        Ok(panic) => format!("a task panicked: {}", panic_message(&*panic)),
-        Err(_) => "a task was cancelled with its runtime".to_owned(),
-    };
-    Error::new(ErrorKind::Internal, what)
+/// The error of a post that found the queue full.
+fn queue_full(event: &Event, limit: usize) -> Error {
+    Error::new(
+        ErrorKind::Exhausted,
+        format!("{limit} posted events wait already"),
+    )
+    .during("post")
+    .subject(event.name())
 }

@@ -32,6 +32,12 @@ impl Stop {
         }
     }
 
+    /// What it is asked for by, for a fault that asks.
+    #[cfg(feature = "testing")]
+    pub(crate) fn asked(&self) -> Arc<watch::Sender<bool>> {
+        Arc::clone(&self.asked)
+    }
+
     /// Asks for it. Asking twice is harmless.
     pub fn stop(&self) {
         self.asked.send_replace(true);

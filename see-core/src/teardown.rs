@@ -4,10 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use crate::environment::{Resident, Rest};
+use tokio::sync::watch;
+
+use crate::bus::{EventBus, Turn};
+use crate::hook::Attached;
+use crate::ledger::{Collectors, Outcome, Record, Resource};
 use crate::mishap::MishapKind;
-use crate::shared::{Shared, died};
-use crate::{Error, ErrorKind, SandboxState, Turn};
+use crate::shared::Shared;
+use crate::sync::{died, lock};
+use crate::{Context, Error, ErrorKind, SandboxState};
+
+/// The longest removal of one resource.
+const REMOVAL: Duration = Duration::from_secs(30);
 
 /// What becomes of the sandbox.
 #[derive(Debug, Clone, Copy)]
@@ -18,13 +26,53 @@ pub(crate) enum Fate {
     Kept(SystemTime),
 }
 
-pub(crate) async fn tear_down(shared: Arc<Shared>, mut rest: Rest, fate: Fate) -> Teardown {
+/// A hook that was attached, with what belongs to it.
+pub(crate) struct Resident {
+    pub(crate) name: &'static str,
+    /// Whether its failures are the run's.
+    pub(crate) required: bool,
+    pub(crate) context: Context,
+    pub(crate) hook: Box<dyn Attached>,
+}
+
+/// What is taken apart at the end.
+pub(crate) struct Rest {
+    pub(crate) hooks: Vec<Resident>,
+    /// Contexts that were given to the environment's owner.
+    pub(crate) owners: Vec<Context>,
+    pub(crate) stay: Stay,
+    pub(crate) tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+/// Counts an environment among those that live, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Stay(watch::Sender<usize>);
+
+impl Stay {
+    pub(crate) fn new(staying: &watch::Sender<usize>) -> Self {
+        staying.send_modify(|count| *count += 1);
+        Self(staying.clone())
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+pub(crate) async fn tear_down(
+    shared: Arc<Shared>,
+    bus: Arc<EventBus>,
+    mut rest: Rest,
+    fate: Fate,
+) -> Teardown {
     let mut errors = Vec::new();
     let limits = shared.limits.clone();
     // Whoever holds the turn may finish, and what was posted is still heard; who does not finish is
     // cancelled.
     let last_turn = async {
-        let mut turn = Turn::take(Arc::clone(&shared)).await;
+        let mut turn = Turn::take(Arc::clone(&shared), Arc::clone(&bus)).await;
         if !shared.stop_token.is_stopped()
             && let Err(error) = turn.handle_posted().await
         {
@@ -43,7 +91,7 @@ pub(crate) async fn tear_down(shared: Arc<Shared>, mut rest: Rest, fate: Fate) -
         for error in end_hook(resident, limits.hook).await {
             match required {
                 true => errors.push(error),
-                false => (shared.bus).record("cleanup", name, MishapKind::Failed(error.chain())),
+                false => bus.record("cleanup", name, MishapKind::Failed(error.chain())),
             }
         }
     }
@@ -64,7 +112,7 @@ pub(crate) async fn tear_down(shared: Arc<Shared>, mut rest: Rest, fate: Fate) -
     };
     if !kept {
         errors.extend(release(&shared, limits.release).await);
-        errors.extend(shared.record.end_leases().await.err());
+        errors.extend(remove_all(&shared.record, &shared.collectors, limits.release).await);
     }
     for task in rest.tasks {
         task.abort();
@@ -116,7 +164,7 @@ async fn end_hook(resident: Resident, limit: Duration) -> Vec<Error> {
 }
 
 async fn release(shared: &Arc<Shared>, limit: Duration) -> Option<Error> {
-    crate::bus::lock(&shared.power).wanted = Some(SandboxState::Shutoff);
+    lock(&shared.power).wanted = Some(SandboxState::Shutoff);
     let sandbox = Arc::clone(&shared.sandbox);
     let work = shared.runtime.spawn(async move { sandbox.release().await });
     match tokio::time::timeout(limit, work).await {
@@ -125,6 +173,33 @@ async fn release(shared: &Arc<Shared>, limit: Duration) -> Option<Error> {
         Ok(Err(failed)) => Some(died(failed)),
         Err(_) => Some(Error::timeout("the sandbox's release", limit)),
     }
+}
+
+/// Removes everything that a record names, as a collection does after a crash. What failed comes back.
+pub(crate) async fn remove_all(
+    record: &Record,
+    collectors: &Collectors,
+    limit: Duration,
+) -> Vec<Error> {
+    let removal = record.collect(collectors, REMOVAL.min(limit));
+    let outcomes = match tokio::time::timeout(limit, removal).await {
+        Ok(Ok(outcomes)) => outcomes,
+        Ok(Err(error)) => return vec![error],
+        Err(_) => return vec![Error::timeout("the removal of what was made", limit)],
+    };
+    let failed = |(resource, outcome): (Resource, Outcome)| {
+        let error = match outcome {
+            Outcome::Failed(error) => error,
+            Outcome::Refused(why) => Error::new(ErrorKind::Io, why),
+            Outcome::Removed | Outcome::AlreadyGone | Outcome::Waiting => return None,
+        };
+        let name = match resource.path() {
+            Some(path) => path.display().to_string(),
+            None => resource.name,
+        };
+        Some(error.during(format!("remove the {} {name}", resource.kind)))
+    };
+    outcomes.into_iter().filter_map(failed).collect()
 }
 
 /// How an environment's end went.

@@ -451,3 +451,39 @@ async fn a_guest_that_tells_of_other_targets_than_it_was_given_breaks_the_protoc
         "{answer:?}"
     );
 }
+
+#[tokio::test]
+async fn a_guest_has_all_targets_of_a_proof_to_try_before_it_answers_for_any() {
+    const REQUESTS: usize = 4;
+    let targets: Vec<ProbeTarget> = (1..=MAX_TARGETS * REQUESTS)
+        .map(|port| ProbeTarget::Udp(([192, 0, 2, 1], u16::try_from(port).expect("a port")).into()))
+        .collect();
+    let (ours, mut guest) = tokio::io::duplex(1 << 18);
+    let telling = async {
+        let session = raw_guest::welcome(&mut guest).await;
+        let mut requests = raw_guest::requests(&mut guest, session, REQUESTS).await;
+        // Whichever is answered first, the findings keep the order of their targets.
+        requests.reverse();
+        for (number, request) in requests {
+            let Request::Probe(probe) = request else {
+                panic!("{request:?}");
+            };
+            let finding = |target: ProbeTarget| Finding::Answered(format!("{target:?}"));
+            let findings = probe.targets.into_iter().map(finding).collect();
+            raw_guest::send(&mut guest, session, number, Reply::Probed(findings)).await;
+        }
+    };
+    let asking = async {
+        let client = Client::connect(ours, b"", PATIENCE).await?;
+        client.probe(&targets, Duration::from_secs(1)).await
+    };
+    let both = async { tokio::join!(asking, telling) };
+    let (findings, ()) = tokio::time::timeout(PATIENCE, both)
+        .await
+        .expect("the guest was given all targets at once");
+    let told: Vec<Finding> = targets
+        .iter()
+        .map(|target| Finding::Answered(format!("{target:?}")))
+        .collect();
+    assert_eq!(findings.expect("findings"), told);
+}

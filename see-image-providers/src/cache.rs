@@ -17,13 +17,13 @@ mod inspect;
 mod origin;
 mod partial;
 mod place;
-mod ranges;
 mod record;
 mod settings;
 mod store;
 mod sync;
 mod transfer;
 mod unpack;
+mod validator;
 
 use std::path::PathBuf;
 
@@ -31,9 +31,10 @@ use see_core::{Error, ErrorKind, Image, ImageRequest, Result};
 
 pub use self::digest::{Algorithm, Digest, Hasher};
 pub use self::evict::Collected;
-pub use self::origin::{ByteRange, Object, Origin, Validator};
+pub use self::origin::{ByteRange, Object, Origin};
 pub use self::settings::{CacheConfiguration, Delivery, STORE_VARIABLE, Unpack, default_folder};
 pub use self::store::{Store, StoredImage};
+pub use self::validator::Validator;
 
 use self::settings::Settings;
 

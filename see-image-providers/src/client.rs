@@ -1,8 +1,10 @@
 //! The HTTP client of all providers: TLS as the configuration says, credentials for one host alone.
 
 mod failure;
+mod header;
 mod open;
 mod redirect;
+mod retry;
 mod tls;
 
 use std::time::Duration;
@@ -12,8 +14,11 @@ use reqwest::{Method, Request, Response, Url};
 use see_core::{Error, ErrorKind, Result};
 
 pub(crate) use self::failure::of_transport as broken;
-pub use self::failure::{retry_after, shown};
+pub use self::failure::shown;
+pub use self::header::retry_after;
+pub(crate) use self::header::text;
 pub(crate) use self::open::{warn_if_open, warn_if_unproven};
+pub(crate) use self::retry::{Retry, is_busy, is_passing};
 pub use self::tls::TlsConfiguration;
 
 /// The longest wait for a connection.
@@ -101,21 +106,76 @@ impl Client {
         self.own.request(method, url)
     }
 
-    /// Sends the request and follows redirects; whatever status comes in the end is an answer.
+    /// Sends the request, and again while the server is busy or cannot be reached, for some seconds; follows redirects.
+    /// Whatever status comes in the end is an answer.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] where no answer comes, with what to do about it; [`ErrorKind::Timeout`]
     /// where it takes longer than a minute; [`ErrorKind::Unsupported`] for a redirect that is not followed.
     pub async fn send(&self, request: Request) -> Result<Response> {
-        redirect::follow(self, request).await
+        let (response, _) = self.ask(request, None).await?;
+        Ok(response)
     }
 
-    /// The body of an answer that should be small, such as a listing.
+    /// Sends the request as [`send`](Self::send) does, and reads the body of an answer that should be small, such as a
+    /// listing.
     ///
     /// # Errors
     /// [`ErrorKind::Exhausted`] where it has more than `limit` bytes; [`ErrorKind::Timeout`] where all of it takes
     /// longer than a minute; and as [`send`](Self::send).
-    pub async fn body(&self, mut response: Response, limit: usize) -> Result<Bytes> {
+    pub async fn read(&self, request: Request, limit: usize) -> Result<(Response, Bytes)> {
+        self.ask(request, Some(limit)).await
+    }
+
+    /// Sends the request once, and follows redirects: for who has a patience of their own.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub(crate) async fn send_once(&self, request: Request) -> Result<Response> {
+        redirect::follow(self, request).await
+    }
+
+    /// The answer, and its body where that has a limit.
+    async fn ask(&self, mut request: Request, limit: Option<usize>) -> Result<(Response, Bytes)> {
+        let mut retry = Retry::of_question();
+        loop {
+            // A body that comes only once cannot be sent again; none of ours does.
+            let again = request.try_clone();
+            let answer = self.ask_once(request, limit).await;
+            let asked = match &answer {
+                Ok((response, _)) if is_busy(response.status()) => retry_after(response.headers()),
+                Err(error) if is_passing(error) => None,
+                _ => return answer,
+            };
+            let (Some(wait), Some(again)) = (retry.next(asked), again) else {
+                return answer;
+            };
+            request = again;
+            match answer {
+                Ok((response, _)) => {
+                    let (server, status) = (shown(response.url()), response.status());
+                    tracing::debug!(server, %status, ?wait, "the server is busy");
+                }
+                Err(error) => tracing::debug!(error = %error.chain(), ?wait, "no answer came"),
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn ask_once(&self, request: Request, limit: Option<usize>) -> Result<(Response, Bytes)> {
+        let mut response = self.send_once(request).await?;
+        let body = match limit {
+            Some(limit) => self.body(&mut response, limit).await?,
+            None => Bytes::new(),
+        };
+        Ok((response, body))
+    }
+
+    /// The rest of an answer that should be small.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) async fn body(&self, response: &mut Response, limit: usize) -> Result<Bytes> {
         let url = shown(response.url());
         let mut body = BytesMut::new();
         let deadline = tokio::time::Instant::now() + ANSWER_LIMIT;

@@ -1,22 +1,13 @@
 //! What a server says about an object before its bytes are asked for.
 
-use std::time::{Duration, SystemTime};
-
 use async_trait::async_trait;
 use reqwest::header::{
-    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue,
-    LAST_MODIFIED, RANGE,
+    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE,
 };
 use reqwest::{Method, Request, Response, StatusCode};
 use see_core::{Result, StopToken};
 
-use crate::cache::Validator;
-use crate::client::{Client, retry_after};
-
-/// The longest pause that a busy server may ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// As long as a validator may be.
-const WIDEST: usize = 512;
+use crate::client::{Client, is_busy, retry_after, text};
 
 /// Something that can be asked about.
 #[async_trait]
@@ -30,33 +21,11 @@ pub(crate) trait Resource: Sync {
 
 /// Asks for the head of a resource; a server that refuses that, or tells no length, is asked for its first byte.
 ///
-/// What comes is the answer to a `GET` wherever it is a failure other than 401, so that its body may say why. A server that is
-/// busy and says until when is asked once more then; beyond that whoever calls has its own patience.
+/// What comes is the answer to a `GET` wherever it is a failure other than 401, so that its body may say why.
 ///
 /// # Errors
 /// What [`Client::send`] reports, and [`ErrorKind::Stopped`](see_core::ErrorKind::Stopped).
 pub(crate) async fn look(resource: &dyn Resource, stop: &StopToken) -> Result<Response> {
-    let answer = look_once(resource, stop).await?;
-    let Some(pause) = retry_after(answer.headers()).filter(|_| is_busy(answer.status())) else {
-        return Ok(answer);
-    };
-    drop(answer);
-    let wait = tokio::time::sleep(pause.min(LONGEST_PAUSE));
-    stop.or("wait until the server is less busy", wait).await?;
-    look_once(resource, stop).await
-}
-
-fn is_busy(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::TOO_MANY_REQUESTS
-            | StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT
-    )
-}
-
-async fn look_once(resource: &dyn Resource, stop: &StopToken) -> Result<Response> {
     let send = async |method: Method| {
         let first_byte = method == Method::GET;
         let mut request = resource.ask(method).await?;
@@ -70,10 +39,13 @@ async fn look_once(resource: &dyn Resource, stop: &StopToken) -> Result<Response
         stop.or("ask the server of the image", sending).await?
     };
     let answer = send(Method::HEAD).await?;
+    let status = answer.status();
     // Some servers say of every `HEAD` that it has no bytes.
     let tells_size = size(&answer) != Some(0);
-    // What is refused for want of a login is not asked for twice: each time may count as a failed one.
-    if answer.status().is_success() && tells_size || answer.status() == StatusCode::UNAUTHORIZED {
+    // Who is refused for want of a login, or asked to wait, does not ask once more: each time may count.
+    let is_final = status == StatusCode::UNAUTHORIZED
+        || is_busy(status) && retry_after(answer.headers()).is_some();
+    if status.is_success() && tells_size || is_final {
         return Ok(answer);
     }
     send(Method::GET).await
@@ -100,72 +72,9 @@ fn total(headers: &HeaderMap) -> Option<u64> {
     range.rsplit_once('/')?.1.trim().parse().ok()
 }
 
-/// When the object was changed last.
-pub(crate) fn modified(headers: &HeaderMap) -> Option<SystemTime> {
-    httpdate::parse_http_date(text(headers, &LAST_MODIFIED)?).ok()
-}
-
-/// The entity tag as it stands there. Some servers leave out its quotes: it tells versions apart all the same.
-pub(crate) fn entity_tag(headers: &HeaderMap) -> Option<&str> {
-    let tag = text(headers, &ETAG)?;
-    (!Validator::bare(tag).is_empty()).then_some(tag)
-}
-
-/// What a transfer is tied to: a strong entity tag, else the time of the last change, else a weak tag.
-pub(crate) fn validator(headers: &HeaderMap) -> Option<Validator> {
-    let tag = entity_tag(headers);
-    let of_tag = |tag: &str| Validator::EntityTag(tag.to_owned());
-    if let Some(tag) = tag
-        && !tag.starts_with("W/")
-    {
-        return Some(of_tag(tag));
-    }
-    let time = text(headers, &LAST_MODIFIED).map(|time| Validator::LastModified(time.to_owned()));
-    time.or_else(|| tag.map(of_tag))
-}
-
-/// A header's text, if it is one of a reasonable length.
-pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
-    let value = headers.get(name)?.to_str().ok()?.trim();
-    (!value.is_empty() && value.len() <= WIDEST).then_some(value)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn headers(lines: &[(&HeaderName, &str)]) -> HeaderMap {
-        lines
-            .iter()
-            .map(|(name, value)| ((*name).clone(), value.parse().unwrap()))
-            .collect()
-    }
-
-    #[test]
-    fn a_strong_tag_is_the_best_validator_and_a_weak_one_the_worst() {
-        let time = "Wed, 21 Oct 2015 07:28:00 GMT";
-        let tag = |tag: &str| Some(Validator::EntityTag(tag.to_owned()));
-        let both = headers(&[(&ETAG, "\"a\""), (&LAST_MODIFIED, time)]);
-        assert_eq!(validator(&both), tag("\"a\""));
-        let weak = headers(&[(&ETAG, "W/\"a\""), (&LAST_MODIFIED, time)]);
-        assert_eq!(
-            validator(&weak),
-            Some(Validator::LastModified(time.to_owned()))
-        );
-        assert_eq!(validator(&headers(&[(&ETAG, "W/\"a\"")])), tag("W/\"a\""));
-        assert!(modified(&both).is_some());
-        // As Ceph, rustfs and NetApp send them.
-        for bare in ["abc", "W/abc", "\"abc", "abc-3"] {
-            let found = validator(&headers(&[(&ETAG, bare)]));
-            assert_eq!(found, tag(bare), "{bare}");
-            assert_eq!(found.unwrap().if_range(), None, "{bare}");
-        }
-        for none in ["\"", "", "W/", "\"\"", "W/\"\""] {
-            assert_eq!(validator(&headers(&[(&ETAG, none)])), None, "{none}");
-        }
-        let long = format!("\"{}\"", "a".repeat(WIDEST));
-        assert_eq!(validator(&headers(&[(&ETAG, &long)])), None);
-    }
 
     #[test]
     fn the_size_of_the_whole_is_what_stands_after_the_slash() {
@@ -176,7 +85,9 @@ mod tests {
             ("bytes 0-0/-1", None),
             ("12345", None),
         ] {
-            assert_eq!(total(&headers(&[(&CONTENT_RANGE, range)])), size, "{range}");
+            let headers = [(CONTENT_RANGE, HeaderValue::from_static(range))];
+            let headers = HeaderMap::from_iter(headers);
+            assert_eq!(total(&headers), size, "{range}");
         }
     }
 }

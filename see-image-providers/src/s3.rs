@@ -6,7 +6,6 @@ mod failure;
 mod listing;
 mod origin;
 mod profile;
-mod xml;
 
 use async_trait::async_trait;
 use reqsign_aws_v4::Credential;
@@ -292,6 +291,8 @@ fn credentials(
         }
         (None, None) if auth.aws_session_token.is_none() => Source::Chain {
             profile: auth.profile_name.map(Located::into_inner),
+            role: profile.role,
+            region: profile.region.unwrap_or_else(|| REGION.to_owned()),
             unsupported: profile.unsupported,
             asks_instance,
         },

@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use see_context::Native;
 use see_core::ledger::Resource;
@@ -105,20 +106,25 @@ impl Machine {
         self.daemon == Some(CONTAINERS)
     }
 
-    /// Sends the container's first process a signal. libvirt hears of that process a while after it told that the
-    /// container runs.
+    /// Sends a container's first process a signal, as soon as it takes that. libvirt's own order would need libvirt
+    /// to have heard of the process, which on a busy host it may never.
     async fn signal_first(&self, name: &str, signal: Signal) -> Option<Result<()>> {
-        let signal = signal.as_raw().to_string();
+        let controller = match self.virsh(&["domid", name])? {
+            Ok(controller) => controller,
+            Err(error) => return Some(Err(error)),
+        };
         let end = Instant::now() + LETS_GO;
         loop {
-            match self.virsh(&["send-process-signal", name, "1", &signal])? {
-                Err(error)
-                    if error.to_string().contains("not yet available") && Instant::now() < end =>
-                {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                sent => return Some(sent.map(drop)),
+            if let Some(first) = first_process(controller.trim(), signal) {
+                let sent = kill_process(first, signal);
+                let failed = |error: Errno| Error::io("the container gets no signal", error.into());
+                return Some(sent.map_err(failed));
             }
+            if Instant::now() >= end {
+                let message = "the container's first process does not take the signal";
+                return Some(Err(Error::new(ErrorKind::Timeout, message)));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -128,18 +134,33 @@ impl Machine {
     }
 }
 
-/// Whether a container's first process, its controller's child, handles a signal: until then the kernel throws
-/// it away.
-fn takes(controller: &str, signal: Signal) -> bool {
+/// A container's first process, its controller's child, once it takes this signal: the kernel throws away what that
+/// process does not handle.
+fn first_process(controller: &str, signal: Signal) -> Option<Pid> {
     let processes = std::fs::read_dir("/proc").expect("/proc is there");
-    processes.flatten().any(|process| {
+    processes.flatten().find_map(|process| {
         // It may end while it is looked at.
         let status = std::fs::read_to_string(process.path().join("status")).unwrap_or_default();
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
-        let handled = field("SigCgt:").and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-        field("PPid:").is_some_and(|parent| parent.trim() == controller)
-            && handled.is_some_and(|set| set & (1 << (signal.as_raw() - 1)) != 0)
+        let field = |name: &str| {
+            let value = status.lines().find_map(|line| line.strip_prefix(name));
+            value.map(str::trim)
+        };
+        let handled = u64::from_str_radix(field("SigCgt:")?, 16).ok()?;
+        let takes = signal == Signal::KILL || handled & (1 << (signal.as_raw() - 1)) != 0;
+        let is_first = field("PPid:")? == controller && takes;
+        let pid = process.file_name().to_str()?.parse().ok()?;
+        is_first.then(|| Pid::from_raw(pid))?
     })
+}
+
+/// Has QEMU's human monitor do this, as its user would.
+///
+/// # Errors
+/// Those of [`Domain::qmp`].
+pub async fn monitor(domain: &Domain, line: &str) -> Result<(), see_libvirt::Error> {
+    let arguments = json!({ "command-line": line });
+    let command = json!({ "execute": "human-monitor-command", "arguments": arguments });
+    domain.qmp(&command.to_string()).await.map(drop)
 }
 
 /// Writes what ACPI's "soft off" is into its register, until it is off: the firmware chooses where that register
@@ -148,7 +169,7 @@ async fn power_off(domain: &Domain) -> Result<()> {
     let end = Instant::now() + LETS_GO;
     loop {
         // An answer may be lost with the machine, which libvirt then takes for running a while longer.
-        let told = domain.human_monitor("o /h 0x604 0x2000").await;
+        let told = monitor(domain, "o /h 0x604 0x2000").await;
         if !domain.is_active().await.unwrap_or(false) {
             return Ok(());
         }
@@ -201,14 +222,6 @@ impl Candidate for Machine {
                 // A container has no kernel that could.
                 GuestAct::Crash => return None,
             };
-            let controller = match self.virsh(&["domid", &name])? {
-                Ok(controller) => controller,
-                Err(error) => return Some(Err(error)),
-            };
-            let end = Instant::now() + LETS_GO;
-            while !takes(controller.trim(), signal) && Instant::now() < end {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
             return self.signal_first(&name, signal).await;
         }
         // Without an operating system nobody writes to the machine's ports but the monitor, in its place.
@@ -218,8 +231,8 @@ impl Candidate for Machine {
             GuestAct::Crash => "o /b 0x505 1",
             GuestAct::Reboot => "o /b 0xcf9 6",
         };
-        let told = native.domain.human_monitor(write).await;
-        Some(told.map(drop).map_err(refused))
+        let told = monitor(&native.domain, write).await;
+        Some(told.map_err(refused))
     }
 
     async fn kill(&self, sandbox: &dyn Sandbox) -> Option<Result<()>> {

@@ -123,7 +123,8 @@ impl Home {
             "hooks": {
                 "configuration": { "results_folder": "results" },
                 "hooks": [
-                    { "name": "commands" },
+                    // A guest boots slowly on a busy host.
+                    { "name": "commands", "configuration": { "ready_timeout": "160s" } },
                     { "name": "screen", "configuration": {
                         "screenshot_on_event": ["ready", "snapshots_capture"] } },
                 ],
@@ -133,6 +134,25 @@ impl Home {
             "run.json",
             serde_json::to_vec_pretty(&run).expect("it is JSON"),
         )
+    }
+
+    /// A run file: this context section, a guest that boots, runs `${command}` as its sample, and is switched off.
+    pub fn sampling(&self, context: &Value) -> PathBuf {
+        let run = json!({
+            "version": 1,
+            "context": context,
+            // Guests of several tests at once boot slowly on a busy host.
+            "hooks": { "configuration": { "results_folder": "results" },
+                       "hooks": [{ "name": "commands", "configuration": { "ready_timeout": "160s" } }] },
+            "protocol": [
+                { "step": "poweron" },
+                { "step": "wait", "for": "ready", "timeout": "160s" },
+                { "step": "trigger", "event": "run_sample", "attributes": { "command": "${command}" } },
+                { "step": "wait", "for": "sample_finished", "timeout": "60s" },
+                { "step": "poweroff" },
+            ],
+        });
+        self.write("run.json", run.to_string())
     }
 
     /// The context section of an embedded machine with the small guest.

@@ -20,7 +20,7 @@ pub mod services;
 mod virsh;
 mod watch;
 
-pub use candidate::{Machine, assert_planted, assert_provoked, assert_shown};
+pub use candidate::{Machine, assert_planted, assert_provoked, assert_shown, monitor};
 pub use daemon::{Credentials, DaemonOptions, PrivateDaemon, Transport};
 pub use dice::{Dice, is_campaign, rounds};
 pub use footprint::Footprint;

@@ -33,7 +33,9 @@ mod server;
 mod swift;
 mod turn;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::process::Command;
 
 pub use authority::Authority;
 pub use curl::Answer;
@@ -55,6 +57,22 @@ pub fn glance() -> &'static Turn<Glance> {
 pub fn swift() -> &'static Turn<Swift> {
     static SWIFT: Turn<Swift> = Turn::new(Swift::start);
     &SWIFT
+}
+
+/// What runs a program of the servers': nothing, or `chroot` into the root that `SEE_SERVERS_ROOT` names. The second
+/// generation of hosts has none of the servers in its root, and runs this host's there.
+fn prefix() -> Vec<OsString> {
+    let root = std::env::var_os("SEE_SERVERS_ROOT");
+    root.map_or_else(Vec::new, |root| vec!["chroot".into(), root])
+}
+
+/// A program of the servers' in this folder.
+fn program(name: &str, folder: &std::path::Path) -> Command {
+    let mut words = prefix();
+    words.extend(["env".into(), "-C".into(), folder.into(), name.into()]);
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    command
 }
 
 /// The folder in which all servers work, made where it is missing.

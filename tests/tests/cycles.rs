@@ -14,7 +14,7 @@ use see_context::Native;
 use see_core::config::{Configuration, RunFile};
 use see_core::ledger::Ledger;
 use see_core::{AllocateOptions, Environment, Host, Protocol, Registries, RunLimits, Stop};
-use see_libvirt::{Alive, StartOptions};
+use see_libvirt::Alive;
 use see_tests::{Home, PrivateDaemon, assert_nothing_remains, finish, rounds, spawn, until};
 use serde_json::{Value, json};
 
@@ -239,7 +239,7 @@ async fn bare(host: &Host, home: &Home, file: &Path, count: u64) -> u64 {
         }
         let domain = native.connection.define_domain(&xml).await;
         let domain = domain.expect("the same as the environment's");
-        let started = domain.start(StartOptions::default()).await;
+        let started = domain.start().await;
         started.expect("it starts");
         domain.destroy().await.expect("it ends");
         domain.undefine().await.expect("it is defined");
@@ -300,7 +300,7 @@ async fn one(host: &Host, home: &Home, file: &Path, cycle: u64, boots: bool) {
     let report = report.expect("a report");
     assert!(report.failure.is_none(), "{report:#?}");
     if boots {
-        let sample = report.sample.expect("the sample ended");
+        let sample = report.samples.last().expect("the sample ended");
         assert_eq!(sample.get("exit_code"), Some(&3.into()), "{sample:?}");
     }
     tear_down(environment).await;

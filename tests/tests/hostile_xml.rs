@@ -176,21 +176,7 @@ fn run(
 ) -> Outcome {
     let mut context = context.clone();
     context["domain"] = json!({ "configuration": home.write("domain.xml", xml) });
-    let run = json!({
-        "version": 1,
-        "context": context,
-        // Guests of several tests at once boot slowly on a busy host.
-        "hooks": { "configuration": { "results_folder": "results" },
-                   "hooks": [{ "name": "commands", "configuration": { "ready_timeout": "160s" } }] },
-        "protocol": [
-            { "step": "poweron" },
-            { "step": "wait", "for": "ready", "timeout": "160s" },
-            { "step": "trigger", "event": "run_sample", "attributes": { "command": "${command}" } },
-            { "step": "wait", "for": "sample_finished", "timeout": "60s" },
-            { "step": "poweroff" },
-        ],
-    });
-    let file = home.write("run.json", run.to_string());
+    let file = home.sampling(&context);
     let mut seectl = home.seectl();
     seectl
         .args(["run", "--output", "json"])

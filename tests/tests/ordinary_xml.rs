@@ -37,25 +37,12 @@ fn domains_of_nova_and_vagrant_libvirt_run_twice_at_once_on_a_closed_network() {
     home.guest("guest.qcow2");
     for by in ["nova", "vagrant-libvirt"] {
         let domain = home.write(&format!("{by}.xml"), written(by));
-        let run = json!({
-            "version": 1,
-            "context": {
-                "hypervisor": daemon.uri(),
-                "domain": { "configuration": domain },
-                "disk": { "image": "guest.qcow2" },
-                "network": { "mode": "isolated" },
-            },
-            "hooks": { "configuration": { "results_folder": "results" },
-                       "hooks": [{ "name": "commands", "configuration": { "ready_timeout": "160s" } }] },
-            "protocol": [
-                { "step": "poweron" },
-                { "step": "wait", "for": "ready", "timeout": "160s" },
-                { "step": "trigger", "event": "run_sample", "attributes": { "command": "${command}" } },
-                { "step": "wait", "for": "sample_finished", "timeout": "60s" },
-                { "step": "poweroff" },
-            ],
-        });
-        let file = home.write("run.json", run.to_string());
+        let file = home.sampling(&json!({
+            "hypervisor": daemon.uri(),
+            "domain": { "configuration": domain },
+            "disk": { "image": "guest.qcow2" },
+            "network": { "mode": "isolated" },
+        }));
         let start = || {
             let mut seectl = home.seectl();
             seectl

@@ -26,7 +26,7 @@ impl Ordinary {
     }
 
     fn run(&self, context: &Value, groups: Option<&str>) -> Outcome {
-        let run_file = self.0.home.run_file(context.clone());
+        let run_file = self.0.home.sampling(context);
         let mut command = self.0.seectl(groups);
         command
             .args([

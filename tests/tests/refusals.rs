@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use see_tests::{Home, Neighbour, assert_nothing_remains};
+use see_tests::{Home, Neighbour, Outcome, assert_nothing_remains};
 use serde_json::{Value, json};
 
 /// The longest that a refusal takes on a busy host.
@@ -23,16 +23,9 @@ fn domain(machine: &str, processors: u32) -> String {
     )
 }
 
-/// Has a domain refused, beside a neighbour, for what libvirt alone knows.
-fn refuse(home: &Home, context: &Value) {
-    let neighbour = Neighbour::begin(Duration::from_secs(3));
-    refuse_one(home, context.clone(), &domain("pc", 5000), "Maximum CPUs");
-    neighbour.assert_finishes();
-}
-
-fn refuse_one(home: &Home, mut context: Value, domain: &str, why: &str) {
-    let domain = home.write("domain.xml", domain);
-    context["domain"] = json!({ "configuration": domain });
+/// Runs a machine with this domain's XML.
+fn run(home: &Home, mut context: Value, domain: &str) -> Outcome {
+    context["domain"] = json!({ "configuration": home.write("domain.xml", domain) });
     let file = home.run_file(context);
     let arguments = [
         "run".as_ref(),
@@ -40,7 +33,23 @@ fn refuse_one(home: &Home, mut context: Value, domain: &str, why: &str) {
         "json".as_ref(),
         file.as_os_str(),
     ];
-    let outcome = home.run(arguments, REFUSAL);
+    home.run(arguments, REFUSAL)
+}
+
+/// A context of a machine on the system's daemon.
+fn on_the_daemon(home: &Home) -> Value {
+    json!({ "hypervisor": "qemu:///system", "disk": { "image": home.guest("guest.qcow2") } })
+}
+
+/// Has a domain refused, beside a neighbour, for what libvirt alone knows.
+fn refuse(home: &Home, context: &Value) {
+    let neighbour = Neighbour::begin(Duration::from_secs(3));
+    refuse_one(home, context.clone(), &domain("pc", 5000), "Maximum CPUs");
+    neighbour.assert_finishes();
+}
+
+fn refuse_one(home: &Home, context: Value, domain: &str, why: &str) {
+    let outcome = run(home, context, domain);
     assert_eq!(outcome.code, Some(BAD_CONFIGURATION), "{outcome:#?}");
     let result = &outcome.result()["result"];
     let failure = result["failure"].as_str().unwrap_or_default();
@@ -96,15 +105,11 @@ fn a_machine_processor_or_firmware_that_the_daemon_does_not_have_is_told_before_
             "knows no processor `Haswel`",
         ),
     ] {
-        let domain = home.write("domain.xml", machine(inside));
-        let mut context = json!({ "disk": { "image": home.guest("guest.qcow2") } });
-        context["hypervisor"] = json!("qemu:///system");
-        context["domain"] = json!({ "configuration": domain });
-        let file = home.run_file(context);
-        let outcome = home.run(["run".as_ref(), file.as_os_str()], REFUSAL);
+        let outcome = run(&home, on_the_daemon(&home), &machine(inside));
         assert_eq!(outcome.code, Some(BAD_CONFIGURATION), "{outcome:#?}");
+        let told = format!("{}{}", outcome.stdout, outcome.stderr);
         for part in [place, "context.domain.configuration", why] {
-            assert!(outcome.stderr.contains(part), "{part}: {outcome:#?}");
+            assert!(told.contains(part), "{part}: {outcome:#?}");
         }
         assert_eq!(home.listed(), Vec::<Value>::new());
     }
@@ -113,9 +118,7 @@ fn a_machine_processor_or_firmware_that_the_daemon_does_not_have_is_told_before_
 #[test]
 fn a_domain_that_the_daemon_refuses_is_told_and_its_neighbour_finishes() {
     let home = Home::passable();
-    let mut context = json!({ "disk": { "image": home.guest("guest.qcow2") } });
-    context["hypervisor"] = json!("qemu:///system");
-    refuse(&home, &context);
+    refuse(&home, &on_the_daemon(&home));
 }
 
 #[test]
@@ -128,23 +131,13 @@ fn an_emulator_that_may_not_open_its_image_is_a_want_of_rights() {
     std::fs::write(&medium, vec![0; 1 << 20]).expect("there is room");
     let owner_only = std::fs::Permissions::from_mode(0o700);
     std::fs::set_permissions(&closed, owner_only).expect("it is ours");
-    let domain = home.write("domain.xml", format!(
+    let domain = format!(
         "<domain type='qemu'><memory unit='MiB'>64</memory><os><type machine='pc'>hvm</type></os><devices>\
          <disk device='disk'><target dev='vda'/></disk>\
          <disk type='file' device='cdrom'><source file='{}'/><target dev='hda' bus='ide'/></disk></devices></domain>",
         medium.display()
-    ));
-    let mut context = json!({ "disk": { "image": home.guest("guest.qcow2") } });
-    context["hypervisor"] = json!("qemu:///system");
-    context["domain"] = json!({ "configuration": domain });
-    let file = home.run_file(context);
-    let arguments = [
-        "run".as_ref(),
-        "--output".as_ref(),
-        "json".as_ref(),
-        file.as_os_str(),
-    ];
-    let outcome = home.run(arguments, REFUSAL);
+    );
+    let outcome = run(&home, on_the_daemon(&home), &domain);
     assert_eq!(outcome.code, Some(MISSING_RIGHTS), "{outcome:#?}");
     let result = &outcome.result()["result"];
     let failure = result["failure"].as_str().unwrap_or_default();

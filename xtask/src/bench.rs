@@ -3,9 +3,10 @@
 //! `bench events` runs our event bus and python-see's in turn, several rounds
 //! each, so that a busy moment of the host hits both; the medians are compared.
 //! `bench demo` measures how long after the command the demonstration's machine
-//! is started. `bench images` and `bench subnets` are in files of their own.
+//! is started. The other benches are in files of their own.
 
 mod images;
+mod sandboxes;
 mod subnets;
 
 use std::collections::BTreeMap;
@@ -55,13 +56,15 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
         [] => events()
             .and(demonstration())
             .and(images::run())
+            .and(sandboxes::run())
             .and(subnets::run()),
         ["events"] => events(),
         ["demo"] => demonstration(),
         ["images"] => images::run(),
+        ["sandboxes"] => sandboxes::run(),
         ["subnets"] => subnets::run(),
         _ => Err(Failure::usage(
-            "usage: cargo xtask bench [events | demo | images | subnets]",
+            "usage: cargo xtask bench [events | demo | images | sandboxes | subnets]",
         )),
     }
 }

@@ -148,6 +148,14 @@ fn text(mut pipe: impl Read) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// A command with the words that make it root's before it.
+pub(crate) fn prefixed(prefix: &[&str], words: &[&str]) -> Command {
+    let mut all = prefix.iter().chain(words);
+    let mut command = Command::new(all.next().copied().unwrap_or("apt-get"));
+    command.args(all);
+    command
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -17,6 +17,7 @@ mod fuzz;
 mod guest;
 mod hosts;
 mod leftovers;
+mod libvirtd;
 mod setup;
 mod stage;
 mod test;
@@ -84,7 +85,7 @@ const DUTIES: &[Duty] = &[
     },
     Duty {
         name: "tidy",
-        help: "check the house: arrows, documentation, names, card, words",
+        help: "check the house: arrows, circles, documentation, names, card, words",
         run: tidy::run,
     },
 ];

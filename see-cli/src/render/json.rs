@@ -12,7 +12,7 @@ use see_core::path_to_text;
 use serde::Serialize;
 use serde_json::json;
 
-use super::screen::{Renderer, Update};
+use super::update::{Renderer, Update};
 
 pub(super) struct Json<W>(W);
 

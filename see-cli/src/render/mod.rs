@@ -12,12 +12,15 @@ mod quantity;
 mod sample;
 mod screen;
 mod summary;
+mod surface;
 mod terminal;
 mod text;
+mod update;
 mod words;
 
 pub(crate) use escape::line as escape_line;
 pub(crate) use failure::failure;
 pub(crate) use quantity::{age, seconds, size};
-pub(crate) use screen::{Feed, Screen, Update};
+pub(crate) use screen::{Feed, Screen};
 pub(crate) use terminal::{restore_terminal, restore_terminal_on_panic};
+pub(crate) use update::Update;

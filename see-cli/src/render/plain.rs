@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use see_core::ImageReport;
 
-use super::text::{Mark, Surface};
+use super::surface::{Mark, Surface};
 
 /// Writes each line at once.
 pub(super) struct Plain<W>(W);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::escape;
 use super::quantity::size;
-use super::text::Surface;
+use super::surface::Surface;
 
 /// As much of it as a person reads.
 const MOST_BYTES: u64 = 64 * 1024;

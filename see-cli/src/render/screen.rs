@@ -6,59 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use indicatif::MultiProgress;
-use see_core::{Error, Event, ImageReport, Result};
+use see_core::{Error, Result};
 use tokio::sync::mpsc;
 
 use super::json::Json;
 use super::plain::Plain;
 use super::terminal::Terminal;
 use super::text::Text;
+use super::update::{Renderer, Update};
 use crate::args::Output;
-use crate::outcome::{Header, RunResult, StepResult};
 
 /// How many events may wait to be shown.
 const QUEUE: usize = 16 * 1024;
-
-/// Something to show.
-#[derive(Debug)]
-pub(crate) enum Update {
-    /// A run begins.
-    Begin(Box<Header>),
-    /// A step outside the protocol begins: `check`, `allocate`, `teardown`.
-    Started(&'static str),
-    /// It ended.
-    Ended(StepResult),
-    /// An event of the environment.
-    Event(Event),
-    /// How far the fetch of an image is.
-    Image(ImageReport),
-    /// Something begins that is no step of a run.
-    Working(String),
-    /// One thing that was done outside a run, in words and for programs.
-    Told {
-        /// Whether it went well; `None` where it is just told.
-        is_good: Option<bool>,
-        /// A line for people.
-        words: String,
-        /// The object for programs.
-        json: serde_json::Value,
-    },
-    /// The sum of a command that is no run: for programs alone.
-    Result(serde_json::Value),
-    /// A word about the run itself.
-    Note(String),
-    /// The run ended.
-    Finished(Box<RunResult>),
-    /// What ended the command before a run began.
-    Failed(String),
-    /// All runs ended, where there were several.
-    Summary(Vec<RunResult>),
-}
-
-/// Shows updates. An error means that nobody can see any more.
-pub(super) trait Renderer: Send {
-    fn show(&mut self, update: &Update) -> io::Result<()>;
-}
 
 /// The way to the screen; cheap to clone.
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use see_core::ledger::Looked;
 use super::escape;
 use super::quantity::{age, seconds, size};
 use super::sample;
-use super::text::{Mark, Surface};
+use super::surface::{Mark, Surface};
 use crate::outcome::{RunResult, StepResult, Verdict};
 
 /// Artifacts that are listed by name.

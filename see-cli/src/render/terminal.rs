@@ -8,7 +8,7 @@ use see_core::{ImagePhase, ImageReport};
 
 use super::device::Device;
 use super::escape;
-use super::text::{Mark, Surface};
+use super::surface::{Mark, Surface};
 use super::words;
 
 /// Makes the cursor visible, ends colours, and clears what is left of the spinner's line.

@@ -189,6 +189,13 @@ impl Place {
         std::fs::read_dir(self.path().join("made")).unwrap().count()
     }
 
+    /// Removes the empty folders that stand in its place.
+    pub(crate) fn remove_made(&self) {
+        for folder in std::fs::read_dir(self.path().join("made")).unwrap() {
+            std::fs::remove_dir(folder.unwrap().path()).unwrap();
+        }
+    }
+
     /// Everything that exists, beneath the place.
     pub(crate) fn everything(&self) -> Vec<PathBuf> {
         fn walk(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -1,24 +1,29 @@
 //! Connections to a hypervisor driver.
 
+mod callbacks;
 mod close;
+mod event;
 mod link;
 mod session;
+mod shared;
+mod sinks;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::ability::Ability;
 use crate::call;
-use crate::driver::Ability;
 use crate::error::{Cause, Error};
 use crate::event_loop;
 use crate::text;
 
-pub use self::close::CloseReason;
 pub(crate) use self::close::wait as wait_closed;
+pub use self::event::{DomainEvent, IoErrorAction, StopCause};
 pub(crate) use self::link::Link;
 pub use self::link::RECONNECT_LIMIT;
 pub(crate) use self::session::Session;
+pub(crate) use self::sinks::Sink;
 
 /// The time a call gets unless [`Connection::within`] says otherwise. Long enough for a destroy
 /// on a host that reaps processes late, short enough to notice a daemon that hangs.
@@ -84,50 +89,6 @@ impl Connection {
         self.link.uri()
     }
 
-    /// The driver's type, for example `QEMU` or `TEST`.
-    ///
-    /// # Errors
-    /// Whatever libvirt reports, or the time limit.
-    pub async fn driver_type(&self) -> Result<String, Error> {
-        self.read("read the driver type of", |session| {
-            Ok(session.connect().driver_type()?)
-        })
-        .await
-    }
-
-    /// The hypervisor's version.
-    ///
-    /// # Errors
-    /// Whatever libvirt reports, or the time limit.
-    pub async fn hypervisor_version(&self) -> Result<Version, Error> {
-        self.read("read the hypervisor's version of", |session| {
-            Ok(Version::from_libvirt(session.connect().hyp_version()?))
-        })
-        .await
-    }
-
-    /// The version of libvirt on the driver's side (the daemon's, where there is one).
-    ///
-    /// # Errors
-    /// Whatever libvirt reports, or the time limit.
-    pub async fn libvirt_version(&self) -> Result<Version, Error> {
-        self.read("read libvirt's version of", |session| {
-            Ok(Version::from_libvirt(session.connect().lib_version()?))
-        })
-        .await
-    }
-
-    /// The name of the host that runs the hypervisor.
-    ///
-    /// # Errors
-    /// Whatever libvirt reports, or the time limit.
-    pub async fn hostname(&self) -> Result<String, Error> {
-        self.read("read the host name of", |session| {
-            Ok(session.connect().hostname()?)
-        })
-        .await
-    }
-
     /// The host's and driver's capabilities, as XML.
     ///
     /// # Errors
@@ -172,35 +133,29 @@ impl Connection {
         .await
     }
 
-    /// Whether the connection still answers; one that was lost is not made anew for it. Drivers
-    /// inside the process always answer.
-    ///
-    /// # Errors
-    /// Whatever libvirt reports, or the time limit.
-    pub async fn is_alive(&self) -> Result<bool, Error> {
-        let session = self.link.last();
-        let (operation, subject) = ("ask for life on", self.uri());
-        call::call(
-            self.link.places(),
-            self.limit,
+    /// Whether the driver can do this, as far as is known beforehand. One that says so may still
+    /// answer [`Error::is_unsupported`].
+    #[must_use]
+    pub fn may(&self, ability: Ability) -> bool {
+        self.link.driver().may(ability)
+    }
+
+    /// Refuses an operation for which the driver lacks the ability.
+    pub(crate) fn require(
+        &self,
+        ability: Ability,
+        operation: &'static str,
+        subject: &str,
+    ) -> Result<(), Error> {
+        if self.may(ability) {
+            return Ok(());
+        }
+        let driver = self.link.driver().name;
+        Err(Error::new(
             operation,
             subject,
-            move || Ok(session.lost().is_none() && session.connect().is_alive()?),
-        )
-        .await
-    }
-
-    /// Why the connection was lost; `None` while it stands, and once it was made anew. Costs no
-    /// call.
-    #[must_use]
-    pub fn close_reason(&self) -> Option<CloseReason> {
-        self.link.last().lost().map(|loss| loss.reason)
-    }
-
-    /// Waits until the connection is lost. A driver inside the process is never lost, so bound
-    /// the wait.
-    pub async fn closed(&self) -> CloseReason {
-        wait_closed(self.link.last().watch_close()).await.reason
+            Cause::Lacking { driver, ability },
+        ))
     }
 
     /// Runs a libvirt call on this connection.
@@ -300,31 +255,4 @@ pub struct MachineKind {
     pub machine: Option<String>,
     /// What runs it: `qemu`, `kvm`, …
     pub virtualisation: Option<String>,
-}
-
-/// A version as libvirt counts them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Version {
-    /// Incompatible changes.
-    pub major: u32,
-    /// Features.
-    pub minor: u32,
-    /// Repairs.
-    pub micro: u32,
-}
-
-impl Version {
-    fn from_libvirt(number: u32) -> Self {
-        Self {
-            major: number / 1_000_000,
-            minor: number / 1_000 % 1_000,
-            micro: number % 1_000,
-        }
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.major, self.minor, self.micro)
-    }
 }

@@ -10,14 +10,13 @@ mod status;
 use uuid::Uuid;
 use virt_sys as sys;
 
-use crate::driver::Ability;
+use crate::ability::Ability;
 use crate::error::Error;
 use crate::object::{Object, reference};
 use crate::text;
 
 pub use self::channel::{CHANNEL_BACKLOG, ChannelStream};
-pub use self::create::StartOptions;
-pub use self::interfaces::{AddressSource, InterfaceAddresses};
+pub use self::interfaces::InterfaceAddresses;
 pub use self::power::ShutdownMode;
 pub use self::screenshot::Screenshot;
 pub use self::status::{DomainInfo, DomainState, DomainStatus};
@@ -55,18 +54,6 @@ impl Domain {
     pub async fn is_active(&self) -> Result<bool, Error> {
         self.object
             .repeat("ask for activity of", |domain| Ok(domain.is_active()?))
-            .await
-    }
-
-    /// Whether the domain has a definition that outlives its run.
-    ///
-    /// # Errors
-    /// Whatever libvirt reports, or the time limit.
-    pub async fn is_persistent(&self) -> Result<bool, Error> {
-        self.object
-            .repeat("ask for persistence of", |domain| {
-                Ok(domain.is_persistent()?)
-            })
             .await
     }
 
@@ -111,25 +98,12 @@ impl Domain {
     /// # Errors
     /// [`Error::is_unsupported`] for other drivers, whatever libvirt reports, or the time limit.
     pub async fn qmp(&self, command: &str) -> Result<String, Error> {
-        self.monitor(command, 0).await
-    }
-
-    /// Sends a command line to QEMU's human monitor and returns the text it prints.
-    ///
-    /// # Errors
-    /// As [`Domain::qmp`].
-    pub async fn human_monitor(&self, command: &str) -> Result<String, Error> {
-        self.monitor(command, sys::VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
-            .await
-    }
-
-    async fn monitor(&self, command: &str, flags: u32) -> Result<String, Error> {
         let operation = "send a monitor command to";
         self.object.require(Ability::Monitor, operation)?;
         let command = command.to_owned();
         self.object
             .call(operation, move |domain| {
-                Ok(domain.qemu_monitor_command(&command, flags)?)
+                Ok(domain.qemu_monitor_command(&command, 0)?)
             })
             .await
     }

@@ -1,9 +1,5 @@
 //! What happens to a domain, as libvirt tells it.
 
-mod callbacks;
-mod event;
-mod hub;
-
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,15 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use crate::ability::Ability;
 use crate::alive::{Counted, WATCHES};
-use crate::connection::{Connection, Link, RECONNECT_LIMIT, Session, wait_closed};
-use crate::driver::Ability;
-use crate::error::Error;
-
-pub use self::event::{
-    DomainEvent, IoErrorAction, PauseCause, ShutdownCause, StopCause, WatchdogAction,
+use crate::connection::{
+    Connection, DomainEvent, Link, RECONNECT_LIMIT, Session, Sink, wait_closed,
 };
-pub(crate) use self::hub::{Sinks, deregister_all, register_all};
+use crate::error::Error;
 
 /// How many events wait for their reader; those beyond it are counted and dropped.
 pub const EVENT_QUEUE: usize = 256;
@@ -121,44 +114,5 @@ impl Drop for DomainEvents {
     fn drop(&mut self) {
         self.receiver.close();
         self.link.sinks().forget_closed();
-    }
-}
-
-/// Where the events of one domain go.
-struct Sink {
-    uuid: Uuid,
-    sender: mpsc::Sender<DomainEvent>,
-    missed: Arc<AtomicU64>,
-}
-
-impl Sink {
-    /// Never blocks: it runs on libvirt's event thread.
-    fn post(&self, event: DomainEvent) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.sender.try_send(event) {
-            self.missed.fetch_add(1, Ordering::AcqRel);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_event_that_finds_the_queue_full_is_counted() {
-        let (sender, mut receiver) = mpsc::channel(1);
-        let sink = Sink {
-            uuid: Uuid::nil(),
-            sender,
-            missed: Arc::default(),
-        };
-        sink.post(DomainEvent::Defined);
-        sink.post(DomainEvent::Resumed);
-        sink.post(DomainEvent::Rebooted);
-        assert_eq!(sink.missed.load(Ordering::Acquire), 2);
-        assert_eq!(receiver.try_recv(), Ok(DomainEvent::Defined));
-        sink.post(DomainEvent::Crashed);
-        assert_eq!(receiver.try_recv(), Ok(DomainEvent::Crashed));
-        assert_eq!(sink.missed.load(Ordering::Acquire), 2);
     }
 }

@@ -8,73 +8,22 @@ mod prompts;
 mod transport;
 
 use std::borrow::Cow;
-use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use virt_sys as sys;
 
-use self::prompts::without_prompts;
+pub(crate) use self::prompts::without_prompts;
 use self::transport::{Sockets, past_the_embedded};
-use crate::connection::Connection;
-use crate::embedded;
-use crate::error::{Cause, Error};
+use crate::ability::Ability;
 
-/// Something that not every driver of libvirt can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Ability {
-    /// Telling what happens to domains. Without it, ask for their state.
-    DomainEvents,
-    /// Keeping metadata, such as a label, in a domain's XML.
-    Metadata,
-    /// Starting a domain paused, or destroying it with the connection.
-    StartOptions,
-    /// Shutting down and rebooting in another way than the hypervisor's own.
-    PowerModes,
-    /// Ending a domain without killing its process.
-    GracefulDestroy,
-    /// Pressing the reset button.
-    Reset,
-    /// Talking to QEMU's monitor.
-    Monitor,
-    /// Telling the addresses of a domain's interfaces.
-    InterfaceAddresses,
-    /// Telling the host's memory that a domain has.
-    MemoryStats,
-    /// Opening a channel to the guest.
-    OpenChannel,
-    /// Telling what domains can have.
-    DomainCapabilities,
-    /// Networks under names that the caller chooses.
-    Networks,
-    /// Storage pools other than the driver's own one.
-    StoragePools,
-}
-
-impl fmt::Display for Ability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::DomainEvents => "events of domains",
-            Self::Metadata => "metadata of domains",
-            Self::StartOptions => "options for starting a domain",
-            Self::PowerModes => "ways to shut down or reboot other than its own",
-            Self::GracefulDestroy => "a graceful end of domains",
-            Self::Reset => "a reset of domains",
-            Self::Monitor => "a monitor of QEMU's",
-            Self::InterfaceAddresses => "the addresses of domains",
-            Self::MemoryStats => "the memory of domains on the host",
-            Self::OpenChannel => "channels to guests",
-            Self::DomainCapabilities => "the capabilities of domains",
-            Self::Networks => "networks of a chosen name",
-            Self::StoragePools => "storage pools",
-        })
-    }
-}
+/// Whether this process has opened the embedded driver, or is about to.
+static EMBEDDED: AtomicBool = AtomicBool::new(false);
 
 /// One of libvirt's drivers.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Driver {
     /// The scheme of its URIs.
-    name: &'static str,
+    pub(crate) name: &'static str,
     lacks: &'static [Ability],
     /// The flags that it takes for removing a definition.
     undefine: u32,
@@ -92,10 +41,7 @@ static VBOX: Driver = Driver {
     lacks: &[
         Ability::DomainEvents,
         Ability::Metadata,
-        Ability::StartOptions,
         Ability::PowerModes,
-        Ability::GracefulDestroy,
-        Ability::Reset,
         Ability::Monitor,
         Ability::InterfaceAddresses,
         Ability::MemoryStats,
@@ -117,10 +63,25 @@ impl Driver {
         }
     }
 
+    /// Whether it can do this, as far as is known beforehand.
+    pub(crate) fn may(&self, ability: Ability) -> bool {
+        !self.lacks.contains(&ability)
+    }
+
     /// The flags that it takes for removing a definition.
     pub(crate) fn takes_to_undefine(&self, flags: u32) -> bool {
         flags & !self.undefine == 0
     }
+}
+
+/// From now on libvirt knows the embedded driver in this process.
+pub(crate) fn begin_embedded() {
+    EMBEDDED.store(true, Ordering::Release);
+}
+
+/// Whether libvirt knows the embedded driver in this process.
+pub(crate) fn knows_embedded() -> bool {
+    EMBEDDED.load(Ordering::Acquire)
 }
 
 /// What libvirt is asked to open.
@@ -135,37 +96,8 @@ pub(crate) fn native_uri(uri: &str) -> Cow<'_, str> {
         return format!("test:{rest}").into();
     }
     match without_prompts(uri) {
-        Cow::Borrowed(uri) if embedded::is_begun() => {
-            past_the_embedded(uri, &Sockets::of_this_user())
-        }
+        Cow::Borrowed(uri) if knows_embedded() => past_the_embedded(uri, &Sockets::of_this_user()),
         native => native,
-    }
-}
-
-impl Connection {
-    /// Whether the driver can do this, as far as is known beforehand. One that says so may still
-    /// answer [`Error::is_unsupported`].
-    #[must_use]
-    pub fn may(&self, ability: Ability) -> bool {
-        !self.link.driver().lacks.contains(&ability)
-    }
-
-    /// Refuses an operation for which the driver lacks the ability.
-    pub(crate) fn require(
-        &self,
-        ability: Ability,
-        operation: &'static str,
-        subject: &str,
-    ) -> Result<(), Error> {
-        if self.may(ability) {
-            return Ok(());
-        }
-        let driver = self.link.driver().name;
-        Err(Error::new(
-            operation,
-            subject,
-            Cause::Lacking { driver, ability },
-        ))
     }
 }
 

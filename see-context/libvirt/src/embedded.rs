@@ -36,10 +36,8 @@
 //! A program that does not want that ends by [`end_process`].
 
 mod cache;
-mod confine;
 mod folder;
 mod open;
-mod processor;
 mod reaper;
 
 use std::ffi::OsStr;
@@ -47,12 +45,10 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::driver;
 use crate::error::Error;
 
-pub(crate) use self::confine::without_capabilities;
-pub(crate) use self::open::is_begun;
 pub use self::open::opened_root;
-pub(crate) use self::processor::on_the_first_core;
 
 /// Ends this process with this code at once, without the exit handlers of its libraries, where the embedded driver
 /// was opened in it, or begun to be; elsewhere it returns, and the usual end is safe.
@@ -71,7 +67,7 @@ pub(crate) use self::processor::on_the_first_core;
 /// }
 /// ```
 pub fn end_process(code: u8) {
-    if is_begun() {
+    if driver::knows_embedded() {
         // SAFETY: it takes no pointer, and nothing of this process runs after it.
         unsafe { libc::_exit(code.into()) }
     }
@@ -157,12 +153,6 @@ impl EmbeddedRoot {
         let mut uri = String::from("qemu:///embed?root=");
         percent_encode(self.path.as_os_str(), &mut uri);
         uri
-    }
-
-    /// Where libvirt writes what the emulator of a domain prints.
-    #[must_use]
-    pub fn log_of(&self, domain: &str) -> PathBuf {
-        self.path.join("log/qemu").join(format!("{domain}.log"))
     }
 }
 

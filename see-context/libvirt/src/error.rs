@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use virt_sys as sys;
 
-use crate::connection::CloseReason;
-use crate::driver::Ability;
+use crate::ability::Ability;
+use crate::close_reason::CloseReason;
 
 /// Why a libvirt operation failed, with the operation and its subject.
 ///

@@ -19,8 +19,11 @@
 //! # tokio::runtime::Runtime::new().unwrap().block_on(example()).unwrap();
 //! ```
 
+mod ability;
 mod alive;
 mod call;
+mod close_reason;
+mod confine;
 mod connection;
 mod domain;
 mod domain_events;
@@ -33,22 +36,23 @@ pub mod kvm;
 mod log;
 mod network;
 mod object;
+mod processor;
 mod storage;
 mod text;
 pub mod xml;
 
+pub use ability::Ability;
 #[cfg(feature = "testing")]
 pub use alive::{Alive, alive};
-pub use connection::{CALL_LIMIT, CloseReason, Connection, MachineKind, RECONNECT_LIMIT, Version};
+pub use close_reason::CloseReason;
+pub use connection::{
+    CALL_LIMIT, Connection, DomainEvent, IoErrorAction, MachineKind, RECONNECT_LIMIT, StopCause,
+};
 pub use domain::{
-    AddressSource, CHANNEL_BACKLOG, ChannelStream, Domain, DomainInfo, DomainState, DomainStatus,
-    InterfaceAddresses, Screenshot, ShutdownMode, StartOptions,
+    CHANNEL_BACKLOG, ChannelStream, Domain, DomainInfo, DomainState, DomainStatus,
+    InterfaceAddresses, Screenshot, ShutdownMode,
 };
-pub use domain_events::{
-    DomainEvent, DomainEvents, EVENT_QUEUE, IoErrorAction, PauseCause, ShutdownCause, StopCause,
-    WatchdogAction,
-};
-pub use driver::Ability;
+pub use domain_events::{DomainEvents, EVENT_QUEUE};
 pub use embedded::{EmbeddedRoot, EmulatorAccount};
 pub use error::{Cause, Error};
 pub use log::quiet_log;

@@ -4,8 +4,8 @@ mod lease;
 
 use uuid::Uuid;
 
+use crate::ability::Ability;
 use crate::connection::Connection;
-use crate::driver::Ability;
 use crate::error::Error;
 use crate::object::{Object, reference};
 
@@ -39,19 +39,6 @@ impl Connection {
         .await
     }
 
-    /// Defines a persistent network without starting it.
-    ///
-    /// # Errors
-    /// As [`Connection::create_network`].
-    pub async fn define_network(&self, xml: &str) -> Result<Network, Error> {
-        self.require_networks()?;
-        let xml = xml.to_owned();
-        self.make("define a network on", move |session| {
-            Ok(session.connect().define_network_xml(&xml)?)
-        })
-        .await
-    }
-
     /// Finds a network by its name.
     ///
     /// # Errors
@@ -61,18 +48,6 @@ impl Connection {
         let name = name.to_owned();
         self.find(format!("network {name}"), move |connect| {
             connect.lookup_network_by_name(&name)
-        })
-        .await
-    }
-
-    /// Finds a network by its UUID.
-    ///
-    /// # Errors
-    /// As [`Connection::network`].
-    pub async fn network_by_uuid(&self, uuid: Uuid) -> Result<Network, Error> {
-        self.require_networks()?;
-        self.find(format!("network {uuid}"), move |connect| {
-            connect.lookup_network_by_uuid(uuid)
         })
         .await
     }
@@ -100,20 +75,6 @@ impl Network {
     #[must_use]
     pub fn uuid(&self) -> Uuid {
         *self.object.id()
-    }
-
-    /// Starts a defined network.
-    ///
-    /// # Errors
-    /// [`Error::is_invalid_state`] when it runs already, whatever else libvirt reports, or the
-    /// time limit.
-    pub async fn start(&self) -> Result<(), Error> {
-        self.object
-            .call("start", |network| {
-                network.create()?;
-                Ok(())
-            })
-            .await
     }
 
     /// Stops the network; a transient one is gone then.
@@ -144,18 +105,6 @@ impl Network {
     pub async fn is_active(&self) -> Result<bool, Error> {
         self.object
             .repeat("ask for activity of", |network| Ok(network.is_active()?))
-            .await
-    }
-
-    /// Whether it has a definition that outlives its run.
-    ///
-    /// # Errors
-    /// Whatever libvirt reports, or the time limit.
-    pub async fn is_persistent(&self) -> Result<bool, Error> {
-        self.object
-            .repeat("ask for persistence of", |network| {
-                Ok(network.is_persistent()?)
-            })
             .await
     }
 

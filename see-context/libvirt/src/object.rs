@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use crate::ability::Ability;
 use crate::connection::{Connection, Link, Session};
-use crate::driver::Ability;
 use crate::error::{Cause, Error};
 use crate::handle::{Handle, Release};
 

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use see_libvirt::{Connection, EmbeddedRoot, EmulatorAccount, StartOptions};
+use see_libvirt::{Connection, EmbeddedRoot, EmulatorAccount};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -40,14 +40,13 @@ async fn run(place: &std::path::Path) {
          <memory unit='MiB'>32</memory><os><type arch='x86_64' machine='pc'>hvm</type></os>\
          </domain>"
     );
-    let domain = connection
-        .create_domain(&xml, StartOptions::default())
-        .await
-        .unwrap();
+    let domain = connection.define_domain(&xml).await.unwrap();
+    domain.start().await.unwrap();
     let answer = domain.qmp("{\"execute\": \"query-status\"}").await;
     let wrong = domain.qmp("{\"execute\": \"no-such-command\"}").await;
     domain.destroy().await.unwrap();
     assert!(answer.unwrap().contains("running"));
     assert!(wrong.unwrap().contains("CommandNotFound"));
+    domain.undefine().await.unwrap();
     domain.status().await.unwrap_err();
 }

@@ -5,7 +5,6 @@ use see_core::{AgentSettings, Error, Limits, Result};
 use serde::Deserialize;
 
 use crate::driver::driver_of;
-use crate::hypervisor::Hypervisor;
 use crate::qemu::Network;
 
 /// Where containers run unless the configuration says otherwise.
@@ -55,9 +54,9 @@ pub struct LxcFilesystem {
 }
 
 impl LxcConfiguration {
-    pub(super) fn hypervisor(&self) -> Result<Hypervisor> {
+    pub(super) fn uri(&self) -> Result<String> {
         let Some(uri) = &self.hypervisor else {
-            return Ok(Hypervisor::Uri(USUAL.to_owned()));
+            return Ok(USUAL.to_owned());
         };
         let wrong = |message: String| {
             Error::configuration(uri.place().clone(), message).advice("such as lxc:///")
@@ -73,7 +72,7 @@ impl LxcConfiguration {
             Some((_, rest)) if !rest.starts_with('/') => Err(wrong(format!(
                 "the hypervisor `{shown}` is on another host, where this host's folders are not"
             ))),
-            Some(_) => Ok(Hypervisor::Uri(uri.as_str().to_owned())),
+            Some(_) => Ok(uri.as_str().to_owned()),
         }
     }
 }

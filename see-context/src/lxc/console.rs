@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use see_core::ledger::Resource;
-use see_core::{ChannelStream, Error, ErrorKind, GuestChannel, Result};
+use see_core::{ChannelStream, Error, ErrorKind, GuestChannel, Identifier, Result};
 use see_libvirt::xml::{DomainXml, Element};
 use see_libvirt::{Connection, DomainEvent, DomainEvents};
 use tokio::io::AsyncReadExt;
@@ -18,65 +17,59 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::terminal::{self, Terminal};
-use crate::allocation::{Entries, Making, Part, Site, Task};
+use crate::channel::Connected;
 use crate::error::{blocking, libvirt};
-use crate::parts::Connected;
+use crate::machine::Task;
 
 /// How much of a console is read at a time, in bytes.
 const CHUNK: usize = 16 << 10;
 
-/// The consoles of a container.
-#[derive(Debug)]
-pub(super) struct Consoles {
-    /// Whether the agent gets one.
-    pub(super) agent: bool,
+/// Adds a console, the domain's next one.
+fn add(domain: &mut DomainXml) {
+    let next = domain.devices("console").count();
+    domain.add_device(
+        Element::new("console").with("type", "pty").with_child(
+            Element::new("target")
+                .with("type", "lxc")
+                .with("port", next.to_string()),
+        ),
+    );
 }
 
-#[async_trait]
-impl Part for Consoles {
-    /// The file lies in the run folder, and goes with it.
-    fn intents(&self, _site: &Site) -> Result<Vec<Resource>> {
-        Ok(Vec::new())
+/// Gives the domain a console whose output is kept in the run folder, unless it has one: that is the user's to read.
+/// What comes back are the file and the task that keeps it.
+pub(super) async fn kept(
+    domain: &mut DomainXml,
+    folder: &Path,
+    connection: &Connection,
+    identifier: Identifier,
+) -> Result<Option<(PathBuf, Task)>> {
+    if domain.devices("console").count() > 0 {
+        return Ok(None);
     }
+    add(domain);
+    let (name, file) = (identifier.to_string(), folder.join("console.log"));
+    let new = file.clone();
+    blocking("keep the console", move || append(&new, &[])).await?;
+    let uuid = Uuid::parse_str(&name)
+        .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
+    let events = connection.domain_events(uuid).await.map_err(libvirt)?;
+    let keeping = keep(events, connection.clone(), name, file.clone());
+    Ok(Some((file, Task::spawn(keeping))))
+}
 
-    async fn make(&self, _entries: Entries, making: &mut Making<'_>) -> Result<()> {
-        let name = making.identifier.to_string();
-        let connection = making.connection()?.clone();
-        let own = making.domain.devices("console").count();
-        let mut next = own;
-        let mut add = |domain: &mut DomainXml| {
-            domain.add_device(
-                Element::new("console").with("type", "pty").with_child(
-                    Element::new("target")
-                        .with("type", "lxc")
-                        .with("port", next.to_string()),
-                ),
-            );
-            next += 1;
-        };
-        // One that the user wrote is the user's to read.
-        if own == 0 {
-            add(&mut making.domain);
-            let file = making.run_folder()?.join("console.log");
-            let new = file.clone();
-            blocking("keep the console", move || append(&new, &[])).await?;
-            let uuid = Uuid::parse_str(&name)
-                .map_err(|error| Error::new(ErrorKind::Internal, error.to_string()))?;
-            let events = connection.domain_events(uuid).await.map_err(libvirt)?;
-            let keeping = keep(events, connection.clone(), name.clone(), file.clone());
-            making.abilities.tasks.push(Task::spawn(keeping));
-            making.abilities.console = Some(file);
-        }
-        if self.agent {
-            add(&mut making.domain);
-            making.abilities.channel = Some(Arc::new(AgentConsole {
-                connection,
-                domain: name,
-                place: Arc::new(Semaphore::new(1)),
-            }));
-        }
-        Ok(())
-    }
+/// Gives the domain a console for the agent, the last one.
+pub(super) fn for_the_agent(
+    domain: &mut DomainXml,
+    connection: &Connection,
+    identifier: Identifier,
+) -> Arc<dyn GuestChannel> {
+    add(domain);
+    Arc::new(AgentConsole {
+        connection: connection.clone(),
+        domain: identifier.to_string(),
+        place: Arc::new(Semaphore::new(1)),
+    })
 }
 
 /// The terminals of a running container's consoles, in their order.

@@ -112,6 +112,9 @@ fn source_of_root(
     }
 }
 
+/// The first number above those that a host gives its own users and groups.
+const FIRST_FREE: u32 = 1 << 16;
+
 /// The users of the domain's own `<idmap>`; `None` without one. libvirt takes the lines of all of them together.
 fn mapped(root: &Element, wrong: impl Fn(&Element, String) -> Error) -> Result<Option<Users>> {
     const ADVICE: &str = "leave the <idmap> out: each sandbox then gets users of its own";
@@ -137,12 +140,17 @@ fn mapped(root: &Element, wrong: impl Fn(&Element, String) -> Error) -> Result<O
             )
             .advice(ADVICE));
         };
-        // The users of a line are its target and those above it, so no other line reaches the host's root.
-        if target == 0 {
+        // The users of a line are its target and those above it, so no other line reaches these.
+        if target < FIRST_FREE {
+            let whose = match target {
+                0 => "root".to_owned(),
+                _ => format!("{} {target}", line.name()),
+            };
             return Err(wrong(
                 line,
                 format!(
-                    "the <idmap> makes the container's {} {start} the host's root",
+                    "the <idmap> makes the container's {} {start} the host's {whose}, and those below {FIRST_FREE} \
+                     belong to the host's own accounts",
                     line.name()
                 ),
             )

@@ -1,17 +1,16 @@
 //! Folders of the host that a container sees, made for it and removed with it.
 
 use std::os::unix::fs::chown;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use async_trait::async_trait;
-use see_core::ledger::Resource;
+use see_core::ledger::{Entry, Resource};
 use see_core::{Error, Result};
-use see_libvirt::xml::Element;
+use see_libvirt::xml::{DomainXml, Element};
 
 use super::configuration::LxcFilesystem;
-use crate::allocation::{Entries, Making, Part, Site};
+use crate::allocation::{Site, make_folder};
 use crate::error::blocking;
-use crate::storage::first_closed;
+use crate::host::first_closed;
 
 /// One such folder.
 #[derive(Debug, Clone)]
@@ -72,16 +71,15 @@ fn target(section: &LxcFilesystem) -> Result<String> {
     Ok(target.to_owned())
 }
 
-#[async_trait]
-impl Part for HostFolder {
-    fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
-        let name = site.identifier.to_string();
-        Ok(vec![Resource::folder(&self.parent, name)?])
+impl HostFolder {
+    /// The sandbox's own.
+    pub(super) fn intent(&self, site: &Site<'_>) -> Result<Resource> {
+        Resource::folder(&self.parent, site.identifier.to_string())
     }
 
-    async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
-        let folder = making.make_folder(entries.next()?).await?;
-        let (uid, gid) = making.owner()?;
+    /// Makes it, and gives it to this user and group of the container's.
+    pub(super) async fn make(&self, entry: Entry, (uid, gid): (u32, u32)) -> Result<PathBuf> {
+        let folder = make_folder(entry).await?;
         let given = folder.clone();
         blocking("give the folder to the container", move || {
             chown(&given, Some(uid), Some(gid)).map_err(|error| {
@@ -90,14 +88,16 @@ impl Part for HostFolder {
             })
         })
         .await?;
-        making.domain.add_device(
+        Ok(folder)
+    }
+
+    /// Mounts it in the domain.
+    pub(super) fn fill_in(&self, domain: &mut DomainXml, folder: &Path) {
+        domain.add_device(
             Element::new("filesystem")
                 .with("type", "mount")
                 .with_child(Element::new("source").with("dir", folder.to_string_lossy()))
                 .with_child(Element::new("target").with("dir", &self.target)),
         );
-        making.abilities.opened.push(folder.clone());
-        making.abilities.disks.push(folder);
-        Ok(())
     }
 }

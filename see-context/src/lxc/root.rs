@@ -4,13 +4,13 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use async_trait::async_trait;
 use see_core::ledger::{Entry, Resource};
 use see_core::{Error, Result, StopToken};
+use see_libvirt::xml::DomainXml;
 
 use super::domain::is_root;
 use super::users::{Users, claim};
-use crate::allocation::{Entries, Making, Part, Site};
+use crate::allocation::{Site, exactly, make_folder};
 use crate::error::blocking;
 use crate::storage::large_files;
 
@@ -31,11 +31,9 @@ impl Root {
             None => blocking("make the folder for containers' users", claim::make_folder).await,
         }
     }
-}
 
-#[async_trait]
-impl Part for Root {
-    fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
+    /// The folder with the copy, and who has the container's users.
+    pub(super) fn intents(&self, site: &Site<'_>) -> Result<Vec<Resource>> {
         let folder = Resource::folder(large_files(), format!("see-{}", site.identifier))?;
         let mut planned = vec![folder];
         if self.users.is_none() {
@@ -45,44 +43,60 @@ impl Part for Root {
         Ok(planned)
     }
 
-    async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
-        let folder = making.make_folder(entries.next()?).await?;
-        let users = match self.users {
-            Some(users) => users,
-            None => own_users(entries.next()?, making).await?,
+    /// Makes the copy, and gives it to the container's users.
+    pub(super) async fn make(&self, entries: Vec<Entry>, site: &Site<'_>) -> Result<OwnRoot> {
+        let (folder, users) = match self.users {
+            Some(users) => {
+                let [folder] = exactly(entries)?;
+                (make_folder(folder).await?, users)
+            }
+            None => {
+                let [folder, claimed] = exactly(entries)?;
+                (make_folder(folder).await?, own_users(claimed).await?)
+            }
         };
         let copy = folder.join("root");
-        let (source, target, stop) = (self.source.clone(), copy.clone(), making.stop.clone());
+        let (source, target, stop) = (self.source.clone(), copy.clone(), site.stop.clone());
         blocking("copy the container's root", move || {
             // The container's users pass it to what is theirs.
             open_up(&folder, 0o711)?;
             copy_tree(&source, &target, users, &stop)
         })
         .await?;
-        making.owned_by(users.root);
-        if let Some(map) = users.map() {
-            making.domain.root_mut().append(map);
+        Ok(OwnRoot {
+            folder: copy,
+            users,
+        })
+    }
+}
+
+/// The root of one container.
+#[derive(Debug)]
+pub(super) struct OwnRoot {
+    pub(super) folder: PathBuf,
+    pub(super) users: Users,
+}
+
+impl OwnRoot {
+    /// Gives it to the domain.
+    pub(super) fn fill_in(&self, domain: &mut DomainXml) {
+        if let Some(map) = self.users.map() {
+            domain.root_mut().append(map);
         }
-        let devices = making.domain.root_mut().child_or_insert("devices");
+        let devices = domain.root_mut().child_or_insert("devices");
         if let Some(root) = devices.children_mut().find(|device| is_root(device)) {
             root.child_or_insert("source")
-                .set_attribute("dir", copy.to_string_lossy());
+                .set_attribute("dir", self.folder.to_string_lossy());
         }
-        making.abilities.opened.push(copy.clone());
-        making.abilities.disks.push(copy);
-        Ok(())
     }
 }
 
 /// Users that no other container has, until the sandbox is gone.
-async fn own_users(entry: Entry, making: &mut Making<'_>) -> Result<Users> {
-    let (block, entry) = blocking("choose the container's users", move || {
-        let block = claim::take(&entry, Path::new(claim::FOLDER));
-        Ok((block, entry))
-    })
-    .await?;
-    making.hold(entry);
-    Ok(Users::of_block(block?))
+async fn own_users(entry: Entry) -> Result<Users> {
+    let block = blocking("choose the container's users", move || {
+        claim::take(&entry, Path::new(claim::FOLDER))
+    });
+    Ok(Users::of_block(block.await?))
 }
 
 fn failed(path: &Path) -> impl Fn(std::io::Error) -> Error {

@@ -16,9 +16,9 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use self::process::{Process, Taken};
 use super::{Machine, Native};
-use crate::collect;
 use crate::driver::{Driver, Runner, is_on_this_host};
 use crate::error::{blocking, libvirt};
+use crate::residue;
 
 /// How often a process that is not there is looked for.
 const SEARCH: Duration = Duration::from_secs(1);
@@ -117,7 +117,7 @@ impl Gauge {
                 let (seen, uuid) = (Arc::clone(&self.seen), self.uuid.clone());
                 let (location, name) = (self.location.clone(), native.domain.name().to_owned());
                 let (usage, found) = blocking("measure the emulator", move || {
-                    let find = || Process::emulator(&uuid, &collect::pid_of(&location, &name));
+                    let find = || Process::emulator(&uuid, &residue::pid_of(&location, &name));
                     Ok(lock(&seen).emulator(find, given))
                 })
                 .await?;

@@ -26,7 +26,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// Where the changes of a machine are learnt.
 #[derive(Debug)]
-pub(crate) enum Source {
+pub(super) enum Source {
     /// The driver tells them.
     Told(DomainEvents),
     /// The driver tells nothing, and is asked.
@@ -35,7 +35,7 @@ pub(crate) enum Source {
 
 impl Source {
     /// The best that the driver has.
-    pub(crate) async fn of(native: &Native) -> Result<Self> {
+    pub(super) async fn of(native: &Native) -> Result<Self> {
         let domain = &native.domain;
         match native.connection.domain_events(domain.uuid()).await {
             Ok(events) => Ok(Self::Told(events)),
@@ -307,10 +307,10 @@ fn change_of(event: &DomainEvent, is_cut: bool) -> Option<SandboxChange> {
     let state = match event {
         DomainEvent::Stopped(StopCause::Failed) if is_cut => SandboxState::Shutoff,
         DomainEvent::Started | DomainEvent::Resumed => SandboxState::Running,
-        DomainEvent::Suspended(_) => SandboxState::Paused,
+        DomainEvent::Suspended => SandboxState::Paused,
         DomainEvent::Stopped(StopCause::Crashed | StopCause::Failed) => SandboxState::Crashed,
         DomainEvent::Stopped(_) => SandboxState::Shutoff,
-        DomainEvent::Shutdown(_) => SandboxState::ShuttingDown,
+        DomainEvent::Shutdown => SandboxState::ShuttingDown,
         DomainEvent::PmSuspended => SandboxState::Suspended,
         DomainEvent::Crashed => SandboxState::Crashed,
         DomainEvent::Rebooted => return Some(SandboxChange::Rebooted),

@@ -25,12 +25,12 @@ use see_libvirt::xml::{DhcpNetwork, Lent, NetworkXml};
 use see_libvirt::{Connection, Network};
 use tokio::time::Instant;
 
+use super::collector::{Removal, after_failed_network, remove};
+use super::firewall;
 use super::netlink::route;
 use super::space::Search;
 use super::subnet::Subnet;
 use super::taken::{self, Own, Taken};
-use super::{Removal, firewall, remove};
-use crate::collect;
 use crate::error::libvirt;
 
 /// How often others may be quicker.
@@ -120,7 +120,7 @@ pub(super) async fn start(
         let network = match connection.create_network(&xml.to_string()).await {
             Ok(network) => network,
             Err(error) => {
-                collect::after_failed_network(connection, draft.name, &bridge.name).await;
+                after_failed_network(connection, draft.name, &bridge.name).await;
                 let clash = match told(&error.to_string(), &bridge) {
                     // In other words than we know: where somebody was quicker, that can be seen.
                     None => seen(draft, connection, &bridge, &subnets).await,

@@ -20,6 +20,7 @@ use see_libvirt::xml::{Lent, NetworkXml};
 use see_libvirt::{Connection, Network};
 
 use super::claim::{self, Draft, Shutter};
+use super::collector::{Removal, after_network, remove};
 use super::lease::Lender;
 use super::lock::Lock;
 use super::netlink::route;
@@ -30,10 +31,9 @@ use super::space::Search;
 use super::subnet::Subnet;
 use super::wall::{self, Guest, UNMARKED};
 use super::walled::{Placed, closed_network};
-use super::{NETWORK, Removal, identity};
-use crate::allocation::Holding;
-use crate::collect;
+use super::{NETWORK, identity};
 use crate::error::libvirt;
+use crate::hypervisor;
 
 /// The kind of the ledger's entries for a seat.
 const SEAT: &str = "libvirt.seat";
@@ -289,7 +289,7 @@ async fn clear(
     let removal = match network {
         Some(network) => {
             check_empty(&network).await?;
-            super::remove(&network).await?
+            remove(&network).await?
         }
         None => Removal::Unknown,
     };
@@ -297,7 +297,7 @@ async fn clear(
         let resource = Resource::new(NETWORK, NAME, uri);
         let mut known = CollectRequest::new(identifier, resource);
         known.identity = Some(identity(&bridge));
-        collect::after_network(&known, removal).await?;
+        after_network(&known, removal).await?;
         lock.forget()?;
     }
     Ok(())
@@ -382,23 +382,7 @@ pub(super) async fn others(own: IpAddr, count: usize) -> Result<Vec<Seat>> {
     Ok(found)
 }
 
-/// A seat that is taken, to be given back.
-#[derive(Debug)]
-pub(super) struct Seated {
-    pub(super) connection: Connection,
-    pub(super) identifier: Identifier,
-}
-
-#[async_trait]
-impl Holding for Seated {
-    async fn remove(&mut self) -> Result<()> {
-        leave(&self.connection, self.identifier, false)
-            .await
-            .map(drop)
-    }
-}
-
-/// Gives back the seats of the dead.
+/// Gives seats back.
 #[derive(Debug)]
 pub(crate) struct Seats;
 
@@ -408,8 +392,13 @@ impl Collector for Seats {
         SEAT
     }
 
+    /// Its firewall.
+    fn needs_what_came_before(&self) -> bool {
+        true
+    }
+
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
-        let connection = crate::collect::open(request).await?;
+        let connection = hypervisor::open(request).await?;
         let had = leave(&connection, request.identifier, request.dry_run).await?;
         Ok(match had {
             true => Collected::Removed,

@@ -10,7 +10,6 @@ use super::netlink::tables::{self, Table};
 use super::nft::{self, Family};
 use super::rules::{self, GuestPort, Seat};
 use super::subnet::Subnet;
-use crate::allocation::Holding;
 
 /// The kind of the ledger's entries for an environment's tables.
 const WALL: &str = "nftables.tables";
@@ -124,18 +123,6 @@ pub(super) async fn check_none(identifier: Identifier) -> Result<()> {
             "there is a table of nftables with the environment's name",
         )
         .subject(table(identifier))),
-    }
-}
-
-/// The tables of an environment that stand.
-#[derive(Debug)]
-pub(super) struct Raised(pub(super) Identifier);
-
-#[async_trait]
-impl Holding for Raised {
-    async fn remove(&mut self) -> Result<()> {
-        let found = found(self.0).await?;
-        remove(self.0, &found).await
     }
 }
 

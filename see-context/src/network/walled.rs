@@ -1,10 +1,12 @@
 //! A guest behind walls: `isolated` and `shared`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use see_core::ledger::{Entry, Resource};
 use see_core::{Error, ErrorKind, Identifier, Result};
-use see_libvirt::xml::{Lent, NetworkPort, NetworkXml};
+use see_libvirt::Connection;
+use see_libvirt::xml::{DomainXml, Lent, NetworkPort, NetworkXml};
 
 use super::isolation::Isolated;
 use super::lease::Lender;
@@ -12,9 +14,9 @@ use super::netlink::route;
 use super::rules::{self, GuestPort, Seat};
 use super::space::Search;
 use super::subnet::Subnet;
-use super::wall::{self, Alone, Guest, Raised};
-use super::{Wanted, claim, create, nft, shared};
-use crate::allocation::{Entries, Making, Site, refused};
+use super::wall::{self, Alone, Guest};
+use super::{Attachment, Wanted, claim, create, nft, shared};
+use crate::allocation::{Site, exactly, refused};
 
 /// The host's address and the guest's.
 pub(super) const OWN_PREFIX: u8 = 30;
@@ -37,9 +39,9 @@ pub(crate) struct Walled {
 }
 
 impl Walled {
-    pub(super) fn intents(&self, site: &Site) -> Vec<Resource> {
+    pub(super) fn intents(&self, site: &Site<'_>) -> Vec<Resource> {
         let network = match self.shared {
-            true => shared::intent(site.identifier, &site.hypervisor),
+            true => shared::intent(site.identifier, &site.location),
             false => super::intent(site),
         };
         // Collected in reverse: what might still change the rules, the network, its walls.
@@ -50,15 +52,19 @@ impl Walled {
         ]
     }
 
-    pub(super) async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
-        let (tables, network, loader) = (entries.next()?, entries.next()?, entries.next()?);
+    pub(super) async fn make(
+        &self,
+        entries: Vec<Entry>,
+        domain: &DomainXml,
+        connection: &Connection,
+        site: &Site<'_>,
+    ) -> Result<Attachment> {
+        let [tables, network, loader] = exactly(entries)?;
         let mark = loader.mark();
-        let identifier = making.identifier;
+        let identifier = site.identifier;
         if let Err(error) = wall::check_none(identifier).await {
             return Err(refused(tables, error).await);
         }
-        // From here on, tables may stand.
-        making.hold_as(tables, Raised(identifier));
         let device = free_device(identifier).await?;
         let guest = Guest {
             identifier,
@@ -67,8 +73,11 @@ impl Walled {
             mark: (mark.0, mark.1.as_str()),
         };
         let placed = match self.shared {
-            true => self.sit_down(&guest, network, making).await?,
-            false => self.alone(guest, network, making).await?,
+            true => shared::sit_down(connection, &network, &guest, &self.search, site.stop).await?,
+            false => {
+                self.alone(guest, network, domain, (connection, site))
+                    .await?
+            }
         };
         loader.gone().await?;
         let Placed {
@@ -88,39 +97,20 @@ impl Walled {
             ));
         };
         route::set_group_forward(&found, rules::LLDP).await?;
-        making.domain.connect_network(&NetworkPort {
+        let connected = NetworkPort {
             network: lender.network.name().to_owned(),
             mac: Some(port.mac.clone()),
             device: Some(port.device.clone()),
             isolated: true,
-        });
-        making.abilities.lender = Some(lender);
-        making.abilities.has_dhcp_here = true;
+        };
         let seat = (seat, self.shared);
         let isolated = Isolated::remember(identifier, self.verified, port, bridge, seat).await?;
-        making.abilities.isolation = Some(std::sync::Arc::new(isolated));
-        Ok(())
-    }
-
-    /// On the shared network.
-    async fn sit_down(
-        &self,
-        guest: &Guest<'_>,
-        entry: Entry,
-        making: &mut Making<'_>,
-    ) -> Result<Placed> {
-        let connection = making.connection()?.clone();
-        let taken = shared::sit_down(&connection, &entry, guest, &self.search, making.stop).await;
-        // Whether it failed before or after the seat was taken, it is looked for.
-        let identifier = making.identifier;
-        making.hold_as(
-            entry,
-            shared::Seated {
-                connection,
-                identifier,
-            },
-        );
-        taken
+        Ok(Attachment {
+            port: Some(connected),
+            lender: Some(lender),
+            has_dhcp_here: true,
+            isolation: Some(Arc::new(isolated)),
+        })
     }
 
     /// On a network of its own.
@@ -128,9 +118,10 @@ impl Walled {
         &self,
         guest: Guest<'_>,
         entry: Entry,
-        making: &mut Making<'_>,
+        domain: &DomainXml,
+        on: (&Connection, &Site<'_>),
     ) -> Result<Placed> {
-        let mac = own_mac(making);
+        let mac = own_mac(domain);
         let alone = Alone { guest, mac: &mac };
         let wanted = Wanted {
             xml: &closed_network(),
@@ -138,7 +129,7 @@ impl Walled {
             lend: &|subnet| lend(subnet, &mac),
             local: true,
         };
-        let claimed = create(&wanted, Some(&alone), entry, making).await?;
+        let claimed = create(&wanted, Some(&alone), entry, on).await?;
         let subnet = claimed.subnets.first().copied();
         let unasked = || Error::new(ErrorKind::Internal, "a network without a subnet was made");
         let port = alone.port(subnet.ok_or_else(unasked)?)?;
@@ -193,9 +184,8 @@ fn lend(subnet: Subnet, mac: &str) -> Result<Lent> {
 }
 
 /// The hardware address in the domain's XML, or one of QEMU's prefix.
-fn own_mac(making: &Making<'_>) -> String {
-    let written = making
-        .domain
+fn own_mac(domain: &DomainXml) -> String {
+    let written = domain
         .interfaces()
         .into_iter()
         .find_map(|interface| interface.mac);

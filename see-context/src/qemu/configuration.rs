@@ -9,9 +9,9 @@ use serde::Deserialize;
 
 use crate::admission;
 use crate::driver::driver_of;
-use crate::hypervisor::{Hypervisor, written_type};
+use crate::hypervisor::{Hypervisor, Owners, written_type};
 use crate::network::{NetworkConfiguration, NetworkPlan};
-use crate::storage::{Owners, Storage, Volumes};
+use crate::storage::{Storage, Volumes};
 
 /// The `context` section of a run file, for the backend `qemu`.
 #[derive(Debug, Deserialize)]

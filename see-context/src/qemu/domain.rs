@@ -11,9 +11,8 @@ use super::template::{self, Shape};
 use crate::admission;
 use crate::error::xml;
 use crate::host::read_xml;
-use crate::hypervisor::Hypervisor;
+use crate::hypervisor::{Hypervisor, Owners};
 use crate::network::NetworkPlan;
-use crate::storage::Owners;
 
 /// The least memory that a guest can be given, and the most that is no slip, in bytes.
 const MEMORY: std::ops::RangeInclusive<u64> = (16 << 20)..=(16 << 40);

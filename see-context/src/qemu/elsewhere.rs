@@ -6,7 +6,7 @@ use see_libvirt::xml::{DomainXml, XmlError};
 
 use super::configuration::QemuConfiguration;
 use crate::error::xml;
-use crate::storage::Owners;
+use crate::hypervisor::Owners;
 
 /// Limits that only this host's kernel and files could tell.
 const LIMITS: [(&str, &str); 2] = [
@@ -63,8 +63,8 @@ pub(super) fn files(domain: &DomainXml, path: &ConfigPath, owners: Owners) -> Ve
     let wrong =
         |message: String| Error::new(ErrorKind::Configuration, message).at(path.place().clone());
     match domain.nvram() {
-        Ok(None) => {}
-        Ok(Some(_)) => findings.push(
+        Ok(nvram) if nvram.file.is_none() => {}
+        Ok(_) => findings.push(
             wrong(
                 "the domain names a file for the firmware's variables, which is on another host"
                     .to_owned(),

@@ -5,7 +5,8 @@ use see_core::{Error, ErrorKind, ImageFormat, Result};
 use see_libvirt::xml::{DomainXml, FurtherDisk, XmlError};
 
 use crate::error::{blocking, xml};
-use crate::storage::{Base, Boot, Nvram, Owners, check_image};
+use crate::hypervisor::Owners;
+use crate::storage::{Base, Boot, Nvram, check_image};
 
 /// What each sandbox gets of its own, beside the image's disk.
 #[derive(Debug, Default)]

@@ -10,6 +10,7 @@ use see_libvirt::Connection;
 use see_libvirt::xml::Document;
 
 use crate::error::libvirt;
+use crate::host::first_closed_to;
 
 /// The extended attribute that holds a file's POSIX access control list.
 const ACL: &str = "system.posix_acl_access";
@@ -51,7 +52,7 @@ impl Account {
     /// The first part of a path that keeps the account from reading the file there; `None` where it can, as far as
     /// owners, modes and access control lists tell.
     pub(crate) fn first_closed(&self, path: &Path) -> Option<PathBuf> {
-        super::first_closed_to(path, |part, is_file| {
+        first_closed_to(path, |part, is_file| {
             self.may(part, if is_file { READ } else { PASS })
         })
     }

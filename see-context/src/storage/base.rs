@@ -23,8 +23,8 @@ use see_libvirt::Connection;
 
 use super::account::{self, Account};
 use super::clone::{self, Base, How};
-use super::first_closed;
 use crate::error::blocking;
+use crate::host::first_closed;
 
 /// The folder for links, below the sandbox's own. virt-aa-helper passes names that end in `.img`.
 const LINKS: &str = "base";

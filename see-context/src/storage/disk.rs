@@ -4,18 +4,19 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use async_trait::async_trait;
 use see_core::ledger::{Entry, Resource};
 use see_core::{Error, ErrorKind, Image, Result};
-use see_libvirt::xml::{Backing, DiskSource};
+use see_libvirt::Connection;
+use see_libvirt::xml::{Backing, BootFile, DiskSource, DomainXml};
 
 use super::base::{Reachable, within_reach};
 use super::boot::Boot;
 use super::clone::{self, Base, How};
 use super::nvram::Nvram;
-use super::{Owners, QEMU_IMG, Storage};
-use crate::allocation::{Entries, Making, Part, Site};
+use super::{QEMU_IMG, Storage};
+use crate::allocation::{Site, exactly, make_folder};
 use crate::error::blocking;
+use crate::hypervisor::Owners;
 
 /// A disk of a sandbox's own over an image, and whatever else of the user's files its guest must be able to
 /// write: each is a copy or an overlay in one folder.
@@ -62,6 +63,59 @@ impl SandboxDisk {
         self
     }
 
+    /// The folder with the disks in it, and the process that makes them, which outlives us should we be
+    /// killed.
+    pub(crate) fn intents(&self, site: &Site<'_>) -> Result<Vec<Resource>> {
+        let name = format!("{}{}", self.storage.prefix, site.identifier);
+        Ok(vec![
+            Resource::folder(&self.storage.parent, name)?,
+            Resource::process(QEMU_IMG),
+        ])
+    }
+
+    /// Makes all of it. Only a daemon's connection is needed: it knows the account of its emulators.
+    pub(crate) async fn make(
+        &self,
+        entries: Vec<Entry>,
+        connection: Option<&Connection>,
+        site: &Site<'_>,
+    ) -> Result<Disks> {
+        let [folder, maker] = exactly(entries)?;
+        let folder = make_folder(folder).await?;
+        let base = Base {
+            path: self.image.path.clone(),
+            format: None,
+        };
+        let how = self.storage.how;
+        let image = (&base, self.image.is_stored);
+        let on = (connection, site);
+        let first = self.disk(image, (&folder, 1), how, &maker, on).await?;
+        let mut further = Vec::with_capacity(self.further.len());
+        for (base, number) in self.further.iter().zip(2..) {
+            let place = (&*folder, number);
+            let source = self.disk((base, false), place, How::Overlay, &maker, on);
+            further.push(source.await?);
+        }
+        maker.gone().await?;
+        let nvram = match &self.nvram {
+            Some(nvram) => Some(nvram.create(&folder).await?),
+            None => None,
+        };
+        let mut boot = Vec::with_capacity(self.boot.len());
+        for file in &self.boot {
+            boot.push(file.create(&folder).await?);
+        }
+        if self.storage.owners == Owners::Changed {
+            let_through(folder).await?;
+        }
+        Ok(Disks {
+            first,
+            further,
+            nvram,
+            boot,
+        })
+    }
+
     /// One disk of these, with whatever it depends on.
     async fn disk(
         &self,
@@ -69,7 +123,7 @@ impl SandboxDisk {
         (folder, number): (&Path, usize),
         how: How,
         maker: &Entry,
-        making: &Making<'_>,
+        (connection, site): (Option<&Connection>, &Site<'_>),
     ) -> Result<DiskSource> {
         let numbered = |name: &str| match number {
             1 => name.to_owned(),
@@ -79,13 +133,15 @@ impl SandboxDisk {
             base: base.clone(),
             relabel: self.storage.owners == Owners::Kept,
         };
-        if how == How::Overlay && self.storage.owners == Owners::Changed {
+        if how == How::Overlay
+            && self.storage.owners == Owners::Changed
+            && let Some(connection) = connection
+        {
             let place = (folder, &*numbered("base"));
-            let connection = making.connection()?;
-            beneath = within_reach(base, is_stored, place, connection, maker, making.stop).await?;
+            beneath = within_reach(base, is_stored, place, connection, maker, site.stop).await?;
         }
         let disk = folder.join(format!("{}.{}", numbered("disk"), how.format().name()));
-        let format = clone::make(&beneath.base, &disk, how, maker, making.stop).await?;
+        let format = clone::make(&beneath.base, &disk, how, maker, site.stop).await?;
         let backing = (how == How::Overlay).then(|| Backing {
             file: beneath.base.path,
             format: format.name().to_owned(),
@@ -100,61 +156,52 @@ impl SandboxDisk {
     }
 }
 
-#[async_trait]
-impl Part for SandboxDisk {
-    /// The folder with the disks in it, and the process that makes them, which outlives us should we be
-    /// killed.
-    fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
-        let name = format!("{}{}", self.storage.prefix, site.identifier);
-        Ok(vec![
-            Resource::folder(&self.storage.parent, name)?,
-            Resource::process(QEMU_IMG),
-        ])
-    }
+/// The disks of a sandbox that were made, and the other files in their folder.
+#[derive(Debug)]
+pub(crate) struct Disks {
+    first: DiskSource,
+    further: Vec<DiskSource>,
+    nvram: Option<PathBuf>,
+    boot: Vec<(BootFile, PathBuf)>,
+}
 
-    async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
-        let folder = making.make_folder(entries.next()?).await?;
-        let maker = entries.next()?;
-        let base = Base {
-            path: self.image.path.clone(),
-            format: None,
-        };
-        let how = self.storage.how;
-        let image = (&base, self.image.is_stored);
-        let first = self.disk(image, (&folder, 1), how, &maker, making).await?;
-        let mut further = Vec::with_capacity(self.further.len());
-        for (base, number) in self.further.iter().zip(2..) {
-            let place = (&*folder, number);
-            let source = self.disk((base, false), place, How::Overlay, &maker, making);
-            further.push(source.await?);
+impl Disks {
+    /// Gives them to the domain.
+    pub(crate) fn fill_in(&self, domain: &mut DomainXml) -> Result<()> {
+        set_disk(domain, &self.first)?;
+        domain.set_further_disks(&self.further);
+        if let Some(file) = &self.nvram {
+            domain.set_nvram(file);
         }
-        maker.gone().await?;
-        for source in std::iter::once(&first).chain(&further) {
-            making.abilities.disks.push(source.file.clone());
-            let beneath = source.backing.iter().map(|backing| backing.file.clone());
-            making.abilities.opened.push(source.file.clone());
-            making.abilities.opened.extend(beneath);
-        }
-        making
-            .domain
-            .set_disk(&first)
-            .map_err(|error| Error::new(ErrorKind::Configuration, error.to_string()))?;
-        making.domain.set_further_disks(&further);
-        if let Some(nvram) = &self.nvram {
-            let file = nvram.create(&folder).await?;
-            making.domain.set_nvram(&file);
-            making.abilities.opened.push(file);
-        }
-        for boot in &self.boot {
-            let (which, file) = boot.create(&folder).await?;
-            making.domain.set_boot_file(which, &file);
-            making.abilities.opened.push(file);
-        }
-        if self.storage.owners == Owners::Changed {
-            let_through(folder).await?;
+        for (which, file) in &self.boot {
+            domain.set_boot_file(*which, file);
         }
         Ok(())
     }
+
+    /// Those that grow as the guest writes.
+    pub(crate) fn written(&self) -> Vec<PathBuf> {
+        let all = std::iter::once(&self.first).chain(&self.further);
+        all.map(|source| source.file.clone()).collect()
+    }
+
+    /// Everything that the hypervisor opens.
+    pub(crate) fn opened(&self) -> Vec<PathBuf> {
+        let all = std::iter::once(&self.first).chain(&self.further);
+        let beneath = all.flat_map(|source| &source.backing);
+        let mut opened = self.written();
+        opened.extend(beneath.map(|backing| backing.file.clone()));
+        opened.extend(self.nvram.clone());
+        opened.extend(self.boot.iter().map(|(_, file)| file.clone()));
+        opened
+    }
+}
+
+/// Gives the domain its first disk.
+pub(crate) fn set_disk(domain: &mut DomainXml, source: &DiskSource) -> Result<()> {
+    domain
+        .set_disk(source)
+        .map_err(|error| Error::new(ErrorKind::Configuration, error.to_string()))
 }
 
 /// Others may pass the folder to a file whose name they know; libvirt gives the file itself to the emulator's

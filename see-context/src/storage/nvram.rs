@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use see_core::{Error, ErrorKind, Result};
+use see_core::{Error, ErrorKind, ImageFormat, Result};
+use see_libvirt::xml::NvramFiles;
 
 use super::boot::copy_of;
 use crate::error::blocking;
@@ -23,12 +24,28 @@ impl Nvram {
     /// Those of the file that the user names, where it exists; it is only read.
     ///
     /// # Errors
-    /// When it is there and cannot be used.
-    pub(crate) fn new(named: Option<PathBuf>) -> Result<Self> {
-        let Some(path) = named else {
+    /// When it is there and cannot be used, or its copy would lead the guest to another file.
+    pub(crate) fn new(named: NvramFiles) -> Result<Self> {
+        if named.is_qcow2
+            && let Some(template) = named.template.filter(|template| template.is_file())
+        {
+            ImageFormat::of_path(&template)?;
+        }
+        let Some(path) = named.file else {
             return Ok(Self { users: None });
         };
         match open(&path) {
+            Ok(_) if named.is_qcow2 => match ImageFormat::of_path(&path)? {
+                ImageFormat::Qcow2 => Ok(Self { users: Some(path) }),
+                found => Err(Error::new(
+                    ErrorKind::Configuration,
+                    format!(
+                        "the firmware's variables are {}, and `format` of <nvram> says qcow2",
+                        found.name()
+                    ),
+                )
+                .subject(path.display())),
+            },
             Ok(_) => Ok(Self { users: Some(path) }),
             // It names where another machine's would be: dumped XML does.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self { users: None }),

@@ -3,16 +3,17 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use see_core::ledger::{CollectRequest, Collected, Details, Resource};
+use see_core::ledger::{CollectRequest, Collected, Collector, Details, Entry, Resource};
 use see_core::{Error, ErrorKind, Result};
 use see_libvirt::xml::{Document, Element};
 use see_libvirt::{Connection, StoragePool};
 
-use crate::allocation::{Entries, Holding, Making, Part, Site, refused};
+use crate::allocation::{Site, exactly, refused};
 use crate::error::libvirt;
+use crate::hypervisor;
 
 /// The kind of the ledger's entries for a storage pool.
-pub(crate) const POOL: &str = "libvirt.pool";
+const POOL: &str = "libvirt.pool";
 
 /// The detail that says which folder it shows.
 pub(super) const PATH: &str = "path";
@@ -33,11 +34,9 @@ impl Pool {
     pub(crate) fn new(parent: PathBuf) -> Self {
         Self { parent }
     }
-}
 
-#[async_trait]
-impl Part for Pool {
-    fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
+    /// The pool.
+    pub(crate) fn intents(&self, site: &Site<'_>) -> Result<Vec<Resource>> {
         let name = site.identifier.to_string();
         let folder = self
             .parent
@@ -50,21 +49,21 @@ impl Part for Pool {
         let folder = folder
             .to_str()
             .ok_or_else(|| Error::new(ErrorKind::Configuration, "the pool's path is not UTF-8"))?;
-        let pool = Resource::new(POOL, name, &site.hypervisor).detail(PATH, folder);
+        let pool = Resource::new(POOL, name, &site.location).detail(PATH, folder);
         Ok(vec![pool])
     }
 
-    async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
-        let entry = entries.next()?;
-        let identifier = making.identifier.to_string();
+    /// Starts it, once the folder is there.
+    pub(crate) async fn make(&self, entries: Vec<Entry>, connection: &Connection) -> Result<()> {
+        let [entry] = exactly(entries)?;
+        let identifier = entry.identifier().to_string();
         let folder = entry
             .resource()
             .details
             .get(PATH)
             .and_then(|path| path.as_str())
             .unwrap_or_default();
-        let connection = making.connection()?.clone();
-        if let Err(error) = check_free(&connection, &identifier).await {
+        if let Err(error) = check_free(connection, &identifier).await {
             return Err(refused(entry, error).await);
         }
         let xml = Element::new("pool")
@@ -84,9 +83,7 @@ impl Part for Pool {
         };
         let mut identity = Details::new();
         identity.insert("uuid".to_owned(), pool.uuid().to_string().into());
-        let recorded = entry.created(identity).await;
-        making.hold_as(entry, Started(pool));
-        recorded
+        entry.created(identity).await
     }
 }
 
@@ -106,18 +103,6 @@ pub(super) async fn check_free(connection: &Connection, name: &str) -> Result<()
     }
 }
 
-#[derive(Debug)]
-struct Started(StoragePool);
-
-#[async_trait]
-impl Holding for Started {
-    async fn remove(&mut self) -> Result<()> {
-        remove(&self.0)
-            .await
-            .map_err(|error| error.subject(self.0.name()))
-    }
-}
-
 /// Stops a pool; one that is gone is no error.
 async fn remove(pool: &StoragePool) -> Result<()> {
     match pool.destroy().await {
@@ -126,11 +111,23 @@ async fn remove(pool: &StoragePool) -> Result<()> {
     }
 }
 
+/// Stops pools.
+#[derive(Debug)]
+pub(crate) struct Pools;
+
+#[async_trait]
+impl Collector for Pools {
+    fn kind(&self) -> &str {
+        POOL
+    }
+
+    async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
+        collect(request, &hypervisor::open(request).await?).await
+    }
+}
+
 /// Removes the environment's pool.
-pub(crate) async fn collect(
-    request: &CollectRequest,
-    connection: &Connection,
-) -> Result<Collected> {
+async fn collect(request: &CollectRequest, connection: &Connection) -> Result<Collected> {
     let pool = match find(request, connection).await? {
         Found::Own(pool) => pool,
         Found::Not(answer) => return Ok(answer),
@@ -187,12 +184,8 @@ mod tests {
 
     use see_core::ledger::Ledger;
     use see_core::{Allocation, ImageProgress, Stop};
-    use see_libvirt::xml::DomainXml;
 
     use super::*;
-    use crate::allocation::{self, Plan};
-    use crate::driver::Driver;
-    use crate::hypervisor::Hypervisor;
 
     #[tokio::test]
     async fn a_pool_that_has_name_and_uuid_already_stops_the_allocation_and_stays_as_it_is() {
@@ -213,14 +206,10 @@ mod tests {
             stop: stop.token(),
             progress: ImageProgress::new(),
         };
-        let plan = Plan {
-            driver: Driver::of("lxc"),
-            hypervisor: &Hypervisor::Uri("test:///default".to_owned()),
-            domain: DomainXml::parse("<domain type='test'><devices/></domain>").unwrap(),
-            domain_at: None,
-            parts: vec![Box::new(Pool::new(folder.path().to_owned()))],
-        };
-        let refused = allocation::allocate(plan, &allocation).await.unwrap_err();
+        let pool = Pool::new(folder.path().to_owned());
+        let site = Site::new(&allocation, "test:///default".to_owned());
+        let [entries] = site.intend([pool.intents(&site).unwrap()]).await.unwrap();
+        let refused = pool.make(entries, &connection).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::AlreadyExists, "{refused:?}");
         let held = allocation.record.holdings();
         assert!(held.iter().all(|held| held.kind != POOL), "{held:?}");

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use see_core::ledger::{CollectRequest, Collected, Resource};
+use see_core::ledger::{CollectRequest, Collected, Collector, Details, Entry, Resource};
 use see_core::{Error, ErrorKind, Identifier, ImageFormat, Result, StopToken};
 use see_libvirt::xml::Document;
 use see_libvirt::{Connection, Volume};
@@ -33,11 +33,12 @@ use see_libvirt::{Connection, Volume};
 pub(super) use self::content::Content;
 use self::folder::{Folder, PAUSE, TRIES};
 use self::piece::Piece;
-use crate::allocation::Holding;
+use crate::allocation::{Site, refused};
 use crate::error::libvirt;
+use crate::hypervisor;
 
 /// The kind of the ledger's entries for a lease on an uploaded image.
-pub(crate) const LEASE: &str = "libvirt.image-lease";
+const LEASE: &str = "libvirt.image-lease";
 
 /// The details of such an entry: the folder, and the digest of the content.
 const FOLDER: &str = "path";
@@ -48,18 +49,6 @@ const STALLED: Duration = Duration::from_secs(90);
 
 /// The longest wait for another's upload, however well it goes on.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// What is written down before a lease is made in the images' folder below `parent`.
-pub(super) fn intent(
-    parent: &str,
-    content: &Content,
-    (identifier, hypervisor): (Identifier, &str),
-) -> Resource {
-    let lease = Piece::Lease(identifier).name(&content.digest);
-    Resource::new(LEASE, lease, hypervisor)
-        .detail(FOLDER, format!("{parent}/see-images"))
-        .detail(DIGEST, content.digest.clone())
-}
 
 /// One environment's use of one content in the folder of a host.
 #[derive(Debug, Clone)]
@@ -80,15 +69,31 @@ pub(super) struct Uploaded {
 }
 
 impl Lease {
-    /// The lease that an entry of the ledger tells of; nothing is made yet.
+    /// What is written down before a lease is made in the images' folder below `parent`.
+    pub(super) fn intent(parent: &str, content: &Content, site: &Site<'_>) -> Resource {
+        let lease = Piece::Lease(site.identifier).name(&content.digest);
+        Resource::new(LEASE, lease, &site.location)
+            .detail(FOLDER, format!("{parent}/see-images"))
+            .detail(DIGEST, content.digest.clone())
+    }
+
+    /// Makes the lease that was intended.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] where it is there, or where the folder holds what is none of SEE's.
+    pub(super) async fn make(entry: Entry, connection: &Connection) -> Result<Self> {
+        let lease = Self::of(entry.resource(), entry.identifier(), connection.clone())?;
+        match lease.take().await {
+            Ok(()) => entry.created(Details::new()).await.map(|()| lease),
+            Err(error) => Err(refused(entry, error).await),
+        }
+    }
+
+    /// The lease that an entry of the ledger tells of, made or not.
     ///
     /// # Errors
     /// [`ErrorKind::Internal`] where it does not say which.
-    pub(super) fn of(
-        resource: &Resource,
-        owner: Identifier,
-        connection: Connection,
-    ) -> Result<Self> {
+    fn of(resource: &Resource, owner: Identifier, connection: Connection) -> Result<Self> {
         let detail = |key| {
             let text = resource.details.get(key).and_then(|value| value.as_str());
             text.map(str::to_owned).ok_or_else(|| {
@@ -106,11 +111,8 @@ impl Lease {
         })
     }
 
-    /// Makes it.
-    ///
-    /// # Errors
-    /// [`ErrorKind::AlreadyExists`] where it is there, or where the folder holds what is none of SEE's.
-    pub(super) async fn make(&self) -> Result<()> {
+    /// Creates its volume.
+    async fn take(&self) -> Result<()> {
         let error = match self.create(Piece::Lease(self.owner), 0).await {
             Ok(Some(_)) => return Ok(()),
             Ok(None) => Error::new(
@@ -324,13 +326,6 @@ impl Lease {
     }
 }
 
-#[async_trait]
-impl Holding for Lease {
-    async fn remove(&mut self) -> Result<()> {
-        self.release(false).await.map(drop)
-    }
-}
-
 impl Uploaded {
     /// Has libvirt see what was uploaded, where it is to read it itself: until then it takes each image for raw bytes.
     ///
@@ -369,13 +364,21 @@ async fn size(volume: &Volume) -> Result<Option<u64>, see_libvirt::Error> {
     Ok(document.and_then(|xml| xml.root().child("physical")?.text().trim().parse().ok()))
 }
 
-/// Ends the environment's lease.
-pub(crate) async fn collect(
-    request: &CollectRequest,
-    connection: &Connection,
-) -> Result<Collected> {
-    let lease = Lease::of(&request.resource, request.identifier, connection.clone())?;
-    lease.release(request.dry_run).await
+/// Ends leases, each with the image that nobody else has one on. A lease needs nothing that was intended before it.
+#[derive(Debug)]
+pub(crate) struct ImageLeases;
+
+#[async_trait]
+impl Collector for ImageLeases {
+    fn kind(&self) -> &str {
+        LEASE
+    }
+
+    async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
+        let connection = hypervisor::open(request).await?;
+        let lease = Lease::of(&request.resource, request.identifier, connection)?;
+        lease.release(request.dry_run).await
+    }
 }
 
 #[cfg(test)]
@@ -410,9 +413,9 @@ mod tests {
     #[tokio::test]
     async fn an_image_goes_with_its_last_lease_whoever_uploaded_it_and_the_folder_with_it() {
         let [one, two] = two_leases(&"a".repeat(64)).await;
-        one.make().await.unwrap();
+        one.take().await.unwrap();
         create(&one, &[Piece::Image(one.owner), Piece::Whole(one.owner)]).await;
-        two.make().await.unwrap();
+        two.take().await.unwrap();
         assert_eq!(one.release(true).await.unwrap(), Collected::Removed);
         assert_eq!(one.release(false).await.unwrap(), Collected::Removed);
         assert_eq!(one.release(false).await.unwrap(), Collected::AlreadyGone);
@@ -426,11 +429,11 @@ mod tests {
     #[tokio::test]
     async fn an_image_stays_for_one_who_took_a_lease_while_another_removed_its_mark() {
         let [one, two] = two_leases(&"b".repeat(64)).await;
-        one.make().await.unwrap();
+        one.take().await.unwrap();
         create(&one, &[Piece::Image(one.owner)]).await;
         // Its removal got this far: the lease and the mark are gone. The other had seen the mark.
         one.delete(Piece::Lease(one.owner)).await.unwrap();
-        two.make().await.unwrap();
+        two.take().await.unwrap();
         one.clear().await.unwrap();
         let left = two.pieces().await.unwrap();
         assert!(left.contains(&Piece::Image(one.owner)), "{left:?}");
@@ -442,9 +445,9 @@ mod tests {
     async fn an_upload_that_stands_still_is_taken_for_dead_and_left_to_its_owner() {
         let digest = "c".repeat(64);
         let [dead, next] = two_leases(&digest).await;
-        dead.make().await.unwrap();
+        dead.take().await.unwrap();
         create(&dead, &[Piece::Claim, Piece::Image(dead.owner)]).await;
-        next.make().await.unwrap();
+        next.take().await.unwrap();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[1; 4096]).unwrap();
         let content = Content {
@@ -468,9 +471,9 @@ mod tests {
     async fn a_wait_for_another_upload_ends_with_a_stop() {
         let digest = "d".repeat(64);
         let [busy, next] = two_leases(&digest).await;
-        busy.make().await.unwrap();
+        busy.take().await.unwrap();
         create(&busy, &[Piece::Claim]).await;
-        next.make().await.unwrap();
+        next.take().await.unwrap();
         let content = Content {
             file: tempfile::tempfile().unwrap(),
             length: 0,

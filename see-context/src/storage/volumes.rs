@@ -7,18 +7,19 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use see_core::ledger::{CollectRequest, Collected, Details, Resource};
+use see_core::ledger::{CollectRequest, Collected, Collector, Details, Entry, Resource};
 use see_core::{Error, ErrorKind, Image, ImageFormat, Result, StopToken};
 use see_libvirt::xml::{Backing, DiskSource, Document, Element};
 use see_libvirt::{Connection, StoragePool, Volume};
 
 use super::pool::{self, Found, PATH};
-use super::uploads::{self, Content, Lease, Uploaded};
-use crate::allocation::{Entries, Holding, Making, Part, Site, refused};
+use super::uploads::{Content, Lease, Uploaded};
+use crate::allocation::{Site, exactly, refused};
 use crate::error::libvirt;
+use crate::hypervisor;
 
 /// The kind of the ledger's entries for a pool with all that is in it.
-pub(crate) const VOLUMES: &str = "libvirt.volumes";
+const VOLUMES: &str = "libvirt.volumes";
 
 /// What the ledger says of a pool whose folder was found empty: all that is in it came from us.
 const EMPTY: &str = "was_empty";
@@ -63,64 +64,49 @@ impl RemoteDisk {
     }
 }
 
-#[async_trait]
-impl Part for RemoteDisk {
-    /// One entry for the lease on the image, and one for the pool, its folder, and the volumes in it.
-    fn intents(&self, site: &Site) -> Result<Vec<Resource>> {
-        let place = (site.identifier, &*site.hypervisor);
-        let lease = uploads::intent(&self.volumes.parent, &self.content, place);
+impl RemoteDisk {
+    /// One entry for the lease on the image, and one for the pool, its folder, and the volumes in it. The lease comes
+    /// first, so that it is removed after the disk that stands on the image.
+    pub(crate) fn intents(&self, site: &Site<'_>) -> Vec<Resource> {
+        let lease = Lease::intent(&self.volumes.parent, &self.content, site);
         let name = site.identifier.to_string();
         let folder = format!("{}/see-{name}", self.volumes.parent);
-        let pool = Resource::new(VOLUMES, name, &site.hypervisor).detail(PATH, folder);
-        Ok(vec![lease, pool])
+        let pool = Resource::new(VOLUMES, name, &site.location).detail(PATH, folder);
+        vec![lease, pool]
     }
 
-    async fn make(&self, mut entries: Entries, making: &mut Making<'_>) -> Result<()> {
-        let connection = making.connection()?.clone();
-        let entry = entries.next()?;
-        let lease = Lease::of(entry.resource(), making.identifier, connection.clone())?;
-        match lease.make().await {
-            Ok(()) => making.hold_as(entry, lease.clone()),
-            Err(error) => return Err(refused(entry, error).await),
-        }
-        let entry = entries.next()?;
-        let name = making.identifier.to_string();
+    /// Makes the lease, the pool and the disk in it: the volume that grows as the guest writes, and how the domain gets
+    /// it.
+    pub(crate) async fn make(
+        &self,
+        entries: Vec<Entry>,
+        connection: &Connection,
+        site: &Site<'_>,
+    ) -> Result<(Volume, DiskSource)> {
+        let [lease_entry, entry] = exactly(entries)?;
+        let lease = Lease::make(lease_entry, connection).await?;
+        let name = site.identifier.to_string();
         let folder = entry
             .resource()
             .details
             .get(PATH)
             .and_then(|path| path.as_str())
             .unwrap_or_default();
-        let defined = match define(&connection, &name, folder).await {
+        let defined = match define(connection, &name, folder).await {
             Ok(pool) => pool,
             Err(error) => return Err(refused(entry, error).await),
         };
         let mut identity = Details::new();
         identity.insert("uuid".to_owned(), defined.uuid().to_string().into());
-        let mut made = entry.created(identity.clone()).await;
-        if made.is_ok() {
-            made = start(&defined).await;
-        }
-        let was_empty = made.is_ok();
-        if was_empty {
-            identity.insert(EMPTY.to_owned(), true.into());
-            made = entry.created(identity).await;
-        }
-        let pool = defined.clone();
-        making.hold_as(entry, Defined { pool, was_empty });
-        made?;
-        let image = lease.image(&self.content, making.stop).await?;
-        making.stop.check("create the disk")?;
-        let (disk, source) = self.fill(&defined, &lease, &image).await?;
-        making.abilities.volumes.push(disk);
-        making
-            .domain
-            .set_disk(&source)
-            .map_err(|error| Error::new(ErrorKind::Configuration, error.to_string()))
+        entry.created(identity.clone()).await?;
+        start(&defined).await?;
+        identity.insert(EMPTY.to_owned(), true.into());
+        entry.created(identity).await?;
+        let image = lease.image(&self.content, site.stop).await?;
+        site.stop.check("create the disk")?;
+        self.fill(&defined, &lease, &image).await
     }
-}
 
-impl RemoteDisk {
     /// Makes the disk.
     async fn fill(
         &self,
@@ -220,21 +206,6 @@ fn volume() -> Element {
         .with_child(target)
 }
 
-#[derive(Debug)]
-struct Defined {
-    pool: StoragePool,
-    was_empty: bool,
-}
-
-#[async_trait]
-impl Holding for Defined {
-    async fn remove(&mut self) -> Result<()> {
-        remove(&self.pool, self.was_empty)
-            .await
-            .map_err(|error| error.subject(self.pool.name()))
-    }
-}
-
 /// Removes a pool of ours with its folder, which is left where it holds something and was not empty before: that is
 /// somebody else's. What is gone already is no error.
 async fn remove(pool: &StoragePool, was_empty: bool) -> Result<()> {
@@ -272,11 +243,23 @@ async fn remove(pool: &StoragePool, was_empty: bool) -> Result<()> {
     gone(pool.undefine().await)
 }
 
+/// Removes pools with everything in them.
+#[derive(Debug)]
+pub(crate) struct RemoteVolumes;
+
+#[async_trait]
+impl Collector for RemoteVolumes {
+    fn kind(&self) -> &str {
+        VOLUMES
+    }
+
+    async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
+        collect(request, &hypervisor::open(request).await?).await
+    }
+}
+
 /// Removes the environment's pool with everything in it.
-pub(crate) async fn collect(
-    request: &CollectRequest,
-    connection: &Connection,
-) -> Result<Collected> {
+async fn collect(request: &CollectRequest, connection: &Connection) -> Result<Collected> {
     let pool = match pool::find(request, connection).await? {
         Found::Own(pool) => pool,
         Found::Not(answer) => return Ok(answer),

@@ -1,17 +1,12 @@
 //! What the bus is synchronised with. The model of it (`tests/bus_model.rs`) puts its own in this place.
 
 pub(super) use std::sync::Arc;
+pub(crate) use std::sync::Mutex;
 pub(super) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-pub(crate) use std::sync::{Mutex, MutexGuard};
 
 use arc_swap::{ArcSwap, Cache};
 
-/// A panicking holder leaves whole values behind, since each critical section is one assignment.
-pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner())
-}
+pub(super) use crate::sync::lock;
 
 /// A value that is replaced as a whole, so that who reads it never waits.
 pub(crate) struct Published<T>(Arc<ArcSwap<T>>);

@@ -1,10 +1,12 @@
 //! The deserializer: typed configurations out of the tree, every mistake with its place.
 
+mod members;
+
 use serde::Deserializer;
 use serde::de::{DeserializeOwned, Visitor};
 
+use self::members::{List, Object, Variant};
 use super::failure::Failure;
-use super::members::{List, Object, Variant};
 use super::nearest::alternatives;
 use super::tree::Value;
 use super::{Configuration, hand};

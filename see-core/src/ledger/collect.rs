@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::collector::{CollectRequest, Collected, Collectors};
-use super::entry::Entry;
+use super::collector::{CollectRequest, Collected};
+use super::collectors::Collectors;
 use super::folder::Name;
 use super::journal::{Held, Line};
+use super::record::Entry;
 use super::record::{Record, milliseconds};
 use super::resource::Resource;
 use super::store::{Ledger, Taken};
@@ -371,7 +372,7 @@ async fn collect_held(
         let left = outcomes
             .iter()
             .filter(|(_, outcome)| !outcome.is_gone())
-            .any(|(left, _)| needs(left, &held.resource));
+            .any(|(left, outcome)| needs((left, outcome), &held.resource, collectors));
         let outcome = if left {
             (held.resource, Outcome::Waiting)
         } else {
@@ -382,13 +383,26 @@ async fn collect_held(
     outcomes
 }
 
-/// Whether something that could not be removed may need `resource`: a machine its disk and its
-/// folder, a file the folder that it lies in.
-fn needs(left: &Resource, resource: &Resource) -> bool {
+/// Whether something that could not be removed may need `resource`, which was intended before it: a machine its disk,
+/// its network and that network's firewall; a file the folder that it lies in; anything a lease.
+fn needs(
+    (left, outcome): (&Resource, &Outcome),
+    resource: &Resource,
+    collectors: &Collectors,
+) -> bool {
+    if resource.kind == Resource::LEASE {
+        return left.kind != Resource::LEASE;
+    }
     match (left.path(), resource.path()) {
-        (_, None) => false,
-        (None, Some(_)) => true,
         (Some(left), Some(path)) => left.starts_with(path),
+        (Some(_), None) => false,
+        (None, Some(_)) => true,
+        // What is somebody else's uses nothing of the environment's.
+        (None, None) => {
+            let collector = collectors.find(&left.kind);
+            !matches!(outcome, Outcome::Refused(_))
+                && collector.is_ok_and(|collector| collector.needs_what_came_before())
+        }
     }
 }
 

@@ -1,14 +1,10 @@
 //! What can remove one kind of resource.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use super::files::PathCollector;
-use super::look::{Looked, by_dry_run};
-use super::process::ProcessCollector;
+use super::looked::Looked;
 use super::resource::{Details, Resource};
 use crate::{Error, ErrorKind, Identifier, Result};
 
@@ -30,6 +26,12 @@ pub trait Collector: std::fmt::Debug + Send + Sync {
     /// # Errors
     /// When it cannot be found out, or the removal failed.
     async fn collect(&self, request: &CollectRequest) -> Result<Collected>;
+
+    /// Whether everything that was intended before one of these has to stay as long as it does, as the network and the
+    /// firewall of a machine that could not be ended. Files and folders stay with whatever is no file or folder.
+    fn needs_what_came_before(&self) -> bool {
+        false
+    }
 
     /// Looks whether anything of a resource is on the host, and changes nothing. It is asked once the environment has
     /// ended, also about what was removed and struck off.
@@ -77,6 +79,15 @@ impl CollectRequest {
         }
     }
 
+    /// The resource's kind, and its name or path.
+    pub(super) fn name(&self) -> String {
+        let resource = &self.resource;
+        match resource.path() {
+            Some(path) => format!("{} {}", resource.kind, path.display()),
+            None => format!("{} {}", resource.kind, resource.name),
+        }
+    }
+
     /// Goes on, unless the deadline passed.
     ///
     /// # Errors
@@ -105,56 +116,13 @@ pub enum Collected {
     Refused(String),
 }
 
-/// The collectors of a program, one for each kind. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct Collectors(Arc<BTreeMap<String, Arc<dyn Collector>>>);
-
-impl Collectors {
-    /// The core's own: files, folders, leases and processes.
-    pub fn core() -> Self {
-        let own: [Arc<dyn Collector>; 4] = [
-            Arc::new(PathCollector::files()),
-            Arc::new(PathCollector::folders()),
-            Arc::new(PathCollector::leases()),
-            Arc::new(ProcessCollector),
-        ];
-        let by_kind = own
-            .into_iter()
-            .map(|collector| (collector.kind().to_owned(), collector));
-        Self(Arc::new(by_kind.collect()))
-    }
-
-    /// Adds one.
-    ///
-    /// # Errors
-    /// [`ErrorKind::AlreadyExists`] when its kind has one.
-    pub fn add(&mut self, collector: Arc<dyn Collector>) -> Result<()> {
-        let kind = collector.kind().to_owned();
-        if self.0.contains_key(&kind) {
-            return Err(Error::new(
-                ErrorKind::AlreadyExists,
-                "this kind of resource has a collector already",
-            )
-            .subject(kind));
-        }
-        Arc::make_mut(&mut self.0).insert(kind, collector);
-        Ok(())
-    }
-
-    pub(super) fn find(&self, kind: &str) -> Result<&Arc<dyn Collector>> {
-        self.0.get(kind).ok_or_else(|| {
-            let known: Vec<&str> = self.0.keys().map(String::as_str).collect();
-            Error::new(
-                ErrorKind::Unsupported,
-                format!("this program cannot remove resources of kind {kind:?}"),
-            )
-            .advice(format!("it knows {}", known.join(", ")))
-        })
-    }
-}
-
-impl Default for Collectors {
-    fn default() -> Self {
-        Self::core()
+/// What [`Collector::look`] does unless a collector knows better: a dry run.
+async fn by_dry_run<C: Collector + ?Sized>(collector: &C, request: &CollectRequest) -> Looked {
+    let looked = Looked::clear(request.name());
+    match collector.collect(request).await {
+        Ok(Collected::AlreadyGone) => looked,
+        Ok(Collected::Removed) => looked.with([request.name()]),
+        Ok(Collected::Refused(reason)) => looked.failed(reason),
+        Err(error) => looked.ended_by(&error),
     }
 }

@@ -6,13 +6,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
-use super::collector::{CollectRequest, Collected, Collector, Collectors};
+use super::collector::CollectRequest;
+use super::collectors::Collectors;
+use super::looked::Looked;
 use super::record::Record;
-use crate::bus::lock;
-use crate::shared::died;
-use crate::{Error, ErrorKind};
+use crate::Error;
+use crate::sync::{died, lock};
 
 /// The time for each resource.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -20,76 +19,6 @@ const LIMIT: Duration = Duration::from_secs(15);
 const GRACE: Duration = Duration::from_secs(1);
 /// The time for all of them together.
 const BUDGET: Duration = Duration::from_secs(60);
-
-/// One thing that was looked for on the host, and what was found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Looked {
-    /// What was looked for, and where: `libvirt's logs in /var/log/libvirt/qemu`.
-    pub what: String,
-    /// What of the environment is there; empty where nothing is.
-    pub found: Vec<String>,
-    /// Why this user could not look there, or may not remove what was found.
-    pub denied: Option<String>,
-    /// Why it is not known whether it is gone, though this user may look there; or why what is there was left alone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub failed: Option<String>,
-}
-
-impl Looked {
-    /// Looked for, and not there.
-    pub fn clear(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            found: Vec::new(),
-            denied: None,
-            failed: None,
-        }
-    }
-
-    /// The same with what is there.
-    #[must_use]
-    pub fn with(mut self, found: impl IntoIterator<Item = String>) -> Self {
-        self.found.extend(found);
-        self
-    }
-
-    /// The same where this user could not look, or may not remove what was found.
-    #[must_use]
-    pub fn denied(mut self, why: impl Into<String>) -> Self {
-        self.denied = Some(why.into());
-        self
-    }
-
-    /// The same where the look failed, or what is there was left alone: the environment did not end clean.
-    #[must_use]
-    pub fn failed(mut self, why: impl Into<String>) -> Self {
-        self.failed = Some(why.into());
-        self
-    }
-
-    /// The same where the look ended with this error: what this user has no right to is [denied](Self::denied),
-    /// everything else [failed](Self::failed).
-    #[must_use]
-    pub fn ended_by(self, error: &Error) -> Self {
-        match error.kind() {
-            ErrorKind::PermissionDenied => self.denied(error.chain()),
-            _ => self.failed(error.chain()),
-        }
-    }
-
-    /// Whether it was looked for, and is not there.
-    pub fn is_clear(&self) -> bool {
-        self.found.is_empty() && self.denied.is_none() && self.failed.is_none()
-    }
-
-    /// What was found that this user's own run should have removed.
-    pub fn left(&self) -> &[String] {
-        match self.denied {
-            None => &self.found,
-            Some(_) => &[],
-        }
-    }
-}
 
 /// What one environment wrote into the ledger, also after its record is gone: whoever allocates keeps one, to look
 /// at the host in the end. Cheap to clone; empty until the allocation begins.
@@ -126,7 +55,7 @@ impl Trail {
         let mut looked: Vec<Looked> = Vec::new();
         for request in record.recorded() {
             let left = end.saturating_duration_since(tokio::time::Instant::now());
-            let what = name(&request);
+            let what = request.name();
             match one(request, collectors, left.min(limit)).await {
                 Ok(found) => looked.extend(found),
                 Err(error) => looked.push(Looked::clear(what).ended_by(&error)),
@@ -160,36 +89,13 @@ async fn one(
     }
 }
 
-/// What [`Collector::look`] does unless a collector knows better: a dry run.
-pub(super) async fn by_dry_run<C: Collector + ?Sized>(
-    collector: &C,
-    request: &CollectRequest,
-) -> Looked {
-    let looked = Looked::clear(name(request));
-    match collector.collect(request).await {
-        Ok(Collected::AlreadyGone) => looked,
-        Ok(Collected::Removed) => looked.with([name(request)]),
-        Ok(Collected::Refused(reason)) => looked.failed(reason),
-        Err(error) => looked.ended_by(&error),
-    }
-}
-
-/// Kind, and name or path.
-fn name(request: &CollectRequest) -> String {
-    let resource = &request.resource;
-    match resource.path() {
-        Some(path) => format!("{} {}", resource.kind, path.display()),
-        None => format!("{} {}", resource.kind, resource.name),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use async_trait::async_trait;
 
-    use crate::ledger::{Ledger, Resource};
-    use crate::{Identifier, Result};
+    use crate::ledger::{Collected, Collector, Ledger, Resource};
+    use crate::{ErrorKind, Identifier, Result};
 
     #[tokio::test]
     async fn what_was_struck_off_the_ledger_and_is_still_there_is_found() {

@@ -26,13 +26,13 @@
 mod anchor;
 mod collect;
 mod collector;
-mod entry;
+mod collectors;
 mod files;
 mod folder;
 mod journal;
-mod lease;
 mod list;
 mod look;
+mod looked;
 mod path;
 mod process;
 mod record;
@@ -42,16 +42,17 @@ mod store;
 mod tree;
 
 pub use collect::{CollectOptions, Outcome, RecordOutcome, RecordReport, Report};
-pub use collector::{CollectRequest, Collected, Collector, Collectors};
-pub use entry::Entry;
+pub use collector::{CollectRequest, Collected, Collector};
+pub use collectors::Collectors;
 pub use list::{Listed, RecordState};
-pub use look::{Looked, Trail};
-pub use record::Record;
+pub use look::Trail;
+pub use looked::Looked;
+pub use record::{Entry, Record};
 pub use resource::{Details, Resource};
 pub use store::Ledger;
 
-use crate::bus::panic_message;
 use crate::fault::pass_on;
+use crate::sync::panic_message;
 use crate::{Error, ErrorKind, Result};
 
 /// Runs work that waits for the disk on a thread for it; the work ends even when the future does not.

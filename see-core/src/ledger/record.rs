@@ -1,5 +1,7 @@
 //! One environment's record, held by its owner or by a collection.
 
+mod entry;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -7,10 +9,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+pub use self::entry::Entry;
 use super::anchor::Anchor;
 use super::blocking;
 use super::collector::CollectRequest;
-use super::entry::Entry;
 use super::folder::{Folder, record_name};
 use super::journal::{Header, INTENT_LIMIT, Journal, Line, RECORD_LIMIT, broken, encode};
 use super::resource::Resource;

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::blind::{Blindness, Verdict};
 use super::{exceeded, full};
-use crate::bus::lock;
 use crate::config::DurationValue;
 use crate::mishap::MishapKind;
+use crate::mishap::Mishaps;
 use crate::settings::Limits;
-use crate::{Error, ErrorKind, EventBus, Result, Sandbox, Usage};
+use crate::sync::lock;
+use crate::{Error, ErrorKind, Result, Sandbox, Usage};
 
 /// The longest wait for one measurement.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -18,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Metered {
     sandbox: Arc<dyn Sandbox>,
-    bus: Arc<EventBus>,
+    mishaps: Arc<Mishaps>,
     cpu: Duration,
     memory: u64,
     pids: u64,
@@ -40,12 +41,12 @@ struct Before {
 impl Metered {
     pub(super) async fn begin(
         sandbox: &Arc<dyn Sandbox>,
-        bus: &Arc<EventBus>,
+        mishaps: &Arc<Mishaps>,
         limits: &Limits,
     ) -> Self {
         let metered = Self {
             sandbox: Arc::clone(sandbox),
-            bus: Arc::clone(bus),
+            mishaps: Arc::clone(mishaps),
             cpu: limits.cpu().0,
             memory: limits.memory().0,
             pids: limits.pids(),
@@ -115,7 +116,7 @@ impl Metered {
             Verdict::Ends(error) => Some(error),
             Verdict::Told(error) => {
                 let what = MishapKind::Failed(error.chain());
-                self.bus.record("measurement", "environment", what);
+                self.mishaps.record("measurement", "environment", what);
                 None
             }
         }

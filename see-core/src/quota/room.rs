@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{Full, full};
-use crate::bus::lock;
+use crate::sync::lock;
 use crate::{Error, ErrorKind};
 
 /// Entries of a folder beyond this are not counted: a guest made them.

@@ -15,9 +15,9 @@ use serde::Deserialize;
 use tokio::sync::{Notify, mpsc};
 
 pub use self::fault::{Fault, FaultAt};
-use crate::bus::lock;
 use crate::config::{Configuration, DurationValue};
-use crate::ledger::{Collectors, Entry, Resource};
+use crate::ledger::Resource;
+use crate::sync::lock;
 use crate::{
     Address, Allocation, Backend, ChannelStream, Closed, Error, ErrorKind, GuestChannel,
     Identifier, ImageSource, Isolation, Meter, Picture, Preparation, Result, Sandbox,
@@ -120,7 +120,7 @@ impl Backend for FakeBackend {
                 picture: None,
                 usage: Usage::default(),
                 dial: None,
-                made: Vec::new(),
+                disk: None,
                 released: false,
                 closed: None,
             }),
@@ -131,13 +131,8 @@ impl Backend for FakeBackend {
             control,
             commands: tokio::sync::Mutex::default(),
         };
-        match sandbox.make(allocation).await {
-            Ok(()) => Ok(Arc::new(sandbox)),
-            Err(error) => {
-                sandbox.remove().await?;
-                Err(error)
-            }
-        }
+        sandbox.make(allocation).await?;
+        Ok(Arc::new(sandbox))
     }
 }
 
@@ -161,7 +156,7 @@ struct World {
     picture: Option<Picture>,
     usage: Usage,
     dial: Option<Dial>,
-    made: Vec<Entry>,
+    disk: Option<PathBuf>,
     released: bool,
     closed: Option<Vec<Closed>>,
 }
@@ -289,21 +284,19 @@ impl FakeSandbox {
         for (step, entry) in FaultAt::ALLOCATION.into_iter().zip(entries) {
             allocation.stop.check("allocate")?;
             self.control.step(step, Some(&allocation.stop)).await?;
-            entry.create_folder().await?;
-            lock(&self.control.0.world).made.push(entry);
+            let folder = entry.create_folder().await?;
+            lock(&self.control.0.world).disk.get_or_insert(folder);
         }
         Ok(())
     }
 
-    async fn remove(&self) -> Result<()> {
-        loop {
-            let Some(entry) = lock(&self.control.0.world).made.pop() else {
-                return Ok(());
-            };
-            entry
-                .remove(&Collectors::core(), Duration::from_secs(10))
-                .await?;
-        }
+    /// Puts another folder in the place of the first, which no collector takes for it.
+    fn replace_disk(&self) -> std::io::Result<()> {
+        let disk = lock(&self.control.0.world).disk.clone().unwrap_or_default();
+        let another = disk.with_extension("another");
+        std::fs::create_dir(&another)?;
+        std::fs::remove_dir_all(&disk)?;
+        std::fs::rename(another, disk)
     }
 
     async fn change(&self, at: FaultAt, state: SandboxState) -> Result<()> {
@@ -387,7 +380,11 @@ impl Sandbox for FakeSandbox {
         self.control.step(FaultAt::Release, None).await?;
         lock(&self.control.0.world).released = true;
         self.control.turn_to(SandboxState::Shutoff);
-        self.remove().await
+        if self.control.step(FaultAt::Removal, None).await.is_err() {
+            let replaced = self.replace_disk();
+            replaced.map_err(|error| Error::io("the disk cannot be replaced", error))?;
+        }
+        Ok(())
     }
 
     fn screenshot(&self) -> Option<&dyn Screenshot> {

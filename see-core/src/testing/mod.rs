@@ -3,11 +3,8 @@
 
 pub mod conformance;
 mod fake;
-mod faults;
 pub mod providers;
 mod report;
 mod suite;
-
-pub(crate) use faults::{Act, Faults, Injected, pass_on};
 
 pub use fake::{FakeBackend, FakeConfiguration, FakeControl, Fault, FaultAt};

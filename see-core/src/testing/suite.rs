@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tokio::task::JoinError;
 
-use super::Injected;
 use super::report::{Outcome, Report, Stumble, Verdict};
-use crate::shared::died;
+use crate::fault::Injected;
+use crate::sync::died;
 use crate::{Error, Result};
 
 /// One check under way.
@@ -100,7 +100,7 @@ pub(super) fn survived<T>(
     match failed.try_into_panic() {
         Ok(panic) if panic.is::<Injected>() => Ok(Err(Error::stopped("the injected panic"))),
         Ok(panic) => {
-            let message = crate::bus::panic_message(&*panic);
+            let message = crate::sync::panic_message(&*panic);
             Err(Stumble::Failed(format!("{who} panicked: {message}")))
         }
         Err(failed) => Ok(Err(died(failed))),

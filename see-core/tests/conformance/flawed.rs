@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use see_core::config::Configuration;
-use see_core::ledger::{Collectors, Entry, Resource};
+use see_core::ledger::{CollectRequest, Collected, Collector, Resource};
 use see_core::testing::{FakeBackend, FakeConfiguration, FakeControl};
 use see_core::{
     Address, Allocation, Backend, Error, ErrorKind, GuestChannel, Identifier, Picture, Preparation,
@@ -54,8 +54,8 @@ pub(crate) enum Flaw {
     SecondReleasePanics,
     /// The first release never ends.
     EndlessRelease,
-    /// A release that failed fails for ever.
-    ReleaseGivesUp,
+    /// Its collector fails for what is gone.
+    CollectsOnce,
     /// It can be started after its release.
     Undead,
     /// It cannot release a machine that is off.
@@ -90,7 +90,6 @@ impl Backend for Flawed {
     async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
         let FlawedConfiguration { folder, flaw } = &self.0;
         let extra = folder.join(format!("extra-{}", allocation.identifier));
-        let mut entry = None;
         match flaw {
             Flaw::UnwrittenFolder | Flaw::LeakedFolder => {
                 std::fs::create_dir(&extra).expect("the folder is writable");
@@ -100,13 +99,17 @@ impl Backend for Flawed {
                 let resource = Resource::folder(folder, Path::new(name))?;
                 let made = allocation.record.intend_one(resource).await?;
                 made.create_folder().await?;
-                entry = Some(made);
             }
             Flaw::SharedFolder => std::fs::create_dir(folder.join("shared"))
                 .map_err(|error| Error::io("the shared folder cannot be made", error))?,
             Flaw::UnknownKind => {
                 let resource = Resource::new("mystery", "a thing", "somewhere");
-                entry = Some(allocation.record.intend_one(resource).await?);
+                let _ = allocation.record.intend_one(resource).await?;
+            }
+            Flaw::CollectsOnce => {
+                let resource = Resource::new(Once.kind(), extra.to_string_lossy(), "here");
+                let _ = allocation.record.intend_one(resource).await?;
+                std::fs::create_dir(&extra).expect("the folder is writable");
             }
             _ => {}
         }
@@ -128,9 +131,7 @@ impl Backend for Flawed {
             inner: made?,
             flaw: *flaw,
             extra,
-            entry: tokio::sync::Mutex::new(entry),
             released: AtomicBool::new(false),
-            failed: AtomicBool::new(false),
             started: AtomicBool::new(false),
             cuts: AtomicUsize::new(0),
             mute: Mutex::default(),
@@ -143,9 +144,7 @@ struct Wrong {
     inner: Arc<dyn Sandbox>,
     flaw: Flaw,
     extra: PathBuf,
-    entry: tokio::sync::Mutex<Option<Entry>>,
     released: AtomicBool,
-    failed: AtomicBool,
     started: AtomicBool,
     cuts: AtomicUsize,
     /// The ends of watchers that stay open as long as the machine, and on which nothing ever comes.
@@ -237,9 +236,6 @@ impl Sandbox for Wrong {
         match self.flaw {
             Flaw::SecondReleasePanics => assert!(!second, "it is gone already"),
             Flaw::EndlessRelease => std::future::pending().await,
-            Flaw::ReleaseGivesUp if self.failed.load(Ordering::SeqCst) => {
-                return Err(Error::new(ErrorKind::Hypervisor, "it failed before"));
-            }
             Flaw::ReleasesOnlyTheLiving if !second && self.inner.state().await?.is_off() => {
                 return Err(Error::new(ErrorKind::Hypervisor, "it does not run"));
             }
@@ -249,18 +245,7 @@ impl Sandbox for Wrong {
             }
             _ => {}
         }
-        if let Some(entry) = self.entry.lock().await.take() {
-            match self.flaw {
-                Flaw::UnknownKind => entry.gone().await?,
-                _ => {
-                    let limit = std::time::Duration::from_secs(5);
-                    entry.remove(&Collectors::core(), limit).await?;
-                }
-            }
-        }
-        let released = self.inner.release().await;
-        self.failed.store(released.is_err(), Ordering::SeqCst);
-        released
+        self.inner.release().await
     }
 
     fn screenshot(&self) -> Option<&dyn Screenshot> {
@@ -288,6 +273,23 @@ impl Sandbox for Wrong {
 impl Screenshot for Wrong {
     async fn take(&self) -> Result<Picture> {
         Err(Error::unsupported("a picture"))
+    }
+}
+
+/// Removes a folder, and fails where there is none any more.
+#[derive(Debug)]
+pub(crate) struct Once;
+
+#[async_trait]
+impl Collector for Once {
+    fn kind(&self) -> &str {
+        "once"
+    }
+
+    async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
+        std::fs::remove_dir(&request.resource.name)
+            .map(|()| Collected::Removed)
+            .map_err(|error| Error::io("it failed for what is gone", error))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The suite can fail: each of these fakes is wrong in one way, and the check that is meant for it says so.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use see_core::{Identifier, Registries, Result, Sandbox, SandboxState};
 use serde_json::{Value, json};
 
 use crate::fake::{furnish, remains};
-use crate::flawed::{Careless, Flaw, Flawed};
+use crate::flawed::{Careless, Flaw, Flawed, Once};
 
 #[derive(Debug)]
 struct Suspect {
@@ -23,6 +24,7 @@ impl Candidate for Suspect {
         let mut registries = Registries::new();
         registries.backends.add::<Flawed>()?;
         registries.backends.add::<Careless>()?;
+        registries.collectors.add(Arc::new(Once))?;
         Ok(registries)
     }
 
@@ -118,7 +120,11 @@ async fn each_flaw_is_caught_by_the_check_that_is_meant_for_it() {
         (Deaf, "lifecycle", "shutdown"),
         (SecondReleasePanics, "release", "it is gone already"),
         (EndlessRelease, "release", "did not end within"),
-        (ReleaseGivesUp, "interrupted-release", "it failed before"),
+        (
+            CollectsOnce,
+            "interrupted-release",
+            "it failed for what is gone",
+        ),
         (Undead, "release", "could be started after its release"),
         (ReleasesOnlyTheLiving, "dead-machine", "it does not run"),
         (CrashesAtTheCut, "poweroff", "cut 10: its power was cut"),

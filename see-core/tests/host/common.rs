@@ -38,6 +38,13 @@ impl TestHost {
             .unwrap()
             .count()
     }
+
+    /// Removes the empty folders that stand in its place.
+    pub(crate) fn remove_left(&self) {
+        for folder in std::fs::read_dir(self.folder.path().join("made")).unwrap() {
+            std::fs::remove_dir(folder.unwrap().path()).unwrap();
+        }
+    }
 }
 
 pub(crate) fn prepared(fake: FakeConfiguration, hooks: Vec<PreparedHook>) -> Prepared {

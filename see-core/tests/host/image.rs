@@ -161,12 +161,16 @@ async fn an_allocation_that_fails_leaves_no_lease() {
 #[tokio::test]
 async fn a_lease_stays_while_something_is_left_that_may_use_the_image() {
     let place = Place::new();
-    let faulty = context(place.folder.path(), json!({ "release": "fail" }));
+    let faulty = context(place.folder.path(), json!({ "removal": "fail" }));
     let faulty = Configuration::from_json(faulty);
     let progress = ImageProgress::new();
     let environment = place.allocate(&faulty, progress).await.unwrap();
     assert!(!environment.deallocate().await.is_clean());
     assert_eq!(place.leases().len(), 1);
+    let made = std::fs::read_dir(place.folder.path().join("made")).unwrap();
+    for folder in made {
+        std::fs::remove_dir(folder.unwrap().path()).unwrap();
+    }
     // Whoever collects the rest ends it.
     assert!(place.collect(false).await);
     assert_eq!(place.leases(), Vec::<String>::new());

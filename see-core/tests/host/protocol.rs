@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::common::{environment, serial};
 use see_core::config::Configuration;
 use see_core::testing::{FakeControl, Fault, FaultAt};
-use see_core::{Action, ErrorKind, Event, Protocol, RunLimits, RunReport, SandboxState};
+use see_core::{Action, ErrorKind, Event, Protocol, RunLimits, RunReport, SandboxState, Value};
 
 fn protocol(text: &str) -> Protocol {
     Protocol::from_configuration(&Configuration::from_str("protocol.json", text).unwrap()).unwrap()
@@ -118,19 +118,32 @@ async fn the_power_of_a_guest_that_must_not_go_on_is_cut_though_its_state_is_not
 
 #[tokio::test]
 async fn a_handler_that_hangs_does_not_keep_the_power_on_at_the_runs_limit() {
-    let (_host, mut environment) = environment().await;
-    let hangs = serial(|_, _| Box::pin(std::future::pending()));
-    let context = environment.context("hook");
-    context.subscribe_serial("pre_poweroff", hangs);
-    let steps = protocol(r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "1h" }]"#);
-    let limits = RunLimits::time(Duration::from_millis(200));
-    let running = environment.run(&steps, &limits);
-    let report = tokio::time::timeout(Duration::from_secs(60), running).await;
-    let (_, error) = report.expect("it ends").unwrap().failure.unwrap();
-    assert_out_of_time(&error.to_string());
-    let state = environment.sandbox().state().await.unwrap();
-    assert_eq!(state, SandboxState::Shutoff);
-    environment.deallocate().await;
+    // Of the two steps the first one's end is told while the machine is on, and the second one's begin.
+    for (event, step) in [
+        ("pre_poweroff", None),
+        ("step_finished", Some(0)),
+        ("step_started", Some(1)),
+    ] {
+        let (_host, mut environment) = environment().await;
+        let hangs =
+            serial(
+                move |_, event| match event.get("index").and_then(Value::as_i64) == step {
+                    true => Box::pin(std::future::pending()),
+                    false => Box::pin(std::future::ready(Ok(()))),
+                },
+            );
+        let context = environment.context("hook");
+        context.subscribe_serial(event, hangs);
+        let steps = protocol(r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "1h" }]"#);
+        let limits = RunLimits::time(Duration::from_millis(200));
+        let running = environment.run(&steps, &limits);
+        let report = tokio::time::timeout(Duration::from_secs(60), running).await;
+        let (_, error) = report.expect("it ends").unwrap().failure.unwrap();
+        assert_out_of_time(&error.to_string());
+        let state = environment.sandbox().state().await.unwrap();
+        assert_eq!(state, SandboxState::Shutoff, "{event}");
+        environment.deallocate().await;
+    }
 }
 
 #[tokio::test]
@@ -178,22 +191,22 @@ async fn an_analysis_of_a_machine_that_is_off_is_not_ended_at_the_runs_limit() {
 }
 
 #[tokio::test]
-async fn the_report_carries_the_sample_that_finished() {
+async fn the_report_carries_every_sample_that_finished_in_order() {
     let (_host, mut environment) = environment().await;
     let steps = protocol(
         r#"[{ "step": "trigger", "event": "sample_finished", "attributes": { "exit_code": 3 } },
-            { "step": "wait", "for": "sample_finished" }]"#,
+            { "step": "wait", "for": "sample_finished" },
+            { "step": "trigger", "event": "sample_finished", "attributes": { "exit_code": 0 } }]"#,
     );
     let report = environment
         .run(&steps, &RunLimits::time(Duration::from_secs(60)))
         .await
         .unwrap();
     assert!(report.failure.is_none(), "{:?}", report.failure);
-    let code = report
-        .sample
-        .unwrap()
-        .get("exit_code")
-        .and_then(|code| code.as_i64());
-    assert_eq!(code, Some(3));
+    let codes = report.samples.iter().map(|sample| {
+        let code = sample.get("exit_code");
+        code.and_then(|code| code.as_i64())
+    });
+    assert_eq!(codes.collect::<Vec<_>>(), [Some(3), Some(0)]);
     environment.deallocate().await;
 }

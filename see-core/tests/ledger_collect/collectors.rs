@@ -113,6 +113,54 @@ async fn a_failure_is_reported_and_stops_neither_its_record_nor_another() {
     assert_eq!(place.records(), 0);
 }
 
+/// A machine that cannot be ended.
+#[derive(Debug)]
+struct Stuck;
+
+#[async_trait]
+impl Collector for Stuck {
+    fn kind(&self) -> &str {
+        "domain"
+    }
+
+    fn needs_what_came_before(&self) -> bool {
+        true
+    }
+
+    async fn collect(&self, _: &CollectRequest) -> Result<Collected> {
+        Err(Error::new(ErrorKind::Hypervisor, "it does not end"))
+    }
+}
+
+#[tokio::test]
+async fn a_machine_that_cannot_be_ended_keeps_its_network_and_what_came_after_it_goes() {
+    let place = Place::new();
+    let record = place.begin();
+    let resources = ["firewall", "network", "domain", "capture"];
+    let resources = resources.map(|kind| Resource::new(kind, kind, "test"));
+    let _ = record.intend_blocking(resources).unwrap();
+    let mut collectors = Collectors::core();
+    collectors.add(Arc::new(Stuck)).unwrap();
+    for kind in ["firewall", "network", "capture"] {
+        collectors
+            .add(told(kind, || Ok(Collected::Removed)))
+            .unwrap();
+    }
+    let limit = Duration::from_secs(10);
+    let outcomes = record.collect(&collectors, limit).await.unwrap();
+    let outcomes: Vec<_> = outcomes
+        .iter()
+        .map(|(resource, outcome)| (resource.kind.as_ref(), outcome.is_gone()))
+        .collect();
+    let expected = [
+        ("capture", true),
+        ("domain", false),
+        ("network", false),
+        ("firewall", false),
+    ];
+    assert_eq!(outcomes, expected);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_collections_and_listings_disturb_nobody() {
     let place = Place::new();

@@ -9,7 +9,7 @@ use super::sample::{self, Taker};
 use super::shell;
 use crate::client::{Client, ClientError, Execution, Progress};
 use see_agent::protocol::{JobState, Placement, Run, Stream};
-use see_core::{Error, ErrorKind, Event, Result, SandboxState};
+use see_core::{Error, ErrorKind, Event, Result, SandboxChange, SandboxState};
 use std::path::Path;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -68,8 +68,15 @@ pub(super) async fn execute(guest: &Guest, order: Order) {
 /// before the machine is. Whoever ends the environment meanwhile does not ask any more.
 async fn has_left(guest: &Guest, boot: u64) -> bool {
     let goes_off = async {
-        while !is_off(guest).await {
-            tokio::time::sleep(ASK).await;
+        // Watched first, so that no change falls between the look and the watch.
+        let mut changes = guest.context().sandbox().watch();
+        let mut is_gone = is_off(guest).await;
+        while !is_gone {
+            let Some(change) = changes.recv().await else {
+                return std::future::pending().await;
+            };
+            is_gone = matches!(change, SandboxChange::State(state) if state.is_off())
+                || is_off(guest).await;
         }
     };
     let leaves = async {

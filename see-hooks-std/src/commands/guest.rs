@@ -1,9 +1,8 @@
 //! The guest as the hook knows it: whether somebody in it answers, and how.
 
 use super::CommandsConfiguration;
-use super::isolation;
+use super::not_ready::{Cause, NotReady};
 use super::python_agent::PythonAgent;
-use super::readiness::{self, Cause, NotReady};
 use crate::client::Client;
 use see_core::{Context, Error, ErrorKind, Event, Result};
 use std::net::IpAddr;
@@ -16,6 +15,8 @@ use tokio::sync::watch;
 pub(super) struct Guest {
     configuration: CommandsConfiguration,
     context: Context,
+    /// How long its becoming ready takes at most.
+    patience: Duration,
     reach: watch::Sender<Reach>,
     /// Counts the boots, so that looking for one agent ends when the next boot begins.
     boots: watch::Sender<u64>,
@@ -50,10 +51,15 @@ pub(super) enum Way {
 }
 
 impl Guest {
-    pub(super) fn new(configuration: CommandsConfiguration, context: &Context) -> Self {
+    pub(super) fn new(
+        configuration: CommandsConfiguration,
+        context: &Context,
+        patience: Duration,
+    ) -> Self {
         Self {
             configuration,
             context: context.clone(),
+            patience,
             reach: watch::Sender::new(Reach::Off),
             boots: watch::Sender::new(0),
             address: watch::Sender::new(None),
@@ -69,8 +75,8 @@ impl Guest {
         &self.context
     }
 
-    /// The guest boots: looks for its agent, in place of whatever was looked for before.
-    pub(super) fn boots(self: &Arc<Self>) {
+    /// The guest boots, with nobody in it yet; gives the number of the boot.
+    pub(super) fn boots(&self) -> u64 {
         self.address.send_replace(None);
         self.reach.send_replace(Reach::Looking);
         let mut number = 0;
@@ -78,16 +84,7 @@ impl Guest {
             *boots += 1;
             number = *boots;
         });
-        let guest = Arc::clone(self);
-        self.context.spawn(async move {
-            let mut boots = guest.boots.subscribe();
-            tokio::select! {
-                biased;
-                () = guest.context.stop_token().stopped() => {}
-                _ = boots.wait_for(|now| *now != number) => {}
-                () = readiness::look(&guest) => {}
-            }
-        });
+        number
     }
 
     /// The number of this boot, or of the time without power after it.
@@ -155,14 +152,9 @@ impl Guest {
 
     /// Who answers in the guest; waits for it while it boots.
     pub(super) async fn way(&self) -> Result<Way> {
-        // A little longer than looking for the agent takes: its own verdict says more.
-        let mut patience = self.configuration.ready_timeout() + Duration::from_secs(5);
-        if isolation::is_wanted(self) {
-            patience += isolation::PROOF + readiness::LEASE;
-        }
         let mut reach = self.reach.subscribe();
         let settled = reach.wait_for(|reach| matches!(reach, Reach::Ready(_) | Reach::Never(_)));
-        let reach = match tokio::time::timeout(patience, settled).await {
+        let reach = match tokio::time::timeout(self.patience, settled).await {
             Ok(Ok(reach)) => reach.clone(),
             _ => Reach::Off,
         };

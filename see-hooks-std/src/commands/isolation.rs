@@ -4,7 +4,7 @@
 use super::guest::{Guest, Way};
 use crate::client::{Client, ClientError};
 use see_agent::protocol::{Finding, MAX_NAME, ProbeTarget};
-use see_core::{Closed, Isolation, Target};
+use see_core::{Closed, Context, Isolation, Target};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -39,12 +39,12 @@ pub(super) enum Proof {
 }
 
 /// Whether a proof is wanted before this guest may run a sample.
-pub(super) fn is_wanted(guest: &Guest) -> bool {
-    isolation(guest).is_some()
+pub(super) fn is_wanted(context: &Context) -> bool {
+    isolation(context).is_some()
 }
 
-fn isolation(guest: &Guest) -> Option<&dyn Isolation> {
-    let isolation = guest.context().sandbox().isolation()?;
+fn isolation(context: &Context) -> Option<&dyn Isolation> {
+    let isolation = context.sandbox().isolation()?;
     isolation.is_verified().then_some(isolation)
 }
 
@@ -59,7 +59,7 @@ pub(super) async fn prove(guest: &Guest, way: &Way) -> Proof {
 }
 
 async fn prove_without_end(guest: &Guest, way: &Way) -> Proof {
-    let Some(isolation) = isolation(guest) else {
+    let Some(isolation) = isolation(guest.context()) else {
         return Proof::NotWanted;
     };
     let client = match way {

@@ -7,7 +7,7 @@
 //! - `ready` (`seconds`) when the agent answers, then `ip_address`, with `address` when the guest
 //!   has one. On a network the latter waits for the address;
 //! - where the machine's network promises walls and a proof of them is wanted, before `ready`, after the
-//!   guest has its address: `isolation_proven` (`tried`), when the guest tried everything that is to be
+//!   guest has its address: `isolation_proven` (`tried`, `seconds`), when the guest tried everything that is to be
 //!   closed to it and nothing answered; `isolation_broken` (`message`, and `holes`, a list of everything
 //!   that answered), when something did, or `isolation_not_checked` (`message`), when not everything could
 //!   be tried: after both the guest is not ready; or `not_isolation_proven` (`cause`, `message`, `seconds`),
@@ -46,6 +46,7 @@ mod execute;
 mod finished;
 mod guest;
 mod isolation;
+mod not_ready;
 mod order;
 mod output;
 mod python_agent;
@@ -93,10 +94,11 @@ impl Hook for CommandsHook {
         if configuration.agent_port.is_none() && context.agent().transport != AgentTransport::None {
             context.proves_isolation();
         }
-        let guest = Arc::new(Guest::new(configuration, context));
+        let patience = readiness::longest(&configuration, context);
+        let guest = Arc::new(Guest::new(configuration, context, patience));
         for name in BOOTS {
             let guest = Arc::clone(&guest);
-            context.subscribe(name, move |_| guest.boots());
+            context.subscribe(name, move |_| readiness::begin(&guest));
         }
         for name in ENDS {
             let guest = Arc::clone(&guest);
@@ -117,7 +119,7 @@ impl Hook for CommandsHook {
             }
         });
         if sandbox.state().await? == SandboxState::Running {
-            guest.boots();
+            readiness::begin(&guest);
         }
         Ok(Self)
     }

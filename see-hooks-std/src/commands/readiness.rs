@@ -1,13 +1,14 @@
 //! Looking for the agent of a guest that boots, and telling the reasons for not finding it apart.
 
+use super::CommandsConfiguration;
 use super::guest::{Guest, Way};
 use super::isolation::{self, Proof};
+use super::not_ready::{Cause, NotReady};
 use super::python_agent::PythonAgent;
 use crate::client::{Client, ClientError};
 use see_agent::protocol::FailureCode;
 use see_core::{
-    AgentTransport, Error, ErrorKind, Event, ISOLATION_BROKEN, ISOLATION_NOT_CHECKED,
-    ISOLATION_PROVEN,
+    AgentTransport, Context, Event, ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, ISOLATION_PROVEN,
 };
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
@@ -21,108 +22,37 @@ const LOOK: Duration = Duration::from_millis(250);
 /// How long a TCP connection, or an agent behind one, may take.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long the guest may take to get an address before its network is tried: a busy host makes it slow.
-pub(super) const LEASE: Duration = Duration::from_secs(60);
+const LEASE: Duration = Duration::from_secs(60);
 /// How long a call at the start of a session may take.
 const CALL: Duration = Duration::from_secs(10);
 
-/// Why the guest is not ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
-    NoPower,
-    NoChannel,
-    NoBootOutput,
-    NoLease,
-    NoAgent,
-    NoToken,
-    WrongToken,
-    BadAgent,
-    Isolation,
+/// How long a guest takes at most until it is known whether it is ready. A little longer than looking for the agent
+/// takes: its own verdict says more.
+pub(super) fn longest(configuration: &CommandsConfiguration, context: &Context) -> Duration {
+    let look = configuration.ready_timeout() + Duration::from_secs(5);
+    match isolation::is_wanted(context) {
+        true => look + isolation::PROOF + LEASE,
+        false => look,
+    }
 }
 
-impl Cause {
-    fn name(self) -> &'static str {
-        match self {
-            Self::NoPower => "no_power",
-            Self::NoChannel => "no_channel",
-            Self::NoBootOutput => "no_boot_output",
-            Self::NoLease => "no_lease",
-            Self::NoAgent => "no_agent",
-            Self::NoToken => "no_token",
-            Self::WrongToken => "wrong_token",
-            Self::BadAgent => "bad_agent",
-            Self::Isolation => "isolation",
+/// The guest boots: looks for its agent, in place of whatever was looked for before.
+pub(super) fn begin(guest: &Arc<Guest>) {
+    let boot = guest.boots();
+    let looking = Arc::clone(guest);
+    guest.context().spawn(async move {
+        let guest = &looking;
+        tokio::select! {
+            biased;
+            () = guest.context().stop_token().stopped() => {}
+            () = guest.boots_anew(boot) => {}
+            () = look(guest) => {}
         }
-    }
-
-    /// Whether waiting longer cannot help.
-    fn is_final(self) -> bool {
-        matches!(
-            self,
-            Self::NoPower | Self::NoToken | Self::WrongToken | Self::BadAgent | Self::Isolation
-        )
-    }
-}
-
-/// A reason, in a word and in a sentence.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NotReady {
-    pub(super) cause: Cause,
-    pub(super) message: String,
-}
-
-impl NotReady {
-    fn new(cause: Cause, message: impl Into<String>) -> Self {
-        Self {
-            cause,
-            message: message.into(),
-        }
-    }
-
-    /// The same with what to try, for who gives up.
-    fn with_advice(mut self) -> Self {
-        let advice = match self.cause {
-            Cause::NoBootOutput => {
-                "either its disk holds no system that boots on this machine (an empty disk, another firmware, disk bus \
-                 or architecture), or that system does not use the serial console"
-            }
-            Cause::NoAgent => {
-                "is the agent in the image, and started when it boots? Or the system does not get that far"
-            }
-            _ => return self,
-        };
-        self.message = format!(
-            "{}: {advice}. A picture of the screen tells: the hook `screen` with `\"screenshot_on_event\": \
-             [\"not_ready\"]`",
-            self.message
-        );
-        self
-    }
-
-    fn event(&self, name: &'static str, since: Instant) -> Event {
-        Event::new(name)
-            .with("cause", self.cause.name())
-            .with("message", self.message.clone())
-            .with("seconds", since.elapsed().as_secs_f64())
-    }
-}
-
-impl From<NotReady> for Error {
-    fn from(why: NotReady) -> Self {
-        let message = format!(
-            "the guest is not ready: {} ({})",
-            why.message,
-            why.cause.name()
-        );
-        let kind = match why.cause {
-            Cause::Isolation => ErrorKind::Isolation,
-            _ => ErrorKind::Unavailable,
-        };
-        Self::new(kind, message)
-    }
+    });
 }
 
 /// Looks for the agent until it answers or the time is up, and posts what becomes of it.
-pub(super) async fn look(guest: &Guest) {
+async fn look(guest: &Guest) {
     let mut search = Search {
         guest,
         since: Instant::now(),
@@ -151,7 +81,7 @@ pub(super) async fn look(guest: &Guest) {
             let no_address = why.event("not_ip_address", search.since);
             let no_proof = why.event("not_isolation_proven", search.since);
             guest.never_is_ready(why);
-            if isolation::is_wanted(guest) {
+            if isolation::is_wanted(guest.context()) {
                 guest.post_surely(no_proof).await;
             }
             guest.post_surely(event).await;
@@ -228,12 +158,13 @@ impl Search<'_> {
     /// error when there is a hole.
     async fn walls(&mut self, way: &Way) -> Result<(), NotReady> {
         let guest = self.guest;
-        if !isolation::is_wanted(guest) {
+        if !isolation::is_wanted(guest.context()) {
             return Ok(());
         }
         if let Some(outcome) = guest.tried_walls() {
             return outcome;
         }
+        let since = Instant::now();
         let proof = match self.lease(way).await {
             Ok(()) => isolation::prove(guest, way).await,
             Err(why) if why.cause == Cause::NoPower => return Err(why),
@@ -243,7 +174,9 @@ impl Search<'_> {
             Proof::NotWanted => Ok(()),
             Proof::Closed { tried } => {
                 guest.keep_tried(Ok(()));
-                let event = Event::new(ISOLATION_PROVEN).with("tried", tried as u64);
+                let event = Event::new(ISOLATION_PROVEN)
+                    .with("tried", tried as u64)
+                    .with("seconds", since.elapsed().as_secs_f64());
                 guest.post_surely(event).await;
                 Ok(())
             }

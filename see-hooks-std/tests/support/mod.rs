@@ -137,21 +137,27 @@ pub(crate) mod raw_guest {
     use see_agent::protocol::{Decoder, Frame, Info, Reply, Request, VERSION};
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-    /// The next frame that `wanted` wants.
-    async fn next(guest: &mut DuplexStream, wanted: impl Fn(&Frame) -> bool) -> Frame {
-        // One byte more each time would be slow; what follows the frame is not needed by any test.
+    /// As many frames that `wanted` wants.
+    async fn frames(
+        guest: &mut DuplexStream,
+        count: usize,
+        wanted: impl Fn(&Frame) -> bool,
+    ) -> Vec<Frame> {
+        // One byte more each time would be slow; what follows the frames is not needed by any test.
         let mut decoder = Decoder::default();
         let mut buffer = vec![0; 1 << 16];
-        loop {
+        let mut frames = Vec::new();
+        while frames.len() < count {
             let length = guest.read(&mut buffer).await.expect("a frame");
             assert!(length > 0, "the host hung up");
             decoder.push(&buffer[..length]);
             while let Some(frame) = decoder.next_frame() {
                 if wanted(&frame) {
-                    return frame;
+                    frames.push(frame);
                 }
             }
         }
+        frames
     }
 
     pub(crate) fn info() -> Box<Info> {
@@ -163,7 +169,7 @@ pub(crate) mod raw_guest {
 
     /// Waits for a hello; gives its session and number.
     pub(crate) async fn hello(guest: &mut DuplexStream) -> (u64, u32) {
-        let frame = next(guest, |_| true).await;
+        let frame = frames(guest, 1, |_| true).await.remove(0);
         (frame.session, frame.request)
     }
 
@@ -176,17 +182,30 @@ pub(crate) mod raw_guest {
 
     /// The next request that is no hello.
     pub(crate) async fn request(guest: &mut DuplexStream, session: u64) -> (u32, Request) {
+        requests(guest, session, 1).await.remove(0)
+    }
+
+    /// The next requests that are no hello.
+    pub(crate) async fn requests(
+        guest: &mut DuplexStream,
+        session: u64,
+        count: usize,
+    ) -> Vec<(u32, Request)> {
+        let request = |frame: Frame| {
+            (
+                frame.request,
+                Request::from_frame(frame).expect("a request"),
+            )
+        };
         let is_hello = |frame: &Frame| {
             matches!(
                 Request::from_frame(frame.clone()),
                 Ok(Request::Hello { .. })
             )
         };
-        let frame = next(guest, |frame| frame.session == session && !is_hello(frame)).await;
-        (
-            frame.request,
-            Request::from_frame(frame).expect("a request"),
-        )
+        let wanted = |frame: &Frame| frame.session == session && !is_hello(frame);
+        let frames = frames(guest, count, wanted).await;
+        frames.into_iter().map(request).collect()
     }
 
     pub(crate) async fn send(guest: &mut DuplexStream, session: u64, number: u32, reply: Reply) {

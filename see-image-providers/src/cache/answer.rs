@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Response;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, LAST_MODIFIED};
 
-use super::origin::Validator;
+use super::validator::Validator;
 
 /// How much of an answer that is no image is read for its error.
 const QUOTED: usize = 160;

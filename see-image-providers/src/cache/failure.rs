@@ -5,11 +5,6 @@ use std::time::Duration;
 use see_core::config::{DurationValue, Size};
 use see_core::{Error, ErrorKind};
 
-/// Whether a failure may pass by itself.
-pub(super) fn is_passing(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
-}
-
 pub(super) fn gave_up(
     error: Error,
     asked: Option<Duration>,

@@ -20,8 +20,6 @@ use super::{blocking, open, partial};
 
 /// How often the server may have another image, or take back what it said, before that is an error.
 const ROUNDS: usize = 4;
-/// The pauses before the server is asked again which image it has.
-const ASKED_AGAIN: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(1200)];
 /// How often a waiting process looks whether it is its turn.
 const LOOK: Duration = Duration::from_millis(100);
 const STEP: &str = "get the image";
@@ -124,25 +122,17 @@ impl Fetch<'_> {
 
     /// What the server has now, or an older image that serves while it cannot be asked.
     async fn resolve(&self) -> Result<Result<Object, PathBuf>> {
-        let stop = self.request.stop();
-        let mut pauses = ASKED_AGAIN.into_iter();
-        loop {
-            let error = match self.origin.resolve(stop).await {
-                Ok(object) => return Ok(Ok(object)),
-                Err(error) => error,
-            };
-            if self.settings.offline
-                && self.origin.older_serves(&error)
-                && let Some(path) = self.older(&error).await?
-            {
-                return Ok(Err(path));
-            }
-            let passes = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout);
-            let Some(pause) = pauses.next().filter(|_| passes) else {
-                return Err(error);
-            };
-            stop.or(STEP, tokio::time::sleep(pause)).await?;
+        let error = match self.origin.resolve(self.request.stop()).await {
+            Ok(object) => return Ok(Ok(object)),
+            Err(error) => error,
+        };
+        if self.settings.offline
+            && self.origin.older_serves(&error)
+            && let Some(path) = self.older(&error).await?
+        {
+            return Ok(Err(path));
         }
+        Err(error)
     }
 
     /// The image that the identity gave last.

@@ -1,12 +1,11 @@
 //! The wall between a provider and the engine: who has an image, and how it is asked for.
 
-use std::time::SystemTime;
-
 use async_trait::async_trait;
 use reqwest::Request;
 use see_core::{Error, ErrorKind, Result, StopToken};
 
 use super::digest::Digest;
+use super::validator::Validator;
 use crate::client::Client;
 
 /// One image at one server, as a provider knows it.
@@ -74,8 +73,6 @@ pub struct Object {
     pub digests: Vec<Digest>,
     /// What a continued transfer is tied to.
     pub validator: Option<Validator>,
-    /// When this version was made.
-    pub modified: Option<SystemTime>,
 }
 
 impl Object {
@@ -87,35 +84,7 @@ impl Object {
             size: None,
             digests: Vec::new(),
             validator: None,
-            modified: None,
         }
-    }
-}
-
-/// What a server says to tell versions of a resource apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Validator {
-    /// An entity tag as it stands in the header, with the quotes that it should have; a weak one begins with `W/`.
-    EntityTag(String),
-    /// The text of a `Last-Modified` header.
-    LastModified(String),
-}
-
-impl Validator {
-    /// The text for `If-Range`; `None` for an entity tag that is weak or has no quotes, which may not stand there.
-    pub fn if_range(&self) -> Option<&str> {
-        match self {
-            Self::EntityTag(tag) => {
-                let is_strong = tag.len() > 2 && tag.starts_with('"') && tag.ends_with('"');
-                is_strong.then_some(tag)
-            }
-            Self::LastModified(text) => Some(text),
-        }
-    }
-
-    /// An entity tag without what servers and proxies add or leave out: that it is weak, and its quotes.
-    pub(crate) fn bare(tag: &str) -> &str {
-        tag.trim_start_matches("W/").trim_matches('"')
     }
 }
 

@@ -28,8 +28,7 @@ pub struct CacheConfiguration {
     pub stall: Option<DurationValue>,
     /// How long a download may make no progress at all, over all its tries, before it fails. 2 min.
     pub patience: Option<DurationValue>,
-    /// How many ranges of one large image are fetched at once, where that turns out faster than one; 1 to 8.
-    /// 4 by default.
+    /// How many ranges of one image are fetched at once, 1 to 8. 1 by default.
     pub streams: Option<u8>,
 }
 
@@ -46,7 +45,7 @@ pub(crate) struct Settings {
 
 const STALL: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(120);
-const STREAMS: u8 = 4;
+const STREAMS: u8 = 1;
 const STREAMS_LIMIT: u8 = 8;
 
 impl Settings {

@@ -1,6 +1,8 @@
 //! Getting the bytes: one request after the other until all are there, or no hope is left.
 
-use std::time::{Duration, Instant};
+mod ranges;
+
+use std::time::Duration;
 
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, HeaderValue, IF_RANGE, RANGE};
 use reqwest::{Request, Response, StatusCode};
@@ -8,17 +10,14 @@ use see_core::{Error, ErrorKind, ImageRequest, Result};
 use tokio::sync::Mutex;
 
 use super::answer::{content_length, content_range, quoted, replaced};
-use super::failure::{gave_up, is_passing, no_room, too_large};
-use super::origin::{ByteRange, Object, Origin, Validator};
+use super::failure::{gave_up, no_room, too_large};
+use super::origin::{ByteRange, Object, Origin};
 use super::partial::{Feed, Partial};
-use super::ranges::{Probe, is_worth_trying};
 use super::settings::Settings;
-use crate::client::{retry_after, shown};
+use super::validator::Validator;
+use crate::client::{Retry, is_busy, is_passing, retry_after, shown};
 
-/// The first pause before another try; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-pub(super) const STEP: &str = "download the image";
+const STEP: &str = "download the image";
 
 /// One version of an image on its way.
 pub(crate) struct Transfer<'a> {
@@ -43,8 +42,8 @@ pub(crate) struct Transfer<'a> {
     /// Whether the server can continue.
     pub(crate) ranges: bool,
     pub(crate) login: Mutex<Login>,
-    /// The measurement of one stream, as long as several may bring more.
-    pub(crate) probe: Option<Probe>,
+    /// Whether several ranges are fetched at once.
+    pub(crate) is_several: bool,
 }
 
 /// How large an image may become on the disk of the store.
@@ -65,19 +64,15 @@ pub(crate) struct Login {
 }
 
 /// What one request led to.
-pub(super) enum Step {
+enum Step {
     Complete,
     /// Broken off, for a reason that may pass; the server may have said when.
     Again(Error, Option<Duration>),
     /// What is there cannot be continued.
     Restart,
     Changed(Error),
-    /// A piece is there, and the next one follows.
+    /// The next request follows at once.
     Onward,
-    /// One stream brings so many bytes a second, of so many that there are: several may bring more.
-    Widen(u64, f64),
-    /// Several streams bring no more than one.
-    Narrow,
 }
 
 impl Transfer<'_> {
@@ -96,8 +91,8 @@ impl Transfer<'_> {
 
     async fn drive(&mut self, feed: &mut Feed) -> Result<Option<Error>> {
         let mut furthest = feed.length();
-        let mut since = Instant::now();
-        let mut pause = FIRST_PAUSE;
+        let patience = self.settings.patience;
+        let mut retry = Retry::of_download(patience);
         loop {
             self.request.stop().check(STEP)?;
             if self
@@ -106,16 +101,13 @@ impl Transfer<'_> {
             {
                 return Ok(None);
             }
-            let mut step = self.attempt(feed).await?;
-            if let Step::Widen(total, single) = step {
-                // After a break it is measured anew.
-                self.probe = Some(Probe::default());
-                step = self.widen(feed, total, single).await?;
-            }
+            let step = match self.total.filter(|_| self.is_several) {
+                Some(total) => self.several(feed, total).await?,
+                None => self.attempt(feed).await?,
+            };
             if feed.length() > furthest {
                 furthest = feed.length();
-                since = Instant::now();
-                pause = FIRST_PAUSE;
+                retry.progressed();
                 // A login that worked until now may run out once more.
                 self.login.get_mut().is_fresh = false;
             }
@@ -124,15 +116,11 @@ impl Transfer<'_> {
                 Step::Changed(error) => return Ok(Some(error)),
                 Step::Restart => feed.restart().await?,
                 Step::Onward => {}
-                Step::Widen(..) | Step::Narrow => self.probe = None,
                 Step::Again(error, asked) => {
-                    let wait = asked.unwrap_or(pause).max(FIRST_PAUSE);
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    let patience = self.settings.patience;
-                    if since.elapsed().saturating_add(wait) > patience {
+                    let Some(wait) = retry.next(asked) else {
                         let came = (feed.length(), self.total);
                         return Err(gave_up(error, asked, patience, came));
-                    }
+                    };
                     tracing::info!(error = %error.chain(), ?wait, "the download is tried again");
                     self.request
                         .stop()
@@ -149,11 +137,7 @@ impl Transfer<'_> {
         if start > 0 && !self.ranges {
             return Ok(Step::Restart);
         }
-        let end = match (&self.probe, self.total) {
-            (Some(probe), Some(total)) if self.ranges => probe.piece(start, total),
-            _ => None,
-        };
-        let range = (start > 0 || end.is_some()).then_some(ByteRange { start, end });
+        let range = (start > 0).then_some(ByteRange { start, end: None });
         let response = match self.ask(range).await? {
             Ok(response) => response,
             Err(step) => return Ok(step),
@@ -162,12 +146,7 @@ impl Transfer<'_> {
             return Ok(step);
         }
         self.server = Some(response.url().clone());
-        let is_piece = response.status() == StatusCode::PARTIAL_CONTENT;
-        if !is_piece {
-            // There is no choice between one stream and several.
-            self.probe = None;
-        }
-        if !is_piece && start > 0 {
+        if response.status() != StatusCode::PARTIAL_CONTENT && start > 0 {
             // All of it comes again.
             self.ranges = false;
             feed.restart().await?;
@@ -175,11 +154,11 @@ impl Transfer<'_> {
         if let Some(total) = self.total {
             self.check_size(total)?;
         }
-        self.take(response, feed, end.filter(|_| is_piece)).await
+        self.take(response, feed).await
     }
 
     /// Sends one request; what is no answer with bytes is a step already.
-    pub(super) async fn ask(&self, range: Option<ByteRange>) -> Result<Result<Response, Step>> {
+    async fn ask(&self, range: Option<ByteRange>) -> Result<Result<Response, Step>> {
         let stop = self.request.stop();
         let renewals = self.login.lock().await.renewals;
         let made = stop
@@ -190,7 +169,9 @@ impl Transfer<'_> {
             Err(error) if is_passing(&error) => return Ok(Err(Step::Again(error, None))),
             Err(error) => return Err(error),
         };
-        let sent = stop.or(STEP, self.origin.client().send(request)).await?;
+        let sent = stop
+            .or(STEP, self.origin.client().send_once(request))
+            .await?;
         let response = match sent {
             Ok(response) => response,
             Err(error) if is_passing(&error) => return Ok(Err(Step::Again(error, None))),
@@ -272,16 +253,17 @@ impl Transfer<'_> {
                 unavailable("the download cannot be continued where it broke off")
                     .advice("the image may have been replaced by a smaller one"),
             )),
-            408 | 425 | 429 | 500 | 502 | 503 | 504 => Ok(Step::Again(
+            _ if is_busy(status) => Ok(Step::Again(
                 unavailable("the image could not be fetched now"),
                 asked,
             )),
-            _ => Err(unavailable("the image could not be fetched")),
+            _ => Err(unavailable("the image could not be fetched")
+                .advice("check the address; the server's log may say more")),
         }
     }
 
     /// Compares the head of an answer with what is known; `None` where the bytes are the right ones.
-    pub(super) fn begins(&mut self, response: &Response, range: Option<ByteRange>) -> Option<Step> {
+    fn begins(&mut self, response: &Response, range: Option<ByteRange>) -> Option<Step> {
         let headers = response.headers();
         let url = shown(response.url());
         let start = range.map_or(0, |range| range.start);
@@ -303,7 +285,7 @@ impl Transfer<'_> {
                 url,
                 "another mirror answers, or the image was replaced just now"
             );
-            self.validator = crate::metadata::validator(headers);
+            self.validator = Validator::of(headers);
             self.has_mirrors = true;
         }
         let total = if response.status() == StatusCode::PARTIAL_CONTENT {
@@ -348,16 +330,10 @@ impl Transfer<'_> {
         }
     }
 
-    /// Takes the bytes of an answer, of which no more than up to `end` were asked for.
-    async fn take(
-        &mut self,
-        mut response: Response,
-        feed: &mut Feed,
-        end: Option<u64>,
-    ) -> Result<Step> {
+    /// Takes the bytes of an answer.
+    async fn take(&mut self, mut response: Response, feed: &mut Feed) -> Result<Step> {
         let url = shown(response.url());
         let stall = self.settings.stall;
-        let (start, since) = (feed.length(), Instant::now());
         loop {
             let waited = tokio::time::timeout(stall, response.chunk());
             let piece = match self.request.stop().or(STEP, waited).await? {
@@ -373,9 +349,6 @@ impl Transfer<'_> {
             let Some(piece) = piece else {
                 let length = feed.length();
                 return Ok(match self.total {
-                    Some(total) if length < total && end.is_some_and(|end| length >= end) => {
-                        self.measured(length - start, since.elapsed(), total - length)
-                    }
                     Some(total) if length < total => Step::Again(
                         Error::new(
                             ErrorKind::Unavailable,
@@ -421,20 +394,6 @@ impl Transfer<'_> {
         match size <= room {
             true => Ok(()),
             false => Err(no_room(size, room)),
-        }
-    }
-
-    /// What follows a piece of so many bytes that came in this time, while so many are left.
-    fn measured(&mut self, bytes: u64, time: Duration, rest: u64) -> Step {
-        let Some(probe) = &mut self.probe else {
-            return Step::Onward;
-        };
-        probe.add(bytes, time);
-        match (probe.rate(), self.total) {
-            (Some(rate), Some(total)) if is_worth_trying(rest, rate) => Step::Widen(total, rate),
-            // One measurement a stream is enough.
-            (Some(_), _) => Step::Narrow,
-            (None, _) => Step::Onward,
         }
     }
 }

@@ -1,23 +1,15 @@
 //! One question to a service of OpenStack and its answer, in JSON.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use reqwest::{Request, StatusCode};
 use see_core::{Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 
-use crate::client::{Client, retry_after, shown};
+use crate::client::{Client, shown};
 
 /// As long as an answer may be. A page of a hundred images has some hundred kilobytes.
 const LONGEST: usize = 16 * 1024 * 1024;
-/// How often a service that is busy is asked.
-const TRIES: u32 = 4;
-/// The pause after the first try, where the service names none; it doubles.
-const PAUSE: Duration = Duration::from_millis(250);
-/// The longest pause that a service can ask for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Characters of a service's own words that an error repeats.
 const WORDS: usize = 300;
 
@@ -31,39 +23,16 @@ pub(super) struct Answer {
     body: Bytes,
 }
 
-/// Asks, and asks again while the service is busy.
-///
-/// It is a wait alone, which may be dropped.
-pub(super) async fn ask(
-    client: &Client,
-    make: impl Fn() -> Result<Request> + Send + Sync,
-) -> Result<Answer> {
-    let mut pause = PAUSE;
-    let mut tries = 1;
-    loop {
-        let request = make()?;
-        let address = shown(request.url());
-        let response = client.send(request).await?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        if !is_busy(status) || tries == TRIES {
-            let body = client.body(response, LONGEST).await?;
-            return Ok(Answer {
-                status,
-                headers,
-                address,
-                body,
-            });
-        }
-        let wait = retry_after(&headers).map_or(pause, |asked| asked.min(LONGEST_PAUSE));
-        tracing::debug!(%address, %status, ?wait, "the service is busy");
-        tokio::time::sleep(wait).await;
-        pause *= 2;
-        tries += 1;
-    }
-}
-
-fn is_busy(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 429 | 500 | 502 | 503 | 504)
+/// Sends a request and reads its answer. It is a wait alone, which may be dropped.
+pub(super) async fn ask(client: &Client, request: Request) -> Result<Answer> {
+    let address = shown(request.url());
+    let (response, body) = client.read(request, LONGEST).await?;
+    Ok(Answer {
+        status: response.status(),
+        headers: response.headers().clone(),
+        address,
+        body,
+    })
 }
 
 impl Answer {

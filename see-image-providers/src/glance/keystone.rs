@@ -1,8 +1,5 @@
 //! Logging in: a token, and the catalog of services that comes with it.
 
-use std::time::{Duration, Instant};
-
-use jiff::Timestamp;
 use reqwest::header::HeaderValue;
 use reqwest::{Method, Request, StatusCode, Url};
 use see_core::{Error, ErrorKind, Result, Secret};
@@ -14,15 +11,10 @@ use super::exchange::{Answer, ask};
 use super::login::{self, Login, Scope};
 use crate::client::Client;
 
-/// How long before its end a token is no longer used, at most: a request is under way for a moment.
-const MARGIN: Duration = Duration::from_secs(30);
-
 /// A token that Keystone gave out or confirmed.
 #[derive(Debug)]
 pub(super) struct Token {
     pub(super) secret: Secret,
-    /// Until when it should be taken; by this host's own clock, so that nobody's has to be right.
-    pub(super) good_until: Option<Instant>,
     pub(super) catalog: Vec<Service>,
     /// Whether it is for a project, a domain or the whole cloud, which have a catalog.
     pub(super) is_scoped: bool,
@@ -35,8 +27,6 @@ struct Wrapped {
 
 #[derive(Deserialize)]
 struct Body {
-    expires_at: Option<String>,
-    issued_at: Option<String>,
     #[serde(default)]
     catalog: Vec<Service>,
     project: Option<Value>,
@@ -65,14 +55,14 @@ pub(super) fn header(secret: &Secret) -> Result<HeaderValue> {
 pub(super) async fn log_in(client: &Client, login: &Login) -> Result<Token> {
     // A token is confirmed as it is: a new one from it would be good for no longer.
     if let (login::Method::Token(token), Scope::Own) = (&login.method, &login.scope) {
-        let answer = ask(client, || confirmation(client, login, token)).await?;
+        let answer = ask(client, confirmation(client, login, token)?).await?;
         return match answer.status {
             StatusCode::OK => read(&answer, token.clone()),
             status => Err(refused(login, &answer, status)),
         };
     }
     let body = login.body();
-    let answer = ask(client, || request(client, login, &body)).await?;
+    let answer = ask(client, request(client, login, &body)?).await?;
     match answer.status {
         StatusCode::CREATED => read(&answer, subject_token(&answer)?),
         status => Err(refused(login, &answer, status)),
@@ -117,18 +107,9 @@ fn subject_token(answer: &Answer) -> Result<Secret> {
 }
 
 fn read(answer: &Answer, secret: Secret) -> Result<Token> {
-    let now = Instant::now();
     let Wrapped { token } = answer.json("a token of Keystone's")?;
-    let time = |text: &Option<String>| text.as_deref()?.parse::<Timestamp>().ok();
-    let lifetime = match (time(&token.issued_at), time(&token.expires_at)) {
-        (Some(issued), Some(expires)) => Some(expires.duration_since(issued).unsigned_abs()),
-        _ => None,
-    };
-    // A token that was confirmed is older than now: when it has expired, the service says so.
-    let good_until = lifetime.and_then(|time| now.checked_add(time - MARGIN.min(time / 4)));
     Ok(Token {
         secret,
-        good_until,
         is_scoped: token.project.is_some() || token.domain.is_some() || token.system.is_some(),
         catalog: token.catalog,
     })

@@ -1,7 +1,7 @@
 //! Glance as an origin of images: logged in, and logged in again when a token is no longer taken.
 
 use std::sync::{Once, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::{Method, Request, StatusCode, Url};
@@ -19,7 +19,7 @@ use crate::client::{Client, shown, warn_if_open};
 
 /// The longest that a login may take, with all its tries.
 const LOGIN_LIMIT: Duration = Duration::from_secs(150);
-/// The longest that the search for an image may take, page by page.
+/// The longest that the search for an image may take.
 const LOOK_LIMIT: Duration = Duration::from_secs(300);
 
 /// Which Glance of a cloud is asked.
@@ -55,14 +55,7 @@ pub(super) struct Glance {
 #[derive(Debug, Clone)]
 struct Session {
     token: Option<Secret>,
-    good_until: Option<Instant>,
     base: Url,
-}
-
-impl Session {
-    fn is_good(&self) -> bool {
-        self.good_until.is_none_or(|until| Instant::now() < until)
-    }
 }
 
 impl Glance {
@@ -105,7 +98,7 @@ impl Glance {
     /// The session there is, else a new one. Several who ask at once log in once.
     async fn session(&self) -> Result<Session> {
         let mut kept = self.session.lock().await;
-        if let Some(session) = kept.as_ref().filter(|session| session.is_good()) {
+        if let Some(session) = kept.as_ref() {
             return Ok(session.clone());
         }
         let session = self.open().await?;
@@ -139,11 +132,7 @@ impl Glance {
             let base = self.service.endpoint.clone().ok_or_else(|| {
                 Error::new(ErrorKind::Internal, "without a login there is an endpoint")
             })?;
-            return Ok(Session {
-                token: None,
-                good_until: None,
-                base,
-            });
+            return Ok(Session { token: None, base });
         };
         let token = tokio::time::timeout(LOGIN_LIMIT, log_in(&self.client, login)).await;
         let token = token
@@ -170,7 +159,6 @@ impl Glance {
         tracing::debug!(keystone = %login.url, glance = %shown(&base), "logged in");
         Ok(Session {
             token: Some(token.secret),
-            good_until: token.good_until,
             base,
         })
     }
@@ -218,14 +206,14 @@ impl Glance {
 impl Asks for Glance {
     async fn get(&self, url: &Url) -> Result<Answer> {
         let session = self.session().await?;
-        let answer = ask(&self.client, || self.prepared(&session, url)).await?;
+        let answer = ask(&self.client, self.prepared(&session, url)?).await?;
         if answer.status != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }
         let Some(session) = self.session_after(&session).await? else {
             return Err(self.locked_out(&answer));
         };
-        let answer = ask(&self.client, || self.prepared(&session, url)).await?;
+        let answer = ask(&self.client, self.prepared(&session, url)?).await?;
         match answer.status {
             StatusCode::UNAUTHORIZED => Err(self.locked_out(&answer)),
             _ => Ok(answer),
@@ -254,7 +242,6 @@ impl Origin for Glance {
         let mut object = Object::new(version, &found.id);
         object.size = found.size;
         object.digests = digests;
-        object.modified = found.created().map(Into::into);
         Ok(object)
     }
 

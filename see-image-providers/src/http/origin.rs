@@ -8,8 +8,8 @@ use see_core::{Error, ErrorKind, Result, StopToken};
 
 use super::address::{Address, Login};
 use super::sums;
-use crate::cache::{ByteRange, Digest, Object, Origin};
-use crate::client::{Client, shown};
+use crate::cache::{ByteRange, Digest, Object, Origin, Validator};
+use crate::client::{Client, shown, text};
 use crate::metadata::{self, Resource};
 
 /// The files beside an image that may hold its digest, in the order in which they are looked for.
@@ -71,17 +71,14 @@ impl HttpOrigin {
                 true => self.client.clone(),
                 false => self.client.without_certificate(),
             };
-            let answer = stop
-                .or("ask for the checksums", client.send(request))
-                .await??;
+            let reading = client.read(request, sums::LONGEST);
+            let (answer, body) = stop.or("read the checksums", reading).await??;
             if answer.status() == StatusCode::NOT_FOUND && candidates.len() > 1 {
                 continue;
             }
             if !answer.status().is_success() {
                 return Err(self.refused(&answer, url));
             }
-            let reading = client.body(answer, sums::LONGEST);
-            let body = stop.or("read the checksums", reading).await??;
             let text = String::from_utf8_lossy(&body);
             let found = sums::find(&text, &self.address.file_name());
             let found = found.and_then(|sum| Digest::parse(&sum));
@@ -129,7 +126,7 @@ impl HttpOrigin {
                 "the proxy wants to know who asks",
                 "give user and password in the proxy's address in the environment",
             ),
-            429 | 500..=599 => (
+            408 | 425 | 429 | 500..=599 => (
                 ErrorKind::Unavailable,
                 "the server is not able to answer now",
                 "try again later",
@@ -201,8 +198,7 @@ impl Origin for HttpOrigin {
             self.address.file_name(),
         );
         object.size = metadata::size(&answer);
-        object.validator = metadata::validator(headers);
-        object.modified = metadata::modified(headers);
+        object.validator = Validator::of(headers);
         object.digests = listed.into_iter().collect();
         Ok(object)
     }
@@ -218,10 +214,10 @@ fn version(answer: &Response, digest: Option<&Digest>) -> Option<String> {
         return Some(digest.to_string());
     }
     let headers = answer.headers();
-    if let Some(tag) = metadata::entity_tag(headers) {
+    if let Some(tag) = Validator::entity_tag(headers) {
         return Some(format!("etag {tag}"));
     }
-    let time = metadata::text(headers, &reqwest::header::LAST_MODIFIED)?;
+    let time = text(headers, &reqwest::header::LAST_MODIFIED)?;
     let size = metadata::size(answer).map_or_else(|| "unknown".to_owned(), |size| size.to_string());
     Some(format!("modified {time} size {size}"))
 }

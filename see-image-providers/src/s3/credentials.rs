@@ -5,20 +5,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqsign_aws_v4::{
-    AssumeRoleWithWebIdentityCredentialProvider, Credential, ECSCredentialProvider,
-    EMPTY_STRING_SHA256, EnvCredentialProvider, IMDSv2CredentialProvider,
+    AssumeRoleCredentialProvider, AssumeRoleWithWebIdentityCredentialProvider, Credential,
+    ECSCredentialProvider, EMPTY_STRING_SHA256, EnvCredentialProvider, IMDSv2CredentialProvider,
     ProcessCredentialProvider, ProfileCredentialProvider, RequestSigner, SSOCredentialProvider,
+    StaticCredentialProvider,
 };
 use reqsign_core::{
     CommandExecute, CommandOutput, Context, Env, FileRead, HttpSend, ProvideCredential,
-    ProvideCredentialDyn, SignRequest, SigningCredential,
+    ProvideCredentialDyn, SignRequest, Signer, SigningCredential,
 };
 use reqwest::header::{HOST, HeaderName, HeaderValue};
 use reqwest::{Request, Url};
 use see_core::{Error, ErrorKind, Result};
 use tokio::sync::Mutex;
 
-use super::profile::{self, Unsupported};
+use super::profile::{self, Identity, Role, Unsupported};
 use crate::client::{Client, TlsConfiguration};
 
 /// The header with the digest of a request's body.
@@ -36,6 +37,10 @@ pub(super) enum Source {
     Chain {
         /// The profile that the configuration names; the environment's variables do not count then.
         profile: Option<String>,
+        /// The role that the selected profile assumes.
+        role: Option<Role>,
+        /// The region whose service gives out the credentials of roles.
+        region: String,
         /// What the selected profile has that does not work here.
         unsupported: Option<Unsupported>,
         /// Whether the host's own metadata service is asked at last.
@@ -146,7 +151,7 @@ impl Credentials {
     }
 
     async fn find(&self) -> Result<Held> {
-        let (profile, unsupported, asks_instance) = match &self.source {
+        let (profile, role, region, unsupported, asks_instance) = match &self.source {
             Source::Given(credential) => {
                 return Ok(Held {
                     credential: credential.clone(),
@@ -155,9 +160,17 @@ impl Credentials {
             }
             Source::Chain {
                 profile,
+                role,
+                region,
                 unsupported,
                 asks_instance,
-            } => (profile.as_deref(), unsupported.as_ref(), *asks_instance),
+            } => (
+                profile.as_deref(),
+                role,
+                region,
+                unsupported,
+                *asks_instance,
+            ),
         };
         let variables = match profile {
             None => variables(),
@@ -170,8 +183,74 @@ impl Credentials {
         if let Some(unsupported) = unsupported {
             return Err(unsupported.refusal());
         }
+        if let Some(role) = role {
+            return self.assumed(role, region).await;
+        }
         let found = self.first_of(chain(profile, asks_instance)).await?;
         found.ok_or_else(|| self.nothing(profile, asks_instance))
+    }
+
+    /// The credentials of a role, which Amazon's token service gives out to whoever may assume it.
+    async fn assumed(&self, role: &Role, region: &str) -> Result<Held> {
+        let wrong = |message: String| Error::new(ErrorKind::Configuration, message);
+        let (name, sources) = match &role.by {
+            Identity::Token(file) => {
+                let mut provider = AssumeRoleWithWebIdentityCredentialProvider::with_config(
+                    role.arn.clone(),
+                    file.clone(),
+                )
+                .with_region(region.to_owned())
+                .with_regional_sts_endpoint();
+                if let Some(session) = &role.session {
+                    provider = provider.with_role_session_name(session.clone());
+                }
+                let found = self.first_of(vec![source(ROLE, provider)]).await?;
+                return found
+                    .ok_or_else(|| wrong("the role of the AWS profile gives nothing".to_owned()));
+            }
+            Identity::Profile(name) => (name, of_profile(Some(name))),
+            Identity::Source(name) => {
+                let source = match name.as_str() {
+                    "Environment" => source("the environment", EnvCredentialProvider::new()),
+                    "EcsContainer" => source("the container", ECSCredentialProvider::new()),
+                    "Ec2InstanceMetadata" => {
+                        source("the instance", IMDSv2CredentialProvider::new())
+                    }
+                    _ => {
+                        let message =
+                            format!("found the `credential_source` `{}`", name.escape_debug());
+                        return Err(wrong(message)
+                            .advice("expected Environment, EcsContainer or Ec2InstanceMetadata"));
+                    }
+                };
+                (name, vec![source])
+            }
+        };
+        let Some(Held { credential, .. }) = self.first_of(sources).await? else {
+            let message = format!(
+                "`{}` gives no credentials to assume a role with",
+                name.escape_debug()
+            );
+            return Err(wrong(message)
+                .advice("give it some, such as `aws_access_key_id` and `aws_secret_access_key`"));
+        };
+        let mut own =
+            StaticCredentialProvider::new(&credential.access_key_id, &credential.secret_access_key);
+        if let Some(token) = &credential.session_token {
+            own = own.with_session_token(token);
+        }
+        let signer = Signer::new(self.context.clone(), own, RequestSigner::new("sts", region));
+        let mut provider = AssumeRoleCredentialProvider::new(role.arn.clone(), signer)
+            .with_region(region.to_owned())
+            .with_regional_sts_endpoint();
+        if let Some(session) = &role.session {
+            provider = provider.with_role_session_name(session.clone());
+        }
+        if let Some(id) = &role.external_id {
+            provider = provider.with_external_id(id.clone());
+        }
+        let found = self.first_of(vec![source(ROLE, provider)]).await?;
+        found.ok_or_else(|| wrong("the role of the AWS profile gives nothing".to_owned()))
     }
 
     async fn first_of(&self, sources: Vec<(&'static str, Provider)>) -> Result<Option<Held>> {
@@ -222,6 +301,9 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
+/// Where the credentials of a role come from, in words.
+const ROLE: &str = "the role of the AWS profile";
+
 type Provider = Box<dyn ProvideCredentialDyn<Credential = Credential>>;
 
 fn source(
@@ -245,6 +327,16 @@ fn variables() -> Vec<(&'static str, Provider)> {
 /// The profile and what comes after it. None of them asks a server unless the environment or the profile names
 /// one; the instance's own is asked only on request.
 fn chain(profile: Option<&str>, asks_instance: bool) -> Vec<(&'static str, Provider)> {
+    let mut chain = of_profile(profile);
+    chain.push(source("the container", ECSCredentialProvider::new()));
+    if asks_instance {
+        chain.push(source("the instance", IMDSv2CredentialProvider::new()));
+    }
+    chain
+}
+
+/// What a profile says itself, or the one that the environment selects.
+fn of_profile(profile: Option<&str>) -> Vec<(&'static str, Provider)> {
     let mut keys = ProfileCredentialProvider::new();
     let mut sign_on = SSOCredentialProvider::new();
     let mut program = ProcessCredentialProvider::new();
@@ -253,16 +345,11 @@ fn chain(profile: Option<&str>, asks_instance: bool) -> Vec<(&'static str, Provi
         sign_on = sign_on.with_profile(name);
         program = program.with_profile(name);
     }
-    let mut chain = vec![
+    vec![
         source("the single sign-on of the AWS profile", sign_on),
         source("the AWS profile", keys),
         source("the program of the AWS profile", program),
-        source("the container", ECSCredentialProvider::new()),
-    ];
-    if asks_instance {
-        chain.push(source("the instance", IMDSv2CredentialProvider::new()));
-    }
-    chain
+    ]
 }
 
 /// Reads the files that the environment or a profile names.
@@ -352,14 +439,11 @@ impl HttpSend for Services {
             "http" => &self.here,
             _ => &self.anywhere,
         };
-        let response = client.send(request).await;
-        let response = response.map_err(|error| failed(&error))?;
-        let status = response.status();
-        let headers = response.headers().clone();
-        let read = client.body(response, LONGEST_ANSWER).await;
-        let mut answer = http::Response::new(read.map_err(|error| failed(&error))?);
-        *answer.status_mut() = status;
-        *answer.headers_mut() = headers;
+        let read = client.read(request, LONGEST_ANSWER).await;
+        let (response, body) = read.map_err(|error| failed(&error))?;
+        let mut answer = http::Response::new(body);
+        *answer.status_mut() = response.status();
+        *answer.headers_mut() = response.headers().clone();
         Ok(answer)
     }
 }

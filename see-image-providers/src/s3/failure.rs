@@ -1,24 +1,19 @@
 //! What an S3 server says when it refuses, and what to do about it.
 
 use see_core::{Error, ErrorKind};
-
-use super::xml;
+use serde::Deserialize;
 
 /// As much of an answer's body as is read: the longest errors, of wrong signatures, have some kilobytes.
 pub(super) const LONGEST: usize = 64 * 1024;
 /// As long as a word of the server's may be in an error.
 const WIDEST: usize = 300;
 
-/// What to do where requests without a signature are refused.
-const SIGNED: &str = "leave out `anonymous`, and give credentials";
-
-/// What went wrong, in which words, and what to do.
-type Explained = (ErrorKind, String, String);
-
 /// An answer that is no object: its status, and what its body says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
 pub(super) struct Failure {
     /// The status of the answer.
+    #[serde(skip)]
     pub(super) status: u16,
     /// The word for the failure, such as `NoSuchKey`; empty where the body has none.
     pub(super) code: String,
@@ -31,6 +26,7 @@ pub(super) struct Failure {
     /// The server's own time.
     pub(super) server_time: Option<String>,
     /// Whether the newest version of the object is a mark that it was deleted.
+    #[serde(skip)]
     pub(super) is_deleted: bool,
 }
 
@@ -45,32 +41,83 @@ pub(super) struct Asked<'a> {
     pub(super) version: Option<&'a str>,
     /// The region that requests are signed for.
     pub(super) region: &'a str,
-    /// Whether requests are signed at all.
-    pub(super) is_anonymous: bool,
-    /// Where the credentials came from.
-    pub(super) credentials: &'a str,
+    /// Where the credentials came from; `None` where requests are not signed at all.
+    pub(super) credentials: Option<&'a str>,
 }
+
+/// What the words of servers mean, and what to do about them.
+const KNOWN: [(&[&str], ErrorKind, &str, &str); 7] = [
+    (
+        &["NoSuchBucket", "InvalidBucketName"],
+        ErrorKind::NotFound,
+        "there is no such bucket",
+        "check `bucket_name`, and `auth.endpoint_url` if it is on another server",
+    ),
+    (
+        &["SignatureDoesNotMatch"],
+        ErrorKind::PermissionDenied,
+        "the server does not accept the signature",
+        "check `aws_secret_access_key` and the access key's id; a proxy that changes the host or the path breaks \
+         signatures, too",
+    ),
+    (
+        &["InvalidAccessKeyId"],
+        ErrorKind::PermissionDenied,
+        "the server does not know the access key",
+        "check `aws_access_key_id`, and `auth.endpoint_url`",
+    ),
+    (
+        &[
+            "ExpiredToken",
+            "TokenRefreshRequired",
+            "InvalidToken",
+            "RequestExpired",
+        ],
+        ErrorKind::PermissionDenied,
+        "the temporary credentials have expired or are not valid",
+        "get new ones, with their `aws_session_token`",
+    ),
+    (
+        &["RequestTimeTooSkewed"],
+        ErrorKind::PermissionDenied,
+        "this host's clock differs too much from the server's",
+        "set it, for example with NTP",
+    ),
+    (
+        &["InvalidObjectState"],
+        ErrorKind::Unavailable,
+        "the object lies in an archive and is not ready to be read",
+        "restore it first: `aws s3api restore-object`",
+    ),
+    (
+        &["SlowDown", "ServiceUnavailable", "InternalError"],
+        ErrorKind::Unavailable,
+        "the server is not able to answer now",
+        "try again later",
+    ),
+];
 
 impl Failure {
     /// Reads the body of an answer: S3's `<Error>`, or anything.
     pub(super) fn read(status: u16, body: &[u8]) -> Self {
-        let mut failure = Self {
-            status,
-            ..Self::default()
-        };
         let text = String::from_utf8_lossy(&body[..body.len().min(LONGEST)]);
-        // What breaks off or is no XML says what it said up to there.
-        let _ = xml::walk(&text, |path, text| {
-            let short = || text.trim().chars().take(WIDEST).collect::<String>();
-            match path {
-                ["Error", "Code"] => failure.code = short(),
-                ["Error", "Message"] => failure.message = short(),
-                ["Error", "Region"] => failure.region = Some(short()),
-                ["Error", "Endpoint"] => failure.endpoint = Some(short()),
-                ["Error", "ServerTime"] => failure.server_time = Some(short()),
-                _ => {}
-            }
-        });
+        // What is no XML says nothing that could be understood.
+        let mut failure: Self = quick_xml::de::from_str(&text).unwrap_or_default();
+        failure.status = status;
+        for text in [Some(&mut failure.code), Some(&mut failure.message)]
+            .into_iter()
+            .chain(
+                [
+                    &mut failure.region,
+                    &mut failure.endpoint,
+                    &mut failure.server_time,
+                ]
+                .map(Option::as_mut),
+            )
+            .flatten()
+        {
+            *text = text.trim().chars().take(WIDEST).collect();
+        }
         failure
     }
 
@@ -87,140 +134,112 @@ impl Failure {
 
     /// The error that says what was refused and what to do.
     pub(super) fn error(&self, asked: &Asked<'_>) -> Error {
-        let (kind, message, advice) = self.explain(asked);
-        let error = Error::new(kind, message).advice(advice).subject(format!(
-            "s3://{}/{}",
-            asked.bucket.escape_debug(),
-            asked.key.escape_debug()
-        ));
-        if self.message.is_empty() {
-            return error;
+        let (kind, what, advice) = self.explain(asked);
+        let mut message = what;
+        if !self.code.is_empty() {
+            message.push_str(&format!(": {}", self.code.escape_debug()));
         }
-        error.caused_by(format!("the server says: {}", self.message))
+        if let (ErrorKind::PermissionDenied, Some(origin)) = (kind, asked.credentials) {
+            message.push_str(&format!(" (with the credentials of {origin})"));
+        }
+        let (bucket, key) = (asked.bucket.escape_debug(), asked.key.escape_debug());
+        let error = Error::new(kind, message)
+            .advice(advice)
+            .subject(format!("s3://{bucket}/{key}"));
+        let said = [
+            ("the server says", Some(&self.message)),
+            ("the server's time is", self.server_time.as_ref()),
+        ];
+        let said: Vec<String> = said
+            .into_iter()
+            .filter_map(|(what, text)| Some((what, text.filter(|text| !text.is_empty())?)))
+            .map(|(what, text)| format!("{what}: {text}"))
+            .collect();
+        match said.is_empty() {
+            true => error,
+            false => error.caused_by(said.join("; ")),
+        }
     }
 
-    fn explain(&self, asked: &Asked<'_>) -> Explained {
-        let bucket = asked.bucket.escape_debug();
-        let credentials = asked.credentials;
-        let word = self.word();
-        let missing = |message: String, advice: &str| (ErrorKind::NotFound, message, advice.into());
-        let denied =
-            |message: String, advice: &str| (ErrorKind::PermissionDenied, message, advice.into());
-        let unavailable =
-            |message: String, advice: &str| (ErrorKind::Unavailable, message, advice.into());
-        match (self.status, self.code.as_str()) {
-            (_, "NoSuchBucket" | "InvalidBucketName") => missing(
-                format!("there is no bucket `{bucket}`"),
-                "check `bucket_name`, and `auth.endpoint_url` if it is on another server",
-            ),
-            (_, "NoSuchVersion") => no_version(asked),
-            (400, "InvalidArgument" | "InvalidVersionId" | "") | (404, _)
-                if asked.version.is_some() =>
+    /// What went wrong, in which words, and what to do.
+    fn explain(&self, asked: &Asked<'_>) -> (ErrorKind, String, String) {
+        let told =
+            |kind, message: &str, advice: &str| (kind, message.to_owned(), advice.to_owned());
+        let code = self.code.as_str();
+        let pinned = asked.version.map(|version| version.escape_debug());
+        match (self.status, pinned) {
+            (400 | 404, Some(version))
+                if self.status == 404 && code != "NoSuchBucket"
+                    || matches!(
+                        code,
+                        "InvalidArgument" | "InvalidVersionId" | "NoSuchVersion" | ""
+                    ) =>
             {
-                no_version(asked)
+                return (
+                    ErrorKind::NotFound,
+                    format!("the object has no version `{version}`"),
+                    "check `version_id`; `aws s3api list-object-versions` lists them".to_owned(),
+                );
             }
-            (404 | 405, _) if self.is_deleted => missing(
-                "the object was deleted: its newest version is a delete marker".into(),
-                "pin an earlier `version_id`, or set `include_deleted` to take the newest one that there was",
-            ),
-            (404, _) => missing(
-                "there is no such object".into(),
-                "check the image's `name`, which is the object's whole key",
-            ),
-            (_, "SignatureDoesNotMatch") => denied(
-                format!(
-                    "the server does not accept the signature made with the credentials of {credentials}"
-                ),
-                "check `aws_secret_access_key` and the access key's id; a proxy that changes the host or \
-                 the path breaks signatures, too",
-            ),
-            (_, "InvalidAccessKeyId") => denied(
-                format!("the server does not know the access key of {credentials}"),
-                "check `aws_access_key_id`, and `auth.endpoint_url`",
-            ),
-            (_, "ExpiredToken" | "TokenRefreshRequired" | "InvalidToken" | "RequestExpired") => {
-                denied(
-                    format!(
-                        "the temporary credentials of {credentials} have expired or are not valid"
-                    ),
-                    "get new ones, with their `aws_session_token`",
-                )
+            (404 | 405, _) if self.is_deleted => {
+                return told(
+                    ErrorKind::NotFound,
+                    "the object was deleted: its newest version is a delete marker",
+                    "pin an earlier `version_id`, or set `include_deleted` to take the newest one that there was",
+                );
             }
-            (_, "RequestTimeTooSkewed") => denied(
-                match &self.server_time {
-                    Some(time) => format!("this host's clock is wrong: the server's says {time}"),
-                    None => "this host's clock differs too much from the server's".into(),
-                },
-                "set it, for example with NTP",
+            _ => {}
+        }
+        if let Some((_, kind, message, advice)) = KNOWN.iter().find(|known| known.0.contains(&code))
+        {
+            return told(*kind, message, advice);
+        }
+        if self.right_region(asked.region).is_some() || matches!(self.status, 301 | 307 | 308) {
+            return self.wrong_region(asked);
+        }
+        match (self.status, asked.credentials) {
+            (404, _) => told(
+                ErrorKind::NotFound,
+                "there is no such object",
+                "check the image's `name`, which is the object's whole key; `include_deleted` takes one that was deleted",
             ),
-            _ if self.right_region(asked.region).is_some() => self.wrong_region(asked),
-            (301 | 307 | 308, _) => self.wrong_region(asked),
-            (_, "InvalidObjectState") => unavailable(
-                "the object lies in an archive and is not ready to be read".into(),
-                "restore it first: `aws s3api restore-object`",
+            (408 | 425 | 429 | 500..=599, _) => told(
+                ErrorKind::Unavailable,
+                "the server is not able to answer now",
+                "try again later",
             ),
-            (_, "SlowDown" | "ServiceUnavailable" | "InternalError") | (500..=599 | 429, _) => {
-                unavailable(
-                    format!("the server is not able to answer now{word}"),
-                    "try again later",
-                )
-            }
-            (401 | 403, _) if asked.is_anonymous => {
-                denied("the object is not public".into(), SIGNED)
-            }
-            (400, _) if asked.is_anonymous => denied(
-                format!("the server refuses a request without credentials{word}"),
-                SIGNED,
+            (400 | 401 | 403, None) => told(
+                ErrorKind::PermissionDenied,
+                "the server refuses a request without credentials",
+                "leave out `anonymous`, and give credentials",
             ),
-            (401 | 403, _) => denied(
-                format!("the credentials of {credentials} do not allow reading it{word}"),
-                "they need s3:GetObject, and s3:GetObjectVersion for versions; without s3:ListBucket a \
-                 missing object is refused in the same way",
+            (401 | 403, Some(_)) => told(
+                ErrorKind::PermissionDenied,
+                "the credentials do not allow reading it",
+                "they need s3:GetObject, and s3:GetObjectVersion for versions; without s3:ListBucket a missing object is \
+                 refused in the same way",
             ),
             (status, _) => (
                 ErrorKind::Unsupported,
-                format!("the server answered with status {status}{word}"),
-                "check that `auth.endpoint_url` is an S3 server".into(),
+                format!("the server answered with status {status}"),
+                "check that `auth.endpoint_url` is an S3 server".to_owned(),
             ),
         }
     }
 
-    fn wrong_region(&self, asked: &Asked<'_>) -> Explained {
+    fn wrong_region(&self, asked: &Asked<'_>) -> (ErrorKind, String, String) {
         let right = match (self.right_region(asked.region), &self.endpoint) {
             (Some(region), _) => format!("set `auth.region_name` to \"{region}\""),
             (None, Some(endpoint)) => format!(
                 "the server sends to `{}`: check `auth.endpoint_url` and `auth.region_name`",
                 endpoint.escape_debug()
             ),
-            (None, None) => "check `auth.endpoint_url` and `auth.region_name`".into(),
+            (None, None) => "check `auth.endpoint_url` and `auth.region_name`".to_owned(),
         };
-        (
-            ErrorKind::Configuration,
-            format!(
-                "the bucket `{}` is not in the region `{}`",
-                asked.bucket.escape_debug(),
-                asked.region.escape_debug()
-            ),
-            right,
-        )
+        let region = asked.region.escape_debug();
+        let message = format!("the bucket is not in the region `{region}`");
+        (ErrorKind::Configuration, message, right)
     }
-
-    /// The server's word for it, for messages that do not stand for one word alone.
-    fn word(&self) -> String {
-        match self.code.as_str() {
-            "" => String::new(),
-            code => format!(": {}", code.escape_debug()),
-        }
-    }
-}
-
-fn no_version(asked: &Asked<'_>) -> Explained {
-    let version = asked.version.unwrap_or_default().escape_debug();
-    (
-        ErrorKind::NotFound,
-        format!("the object has no version `{version}`"),
-        "check `version_id`; `aws s3api list-object-versions` lists them".into(),
-    )
 }
 
 #[cfg(test)]
@@ -232,8 +251,7 @@ mod tests {
         key: "guest.qcow2",
         version: None,
         region: "us-east-1",
-        is_anonymous: false,
-        credentials: "the environment",
+        credentials: Some("the environment"),
     };
 
     fn said(status: u16, body: &str) -> Error {
@@ -271,7 +289,7 @@ mod tests {
                 404,
                 "<?xml version='1.0'?><Error xmlns='x'><Code>NoSuchBucket</Code></Error>",
                 ErrorKind::NotFound,
-                vec!["`images`", "`bucket_name`"],
+                vec!["no such bucket", "`bucket_name`"],
             ),
             (
                 404,

@@ -12,13 +12,10 @@ use see_core::{Error, ErrorKind, Result, StopToken};
 use super::address::Endpoint;
 use super::credentials::Credentials;
 use super::failure::{self, Asked, Failure};
-use super::listing::{self, Page};
+use super::listing;
 use crate::cache::{Algorithm, ByteRange, Digest, Object, Origin, Validator};
-use crate::client::{Client, shown};
+use crate::client::{Client, shown, text};
 use crate::metadata::{self, Resource};
-
-/// How many pages of versions are read at most: ten thousand versions of one object.
-const PAGES: usize = 10;
 
 const VERSION: HeaderName = HeaderName::from_static("x-amz-version-id");
 const DELETE_MARKER: HeaderName = HeaderName::from_static("x-amz-delete-marker");
@@ -136,11 +133,18 @@ impl S3Origin {
             version,
         };
         for is_last in [false, true] {
-            let answer = metadata::look(&look, stop).await?;
+            let mut answer = metadata::look(&look, stop).await?;
             if metadata::is_found(&answer) {
                 return Ok(Found::Object(answer));
             }
-            let failure = self.failure(answer, stop).await?;
+            let reading = self.client.body(&mut answer, failure::LONGEST);
+            // Whatever it is that says more than that, the status says enough.
+            let body = match stop.or("read why S3 refuses", reading).await? {
+                Ok(body) => body,
+                Err(error) if error.kind() == ErrorKind::Exhausted => Default::default(),
+                Err(error) => return Err(error),
+            };
+            let failure = self.failure(&answer, &body)?;
             let region = self.region().clone();
             let right = failure.right_region(&region).map(str::to_owned);
             match right {
@@ -160,23 +164,17 @@ impl S3Origin {
         ))
     }
 
-    async fn failure(&self, answer: Response, stop: &StopToken) -> Result<Failure> {
+    /// What an answer that is no object says.
+    fn failure(&self, answer: &Response, body: &[u8]) -> Result<Failure> {
         let status = answer.status().as_u16();
-        let text = |name: &HeaderName| metadata::text(answer.headers(), name).map(str::to_owned);
-        let is_deleted = text(&DELETE_MARKER).is_some_and(|value| value == "true");
-        let region = text(&BUCKET_REGION);
+        let of = |name: &HeaderName| text(answer.headers(), name).map(str::to_owned);
+        let is_deleted = of(&DELETE_MARKER).is_some_and(|value| value == "true");
+        let region = of(&BUCKET_REGION);
         let asked = self.endpoint.bucket(&self.region(), &self.name.bucket)?;
         let elsewhere = (answer.url().origin() != asked.origin())
             .then(|| answer.url().host_str().map(str::to_owned))
             .flatten();
-        let reading = self.client.body(answer, failure::LONGEST);
-        // Whatever it is that says more than that, the status says enough.
-        let body = match stop.or("read why S3 refuses", reading).await? {
-            Ok(body) => body,
-            Err(error) if error.kind() == ErrorKind::Exhausted => Default::default(),
-            Err(error) => return Err(error),
-        };
-        let mut failure = Failure::read(status, &body);
+        let mut failure = Failure::read(status, body);
         failure.is_deleted |= is_deleted;
         failure.region = failure.region.or(region);
         failure.endpoint = failure.endpoint.or(elsewhere);
@@ -186,15 +184,14 @@ impl S3Origin {
     async fn error(&self, failure: &Failure, version: Option<&str>) -> Error {
         let region = self.region().clone();
         let credentials = match &self.credentials {
-            Some(credentials) => credentials.origin().await,
-            None => "nobody",
+            Some(credentials) => Some(credentials.origin().await),
+            None => None,
         };
         let error = failure.error(&Asked {
             bucket: &self.name.bucket,
             key: &self.name.key,
             version,
             region: &region,
-            is_anonymous: self.credentials.is_none(),
             credentials,
         });
         match self.endpoint.custom() {
@@ -203,63 +200,34 @@ impl S3Origin {
         }
     }
 
-    /// What the versions of a missing object say: the newest one that is no delete marker, if it was deleted.
-    ///
-    /// `None` where it never was, or the server does not tell.
+    /// The newest version of an object that was deleted; `None` where it never was.
     async fn deleted(&self, stop: &StopToken) -> Result<Option<String>> {
         let Name { bucket, key, .. } = &self.name;
-        let mut next: Option<(String, String)> = None;
-        for _ in 0..PAGES {
-            let region = self.region().clone();
-            let url = self.endpoint.bucket(&region, bucket)?;
-            let mut query = vec![("versions", ""), ("prefix", key.as_str())];
-            if let Some((key, version)) = &next {
-                query.push(("key-marker", key));
-                query.push(("version-id-marker", version));
-            }
-            let request = self.to(Method::GET, url, &query).await?;
-            let sending = self.client.send(request);
-            let answer = stop.or("ask S3 for versions", sending).await??;
-            if !answer.status().is_success() {
-                let failure = self.failure(answer, stop).await?;
-                return Err(self.error(&failure, None).await);
-            }
-            let reading = self.client.body(answer, listing::LONGEST);
-            let body = stop.or("read S3's versions", reading).await??;
-            let page = Page::read(&body)?;
-            if let Some(version) = page.of(key).find(|version| !version.is_delete_marker) {
-                return Ok(Some(version.id.clone()));
-            }
-            match page.more_of(key) {
-                Some(more) => next = Some(more.clone()),
-                None => return Ok(None),
-            }
+        let region = self.region().clone();
+        let url = self.endpoint.bucket(&region, bucket)?;
+        // The key itself comes before those that it begins.
+        let query = [("versions", ""), ("prefix", key.as_str())];
+        let request = self.to(Method::GET, url, &query).await?;
+        let reading = self.client.read(request, listing::LONGEST);
+        let (answer, body) = stop.or("read S3's versions", reading).await??;
+        if !answer.status().is_success() {
+            let failure = self.failure(&answer, &body)?;
+            return Err(self.error(&failure, None).await);
         }
-        Err(Error::new(
-            ErrorKind::Exhausted,
-            format!("the object has more than {PAGES} pages of delete markers"),
-        )
-        .advice("pin a `version_id`"))
+        listing::newest(&body, key)
     }
 
     /// What is asked for when the object is not there.
-    async fn instead(&self, mut failure: Failure, stop: &StopToken) -> Result<Object> {
+    async fn instead(&self, failure: Failure, stop: &StopToken) -> Result<Object> {
         let is_missing = failure.status == StatusCode::NOT_FOUND.as_u16()
             && !matches!(failure.code.as_str(), "NoSuchBucket" | "NoSuchVersion");
-        if !is_missing || self.name.version.is_some() {
-            return Err(self.error(&failure, self.name.version.as_deref()).await);
-        }
-        let last = match self.deleted(stop).await {
-            Ok(last) => last,
-            Err(error) if self.name.takes_deleted || error.kind() == ErrorKind::Stopped => {
-                return Err(error);
-            }
-            // To list is another right than to read, which the plain answer does without.
-            Err(_) => None,
+        let pinned = self.name.version.as_deref();
+        let last = match self.name.takes_deleted && is_missing && pinned.is_none() {
+            true => self.deleted(stop).await?,
+            false => None,
         };
-        failure.is_deleted |= last.is_some();
-        let Some(last) = last.filter(|_| self.name.takes_deleted) else {
-            return Err(self.error(&failure, None).await);
+        let Some(last) = last else {
+            return Err(self.error(&failure, pinned).await);
         };
         tracing::warn!(
             image = self.words(),
@@ -330,8 +298,8 @@ fn version_of(object: &Object) -> Option<&str> {
 /// Reads what the server says of the object; `pinned` is the version that was asked for.
 fn object(answer: &Response, pinned: Option<&str>) -> Result<Object> {
     let headers = answer.headers();
-    let text = |name: &HeaderName| metadata::text(headers, name);
-    let tag = metadata::entity_tag(headers);
+    let of = |name: &HeaderName| text(headers, name);
+    let tag = Validator::entity_tag(headers);
     let bare = tag.map(Validator::bare);
     let Some(bare) = bare else {
         return Err(Error::new(
@@ -341,19 +309,18 @@ fn object(answer: &Response, pinned: Option<&str>) -> Result<Object> {
         .advice("check that `auth.endpoint_url` is an S3 server"));
     };
     // What was there before versions were is the version `null`, which may be replaced: the tag tells that.
-    let version = match text(&VERSION).or(pinned) {
+    let version = match of(&VERSION).or(pinned) {
         Some(id) => format!("{}{id}{}{bare}", BY_ID.0, BY_ID.1),
         None => format!("etag {bare}"),
     };
     let mut object = Object::new(version, bare);
     object.size = metadata::size(answer);
-    object.validator = metadata::validator(headers);
-    object.modified = metadata::modified(headers);
-    let is_composite = text(&CHECKSUM_TYPE).is_some_and(|kind| kind == "COMPOSITE");
-    if !is_composite && let Some(sum) = text(&CHECKSUM_SHA256).and_then(sha256) {
+    object.validator = Validator::of(headers);
+    let is_composite = of(&CHECKSUM_TYPE).is_some_and(|kind| kind == "COMPOSITE");
+    if !is_composite && let Some(sum) = of(&CHECKSUM_SHA256).and_then(sha256) {
         object.digests.push(sum);
     }
-    let key_is_secret = text(&ENCRYPTION).is_some_and(|kind| kind.starts_with("aws:kms"))
+    let key_is_secret = of(&ENCRYPTION).is_some_and(|kind| kind.starts_with("aws:kms"))
         || headers.contains_key(CUSTOMER_ENCRYPTION);
     if !key_is_secret && let Some(sum) = md5(bare) {
         object.digests.push(sum);

@@ -11,15 +11,9 @@ use see_core::{Error, ErrorKind, Result};
 pub(super) const LONGEST: u64 = 1024 * 1024;
 /// The profile where none is named.
 const DEFAULT: &str = "default";
-/// The keys of profiles that lead to credentials by ways that only Amazon's own tools know: roles, with whatever
-/// identity they are assumed; sign-ons that are described apart from the profile; the console's login.
-const UNSUPPORTED: [&str; 5] = [
-    "role_arn",
-    "web_identity_token_file",
-    "credential_source",
-    "sso_session",
-    "login_session",
-];
+/// The keys of profiles that lead to credentials by ways that only Amazon's own tools know: a person's second factor,
+/// sign-ons that are described apart from the profile, the console's login.
+const UNSUPPORTED: [&str; 3] = ["mfa_serial", "sso_session", "login_session"];
 
 /// What a profile, or the environment in its place, says of the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,15 +26,79 @@ pub(super) struct Profile {
     pub(super) endpoint: Option<String>,
     /// The authorities that servers' certificates must come from.
     pub(super) authorities: Option<ConfigPath>,
+    /// The role that it assumes.
+    pub(super) role: Option<Role>,
     /// What it has of the ways to credentials that do not work here.
     pub(super) unsupported: Option<Unsupported>,
+}
+
+/// A role, and who assumes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Role {
+    pub(super) arn: String,
+    pub(super) by: Identity,
+    pub(super) session: Option<String>,
+    pub(super) external_id: Option<String>,
+}
+
+/// Whoever assumes a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Identity {
+    /// `source_profile`: whom the credentials of that profile are of.
+    Profile(String),
+    /// `credential_source`: whom the variables, the container or the instance's service say.
+    Source(String),
+    /// `web_identity_token_file`: whom the token in that file names.
+    Token(PathBuf),
+}
+
+impl Role {
+    /// The role of a profile; `key_of` gives the keys of any profile.
+    ///
+    /// # Errors
+    /// A role that nobody here can assume.
+    fn of(
+        profile: &str,
+        key_of: impl Fn(&str, &str) -> Option<String>,
+    ) -> Result<Option<Self>, Unsupported> {
+        let of_profile = |key: &str| key_of(profile, key);
+        let Some(arn) = of_profile("role_arn") else {
+            return Ok(None);
+        };
+        let refused = |profile: &str, what: &str| Unsupported {
+            profile: profile.to_owned(),
+            what: what.to_owned(),
+        };
+        let by = if let Some(file) = of_profile("web_identity_token_file") {
+            Identity::Token(file.into())
+        } else if let Some(source) = of_profile("source_profile") {
+            // A profile may assume its own role with its own keys.
+            if source != profile && key_of(&source, "role_arn").is_some() {
+                let what = "`role_arn`, which is not supported in a `source_profile`";
+                return Err(refused(&source, what));
+            }
+            Identity::Profile(source)
+        } else if let Some(source) = of_profile("credential_source") {
+            Identity::Source(source)
+        } else {
+            let what = "`role_arn`, but none of `source_profile`, `credential_source` and `web_identity_token_file`";
+            return Err(refused(profile, what));
+        };
+        Ok(Some(Self {
+            arn,
+            by,
+            session: of_profile("role_session_name"),
+            external_id: of_profile("external_id"),
+        }))
+    }
 }
 
 /// A key of a profile that leads Amazon's own tools to credentials, but not us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unsupported {
     profile: String,
-    key: &'static str,
+    /// The key, and what is wrong with it.
+    what: String,
 }
 
 impl Unsupported {
@@ -53,15 +111,15 @@ impl Unsupported {
         })?;
         Some(Self {
             profile: profile.to_owned(),
-            key,
+            what: format!("`{key}`, which is not supported"),
         })
     }
 
     /// The error for whoever needs credentials of this profile.
     pub(super) fn refusal(&self) -> Error {
-        let Self { profile, key } = self;
+        let Self { profile, what } = self;
         let profile = profile.escape_debug();
-        let message = format!("the AWS profile `{profile}` has `{key}`, which is not supported");
+        let message = format!("the AWS profile `{profile}` has {what}");
         Error::new(ErrorKind::Configuration, message).advice(format!(
             "select another profile, with `credential_process = aws configure export-credentials \
              --profile {profile}`; or run that and give what it prints as `auth.aws_access_key_id`, \
@@ -86,16 +144,13 @@ impl Profile {
         let name = chosen.clone().unwrap_or_else(|| DEFAULT.to_owned());
         let config = Self::file(environment, "AWS_CONFIG_FILE", "config")?;
         let credentials = Self::file(environment, "AWS_SHARED_CREDENTIALS_FILE", "credentials")?;
-        let section = match name.as_str() {
+        let section = |name: &str| match name {
             DEFAULT => DEFAULT.to_owned(),
             _ => format!("profile {name}"),
         };
-        let settings = config
-            .as_ref()
-            .and_then(|(_, ini)| ini.section(Some(&section)));
-        let keys = credentials
-            .as_ref()
-            .and_then(|(_, ini)| ini.section(Some(&name)));
+        let settings_of = |name: &str| config.as_ref()?.1.section(Some(section(name)));
+        let keys_of = |name: &str| credentials.as_ref()?.1.section(Some(name));
+        let (settings, keys) = (settings_of(&name), keys_of(&name));
         if chosen.is_some() && settings.is_none() && keys.is_none() {
             let message = format!("there is no AWS profile `{}`", name.escape_debug());
             let known = known(config.as_ref(), credentials.as_ref());
@@ -106,10 +161,15 @@ impl Profile {
             (!value.is_empty()).then(|| value.to_owned())
         };
         // Amazon's tools read these in both files.
-        let of_either = |key: &str| {
-            let beside = keys.and_then(|section| section.get(key));
-            of_profile(key).or_else(|| Some(beside?.to_owned()))
+        let of_either = |name: &str, key: &str| {
+            let of = |section: Option<&ini::Properties>| section?.get(key).map(str::to_owned);
+            of(settings_of(name)).or_else(|| of(keys_of(name)))
         };
+        let (role, refused) = match Role::of(&name, of_either) {
+            Ok(role) => (role, None),
+            Err(refused) => (None, Some(refused)),
+        };
+        let services = of_profile("services").map(|name| format!("services {name}"));
         let ignores_endpoints = set("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")
             .is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let endpoint = if ignores_endpoints {
@@ -117,6 +177,7 @@ impl Profile {
         } else {
             set("AWS_ENDPOINT_URL_S3")
                 .or_else(|| set("AWS_ENDPOINT_URL"))
+                .or_else(|| service_endpoint(config.as_ref()?.1.section(Some(services?))?))
                 .or_else(|| of_profile("endpoint_url"))
         };
         let bundle = |written: String, key: &str| {
@@ -132,7 +193,8 @@ impl Profile {
                         "the AWS profile's ca_bundle",
                     ))
                 }),
-            unsupported: Unsupported::among(&name, of_either),
+            role,
+            unsupported: Unsupported::among(&name, |key| of_either(&name, key)).or(refused),
             region: set("AWS_REGION")
                 .or_else(|| set("AWS_DEFAULT_REGION"))
                 .or_else(|| of_profile("region")),
@@ -171,6 +233,19 @@ impl Profile {
                 .advice(format!("see its line {}", error.line))),
         }
     }
+}
+
+/// The server of S3 in a section `services`, where each service has its keys beneath its name.
+fn service_endpoint(services: &ini::Properties) -> Option<String> {
+    let mut service = "";
+    for (key, value) in services.iter() {
+        match (key, value) {
+            (name, "") => service = name,
+            ("endpoint_url", url) if service == "s3" => return Some(url.to_owned()),
+            _ => {}
+        }
+    }
+    None
 }
 
 /// A file of the AWS configuration, if it is as long as one may be.
@@ -279,6 +354,17 @@ mod tests {
             assert_eq!(authorities.path(), Path::new(path));
             assert!(authorities.place().to_string().contains(key));
         }
+        std::fs::write(
+            aws.join("config"),
+            "[default]\nservices = ours\nendpoint_url = http://all\n[services ours]\nec2 =\n  endpoint_url = http://ec2\n\
+             s3 =\n  endpoint_url = http://s3\ndynamodb =\n  endpoint_url = http://db\n",
+        )
+        .unwrap();
+        assert_eq!(read(None, &[]).unwrap().1, some("http://s3"));
+        assert_eq!(
+            read(None, &all[2..3]).unwrap().1,
+            some("http://127.0.0.1:2")
+        );
         let none = Profile::read(None, &environment(&nobody, &[])).unwrap();
         assert_eq!((none.region, none.endpoint), (None, None));
     }

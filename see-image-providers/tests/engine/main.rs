@@ -8,6 +8,7 @@ mod keep;
 mod memory;
 mod mirrors;
 mod patience;
+mod retry;
 mod streams;
 mod support;
 mod tls;

@@ -52,7 +52,7 @@ async fn alone(test: &str, slow: Option<Fault>) {
     }
     server.put("/image", resource);
     let mut shelf = Shelf::new();
-    shelf.configuration.streams = Some(8);
+    shelf.configuration.streams = is_slow.then_some(8);
     let image = shelf.get(&Web::new(server.url("/image"))).await.unwrap();
     assert_eq!(std::fs::metadata(image.path).unwrap().len(), LENGTH);
     if is_slow {

@@ -13,8 +13,14 @@ use tokio::sync::Notify;
 use crate::support::{Behind, Login, Shelf, Web};
 
 const LENGTH: usize = 8 << 20;
-/// The first request is measured alone; these come first among several, and after these were found to bring more.
+/// The number of the request at which it happens: among the first, and later.
 const INSTANTS: [usize; 2] = [2, 12];
+
+fn several() -> Shelf {
+    let mut shelf = Shelf::new();
+    shelf.configuration.streams = Some(4);
+    shelf
+}
 
 /// A slow server, at whose request of this number something else happens.
 fn slow_until(number: usize, fault: Fault) -> Resource {
@@ -31,7 +37,7 @@ async fn one_of_several_connections_that_breaks_ends_nothing() {
     for instant in INSTANTS {
         let server = FaultServer::start().await;
         server.put("/image", slow_until(instant, Fault::CutAfter(1000)));
-        let shelf = Shelf::new();
+        let shelf = several();
         let image = shelf.get(&Web::new(server.url("/image"))).await.unwrap();
         assert!(server.most_at_once() > 1, "several were tried");
         assert!(std::fs::read(&image.path).unwrap() == noise(LENGTH));
@@ -46,7 +52,7 @@ async fn an_image_that_is_replaced_under_several_connections_is_got_anew_and_nev
         let next = Resource::new(newer.clone()).entity_tag("two");
         let replacing = Fault::Replace(1000, Box::new(next));
         server.put("/image", slow_until(instant, replacing));
-        let shelf = Shelf::new();
+        let shelf = several();
         let image = shelf.get(&Web::new(server.url("/image"))).await.unwrap();
         assert!(server.most_at_once() > 1, "several were tried");
         assert!(std::fs::read(&image.path).unwrap() == newer);
@@ -97,7 +103,7 @@ async fn a_login_that_runs_out_under_several_connections_is_renewed_once() {
         renewed: Notify::new(),
     };
     let origin = Behind::new(login, Web::new(server.url("/image")));
-    let shelf = Shelf::new();
+    let shelf = several();
     let image = shelf.get(&origin).await.unwrap();
     assert!(std::fs::read(&image.path).unwrap() == noise(LENGTH));
     assert_eq!(origin.renewals(), 1);

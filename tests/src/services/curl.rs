@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::Value;
+
+use super::program;
 
 /// What a server answered.
 #[derive(Debug)]
@@ -137,7 +139,7 @@ impl Curl {
             Some(Body::File(file)) => self.upload(&file.to_string_lossy()),
             None => {}
         }
-        let mut child = Command::new("curl")
+        let mut child = program("curl", folder.path())
             .args(["--config", "-"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

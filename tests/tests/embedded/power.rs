@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use see_context::Native;
 use see_core::{ErrorKind, Event, Identifier, SandboxState, Value};
 use see_libvirt::{DomainEvent, DomainEvents};
-use see_tests::{Home, Lab, Watched, assert_nothing_remains, emulator, guest};
+use see_tests::{Home, Lab, Watched, assert_nothing_remains, emulator, guest, monitor};
 use serde_json::json;
 
 use crate::support::*;
@@ -206,7 +206,7 @@ fn a_machine_whose_panic_device_is_written_to_has_crashed_and_can_be_switched_of
             let native = sandbox.native().and_then(|native| native.downcast_ref());
             let native: &Native = native.expect("a libvirt domain");
             // What a kernel's driver for the device does when it panics: it writes 1 to its port.
-            let told = native.domain.human_monitor("o /b 0x505 1").await;
+            let told = monitor(&native.domain, "o /b 0x505 1").await;
             told.expect("the monitor answers");
             watched.event("guest_crash", 0, AT_ONCE).await;
             assert_eq!(state(watched).await, SandboxState::Crashed);

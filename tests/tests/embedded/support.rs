@@ -13,7 +13,7 @@ pub(crate) const BOOT: Duration = Duration::from_secs(60);
 /// The longest that a small command may take in the guest.
 pub(crate) const CALL: Duration = Duration::from_secs(30);
 /// The longest that an event may take which libvirt tells at once, on a busy host.
-pub(crate) const AT_ONCE: Duration = Duration::from_secs(5);
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(30);
 /// The longest that cutting the power may take past a hypervisor that hangs, on a busy host. Without overtaking,
 /// it would wait for the call that hangs: a minute.
 pub(crate) const HANGS: Duration = Duration::from_secs(25);

@@ -207,7 +207,7 @@ async fn each_refusal_says_what_to_do() {
     says(
         &error,
         ErrorKind::NotFound,
-        &["no bucket `nowhere`", "`bucket_name`"],
+        &["no such bucket", "`bucket_name`"],
     );
     let error = desk
         .pull(&section(&swift, "refusals", "guset.img"))

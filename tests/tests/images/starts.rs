@@ -31,11 +31,12 @@ fn home(image: &Value) -> Home {
         },
         "hooks": {
             "configuration": { "results_folder": "results" },
-            "hooks": [{ "name": "commands" }],
+            // A guest boots slowly on a busy host.
+            "hooks": [{ "name": "commands", "configuration": { "ready_timeout": "160s" } }],
         },
         "protocol": [
             { "step": "poweron" },
-            { "step": "wait", "for": "ready", "timeout": "150s" },
+            { "step": "wait", "for": "ready", "timeout": "170s" },
             { "step": "trigger", "event": "run_sample",
               "attributes": { "sample": "${sample}", "command": "${command}" } },
             { "step": "wait", "for": "sample_finished", "timeout": "150s" },

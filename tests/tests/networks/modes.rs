@@ -1,6 +1,6 @@
 //! The modes without walls.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Site, sampling, stdout, told};
 
@@ -25,8 +25,8 @@ fn a_guest_behind_nat_has_a_lease_and_reaches_the_world_through_its_gateway() {
     assert_eq!(told(&outcome, "/left_behind"), json!([]));
 }
 
-#[test]
-fn a_guest_without_a_network_loses_the_interface_of_its_domains_xml() {
+/// The cards of a guest on this network whose domain's XML has two of its own.
+fn cards(network: &Value) -> String {
     let site = Site::new();
     site.home.write(
         "domain.xml",
@@ -36,26 +36,26 @@ fn a_guest_without_a_network_loses_the_interface_of_its_domains_xml() {
            <devices>
              <disk type='file' device='disk'><source file='/nothing'/><target dev='vda' bus='virtio'/></disk>
              <interface type='network'><source network='default'/><model type='virtio'/></interface>
+             <interface type='bridge'><source bridge='br0'/><model type='virtio'/></interface>
            </devices></domain>",
     );
-    let run = json!({
-        "version": 1,
-        "context": {
-            "hypervisor": site.daemon.uri(),
-            "domain": { "configuration": "domain.xml" },
-            "disk": { "image": "guest.qcow2" },
-            "network": { "mode": "none" },
-        },
-        "hooks": { "hooks": [{ "name": "commands", "configuration": { "ready_timeout": "160s" } }] },
-        "protocol": [
-            { "step": "poweron" },
-            { "step": "wait", "for": "ready", "timeout": "170s" },
-            { "step": "trigger", "event": "run_sample", "attributes": { "command": "${command}" } },
-            { "step": "wait", "for": "sample_finished", "timeout": "120s" },
-        ],
-    });
-    let run_file = site.home.write("run.json", run.to_string());
+    let run_file = site.home.sampling(&json!({
+        "hypervisor": site.daemon.uri(),
+        "domain": { "configuration": "domain.xml" },
+        "disk": { "image": "guest.qcow2" },
+        "network": network,
+    }));
     let outcome = site.run(&run_file, "ls /sys/class/net");
     assert_eq!(outcome.code, Some(0), "{outcome:#?}");
-    assert_eq!(stdout(&outcome), "lo\n");
+    stdout(&outcome)
+}
+
+#[test]
+fn a_guest_without_a_network_loses_the_interface_of_its_domains_xml() {
+    assert_eq!(cards(&json!({ "mode": "none" })), "lo\n");
+}
+
+#[test]
+fn a_guest_behind_nat_has_no_other_card_whatever_its_domains_xml_has() {
+    assert_eq!(cards(&json!({ "mode": "nat" })), "eth0\nlo\n");
 }

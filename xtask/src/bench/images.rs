@@ -256,7 +256,7 @@ fn pull_by_python(
 }
 
 /// Installs what python-see's providers need into its Python.
-fn with_needs(folder: &Path, python: PathBuf) -> Result<PathBuf, Failure> {
+pub(super) fn with_needs(folder: &Path, python: PathBuf) -> Result<PathBuf, Failure> {
     let done = folder.join("venv/installed-for-images");
     let wanted = PYTHON_NEEDS.join(" ");
     if fs::read_to_string(&done).is_ok_and(|text| text == wanted) {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use super::first::{LOG, Plan, READY, mount_namespace};
+use super::first::{LOG, OUTER_ROOT, Plan, READY, mount_namespace};
 use super::groups::Groups;
 use super::{FIRST_WORD, Host};
 use crate::command;
@@ -27,6 +27,8 @@ const NOT_PASSED: &[&str] = &[
     "XDG_CACHE_HOME",
     "XDG_STATE_HOME",
 ];
+/// Tells the tests in which root the servers are that they fetch images from.
+const SERVERS_ROOT: &str = "SEE_SERVERS_ROOT";
 /// What is learnt on a host, kept between its runs apart from what is learnt on others.
 const LIBVIRT_CACHE: &str = "/var/cache/libvirt";
 /// The same in the target folder.
@@ -69,8 +71,9 @@ impl Entered {
             folder: host.folder(),
             groups: groups.folders(),
             // The target folder may lie in the checkout.
-            shared: vec![(workspace::root(), false), (target, true)],
+            shared: vec![(workspace::root(), false), (target.clone(), true)],
             own,
+            target,
         };
         let inside = |name: &str| PathBuf::from("/sys/fs/cgroup").join(name);
         let seen = plan.groups.iter().map(|(name, _)| match name.as_str() {
@@ -162,6 +165,7 @@ impl Entered {
         for name in NOT_PASSED {
             outer.env_remove(name);
         }
+        outer.env(SERVERS_ROOT, OUTER_ROOT);
         outer
     }
 }

@@ -24,14 +24,14 @@ pub(crate) const FACTS: &[Facts] = &[
         program: "containers",
         tests: &[
             "a_container_in_a_closed_network_proves_it_and_reaches_neither_the_host_nor_another_one",
-            "a_container_of_too_many_processes_or_too_much_processor_time_ends_and_the_limit_is_named",
             "a_container_on_a_network_is_reached_over_tcp_and_restarts_when_signalled",
-            "a_container_that_libvirt_refuses_leaves_nothing",
-            "a_container_that_uses_up_its_memory_ends_its_run_named",
-            "a_container_that_writes_much_to_its_console_goes_on_and_is_ended_at_the_limit",
             "a_container_whose_owner_was_killed_is_collected_with_its_folders",
             "a_host_folder_is_there_while_its_container_runs_and_links_out_of_it_are_not_followed",
             "a_sample_runs_in_a_container_that_shuts_down_when_signalled_and_leaves_no_host_folder",
+            "limits::a_container_of_too_many_processes_or_too_much_processor_time_ends_and_the_limit_is_named",
+            "limits::a_container_that_uses_up_its_memory_ends_its_run_named",
+            "limits::a_container_that_writes_much_to_its_console_goes_on_and_is_ended_at_the_limit",
+            "refused::a_container_that_libvirt_refuses_leaves_nothing",
         ],
     },
     // The embedded driver: the folders that libvirt makes in its root, QEMU's monitor, pictures, and events.
@@ -56,6 +56,15 @@ pub(crate) const FACTS: &[Facts] = &[
             "what_is_made_harmless_lets_no_guest_without_a_network_out",
         ],
     },
+    // Which files the daemon's emulators open: an image that was fetched lies in a store that is closed to them.
+    Facts {
+        program: "images",
+        tests: &[
+            "starts::an_image_of_a_web_server_starts_on_the_system_daemon_with_default_settings",
+            "starts::an_image_of_glance_starts_on_the_system_daemon_with_default_settings",
+            "starts::an_image_of_s3_starts_on_the_system_daemon_with_default_settings",
+        ],
+    },
     // What libvirt, swtpm and dnsmasq leave on the host.
     Facts {
         program: "leftovers",
@@ -78,6 +87,7 @@ pub(crate) const FACTS: &[Facts] = &[
     Facts {
         program: "networks",
         tests: &[
+            "addresses::each_mode_runs_on_a_host_that_routes_private_ranges_elsewhere",
             "crashes::what_a_daemon_forgets_of_a_network_goes_with_the_run_or_its_collection_and_a_strangers_bridge_stays",
             "guard::rules_and_ports_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_their_results",
             "isolated::an_isolated_guest_answers_its_agents_host_and_reaches_nothing",
@@ -88,6 +98,11 @@ pub(crate) const FACTS: &[Facts] = &[
             "shared::guests_on_the_shared_network_reach_neither_each_other_nor_the_host_nor_the_world",
         ],
     },
+    // The domains that other programs write, as libvirt reads them.
+    Facts {
+        program: "ordinary_xml",
+        tests: &["domains_of_nova_and_vagrant_libvirt_run_twice_at_once_on_a_closed_network"],
+    },
     // Who may use the daemon, and the daemon of an ordinary user's session.
     Facts {
         program: "privileges",
@@ -96,11 +111,14 @@ pub(crate) const FACTS: &[Facts] = &[
             "an_ordinary_user_runs_samples_in_a_session_daemon_of_its_own",
         ],
     },
-    // What a machine can be is libvirt's own answer.
+    // What a machine can be is libvirt's own answer, and by which error it refuses one.
     Facts {
         program: "refusals",
         tests: &[
+            "a_domain_that_embedded_libvirt_refuses_is_told_and_its_neighbour_finishes",
+            "a_domain_that_the_daemon_refuses_is_told_and_its_neighbour_finishes",
             "a_machine_processor_or_firmware_that_the_daemon_does_not_have_is_told_before_anything_is_made",
+            "an_emulator_that_may_not_open_its_image_is_a_want_of_rights",
         ],
     },
     // Other hosts: the words of SSH and TLS, libvirt's volumes and pools, and their owners.

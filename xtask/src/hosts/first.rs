@@ -17,11 +17,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::command;
 use crate::failure::{Failure, While};
-use crate::setup;
+use crate::libvirtd;
 use crate::workspace;
 
 /// What the first process prints once the host is there and libvirtd was started.
 pub(super) const READY: &str = "ready";
+/// Where the outer root is seen.
+pub(super) const OUTER_ROOT: &str = "/outer";
 /// What the daemons print.
 pub(super) const LOG: &str = "/run/see-host.log";
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -62,6 +64,8 @@ pub(super) struct Plan {
     pub(super) shared: Vec<(PathBuf, bool)>,
     /// Folders of the host's own, by the place where they are seen.
     pub(super) own: Vec<(PathBuf, PathBuf)>,
+    /// The folder that is the same inside and outside, and can be written also where the outer root is seen.
+    pub(super) target: PathBuf,
 }
 
 /// Becomes the first process of a host.
@@ -131,14 +135,9 @@ fn enter(plan: &Plan) -> Result<(), Failure> {
     mount_new("sysfs", &inside(Path::new("/sys")), system, "")?;
     mount_groups(plan, &inside(Path::new("/sys/fs/cgroup")))?;
     devices(&inside(Path::new("/dev")))?;
-    for (folder, mode) in [
-        ("/run", "mode=755"),
-        ("/tmp", "mode=1777"),
-        ("/var/tmp", "mode=1777"),
-    ] {
-        let flags = MountFlags::NOSUID | MountFlags::NODEV;
-        mount_new("tmpfs", &inside(Path::new(folder)), flags, mode)?;
-    }
+    // The temporary folders stay in the root, so that a file in one can have a second name in the other.
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    mount_new("tmpfs", &inside(Path::new("/run")), flags, "mode=755")?;
     for (folder, is_writable) in &plan.shared {
         let there = inside(folder);
         bind(folder, &there)?;
@@ -150,10 +149,25 @@ fn enter(plan: &Plan) -> Result<(), Failure> {
     for (own, place) in &plan.own {
         bind(own, &inside(place))?;
     }
+    outer_root(plan, &root)?;
     std::env::set_current_dir(&root).doing("cannot enter the root of the host")?;
     pivot_root(".", ".").doing("cannot make the root of the host this process's")?;
     unmount(".", UnmountFlags::DETACH).doing("cannot leave the outer root")?;
     std::env::set_current_dir("/").doing("cannot enter the root of the host")
+}
+
+/// Shows the outer root, in which the servers are that the tests fetch images from. Programs that are run in it have
+/// the host's devices, processes and temporary files, and write nowhere but into these and the target folder.
+fn outer_root(plan: &Plan, root: &Path) -> Result<(), Failure> {
+    let place = root.join(OUTER_ROOT.trim_start_matches('/'));
+    bind(Path::new("/"), &place)?;
+    mount_remount(&place, MountFlags::BIND | MountFlags::RDONLY, c"")
+        .doing("cannot protect the outer root")?;
+    for folder in ["dev", "proc", "tmp"] {
+        bind(&root.join(folder), &place.join(folder))?;
+    }
+    let target = plan.target.strip_prefix("/").unwrap_or(&plan.target);
+    bind(&plan.target, &place.join(target))
 }
 
 /// Shows the host its own control groups alone.
@@ -230,7 +244,7 @@ fn prepare() -> Result<(), Failure> {
         fs::read_to_string("/proc/sys/kernel/hostname").doing("cannot read the host's name")?;
     let hosts = format!("127.0.0.1 localhost {0}\n::1 localhost {0}\n", name.trim());
     fs::write("/etc/hosts", hosts).doing("cannot name the host")?;
-    fs::write("/etc/libvirt/libvirtd.conf", setup::OWN_CONFIGURATION)
+    fs::write("/etc/libvirt/libvirtd.conf", libvirtd::OWN_CONFIGURATION)
         .doing("cannot configure libvirtd")
 }
 
@@ -248,7 +262,7 @@ fn start_daemons() -> Result<(), Failure> {
             .map(drop)
             .doing(format_args!("cannot start {program}"))
     };
-    setup::open_run_folder()?;
+    libvirtd::open_run_folder()?;
     spawn("virtlogd")?;
     // Some processors say which core was asked, and libvirt then probes the emulators again: all is asked on one.
     let usual = sched_getaffinity(None).doing("cannot ask for the processors")?;
@@ -289,6 +303,7 @@ mod tests {
             groups: Vec::new(),
             shared: Vec::new(),
             own: Vec::new(),
+            target: PathBuf::new(),
         };
         let plan = serde_json::to_string(&plan).expect("a plan");
         let failure = run(&[plan]).expect_err("it is refused");

@@ -196,11 +196,11 @@ fn installed(name: &str) -> Option<String> {
 }
 
 fn update_command(prefix: &[&str]) -> Command {
-    prefixed(prefix, &["apt-get", "update", "-q"])
+    command::prefixed(prefix, &["apt-get", "update", "-q"])
 }
 
 fn install_command(prefix: &[&str], names: &[String], downgrades: Downgrades) -> Command {
-    let mut command = prefixed(
+    let mut command = command::prefixed(
         prefix,
         &[
             "env",
@@ -217,14 +217,6 @@ fn install_command(prefix: &[&str], names: &[String], downgrades: Downgrades) ->
         command.arg("--allow-downgrades");
     }
     command.args(names);
-    command
-}
-
-/// A command with the words that make it root's before it.
-pub(super) fn prefixed(prefix: &[&str], words: &[&str]) -> Command {
-    let mut all = prefix.iter().chain(words);
-    let mut command = Command::new(all.next().copied().unwrap_or("apt-get"));
-    command.args(all);
     command
 }
 

@@ -5,7 +5,6 @@
 //! libvirt would otherwise wait seconds for each ended emulator to vanish.
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,17 +15,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::command;
 use crate::failure::{Failure, While, exit_code};
+use crate::libvirtd::{OWN_CONFIGURATION, open_run_folder};
 use crate::workspace;
 
 const LIBVIRTD_SOCKETS: [&str; 2] = ["/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock"];
 const VIRTLOGD_SOCKET: &str = "/run/libvirt/virtlogd-sock";
-/// What the daemons have while they run. A container whose users are not the host's has to pass it.
-const RUN_FOLDER: &str = "/run/libvirt";
 /// The daemon's own configuration, which distributions bring.
 const LIBVIRTD_CONFIGURATION: &str = "/etc/libvirt/libvirtd.conf";
-/// One that serves where there is none: root alone gets at the sockets, as the folder around them is open.
-pub(crate) const OWN_CONFIGURATION: &str =
-    "unix_sock_ro_perms = \"0770\"\nunix_sock_rw_perms = \"0770\"\n";
 /// A mount that makes libvirt's LXC driver fail where cgroups are hybrid.
 const HYBRID_CGROUPS: &str = "/sys/fs/cgroup/unified";
 /// What the parent, the daemon and its log daemon print.
@@ -307,13 +302,6 @@ fn start_by_hand() -> Result<Started, Failure> {
         "libvirtd was started by hand, but qemu:///system does not answer:\n{}",
         said.trim_end()
     )))
-}
-
-/// Makes the daemons' folder as systemd would: virtlogd, which is the first, would keep everybody else out.
-pub(crate) fn open_run_folder() -> Result<(), Failure> {
-    let failed = || format!("cannot make {RUN_FOLDER}");
-    fs::create_dir_all(RUN_FOLDER).doing(failed())?;
-    fs::set_permissions(RUN_FOLDER, fs::Permissions::from_mode(0o755)).doing(failed())
 }
 
 /// Starts a child with its output in a log file and gives its pid.

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::apt::prefixed;
 use crate::command;
 use crate::failure::{Failure, While};
 
@@ -27,7 +26,10 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// takes: with the script killed, the command would go on and start what it installs.
 pub(super) fn keep(prefix: &[&str], install: &Command) -> Result<command::Finished, Failure> {
     if is_forgotten(Path::new(POLICY)) {
-        command::output(&mut prefixed(prefix, &["rm", "-f", POLICY]), DEADLINE)?;
+        command::output(
+            &mut command::prefixed(prefix, &["rm", "-f", POLICY]),
+            DEADLINE,
+        )?;
     }
     let (_folder, log) = log().doing("cannot make a temporary file")?;
     let mut kept = kept(prefix, [Path::new(POLICY), Path::new(UNITS), &log], install);
@@ -47,7 +49,7 @@ fn log() -> io::Result<(tempfile::TempDir, PathBuf)> {
 
 /// The command under the script. A Ctrl-C in the terminal does not reach its group.
 fn kept(prefix: &[&str], [policy, units, log]: [&Path; 3], install: &Command) -> Command {
-    let mut command = prefixed(prefix, &["sh", "-c", SCRIPT, "sh"]);
+    let mut command = command::prefixed(prefix, &["sh", "-c", SCRIPT, "sh"]);
     command
         .args([policy, units, log])
         .arg(install.get_program());

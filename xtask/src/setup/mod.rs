@@ -9,7 +9,7 @@ mod needs;
 use std::time::Instant;
 
 use apt::Downgrades;
-pub(crate) use daemon::{OWN_CONFIGURATION, Started, open_run_folder, parent};
+pub(crate) use daemon::{Started, parent};
 pub(crate) use needs::Purpose;
 
 use crate::failure::{Failure, exit_code};

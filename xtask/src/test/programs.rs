@@ -237,26 +237,6 @@ impl Ran {
             failing(&self.finished.stdout)
         )
     }
-
-    /// Tests of real machines that failed once, on a host that others use as well, get a second try, one at a
-    /// time: the names of those that passed, when that is all of them. What fails without a machine has a cause
-    /// of ours, which a second try would only hide.
-    pub(super) fn again(&self, place: &Place<'_>) -> Result<Option<Vec<String>>, Failure> {
-        let failed = failed(&self.finished.stdout);
-        if !self.program.machines || failed.is_empty() || failed.len() as u64 != self.count().failed
-        {
-            return Ok(None);
-        }
-        let mut command = self.program.command(place.host);
-        command.args(["--test-threads=1", "--exact"]).args(&failed);
-        let finished = command::finish(&mut command, place.deadline)?;
-        let all = Count {
-            passed: failed.len() as u64,
-            failed: 0,
-        };
-        let passed = finished.status.success() && Count::of(&finished.stdout) == all;
-        Ok(passed.then_some(failed))
-    }
 }
 
 /// How many tests passed and failed.
@@ -297,25 +277,6 @@ impl std::ops::AddAssign for Count {
     }
 }
 
-/// The names of the tests that failed: the last list of the output.
-fn failed(stdout: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut listing = false;
-    for line in stdout.lines() {
-        match line {
-            "failures:" => {
-                listing = true;
-                names.clear();
-            }
-            // The names stand indented; what failed tests printed stands before them, under headings.
-            _ if !line.starts_with("    ") => listing &= line.is_empty(),
-            name if listing => names.push(name.trim().to_owned()),
-            _ => {}
-        }
-    }
-    names
-}
-
 /// The parts of an output that belong to failures.
 pub(super) fn failing(stdout: &str) -> String {
     let mut shown = Vec::new();
@@ -331,23 +292,6 @@ pub(super) fn failing(stdout: &str) -> String {
         }
     }
     shown.join("\n")
-}
-
-/// What failed tests panicked with, without the ways there.
-pub(super) fn reasons(failing: &str) -> Vec<&str> {
-    let mut shown = Vec::new();
-    let mut inside = false;
-    for line in failing.lines() {
-        if line.starts_with("thread '") {
-            inside = true;
-        } else if line == "stack backtrace:" || line.starts_with("note: ") {
-            inside = false;
-        }
-        if inside && !line.is_empty() {
-            shown.push(line);
-        }
-    }
-    shown
 }
 
 #[cfg(test)]
@@ -408,16 +352,6 @@ mod tests {
     }
 
     #[test]
-    fn why_a_test_failed_is_told_without_the_way_there() {
-        let failing = "a\nthread 'a' panicked at x.rs:1:1:\nboom\n\nbang\nstack backtrace:\n   0: main\nnote: Some";
-        let reasons = reasons(failing);
-        assert_eq!(
-            reasons,
-            ["thread 'a' panicked at x.rs:1:1:", "boom", "bang"]
-        );
-    }
-
-    #[test]
     fn the_last_summary_is_the_programs_own() {
         let output = "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 11 filtered out; finished in \
                       0.10s\nother\ntest result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered \
@@ -427,13 +361,6 @@ mod tests {
             failed: 2,
         };
         assert_eq!(Count::of(output), count);
-    }
-
-    #[test]
-    fn the_names_of_failures_are_found_for_a_second_try() {
-        let stdout = "failures:\n\n---- a::b stdout ----\n    at ./x.rs\nboom\n\nfailures:\n    a::b\n    \
-                      c\n\ntest result: FAILED. 3 passed; 2 failed\n";
-        assert_eq!(failed(stdout), ["a::b", "c"]);
     }
 
     #[test]

@@ -5,7 +5,9 @@
 
 mod arrows;
 mod card;
+mod circles;
 mod docs;
+mod modules;
 mod names;
 mod source;
 mod words;
@@ -56,6 +58,7 @@ pub(crate) fn check() -> Result<usize, Failure> {
     let sources = source::all(&root)?;
     let mut findings = arrows::check(&root)?;
     findings.extend(card::check(&root)?);
+    findings.extend(circles::check(&sources));
     findings.extend(docs::check(&sources));
     findings.extend(names::check(&sources, &names::prose(&root)?));
     findings.extend(words::check(&sources));

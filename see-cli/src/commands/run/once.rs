@@ -298,7 +298,7 @@ impl Once<'_> {
             start += step.seconds;
         }
         gathered.isolation = report.isolation.clone();
-        gathered.sample = report.sample.as_ref().map(SampleResult::of);
+        gathered.sample = SampleResult::of_run(&report.samples);
         gathered.verdict = Verdict::of_report(&report, gathered.sample.as_ref());
         gathered.failure = report
             .failure

@@ -7,8 +7,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinError;
 
 use super::session::Session;
+use super::sinks::Sinks;
 use crate::call::{self, Places};
-use crate::domain_events::Sinks;
 use crate::driver::Driver;
 use crate::error::Cause;
 

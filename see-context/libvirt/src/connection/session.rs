@@ -5,13 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use super::close::{self, CloseReason, Loss};
+use super::callbacks::{deregister_all, register_all};
+use super::close::{self, Loss};
+use super::sinks::Sinks;
 use crate::call;
-use crate::domain_events::{Sinks, deregister_all, register_all};
+use crate::close_reason::CloseReason;
+use crate::confine::without_capabilities;
 use crate::driver;
-use crate::embedded;
 use crate::error::Cause;
 use crate::handle::Handle;
+use crate::processor::on_the_first_core;
 use crate::text;
 
 /// Seconds between keep-alive requests, and how many may go unanswered.
@@ -71,7 +74,7 @@ impl Session {
         work: impl FnOnce(&virt::connect::Connect) -> Result<T, Cause>,
     ) -> Result<T, Cause> {
         match self.embedded {
-            true => embedded::on_the_first_core(|| work(self.connect())),
+            true => on_the_first_core(|| work(self.connect())),
             false => work(self.connect()),
         }
     }
@@ -82,7 +85,7 @@ impl Session {
         work: impl FnOnce(&virt::connect::Connect) -> Result<T, Cause> + Send,
     ) -> Result<T, Cause> {
         match self.confine {
-            true => embedded::without_capabilities(|| work(self.connect())),
+            true => without_capabilities(|| work(self.connect())),
             false => self.asking(work),
         }
     }
@@ -160,7 +163,6 @@ mod tests {
 
     use super::*;
     use crate::connection::Connection;
-    use crate::domain::StartOptions;
 
     #[tokio::test]
     async fn no_object_keeps_a_reference_to_a_connection_once_dropped() {
@@ -174,23 +176,20 @@ mod tests {
                 "<domain type='test'><name>{uuid}</name><uuid>{uuid}</uuid>\
                  <memory unit='MiB'>8</memory><os><type>hvm</type></os></domain>"
             );
-            let options = StartOptions::default();
-            let domain = connection.create_domain(&xml, options).await.unwrap();
+            let domain = connection.define_domain(&xml).await.unwrap();
+            domain.start().await.unwrap();
             let event = tokio::time::timeout(limit, events.next()).await.unwrap();
             assert!(event.is_some());
             domain.screenshot(0, 16 << 20).await.unwrap();
             domain.screenshot(0, 1).await.unwrap_err();
             domain.within(limit).destroy().await.unwrap();
+            domain.undefine().await.unwrap();
             domain.status().await.unwrap_err();
             connection.domains().await.unwrap();
             connection.networks().await.unwrap();
-            for pool in connection.storage_pools().await.unwrap() {
-                pool.volumes().await.unwrap();
-            }
-            connection
-                .create_domain("<bad/>", options)
-                .await
-                .unwrap_err();
+            let pool = connection.storage_pool("default-pool").await.unwrap();
+            pool.volumes().await.unwrap();
+            connection.define_domain("<bad/>").await.unwrap_err();
         }
         let session = connection.link.last();
         drop(connection);

@@ -22,9 +22,9 @@ use tokio::sync::{mpsc, oneshot};
 use virt_sys as sys;
 
 use super::Domain;
+use crate::ability::Ability;
 use crate::call;
 use crate::connection::{Session, wait_closed};
-use crate::driver::Ability;
 use crate::error::{Cause, Error};
 use crate::handle::Handle;
 use crate::text;

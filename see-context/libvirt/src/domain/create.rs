@@ -5,18 +5,7 @@ use virt_sys as sys;
 
 use super::Domain;
 use crate::connection::Connection;
-use crate::driver::Ability;
 use crate::error::Error;
-
-/// How a domain starts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StartOptions {
-    /// The CPUs stay halted until [`Domain::resume`].
-    pub paused: bool,
-    /// The domain is destroyed when this connection to the driver closes, also by the death of
-    /// the process where the driver lives in a daemon.
-    pub auto_destroy: bool,
-}
 
 /// What goes with a definition: all of it in one call, and less for drivers that know less.
 const REMOVALS: [u32; 6] = {
@@ -34,44 +23,13 @@ const REMOVALS: [u32; 6] = {
     ]
 };
 
-impl StartOptions {
-    fn flags(self) -> u32 {
-        let mut flags = sys::VIR_DOMAIN_NONE;
-        if self.paused {
-            flags |= sys::VIR_DOMAIN_START_PAUSED;
-        }
-        if self.auto_destroy {
-            flags |= sys::VIR_DOMAIN_START_AUTODESTROY;
-        }
-        flags
-    }
-}
-
 impl Connection {
-    /// Creates and starts a transient domain: it leaves nothing behind in libvirt when it stops.
-    ///
-    /// When this runs out of time, the domain may still come into being.
-    ///
-    /// # Errors
-    /// [`Error::is_bad_xml`], [`Error::is_existing`] for a known name or UUID, whatever else
-    /// libvirt reports, or the time limit.
-    pub async fn create_domain(&self, xml: &str, options: StartOptions) -> Result<Domain, Error> {
-        let operation = "create a domain on";
-        if options != StartOptions::default() {
-            self.require(Ability::StartOptions, operation, self.uri())?;
-        }
-        let xml = xml.to_owned();
-        self.make(operation, move |session| {
-            session.starting(|connect| Ok(connect.create_domain_xml(&xml, options.flags())?))
-        })
-        .await
-    }
-
     /// Defines a persistent domain without starting it. libvirt replaces the definition of a
     /// domain with the same name *and* UUID.
     ///
     /// # Errors
-    /// As [`Connection::create_domain`].
+    /// [`Error::is_bad_xml`], [`Error::is_existing`] for a known name or UUID, whatever else
+    /// libvirt reports, or the time limit.
     pub async fn define_domain(&self, xml: &str) -> Result<Domain, Error> {
         let xml = xml.to_owned();
         self.make("define a domain on", move |session| {
@@ -119,13 +77,10 @@ impl Domain {
     /// # Errors
     /// [`Error::is_invalid_state`] when it runs already, whatever else libvirt reports, or the
     /// time limit.
-    pub async fn start(&self, options: StartOptions) -> Result<(), Error> {
-        if options != StartOptions::default() {
-            self.object.require(Ability::StartOptions, "start")?;
-        }
+    pub async fn start(&self) -> Result<(), Error> {
         self.object
-            .call_with("start", move |domain, session| {
-                session.starting(|_| Ok(domain.create_with_flags(options.flags())?))
+            .call_with("start", |domain, session| {
+                session.starting(|_| Ok(domain.create()?))
             })
             .await
     }

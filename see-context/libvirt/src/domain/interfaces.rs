@@ -6,20 +6,9 @@ use std::ptr;
 use virt_sys as sys;
 
 use super::Domain;
-use crate::driver::Ability;
+use crate::ability::Ability;
 use crate::error::{Cause, Error};
 use crate::text;
-
-/// Who is asked for the addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AddressSource {
-    /// The DHCP leases of libvirt's network.
-    Lease,
-    /// QEMU's guest agent; the guest may say anything.
-    GuestAgent,
-    /// The host's ARP table.
-    Arp,
-}
 
 /// The addresses of one interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,32 +23,23 @@ pub struct InterfaceAddresses {
 }
 
 impl Domain {
-    /// The addresses of the domain's interfaces. Leases may be old ones of a reused hardware
-    /// address: compare [`crate::Network::dhcp_leases`].
+    /// The addresses of the domain's interfaces, by the DHCP leases of libvirt's networks. They may be old ones of a
+    /// reused hardware address: compare [`crate::Network::dhcp_leases`].
     ///
     /// # Errors
     /// [`Error::is_unsupported`], whatever else libvirt reports, or the time limit.
-    pub async fn interface_addresses(
-        &self,
-        source: AddressSource,
-    ) -> Result<Vec<InterfaceAddresses>, Error> {
+    pub async fn interface_addresses(&self) -> Result<Vec<InterfaceAddresses>, Error> {
         let operation = "read the addresses of";
         self.object
             .require(Ability::InterfaceAddresses, operation)?;
-        let source = match source {
-            AddressSource::Lease => sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE,
-            AddressSource::GuestAgent => sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT,
-            AddressSource::Arp => sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP,
-        };
-        self.object
-            .repeat(operation, move |domain| addresses(domain, source))
-            .await
+        self.object.repeat(operation, addresses).await
     }
 }
 
 /// The `virt` crate's own call leaks the elements.
-fn addresses(domain: &virt::domain::Domain, source: u32) -> Result<Vec<InterfaceAddresses>, Cause> {
+fn addresses(domain: &virt::domain::Domain) -> Result<Vec<InterfaceAddresses>, Cause> {
     let mut list: *mut sys::virDomainInterfacePtr = ptr::null_mut();
+    let source = sys::VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE;
     // SAFETY: the domain is valid and `list` a live variable that receives an array.
     let count =
         unsafe { sys::virDomainInterfaceAddresses(domain.as_ptr(), &raw mut list, source, 0) };

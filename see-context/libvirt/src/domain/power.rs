@@ -3,7 +3,7 @@
 use virt_sys as sys;
 
 use super::Domain;
-use crate::driver::Ability;
+use crate::ability::Ability;
 use crate::error::Error;
 
 /// The way a guest is asked to shut down or reboot.
@@ -14,14 +14,8 @@ pub enum ShutdownMode {
     Default,
     /// Pressing the power button.
     Acpi,
-    /// Asking QEMU's guest agent.
-    GuestAgent,
-    /// Writing to the container's `/dev/initctl`.
-    Initctl,
     /// Sending a signal to the container's init.
     Signal,
-    /// The paravirtual control channel (Xen).
-    Paravirt,
 }
 
 impl ShutdownMode {
@@ -30,10 +24,7 @@ impl ShutdownMode {
         match self {
             Self::Default => 0,
             Self::Acpi => sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN,
-            Self::GuestAgent => sys::VIR_DOMAIN_SHUTDOWN_GUEST_AGENT,
-            Self::Initctl => sys::VIR_DOMAIN_SHUTDOWN_INITCTL,
             Self::Signal => sys::VIR_DOMAIN_SHUTDOWN_SIGNAL,
-            Self::Paravirt => sys::VIR_DOMAIN_SHUTDOWN_PARAVIRT,
         }
     }
 }
@@ -47,22 +38,6 @@ impl Domain {
     pub async fn destroy(&self) -> Result<(), Error> {
         self.object
             .repeat("destroy", |domain| Ok(domain.destroy()?))
-            .await
-    }
-
-    /// Ends the domain, but gives up with an error when the hypervisor's process does not end
-    /// after a polite request, instead of killing it. Its disk caches are then intact.
-    ///
-    /// # Errors
-    /// As [`Domain::destroy`].
-    pub async fn destroy_gracefully(&self) -> Result<(), Error> {
-        let operation = "destroy gracefully";
-        self.object.require(Ability::GracefulDestroy, operation)?;
-        self.object
-            .repeat(operation, |domain| {
-                domain.destroy_flags(sys::VIR_DOMAIN_DESTROY_GRACEFUL)?;
-                Ok(())
-            })
             .await
     }
 
@@ -123,20 +98,6 @@ impl Domain {
         self.object
             .call("reboot", move |domain| {
                 domain.reboot(mode.flags())?;
-                Ok(())
-            })
-            .await
-    }
-
-    /// Resets the machine at once, as its reset button does.
-    ///
-    /// # Errors
-    /// As [`Domain::suspend`].
-    pub async fn reset(&self) -> Result<(), Error> {
-        self.object.require(Ability::Reset, "reset")?;
-        self.object
-            .call("reset", |domain| {
-                domain.reset()?;
                 Ok(())
             })
             .await

@@ -7,7 +7,7 @@ use std::time::Duration;
 use virt_sys as sys;
 
 use super::Domain;
-use crate::driver::Ability;
+use crate::ability::Ability;
 use crate::error::{Cause, Error};
 
 /// libvirt's states of a domain.
@@ -81,72 +81,6 @@ impl DomainStatus {
     pub fn hypervisor_crashed(&self) -> bool {
         self.state == DomainState::Shutoff
             && u32::try_from(self.reason) == Ok(sys::VIR_DOMAIN_SHUTOFF_CRASHED)
-    }
-
-    /// The reason in words; `unknown` for numbers without a known meaning.
-    #[must_use]
-    pub fn reason_text(&self) -> &'static str {
-        let Ok(reason) = u32::try_from(self.reason) else {
-            return "unknown";
-        };
-        match self.state {
-            DomainState::Running => running(reason),
-            DomainState::Paused => paused(reason),
-            DomainState::Shutdown if reason == sys::VIR_DOMAIN_SHUTDOWN_USER => "asked for",
-            DomainState::Shutoff => shutoff(reason),
-            DomainState::Crashed if reason == sys::VIR_DOMAIN_CRASHED_PANICKED => "guest panicked",
-            _ => "unknown",
-        }
-    }
-}
-
-impl fmt::Display for DomainStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.state, self.reason_text())
-    }
-}
-
-fn running(reason: u32) -> &'static str {
-    match reason {
-        sys::VIR_DOMAIN_RUNNING_BOOTED => "booted",
-        sys::VIR_DOMAIN_RUNNING_MIGRATED => "migrated",
-        sys::VIR_DOMAIN_RUNNING_RESTORED => "restored",
-        sys::VIR_DOMAIN_RUNNING_FROM_SNAPSHOT => "from a snapshot",
-        sys::VIR_DOMAIN_RUNNING_UNPAUSED => "resumed",
-        sys::VIR_DOMAIN_RUNNING_WAKEUP => "woken up",
-        sys::VIR_DOMAIN_RUNNING_CRASHED => "resumed after a crash",
-        _ => "unknown",
-    }
-}
-
-fn paused(reason: u32) -> &'static str {
-    match reason {
-        sys::VIR_DOMAIN_PAUSED_USER => "asked for",
-        sys::VIR_DOMAIN_PAUSED_MIGRATION => "migrating",
-        sys::VIR_DOMAIN_PAUSED_SAVE => "saving",
-        sys::VIR_DOMAIN_PAUSED_DUMP => "dumping memory",
-        sys::VIR_DOMAIN_PAUSED_IOERROR => "disk error",
-        sys::VIR_DOMAIN_PAUSED_WATCHDOG => "watchdog",
-        sys::VIR_DOMAIN_PAUSED_FROM_SNAPSHOT => "from a snapshot",
-        sys::VIR_DOMAIN_PAUSED_SHUTTING_DOWN => "shutting down",
-        sys::VIR_DOMAIN_PAUSED_SNAPSHOT => "taking a snapshot",
-        sys::VIR_DOMAIN_PAUSED_CRASHED => "guest crashed",
-        sys::VIR_DOMAIN_PAUSED_STARTING_UP => "starting up",
-        _ => "unknown",
-    }
-}
-
-fn shutoff(reason: u32) -> &'static str {
-    match reason {
-        sys::VIR_DOMAIN_SHUTOFF_SHUTDOWN => "shut down",
-        sys::VIR_DOMAIN_SHUTOFF_DESTROYED => "destroyed",
-        sys::VIR_DOMAIN_SHUTOFF_CRASHED => "hypervisor crashed",
-        sys::VIR_DOMAIN_SHUTOFF_MIGRATED => "migrated away",
-        sys::VIR_DOMAIN_SHUTOFF_SAVED => "saved",
-        sys::VIR_DOMAIN_SHUTOFF_FAILED => "failed to start",
-        sys::VIR_DOMAIN_SHUTOFF_FROM_SNAPSHOT => "from a snapshot",
-        sys::VIR_DOMAIN_SHUTOFF_DAEMON => "daemon decided",
-        _ => "unknown",
     }
 }
 

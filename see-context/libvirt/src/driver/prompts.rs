@@ -7,7 +7,7 @@ use std::borrow::Cow;
 const NO_TTY: &str = "no_tty";
 
 /// The URI with `ssh` in batch mode, unless it says itself whether it is.
-pub(super) fn without_prompts(uri: &str) -> Cow<'_, str> {
+pub(crate) fn without_prompts(uri: &str) -> Cow<'_, str> {
     let (address, query) = uri.split_once('?').unwrap_or((uri, ""));
     let is_ssh = address
         .split_once("://")

@@ -1,15 +1,16 @@
 //! Opening the embedded driver: one root a process.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::{EmbeddedRoot, cache, folder, processor, reaper};
+use super::{EmbeddedRoot, cache, folder, reaper};
 use crate::call;
 use crate::connection::{CALL_LIMIT, Connection, Link, Session};
+use crate::driver;
 use crate::error::{Cause, Error};
 use crate::event_loop;
+use crate::processor::on_the_first_core;
 
 /// The driver that this process runs.
 struct Opened {
@@ -24,14 +25,6 @@ static OPEN: OnceLock<Opened> = OnceLock::new();
 
 /// Keeps two first opens from racing in libvirt; held for as long as an open takes.
 static OPENING: Mutex<()> = Mutex::new(());
-
-/// Whether this process has opened the driver, or is about to.
-static BEGUN: AtomicBool = AtomicBool::new(false);
-
-/// Whether libvirt knows the embedded driver in this process.
-pub(crate) fn is_begun() -> bool {
-    BEGUN.load(Ordering::Acquire)
-}
 
 /// The root that this process runs the embedded driver on, once it does. It stays the only
 /// possible one until the process ends.
@@ -70,7 +63,7 @@ impl Connection {
         let uri = root.uri();
         let link = call::call(&places, limit, "open", uri, move || {
             event_loop::start()?;
-            BEGUN.store(true, Ordering::Release);
+            driver::begin_embedded();
             let opening = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
             let link = match OPEN.get() {
                 Some(opened) if opened.root == root.path => Arc::clone(&opened.connection),
@@ -80,7 +73,7 @@ impl Connection {
                     });
                 }
                 None => {
-                    let mut session = processor::on_the_first_core(|| Session::open(&root.uri()))
+                    let mut session = on_the_first_core(|| Session::open(&root.uri()))
                         .map_err(|cause| locked(cause, &root.path))?;
                     // An ordinary user has no capabilities to pass on.
                     session.runs_emulators(folder::is_root());

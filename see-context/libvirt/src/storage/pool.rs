@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use super::Volume;
+use crate::ability::Ability;
 use crate::connection::Connection;
-use crate::driver::Ability;
 use crate::error::Error;
 use crate::object::{Object, reference};
 
@@ -73,19 +73,6 @@ impl Connection {
         let path = path.to_owned();
         self.find(format!("the storage pool over {path}"), move |connect| {
             connect.lookup_storage_pool_by_target_path(&path)
-        })
-        .await
-    }
-
-    /// All pools of the driver, running or only defined.
-    ///
-    /// # Errors
-    /// [`Error::is_unsupported`] for a driver without storage, whatever else libvirt reports, or
-    /// the time limit.
-    pub async fn storage_pools(&self) -> Result<Vec<StoragePool>, Error> {
-        self.require_pools()?;
-        self.list("list the storage pools of", |connect| {
-            connect.list_all_storage_pools(0)
         })
         .await
     }

@@ -6,6 +6,20 @@ use super::domain::DomainXml;
 use super::error::XmlError;
 use super::tree::Element;
 
+/// The files that the XML names for the firmware's variables.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NvramFiles {
+    /// The machine's variables: an absolute path.
+    pub file: Option<PathBuf>,
+    /// What libvirt makes that file of where it does not exist.
+    pub template: Option<PathBuf>,
+    /// Whether the file is qcow2, as Fedora's firmware has it; raw otherwise.
+    pub is_qcow2: bool,
+}
+
+/// What the copy for a sandbox keeps of a user's `<nvram>`.
+const KEPT: [&str; 3] = ["template", "templateFormat", "format"];
+
 impl DomainXml {
     /// Whether the machine's firmware keeps variables in a file of the host.
     pub fn has_nvram(&self) -> bool {
@@ -33,53 +47,61 @@ impl DomainXml {
         }
     }
 
-    /// The file of the firmware's variables that the XML names.
+    /// The files that the XML names for the firmware's variables.
     ///
     /// # Errors
-    /// [`XmlError::Conflict`] where it is no plain file with an absolute path.
-    pub fn nvram(&self) -> Result<Option<PathBuf>, XmlError> {
+    /// [`XmlError::Conflict`] where the file has no absolute path, or is no raw or qcow2 file.
+    pub fn nvram(&self) -> Result<NvramFiles, XmlError> {
         let Some(nvram) = self.root().at(&["os", "nvram"]) else {
-            return Ok(None);
+            return Ok(NvramFiles::default());
         };
         let refused = |problem: &str| XmlError::Conflict {
             position: nvram.position(),
             problem: problem.to_owned(),
         };
         let of = |name| nvram.attribute(name);
+        let format = of("format");
         if of("type").is_some_and(|kind| kind != "file")
-            || of("format").is_some_and(|format| format != "raw")
+            || format
+                .as_deref()
+                .is_some_and(|format| !["raw", "qcow2"].contains(&format))
         {
             return Err(refused(
-                "the firmware's variables have to be a raw file, of which each machine gets a copy",
+                "the firmware's variables have to be a raw or qcow2 file, of which each machine gets a copy",
             ));
         }
-        let path = match nvram.child("source") {
+        let file = match nvram.child("source") {
             Some(source) => source.attribute("file").map(|file| file.into_owned()),
             None => Some(nvram.text().trim().to_owned()),
         };
-        match path.filter(|path| !path.is_empty()).map(PathBuf::from) {
-            Some(path) if !path.is_absolute() => Err(refused(
+        let file = file.filter(|path| !path.is_empty()).map(PathBuf::from);
+        if file.as_ref().is_some_and(|path| !path.is_absolute()) {
+            return Err(refused(
                 "the path of the firmware's variables is not absolute",
-            )),
-            path => Ok(path),
+            ));
         }
+        Ok(NvramFiles {
+            file,
+            template: of("template").map(|path| PathBuf::from(path.into_owned())),
+            is_qcow2: format.as_deref() == Some("qcow2"),
+        })
     }
 
-    /// Has the firmware keep its variables in this file. Where that does not exist yet, libvirt makes it
-    /// of the template that the XML names, or of the firmware's own.
+    /// Has the firmware keep its variables in this file, in the format that the XML names. Where the file does not
+    /// exist yet, libvirt makes it of the template that the XML names, or of the firmware's own.
     pub fn set_nvram(&mut self, file: &Path) {
         let os = self.root_mut().child_or_insert("os");
-        let template = os
-            .child("nvram")
-            .and_then(|nvram| nvram.attribute("template"))
-            .map(|template| template.into_owned());
-        os.remove_children(|child| child.name() == "nvram");
-        let mut nvram = Element::new("nvram");
-        if let Some(template) = template {
-            nvram = nvram.with("template", template);
+        let mut own = Element::new("nvram");
+        if let Some(users) = os.child("nvram") {
+            for name in KEPT {
+                if let Some(value) = users.attribute(name) {
+                    own = own.with(name, value);
+                }
+            }
         }
+        os.remove_children(|child| child.name() == "nvram");
         // libvirt wants it behind the loader, and takes the rest in any order.
-        os.append(nvram.with_text(file.to_string_lossy()));
+        os.append(own.with_text(file.to_string_lossy()));
     }
 
     /// Has the guest find the firmware's code read-only.

@@ -152,9 +152,13 @@ fn the_variables_of_the_firmware_go_into_a_file_of_the_machine() {
     ] {
         let mut domain = booting(os);
         assert!(domain.has_nvram(), "{os}");
-        assert_eq!(domain.nvram().unwrap(), users.map(PathBuf::from), "{os}");
+        assert_eq!(
+            domain.nvram().unwrap().file,
+            users.map(PathBuf::from),
+            "{os}"
+        );
         domain.set_nvram(Path::new("/run/nvram"));
-        let set = domain.nvram().unwrap();
+        let set = domain.nvram().unwrap().file;
         assert_eq!(set.as_deref(), Some(Path::new("/run/nvram")), "{os}");
         let template = os.contains("template='/t'");
         assert_eq!(domain.to_string().contains("template='/t'"), template);
@@ -170,11 +174,40 @@ fn the_variables_of_the_firmware_go_into_a_file_of_the_machine() {
     }
     for os in [
         "<os><nvram type='network'><source protocol='nbd'/></nvram></os>",
-        "<os><nvram format='qcow2'>/v</nvram></os>",
+        "<os><nvram format='vmdk'>/v</nvram></os>",
         "<os><nvram>v</nvram></os>",
     ] {
         assert!(booting(os).nvram().is_err(), "{os}");
     }
+}
+
+#[test]
+fn variables_as_virt_install_writes_them_on_fedora_keep_their_formats_and_template() {
+    let mut domain = booting(
+        "<os firmware='efi'><type arch='x86_64' machine='pc-q35-9.1'>hvm</type>\
+         <firmware><feature enabled='no' name='enrolled-keys'/></firmware>\
+         <loader readonly='yes' type='pflash' format='qcow2'>/usr/share/edk2/ovmf/OVMF_CODE_4M.qcow2</loader>\
+         <nvram template='/usr/share/edk2/ovmf/OVMF_VARS_4M.qcow2' templateFormat='qcow2' \
+         format='qcow2'>/var/lib/libvirt/qemu/nvram/fedora_VARS.qcow2</nvram></os>",
+    );
+    let named = domain.nvram().unwrap();
+    assert_eq!(
+        named.file.as_deref(),
+        Some(Path::new("/var/lib/libvirt/qemu/nvram/fedora_VARS.qcow2"))
+    );
+    assert_eq!(
+        named.template.as_deref(),
+        Some(Path::new("/usr/share/edk2/ovmf/OVMF_VARS_4M.qcow2"))
+    );
+    assert!(named.is_qcow2);
+    domain.set_nvram(Path::new("/run/nvram"));
+    assert!(
+        domain.to_string().contains(
+            "<nvram template='/usr/share/edk2/ovmf/OVMF_VARS_4M.qcow2' templateFormat='qcow2' \
+             format='qcow2'>/run/nvram</nvram>"
+        ),
+        "{domain}"
+    );
 }
 
 #[test]

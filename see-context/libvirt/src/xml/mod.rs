@@ -41,6 +41,7 @@ pub use domain::{AGENT_CHANNEL, DomainXml, NetworkPort};
 pub use domain_boot::BootFile;
 pub use domain_device::{Backing, Disk, DiskSource, Interface};
 pub use domain_disk::FurtherDisk;
+pub use domain_firmware::NvramFiles;
 pub use error::{Position, XmlError};
 pub use label::{LABEL_NAMESPACE, label_in};
 pub use network::{DhcpNetwork, Lent, NetworkXml};

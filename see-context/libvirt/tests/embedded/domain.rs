@@ -4,13 +4,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use see_libvirt::{
-    DomainEvent, DomainEvents, DomainState, MachineKind, PauseCause, ShutdownCause, ShutdownMode,
-    StartOptions, StopCause,
-};
+use see_libvirt::{DomainEvent, DomainEvents, DomainState, MachineKind, ShutdownMode, StopCause};
 use uuid::Uuid;
 
-use crate::process::{LIMIT, machine, play, succeeds};
+use crate::process::{LIMIT, machine, play, started, succeeds};
 
 async fn next(events: &mut DomainEvents) -> DomainEvent {
     tokio::time::timeout(LIMIT, events.next())
@@ -27,8 +24,6 @@ fn a_machine_is_created_watched_suspended_pictured_and_destroyed() {
         &["only"],
         |part| async move {
             let connection = part.open().await;
-            assert_eq!(connection.driver_type().await.unwrap(), "QEMU");
-            assert!(connection.is_alive().await.unwrap());
             let kind = MachineKind {
                 virtualisation: Some("qemu".to_owned()),
                 ..MachineKind::default()
@@ -38,24 +33,16 @@ fn a_machine_is_created_watched_suspended_pictured_and_destroyed() {
             let uuid = Uuid::new_v4();
             let mut events = connection.domain_events(uuid).await.unwrap();
 
-            let options = StartOptions {
-                paused: true,
-                ..StartOptions::default()
-            };
-            let domain = connection
-                .create_domain(&machine(uuid), options)
-                .await
-                .unwrap();
-            let status = domain.status().await.unwrap();
-            assert_eq!(status.state, DomainState::Paused);
-            assert_eq!(next(&mut events).await, DomainEvent::Started);
-            let asked = DomainEvent::Suspended(PauseCause::Asked);
-            assert_eq!(next(&mut events).await, asked);
-            assert!(domain.start(options).await.unwrap_err().is_invalid_state());
+            let domain = started(&connection, &machine(uuid)).await;
+            for expected in [
+                DomainEvent::Defined,
+                DomainEvent::Resumed,
+                DomainEvent::Started,
+            ] {
+                assert_eq!(next(&mut events).await, expected);
+            }
+            assert!(domain.start().await.unwrap_err().is_invalid_state());
             assert!(domain.id().is_some());
-
-            domain.resume().await.unwrap();
-            assert_eq!(next(&mut events).await, DomainEvent::Resumed);
             assert_eq!(domain.status().await.unwrap().state, DomainState::Running);
 
             let picture = domain.screenshot(0, 64 << 20).await.unwrap();
@@ -64,33 +51,23 @@ fn a_machine_is_created_watched_suspended_pictured_and_destroyed() {
 
             let answer = domain.qmp("{\"execute\": \"query-status\"}").await.unwrap();
             assert!(answer.contains("\"running\":true"), "{answer}");
-            let info = domain.human_monitor("info status").await.unwrap();
-            assert!(info.contains("running"), "{info}");
             let label = domain.metadata("urn:see:test").await.unwrap().unwrap();
             assert!(label.contains("mine"), "{label}");
 
             domain.suspend().await.unwrap();
-            assert_eq!(
-                next(&mut events).await,
-                DomainEvent::Suspended(PauseCause::Asked)
-            );
-            assert_eq!(
-                domain.status().await.unwrap().to_string(),
-                "paused (asked for)"
-            );
+            assert_eq!(next(&mut events).await, DomainEvent::Suspended);
+            assert_eq!(domain.status().await.unwrap().state, DomainState::Paused);
             domain.resume().await.unwrap();
             assert_eq!(next(&mut events).await, DomainEvent::Resumed);
-            domain.reset().await.unwrap();
-            assert_eq!(next(&mut events).await, DomainEvent::Rebooted);
 
             domain.destroy().await.unwrap();
             let mut last = next(&mut events).await;
-            if last == DomainEvent::Shutdown(ShutdownCause::Host) {
+            if last == DomainEvent::Shutdown {
                 last = next(&mut events).await;
             }
             assert_eq!(last, DomainEvent::Stopped(StopCause::Destroyed));
-            assert!(domain.status().await.unwrap_err().is_no_domain());
-            assert!(domain.destroy().await.unwrap_err().is_no_domain());
+            assert_eq!(domain.status().await.unwrap().state, DomainState::Shutoff);
+            assert!(domain.destroy().await.unwrap_err().is_invalid_state());
         },
         succeeds,
     );
@@ -105,15 +82,12 @@ fn a_guest_that_ignores_its_power_button_keeps_running() {
         |part| async move {
             let connection = part.open().await;
             let uuid = Uuid::new_v4();
-            let domain = connection
-                .create_domain(&machine(uuid), StartOptions::default())
-                .await
-                .unwrap();
+            let domain = started(&connection, &machine(uuid)).await;
             domain.shutdown(ShutdownMode::Acpi).await.unwrap();
             assert_eq!(domain.status().await.unwrap().state, DomainState::Running);
-            let error = domain.shutdown(ShutdownMode::Initctl).await.unwrap_err();
+            let error = domain.shutdown(ShutdownMode::Signal).await.unwrap_err();
             assert!(error.code().is_some(), "{error}");
-            domain.destroy_gracefully().await.unwrap();
+            domain.destroy().await.unwrap();
         },
         succeeds,
     );
@@ -129,10 +103,7 @@ fn the_death_of_the_emulator_is_told_as_a_crash_or_failure() {
             let connection = part.open().await;
             let uuid = Uuid::new_v4();
             let mut events = connection.domain_events(uuid).await.unwrap();
-            let domain = connection
-                .create_domain(&machine(uuid), StartOptions::default())
-                .await
-                .unwrap();
+            let domain = started(&connection, &machine(uuid)).await;
             let pid_file = part.root_path().join(format!("run/qemu/see-{uuid}.pid"));
             let pid = std::fs::read_to_string(&pid_file).unwrap();
             let killed = std::process::Command::new("kill")
@@ -149,7 +120,7 @@ fn the_death_of_the_emulator_is_told_as_a_crash_or_failure() {
                     break;
                 }
             }
-            assert!(domain.status().await.unwrap_err().is_no_domain());
+            assert_eq!(domain.status().await.unwrap().state, DomainState::Shutoff);
         },
         succeeds,
     );
@@ -165,12 +136,9 @@ fn the_emulator_has_no_capabilities_and_a_filter_of_system_calls() {
             let connection = part.open().await;
             let uuid = Uuid::new_v4();
             let defined = connection.define_domain(&machine(uuid)).await.unwrap();
-            defined.start(StartOptions::default()).await.unwrap();
+            defined.start().await.unwrap();
             let other = Uuid::new_v4();
-            let transient = connection
-                .create_domain(&machine(other), StartOptions::default())
-                .await
-                .unwrap();
+            let second = started(&connection, &machine(other)).await;
             for uuid in [uuid, other] {
                 let pid = part.root_path().join(format!("run/qemu/see-{uuid}.pid"));
                 let pid = std::fs::read_to_string(pid).unwrap();
@@ -183,7 +151,7 @@ fn the_emulator_has_no_capabilities_and_a_filter_of_system_calls() {
             }
             defined.destroy().await.unwrap();
             defined.undefine().await.unwrap();
-            transient.destroy().await.unwrap();
+            second.destroy().await.unwrap();
         },
         succeeds,
     );
@@ -225,7 +193,7 @@ fn a_machine_starts_where_libvirt_has_to_ask_the_emulator_again_and_it_has_no_ca
             assert!(xml.contains(&own), "{xml}");
             let domain = connection.define_domain(&xml).await.unwrap();
             touch(&program);
-            domain.start(StartOptions::default()).await.unwrap();
+            domain.start().await.unwrap();
             let pid = part.root_path().join(format!("run/qemu/see-{uuid}.pid"));
             let pid = std::fs::read_to_string(pid).unwrap();
             let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap();
@@ -252,15 +220,13 @@ fn several_machines_share_the_root_and_tell_their_events_apart() {
             for _ in 0..3 {
                 let uuid = Uuid::new_v4();
                 let events = connection.domain_events(uuid).await.unwrap();
-                let domain = connection
-                    .create_domain(&machine(uuid), StartOptions::default())
-                    .await
-                    .unwrap();
+                let domain = started(&connection, &machine(uuid)).await;
                 machines.push((domain, events));
             }
             assert_eq!(connection.domains().await.unwrap().len(), 3);
             for (domain, _) in &machines {
                 domain.destroy().await.unwrap();
+                domain.undefine().await.unwrap();
             }
             for (_, events) in &mut machines {
                 let mut stops = 0;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use see_libvirt::{Connection, EmbeddedRoot, EmulatorAccount};
+use see_libvirt::{Connection, Domain, EmbeddedRoot, EmulatorAccount};
 use uuid::Uuid;
 
 /// For anything that should take moments, on a busy machine.
@@ -41,6 +41,13 @@ impl Part {
     pub(crate) fn new_root(&self, path: &Path, saved: &Path) -> EmbeddedRoot {
         EmbeddedRoot::create(path, Some(saved), EmulatorAccount::default()).unwrap()
     }
+}
+
+/// A domain that is defined and runs.
+pub(crate) async fn started(connection: &Connection, xml: &str) -> Domain {
+    let domain = connection.define_domain(xml).await.unwrap();
+    domain.start().await.unwrap();
+    domain
 }
 
 fn shared_cache() -> PathBuf {

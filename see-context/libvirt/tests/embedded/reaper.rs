@@ -3,10 +3,10 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use see_libvirt::{Connection, Domain, DomainEvent, StartOptions};
+use see_libvirt::{Connection, Domain, DomainEvent};
 use uuid::Uuid;
 
-use crate::process::{FIRST, LIMIT, Part, machine, play, succeeds};
+use crate::process::{FIRST, LIMIT, Part, machine, play, started, succeeds};
 
 /// The state and the parent of a process; `None` when there is none.
 fn look(pid: u32) -> Option<(String, u32)> {
@@ -39,10 +39,7 @@ async fn only_zombie(own: u32) {
 
 async fn start(part: &Part, connection: &Connection) -> (Domain, u32) {
     let uuid = Uuid::new_v4();
-    let domain = connection
-        .create_domain(&machine(uuid), StartOptions::default())
-        .await
-        .unwrap();
+    let domain = started(connection, &machine(uuid)).await;
     let file = part.root_path().join(format!("run/qemu/see-{uuid}.pid"));
     let pid = std::fs::read_to_string(file).unwrap();
     (domain, pid.trim().parse().unwrap())
@@ -94,10 +91,8 @@ fn emulators_are_reaped_however_they_end_and_other_children_are_not() {
                     "</domain>",
                     "<qemu:commandline><qemu:arg value='-nonsense'/></qemu:commandline></domain>",
                 );
-            let error = connection
-                .create_domain(&broken, StartOptions::default())
-                .await
-                .unwrap_err();
+            let broken = connection.define_domain(&broken).await.unwrap();
+            let error = broken.start().await.unwrap_err();
             assert!(error.to_string().contains("nonsense"), "{error}");
             only_zombie(own.id()).await;
 

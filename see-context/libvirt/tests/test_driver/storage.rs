@@ -54,11 +54,6 @@ async fn a_transient_pool_is_forgotten_once_it_stops() {
         .create_storage_pool(&pool_xml("gone"))
         .await
         .unwrap();
-    let names = |pools: Vec<see_libvirt::StoragePool>| -> Vec<String> {
-        pools.iter().map(|pool| pool.name().to_owned()).collect()
-    };
-    let listed = names(connection.storage_pools().await.unwrap());
-    assert!(listed.contains(&"gone".to_owned()), "{listed:?}");
     pool.destroy().await.unwrap();
     assert!(
         connection
@@ -67,8 +62,6 @@ async fn a_transient_pool_is_forgotten_once_it_stops() {
             .unwrap_err()
             .is_no_storage_pool()
     );
-    let listed = names(connection.storage_pools().await.unwrap());
-    assert!(!listed.contains(&"gone".to_owned()), "{listed:?}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use see_libvirt::{Connection, DomainEvent, DomainEvents};
+use see_libvirt::{Connection, Domain, DomainEvent, DomainEvents};
 use uuid::Uuid;
 
 /// For anything that should take a moment, on a busy machine.
@@ -20,6 +20,13 @@ pub(crate) fn tiny_domain(kind: &str, uuid: Uuid, extra: &str) -> String {
          <memory unit='MiB'>32</memory><vcpu>1</vcpu><os><type arch='x86_64'>hvm</type></os>\
          </domain>"
     )
+}
+
+/// A domain that is defined and runs.
+pub(crate) async fn started(connection: &Connection, xml: &str) -> Domain {
+    let domain = connection.define_domain(xml).await.unwrap();
+    domain.start().await.unwrap();
+    domain
 }
 
 /// The events up to and with `last`; panics when it does not come in time.

@@ -1,8 +1,6 @@
 //! What VirtualBox's driver lacks is refused before anybody is asked, and the rest works.
 
-use see_libvirt::{
-    Ability, AddressSource, Cause, Connection, MachineKind, ShutdownMode, StartOptions,
-};
+use see_libvirt::{Ability, Cause, Connection, MachineKind, ShutdownMode};
 use uuid::Uuid;
 
 use crate::support::{LIMIT, tiny_domain};
@@ -17,20 +15,13 @@ async fn what_virtualbox_lacks_is_refused_by_name_though_another_driver_stands_b
         .define_domain(&tiny_domain("vbox", uuid, ""))
         .await
         .unwrap();
-    let paused = StartOptions {
-        paused: true,
-        ..StartOptions::default()
-    };
     let refused = [
         connection.domain_events(uuid).await.err(),
         domain.metadata("urn:see:test").await.err(),
-        domain.start(paused).await.err(),
         domain.shutdown(ShutdownMode::Acpi).await.err(),
         domain.reboot(ShutdownMode::Acpi).await.err(),
-        domain.reset().await.err(),
-        domain.destroy_gracefully().await.err(),
         domain.qmp("{}").await.err(),
-        domain.interface_addresses(AddressSource::Lease).await.err(),
+        domain.interface_addresses().await.err(),
         domain.resident_memory().await.err(),
         domain.open_channel("agent").await.err(),
         connection
@@ -39,7 +30,6 @@ async fn what_virtualbox_lacks_is_refused_by_name_though_another_driver_stands_b
             .err(),
         connection.networks().await.err(),
         connection.network("default").await.err(),
-        connection.storage_pools().await.err(),
         connection.storage_pool("default-pool").await.err(),
     ];
     for (index, error) in refused.into_iter().enumerate() {
@@ -52,7 +42,7 @@ async fn what_virtualbox_lacks_is_refused_by_name_though_another_driver_stands_b
     }
     assert!(!connection.may(Ability::Metadata));
 
-    domain.start(StartOptions::default()).await.unwrap();
+    domain.start().await.unwrap();
     domain.suspend().await.unwrap();
     domain.resume().await.unwrap();
     domain.screenshot(0, 16 << 20).await.unwrap();

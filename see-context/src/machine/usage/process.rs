@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use see_core::Result;
 
-use crate::collect::emulator::is_emulator_of;
+use crate::residue::emulator::is_emulator_of;
 
 /// A process, which no other one of the same number is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -69,7 +69,7 @@ impl Backend for Namespaces {
     async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
         allocation.stop.check("allocate")?;
         // All of it is written down before any of it is made: if we die from here on, the ledger knows what
-        // to look for. After an error the host removes what is written down, so there is nothing to undo.
+        // to look for. After an error, and in the end, core removes what is written down.
         let name = format!("see-{}", allocation.identifier);
         let planned = [
             Resource::folder(&self.folder, name)?,
@@ -80,7 +80,7 @@ impl Backend for Namespaces {
             .map_err(|_| Error::new(ErrorKind::Internal, "the ledger gave too few entries"))?;
         let path = folder.create_folder().await?;
         allocation.stop.check("allocate")?;
-        let machine = Machine::new(self.command.clone(), &path, folder, process);
+        let machine = Machine::new(self.command.clone(), &path, process);
         Ok(Arc::new(machine))
     }
 }

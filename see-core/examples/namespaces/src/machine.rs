@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rustix::process::Signal;
-use see_core::ledger::{Collectors, Entry};
+use see_core::ledger::Entry;
 use see_core::{
     Address, Console, Error, ErrorKind, Identifier, Result, Sandbox, SandboxChange, SandboxState,
 };
@@ -35,18 +35,12 @@ struct Shared {
     program: Vec<String>,
     root: PathBuf,
     console: ConsoleLog,
-    /// One command at a time; held by the work, not by who asked for it.
-    commands: tokio::sync::Mutex<Holdings>,
+    /// One command at a time; held by the work, not by who asked for it. The ledger's entry for the process, which is
+    /// gone after the release.
+    commands: tokio::sync::Mutex<Option<Entry>>,
     state: watch::Sender<SandboxState>,
     power: Mutex<Power>,
     watchers: Mutex<Vec<mpsc::Sender<SandboxChange>>>,
-}
-
-/// What was made and is written down; empty after the release.
-#[derive(Debug)]
-struct Holdings {
-    process: Option<Entry>,
-    folder: Option<Entry>,
 }
 
 #[derive(Debug, Default)]
@@ -70,18 +64,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Machine {
-    pub(crate) fn new(program: Vec<String>, path: &Path, folder: Entry, process: Entry) -> Self {
+    pub(crate) fn new(program: Vec<String>, path: &Path, process: Entry) -> Self {
         Self {
-            identifier: folder.identifier(),
+            identifier: process.identifier(),
             shared: Arc::new(Shared {
                 program,
                 // The walls are built upon the folder itself, where the host sees nothing of them.
                 root: path.to_owned(),
                 console: ConsoleLog(path.join("console.log")),
-                commands: tokio::sync::Mutex::new(Holdings {
-                    process: Some(process),
-                    folder: Some(folder),
-                }),
+                commands: tokio::sync::Mutex::new(Some(process)),
                 state: watch::Sender::new(SandboxState::Shutoff),
                 power: Mutex::default(),
                 watchers: Mutex::default(),
@@ -125,8 +116,8 @@ impl Shared {
     }
 
     async fn start(self: Arc<Self>) -> Result<()> {
-        let holdings = self.commands.lock().await;
-        let Some(entry) = &holdings.process else {
+        let process = self.commands.lock().await;
+        let Some(entry) = &*process else {
             return Err(Error::new(ErrorKind::NotFound, "the machine was released"));
         };
         if lock(&self.power).process.is_some() {
@@ -195,7 +186,7 @@ impl Sandbox for Machine {
 
     async fn destroy(&self) -> Result<()> {
         self.command(|shared| async move {
-            let _holdings = shared.commands.lock().await;
+            let _turn = shared.commands.lock().await;
             shared.cut_power().await
         })
         .await
@@ -203,7 +194,7 @@ impl Sandbox for Machine {
 
     async fn suspend(&self) -> Result<()> {
         self.command(|shared| async move {
-            let _holdings = shared.commands.lock().await;
+            let _turn = shared.commands.lock().await;
             let process = shared.process()?;
             let still = tokio::task::spawn_blocking(move || process.stop_all()).await;
             still.unwrap_or_else(|failed| {
@@ -217,7 +208,7 @@ impl Sandbox for Machine {
 
     async fn resume(&self) -> Result<()> {
         self.command(|shared| async move {
-            let _holdings = shared.commands.lock().await;
+            let _turn = shared.commands.lock().await;
             let process = shared.process()?;
             // Told first: a program that ends as soon as it goes on is off afterwards, and not before.
             shared.turn_to(SandboxState::Running);
@@ -228,7 +219,7 @@ impl Sandbox for Machine {
 
     async fn shutdown(&self) -> Result<()> {
         self.command(|shared| async move {
-            let _holdings = shared.commands.lock().await;
+            let _turn = shared.commands.lock().await;
             lock(&shared.power).ending = true;
             shared.process()?.signal(Signal::TERM)
         })
@@ -255,16 +246,10 @@ impl Sandbox for Machine {
 
     async fn release(&self) -> Result<()> {
         self.command(|shared| async move {
-            let mut holdings = shared.commands.lock().await;
-            shared.cut_power().await?;
-            // What fails here stays in the ledger, and is collected from there.
-            if let Some(process) = holdings.process.take() {
-                process.gone().await?;
-            }
-            if let Some(folder) = holdings.folder.take() {
-                folder.remove(&Collectors::core(), GONE).await?;
-            }
-            Ok(())
+            let mut process = shared.commands.lock().await;
+            // It can be started no more. What is left of it, and its folder, core removes.
+            process.take();
+            shared.cut_power().await
         })
         .await
     }

@@ -22,7 +22,7 @@ pub(super) async fn in_parallel(bench: Arc<Bench>) -> Outcome {
     });
     let mut environments = Vec::new();
     for allocated in allocating.collect::<Vec<_>>() {
-        environments.push(allocated.await.map_err(crate::shared::died)??);
+        environments.push(allocated.await.map_err(crate::sync::died)??);
     }
     let names: BTreeSet<_> = environments
         .iter()
@@ -45,7 +45,7 @@ pub(super) async fn in_parallel(bench: Arc<Bench>) -> Outcome {
         tokio::spawn(async move { bench.end(environment).await })
     });
     for ended in ending.collect::<Vec<_>>() {
-        ended.await.map_err(crate::shared::died)??;
+        ended.await.map_err(crate::sync::died)??;
     }
     Ok(format!("{count} at once"))
 }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::candidate::Candidate;
 use crate::config::{Configuration, HooksSection};
+use crate::fault::Faults;
 use crate::ledger::{Collectors, Ledger, Record, Resource};
 use crate::testing::report::{Outcome, Stumble, ensure};
-use crate::testing::{Faults, suite};
+use crate::testing::suite;
 use crate::{
     AllocateOptions, Allocation, Environment, Error, Host, Identifier, ImageProgress, Prepared,
     PreparedBackend, Registries, Result, Sandbox, SandboxState, Stop,
@@ -192,6 +193,13 @@ impl Bench {
         Ok((sandbox, attempt))
     }
 
+    /// What the host does to a sandbox in the end: releases it, and removes what was made for it.
+    pub(super) async fn end_of(&self, sandbox: &dyn Sandbox, record: &Record) -> Outcome<()> {
+        let released = self.within("release", sandbox.release()).await?;
+        released.map_err(|error| Stumble::from(error).during("release"))?;
+        self.settle(record).await
+    }
+
     /// The host's last step: removes what the record still names, and looks whether all of it is gone.
     pub(super) async fn settle(&self, record: &Record) -> Outcome<()> {
         let outcomes = record
@@ -219,12 +227,12 @@ impl Bench {
 }
 
 impl Attempt {
-    /// Releases what was made, if anything was, and looks whether all of it is gone.
+    /// Ends what was made, if anything was, and looks whether all of it is gone.
     pub(super) async fn end(self, bench: &Bench) -> Outcome<()> {
-        if let Ok(sandbox) = &self.outcome {
-            bench.within("release", sandbox.release()).await??;
+        match &self.outcome {
+            Ok(sandbox) => bench.end_of(&**sandbox, &self.record).await,
+            Err(_) => bench.settle(&self.record).await,
         }
-        bench.settle(&self.record).await
     }
 }
 

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use super::bench::{Bench, named};
 use super::candidate::Stranger;
+use crate::fault::Faults;
 use crate::ledger::Resource;
-use crate::testing::Faults;
 use crate::testing::report::{Outcome, Stumble, ensure};
 use crate::{Error, Identifier, Result, Stop};
 

@@ -6,8 +6,9 @@ use tokio::sync::Notify;
 
 use super::bench::Bench;
 use crate::fault::Point;
+use crate::fault::{Act, Faults};
 use crate::testing::report::{Outcome, Stumble, ensure};
-use crate::testing::{Act, Faults};
+
 use crate::{AllocateOptions, Error, Host, Identifier, Stop};
 
 /// More points than any allocation has.
@@ -37,7 +38,7 @@ pub(super) async fn stopped(bench: Arc<Bench>) -> Outcome {
     let mut looks = 0;
     let passed = each(
         &bench,
-        |stop| Act::Stop(stop.clone()),
+        |stop| Act::Stop(stop.asked()),
         |faults, failed| {
             let (looked, told) = faults.looks();
             looks = looks.max(looked);

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::bench::{Bench, stands};
-use crate::bus::lock;
+use crate::sync::lock;
 use crate::testing::report::{Outcome, Stumble, ensure};
 use crate::{Environment, ErrorKind, Sandbox, SandboxState, Transition};
 

@@ -28,8 +28,7 @@ const CUT_AFTER: [Duration; 6] = [
 pub(super) async fn cut_and_told(bench: Arc<Bench>) -> Outcome {
     let (sandbox, attempt) = bench.whole().await?;
     let told = cut_again_and_again(&bench, &*sandbox).await;
-    bench.within("release", sandbox.release()).await??;
-    bench.settle(&attempt.record).await?;
+    bench.end_of(&*sandbox, &attempt.record).await?;
     told.map(|()| format!("{CUTS} times"))
 }
 
@@ -116,8 +115,7 @@ async fn dropped(bench: &Bench, after: Duration) -> Outcome<SandboxState> {
     bench.within("destroy", sandbox.destroy()).await??;
     stands(&*sandbox, SandboxState::Shutoff).await?;
     told_off(bench, &mut news, stood == SandboxState::Running).await?;
-    bench.within("release", sandbox.release()).await??;
-    bench.settle(&attempt.record).await?;
+    bench.end_of(&*sandbox, &attempt.record).await?;
     Ok(stood)
 }
 

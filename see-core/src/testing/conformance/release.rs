@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::bench::Bench;
+use crate::fault::{Act, Faults};
 use crate::testing::report::{Outcome, Stumble, ensure};
-use crate::testing::{Act, Faults};
+
 use crate::{Identifier, Stop};
 
 pub(super) async fn twice(bench: Arc<Bench>) -> Outcome {
@@ -14,18 +15,14 @@ pub(super) async fn twice(bench: Arc<Bench>) -> Outcome {
     let (one, other) = bench.within("two releases at once", both).await?;
     one.and(other)
         .map_err(|error| Stumble::from(error).during("two releases at once"))?;
-    bench.nothing_left(attempt.identifier).await?;
-    let held = attempt.record.holdings();
-    ensure(held.is_empty(), || {
-        format!("after the release the ledger still holds {held:?}")
-    })?;
-    let again = bench.within("a later release", sandbox.release()).await?;
-    again.map_err(|error| Stumble::from(error).during("a later release"))?;
     let started = bench.within("start", sandbox.start()).await?;
     ensure(started.is_err(), || {
         "it could be started after its release".to_owned()
     })?;
-    bench.settle(&attempt.record).await?;
+    bench.end_of(&*sandbox, &attempt.record).await?;
+    let again = bench.within("a later release", sandbox.release()).await?;
+    again.map_err(|error| Stumble::from(error).during("a later release"))?;
+    bench.nothing_left(attempt.identifier).await?;
     Ok(String::new())
 }
 
@@ -46,8 +43,10 @@ pub(super) async fn interrupted(bench: Arc<Bench>) -> Outcome {
         faults.arm(true);
         // Whether the fault is an error of the release is the backend's choice: what is gone is gone.
         let _ = bench.within("release", sandbox.release()).await?;
+        let removal = (attempt.record).collect(&bench.collectors, bench.candidate.patience());
+        bench.within("the removal", removal).await??;
         faults.arm(false);
-        // This releases it again.
+        // This does all of it again.
         attempt.end(&bench).await.map_err(during)?;
         if faults.struck().is_none() {
             return Ok(format!("{} points", at - 1));
@@ -63,8 +62,7 @@ pub(super) async fn of_a_dead_machine(bench: Arc<Bench>) -> Outcome {
         .within("the kill", bench.candidate.kill(&*sandbox))
         .await?;
     let Some(killed) = killed else {
-        bench.within("release", sandbox.release()).await??;
-        bench.settle(&attempt.record).await?;
+        bench.end_of(&*sandbox, &attempt.record).await?;
         let why = "the candidate kills nothing";
         return Err(Stumble::NotApplicable(why.to_owned()));
     };
@@ -72,9 +70,7 @@ pub(super) async fn of_a_dead_machine(bench: Arc<Bench>) -> Outcome {
     let noticed = bench
         .until(|| async { sandbox.state().await.is_ok_and(|state| state.is_off()) })
         .await;
-    let released = bench.within("release", sandbox.release()).await?;
-    released.map_err(|error| Stumble::from(error).during("release a dead machine"))?;
-    bench.settle(&attempt.record).await?;
+    bench.end_of(&*sandbox, &attempt.record).await?;
     ensure(noticed, || {
         "the machine was killed, and its state never became shut off or crashed".to_owned()
     })?;

@@ -7,15 +7,14 @@ use tokio::sync::mpsc;
 use super::bench::Bench;
 use super::candidate::GuestAct;
 use super::lifecycle::{change, heard};
-use crate::bus::lock;
+use crate::sync::lock;
 use crate::testing::report::{Outcome, Stumble, ensure};
 use crate::{ErrorKind, Sandbox, SandboxChange, SandboxState, Transition};
 
 pub(super) async fn the_hosts_changes(bench: Arc<Bench>) -> Outcome {
     let (sandbox, attempt) = bench.whole().await?;
     let followed = follow(&bench, &*sandbox).await;
-    bench.within("release", sandbox.release()).await??;
-    bench.settle(&attempt.record).await?;
+    bench.end_of(&*sandbox, &attempt.record).await?;
     followed
 }
 

@@ -44,6 +44,8 @@ pub enum FaultAt {
     Addresses,
     /// [`Sandbox::release`].
     Release,
+    /// Removing the first resource: another folder stands in its place, which no collector removes.
+    Removal,
     /// [`Isolation::check`], which fails as a broken wall does.
     Walls,
 }

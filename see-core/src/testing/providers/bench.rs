@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::candidate::ImageCandidate;
 use crate::config::Configuration;
+use crate::fault::Faults;
 use crate::ledger::{Ledger, Record};
 use crate::testing::report::{Outcome, Stumble, ensure};
-use crate::testing::{Faults, suite};
+use crate::testing::suite;
 use crate::{
     Error, Identifier, Image, ImageProgress, ImageRequest, ImageSource, Registries, Result, Stop,
 };

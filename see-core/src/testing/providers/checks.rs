@@ -82,7 +82,7 @@ pub(super) async fn crowd(bench: Arc<Bench>) -> Outcome {
         .collect();
     for ask in asks {
         ask.await
-            .map_err(|failed| Stumble::from(crate::shared::died(failed)))??;
+            .map_err(|failed| Stumble::from(crate::sync::died(failed)))??;
     }
     Ok(format!("{CROWD} at once"))
 }
@@ -193,7 +193,7 @@ pub(super) async fn progress(bench: Arc<Bench>) -> Outcome {
     ask.outcome?;
     let heard = listening
         .await
-        .map_err(|failed| Stumble::from(crate::shared::died(failed)))?;
+        .map_err(|failed| Stumble::from(crate::sync::died(failed)))?;
     for report in &heard {
         ensure(
             report.total.is_none_or(|total| report.done <= total),

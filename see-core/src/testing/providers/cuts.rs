@@ -7,8 +7,9 @@ use super::bench::{Bench, Way, whole};
 use super::checks::not_applicable;
 use super::content;
 use crate::fault::Point;
+use crate::fault::{Act, Faults};
 use crate::testing::report::{Outcome, Stumble, ensure};
-use crate::testing::{Act, Faults};
+
 use crate::{ErrorKind, ImageProgress, Stop};
 
 /// More points than any ask has.
@@ -47,7 +48,7 @@ pub(super) async fn panicking(bench: Arc<Bench>) -> Outcome {
 }
 
 pub(super) async fn stopped(bench: Arc<Bench>) -> Outcome {
-    let act = |stop: &Stop| Act::Stop(stop.clone());
+    let act = |stop: &Stop| Act::Stop(stop.asked());
     let passed = each(&bench, "conformance-stopped", act, |_, _| Ok(())).await?;
     match passed {
         0 => Err(not_applicable(

@@ -10,7 +10,7 @@ use tracing::{Event, Metadata, Subscriber};
 use super::bench::{Bench, Way};
 use super::checks::not_applicable;
 use super::content;
-use crate::bus::lock;
+use crate::sync::lock;
 use crate::testing::report::{Outcome, Stumble, ensure};
 
 pub(super) async fn kept(bench: Arc<Bench>) -> Outcome {

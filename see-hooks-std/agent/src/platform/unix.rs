@@ -122,8 +122,13 @@ pub(crate) fn change_default_route(
 /// The commands that send echo requests, the usual one first; iputils' and busybox's options are the same.
 /// A group is given a second request, so that the first one's answers are all heard.
 pub(crate) fn pings(address: &str, seconds: u64, group: bool) -> Vec<Command> {
-    let (seconds, count) = (seconds.to_string(), if group { "2" } else { "1" });
-    let arguments = ["-c", count, "-W", &seconds, address];
+    // The second request goes out a second after the first, for which that is the time to answer.
+    let (count, wait) = match group {
+        true => ("2", seconds.saturating_sub(1).max(1)),
+        false => ("1", seconds),
+    };
+    let wait = wait.to_string();
+    let arguments = ["-c", count, "-W", &wait, address];
     let mut usual = Command::new("ping");
     usual.args(arguments);
     let mut busybox = Command::new("busybox");

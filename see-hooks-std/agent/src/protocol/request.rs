@@ -77,7 +77,6 @@ pub enum Request {
         job: u32,
     },
     /// Tries what is to be closed to the guest. Answered by [`Reply::Probed`](super::Reply::Probed).
-    /// One at a time for each agent.
     Probe(Probe),
     /// The next bytes of an upload or of a program's input.
     Data(Vec<u8>),

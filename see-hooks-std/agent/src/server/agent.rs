@@ -3,13 +3,14 @@
 use super::folder::Folder;
 use super::job::Jobs;
 use super::kill::Killer;
+use super::probe::DefaultRoute;
 use super::{Token, lock};
 use crate::platform;
 use crate::protocol::{Info, VERSION};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -71,8 +72,8 @@ pub struct Agent {
     pub(super) limits: Limits,
     /// How many outputs and inputs of programs threads are busy with.
     pub(super) pipes: Arc<AtomicUsize>,
-    /// Whether a probe is under way.
-    pub(super) probing: AtomicBool,
+    /// The way out of the guest that probes make.
+    pub(super) default_route: DefaultRoute,
     token: Mutex<Option<Token>>,
     instance: u64,
 }
@@ -90,7 +91,7 @@ impl Agent {
             killer: Killer::default(),
             limits: settings.limits,
             pipes: Arc::new(AtomicUsize::new(0)),
-            probing: AtomicBool::new(false),
+            default_route: DefaultRoute::default(),
             token: Mutex::new(settings.token),
             // The standard library's hash maps are keyed at random: its only source of chance.
             instance: RandomState::new().build_hasher().finish(),

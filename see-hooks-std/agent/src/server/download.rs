@@ -1,14 +1,14 @@
 //! Sending files of the guest.
 
+use super::answer::Answer;
 use super::folder::io_failure;
-use super::session::Answer;
 use crate::platform;
 use crate::protocol::{FailureCode, MAX_BODY, Reply};
 use std::io::{ErrorKind, Read};
 use std::path::PathBuf;
 
 /// Sends a regular file, at most `limit` bytes of it; gives the last answer.
-pub(super) fn download(answer: &Answer<'_>, path: Vec<u8>, limit: u64) -> Result<Reply, Reply> {
+pub(super) fn download(answer: &Answer, path: Vec<u8>, limit: u64) -> Result<Reply, Reply> {
     let bad = |message: &str| Reply::failed(FailureCode::BadRequest, message);
     let path = platform::os_string(path).ok_or_else(|| bad("the system has no such paths"))?;
     let path = PathBuf::from(path);

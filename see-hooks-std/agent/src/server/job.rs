@@ -1,14 +1,10 @@
-//! Programs in the background, and what they wrote.
+//! The programs in the background that an agent remembers, and what they wrote.
 
-use super::folder::io_failure;
-use super::program::{self, Running, Sink};
-use super::stream::Room;
-use super::{Agent, lock, start_thread};
-use crate::protocol::{FailureCode, JobState, Reply, Run, Stream};
+use super::lock;
+use crate::protocol::{FailureCode, JobState, Outcome, Reply, Stream};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 /// The jobs that an agent remembers, over sessions.
 #[derive(Debug)]
@@ -46,7 +42,7 @@ impl Jobs {
     }
 
     /// A number for a new job. The oldest one that has ended makes room.
-    fn add(&self) -> Result<(u32, Arc<Job>), Reply> {
+    pub(super) fn add(&self) -> Result<(u32, Arc<Job>), Reply> {
         let mut state = lock(&self.state);
         if state.jobs.len() >= self.most {
             let ended = state.jobs.iter().find(|(_, job)| job.has_ended());
@@ -76,7 +72,7 @@ impl Jobs {
         Ok((number, job))
     }
 
-    fn remove(&self, number: u32) {
+    pub(super) fn remove(&self, number: u32) {
         lock(&self.state).jobs.remove(&number);
     }
 
@@ -113,54 +109,20 @@ impl Job {
         self.kill.store(true, Ordering::Relaxed);
         !self.has_ended()
     }
-}
 
-/// Starts a program in the background; answers with its number.
-pub(super) fn start(agent: &Arc<Agent>, mut run: Run) -> Result<Reply, Reply> {
-    run.stdout_limit = run.stdout_limit.min(agent.limits.job_output);
-    run.stderr_limit = run.stderr_limit.min(agent.limits.job_output);
-    let (number, job) = agent.jobs.add()?;
-    let started = program::start(agent, std::mem::take(&mut run.program), false);
-    let running = match started {
-        Ok((running, _)) => running,
-        Err(reply) => {
-            agent.jobs.remove(number);
-            return Err(reply);
-        }
-    };
-    let pid = running.pid();
-    watch(agent, running, run, job).inspect_err(|_| agent.jobs.remove(number))?;
-    Ok(Reply::Started { job: number, pid })
-}
-
-/// Starts the thread that sees to the program.
-fn watch(agent: &Arc<Agent>, running: Running, run: Run, job: Arc<Job>) -> Result<(), Reply> {
-    let group = running.pid();
-    let keeper = Arc::clone(agent);
-    start_thread("job", move || {
-        let outcome = running.supervise(&keeper, &run, &mut Recorder(&job));
-        lock(&job.record).state = JobState::Ended(outcome);
-    })
-    .map_err(|error| {
-        // The program went with the thread that was not to be had, unwatched: end it.
-        agent.killer.kill_group(group);
-        io_failure("starting a thread for the program", &error)
-    })
-}
-
-struct Recorder<'a>(&'a Job);
-
-impl Sink for Recorder<'_> {
-    fn output(&mut self, stream: Stream, bytes: &[u8], _until: Instant) -> Room {
-        let mut record = lock(&self.0.record);
+    pub(super) fn write(&self, stream: Stream, bytes: &[u8]) {
+        let mut record = lock(&self.record);
         match stream {
             Stream::Stdout => record.stdout.extend_from_slice(bytes),
             Stream::Stderr => record.stderr.extend_from_slice(bytes),
         }
-        Room::Taken
     }
 
-    fn is_cancelled(&self) -> bool {
-        self.0.kill.load(Ordering::Relaxed)
+    pub(super) fn end(&self, outcome: Outcome) {
+        lock(&self.record).state = JobState::Ended(outcome);
+    }
+
+    pub(super) fn is_killed(&self) -> bool {
+        self.kill.load(Ordering::Relaxed)
     }
 }

@@ -7,6 +7,8 @@
 //! when the guest is out of processes: the request fails instead.
 
 mod agent;
+mod answer;
+mod background;
 mod download;
 mod folder;
 mod job;
@@ -16,6 +18,7 @@ mod outbox;
 mod probe;
 mod process;
 mod program;
+mod request;
 mod session;
 mod stream;
 mod tcp;

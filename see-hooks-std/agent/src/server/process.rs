@@ -1,6 +1,6 @@
 //! The guest's processes.
 
-use super::session::Answer;
+use super::answer::Answer;
 use crate::protocol::{FailureCode, MAX_BODY, Process, Reply};
 use std::fs::{self, File};
 use std::io::Read;
@@ -11,7 +11,7 @@ const MAX_PROCESSES: u64 = 8192;
 const MAX_COMMAND_LINE: u64 = 1024;
 
 /// Sends the list; gives the last answer.
-pub(super) fn list(answer: &Answer<'_>) -> Result<Reply, Reply> {
+pub(super) fn list(answer: &Answer) -> Result<Reply, Reply> {
     if !cfg!(target_os = "linux") {
         let message = "processes are listed on Linux only";
         return Err(Reply::failed(FailureCode::Unsupported, message));

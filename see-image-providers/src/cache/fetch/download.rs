@@ -10,7 +10,6 @@ use crate::cache::failure::too_large;
 use crate::cache::folder::Lock;
 use crate::cache::origin::Object;
 use crate::cache::partial::{Partial, Plan, Whole};
-use crate::cache::ranges::Probe;
 use crate::cache::store::{Store, StoredImage};
 use crate::cache::transfer::{Login, Room, Transfer};
 use crate::cache::{blocking, inspect};
@@ -74,7 +73,7 @@ impl Fetch<'_> {
             has_mirrors: false,
             ranges: true,
             login: Mutex::new(Login::default()),
-            probe: (self.settings.streams > 1 && tells_versions).then(Probe::default),
+            is_several: self.settings.streams > 1 && tells_versions,
         };
         let (partial, ended) = transfer.run(partial).await?;
         let has_mirrors = transfer.has_mirrors;

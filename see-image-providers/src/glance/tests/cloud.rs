@@ -127,16 +127,13 @@ pub(super) fn keystone(glance: String) -> Server {
         }
         let number = tokens.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
         let head = format!("X-Subject-Token: token-{number}\r\n");
-        (201, head, token(&glance, 3600))
+        (201, head, token(&glance))
     })
 }
 
-/// What Keystone says of a token that lives so many seconds.
-pub(super) fn token(glance: &str, seconds: u32) -> Value {
-    let (hour, rest) = (seconds / 3600, seconds % 3600);
+/// What Keystone says of a token.
+pub(super) fn token(glance: &str) -> Value {
     json!({"token": {
-        "issued_at": "2026-01-01T10:00:00.000000Z",
-        "expires_at": format!("2026-01-01T{}:{:02}:{:02}.000000Z", 10 + hour, rest / 60, rest % 60),
         "project": {"name": "images"},
         "catalog": [{"type": "image", "endpoints": [
             {"interface": "public", "region_id": "Here", "url": glance},
@@ -158,7 +155,7 @@ pub(super) fn id(number: u8) -> String {
     format!("00000000-0000-4000-8000-0000000000{number:02x}")
 }
 
-/// A Glance that has these images, all on one page.
+/// A Glance that has these images, sorted as it is asked to.
 pub(super) fn glance(images: Vec<Value>) -> Server {
     Server::new(move |request| {
         if request.token.is_none() {
@@ -175,14 +172,12 @@ pub(super) fn glance(images: Vec<Value>) -> Server {
             return (404, String::new(), json!("no such image"));
         }
         let active = request.line.contains("status=active");
-        let shown = images
-            .iter()
-            .filter(|image| !active || image["status"] == "active");
-        (
-            200,
-            String::new(),
-            json!({"images": shown.collect::<Vec<_>>()}),
-        )
+        let mut shown = images.clone();
+        shown.retain(|image| !active || image["status"] == "active");
+        if request.line.contains("sort=created_at%3Adesc") {
+            shown.sort_by_key(|image| std::cmp::Reverse(image["created_at"].to_string()));
+        }
+        (200, String::new(), json!({"images": shown}))
     })
 }
 

@@ -1,6 +1,7 @@
 //! Where credentials are found, and what is signed with them.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use reqsign_core::StaticEnv;
 use reqwest::header::AUTHORIZATION;
@@ -21,9 +22,12 @@ fn environment(home: &Path, variables: &[(&str, &str)]) -> StaticEnv {
 }
 
 fn chain_of(profile: Option<&str>, environment: StaticEnv) -> Credentials {
+    let read = Profile::read(profile, &environment).unwrap();
     let source = Source::Chain {
         profile: profile.map(str::to_owned),
-        unsupported: Profile::read(profile, &environment).unwrap().unsupported,
+        role: read.role,
+        region: "eu-west-1".to_owned(),
+        unsupported: read.unsupported,
         asks_instance: false,
     };
     Credentials::new(source, environment, &TlsConfiguration::default()).unwrap()
@@ -128,30 +132,11 @@ async fn a_profile_that_only_amazons_tools_can_follow_is_named_with_its_key_and_
     let pair = "aws_access_key_id = of-profile\naws_secret_access_key = hunter2\n";
     let role = "role_arn = arn:aws:iam::1:role/r\n";
     for (key, lines, file) in [
+        ("role_arn", role.to_owned(), "config"),
+        ("role_arn", format!("{role}{pair}"), "credentials"),
         (
-            "role_arn",
-            format!("{role}source_profile = base\n"),
-            "config",
-        ),
-        (
-            "role_arn",
-            format!("{role}source_profile = base\n"),
-            "credentials",
-        ),
-        ("role_arn", format!("{role}{pair}"), "config"),
-        (
-            "role_arn",
-            format!("{role}web_identity_token_file = /t\n"),
-            "config",
-        ),
-        (
-            "web_identity_token_file",
-            "web_identity_token_file = /t\n".to_owned(),
-            "config",
-        ),
-        (
-            "credential_source",
-            "credential_source = Environment\n".to_owned(),
+            "mfa_serial",
+            format!("{role}source_profile = lab\nmfa_serial = m\n{pair}"),
             "config",
         ),
         (
@@ -195,6 +180,100 @@ async fn a_profile_that_only_amazons_tools_can_follow_is_named_with_its_key_and_
         let both = [OWN[0], OWN[1], ("AWS_PROFILE", "lab")];
         let credentials = chain_of(None, environment(home.path(), &both));
         assert_eq!(found(&credentials).await.unwrap().1, "the environment");
+    }
+}
+
+/// Amazon's token service: it gives out credentials, and keeps what it was asked.
+#[derive(Debug, Clone, Default)]
+struct Tokens(Arc<std::sync::Mutex<Vec<http::Request<Bytes>>>>);
+
+impl HttpSend for Tokens {
+    async fn http_send(
+        &self,
+        request: http::Request<Bytes>,
+    ) -> reqsign_core::Result<http::Response<Bytes>> {
+        let asked = format!("{} {:?}", request.uri(), request.body());
+        let way = match asked.contains("AssumeRoleWithWebIdentity") {
+            true => "AssumeRoleWithWebIdentity",
+            false => "AssumeRole",
+        };
+        self.0.lock().unwrap().push(request);
+        Ok(http::Response::new(Bytes::from(format!(
+            "<{way}Response><{way}Result><Credentials><AccessKeyId>ASIAOFROLE0123456789</AccessKeyId>\
+             <SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>\
+             <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></{way}Result></{way}Response>"
+        ))))
+    }
+}
+
+#[tokio::test]
+async fn a_role_is_assumed_by_whomever_the_profile_names() {
+    let home = tempfile::tempdir().unwrap();
+    let aws = home.path().join(".aws");
+    std::fs::create_dir(&aws).unwrap();
+    let token = home.path().join("token");
+    std::fs::write(&token, "of-identity").unwrap();
+    let role = "arn:aws:iam::123456789012:role/reader";
+    let keys = "aws_access_key_id = of-base\naws_secret_access_key = hunter2\n";
+    std::fs::write(aws.join("credentials"), format!("[base]\n{keys}")).unwrap();
+    for (by, variables, expected) in [
+        ("source_profile = base\n".to_owned(), &[][..], "of-base/"),
+        (format!("source_profile = lab\n{keys}"), &[], "of-base/"),
+        (
+            "credential_source = Environment\n".to_owned(),
+            &OWN,
+            "of-environment/",
+        ),
+        (
+            format!("web_identity_token_file = {}\n", token.display()),
+            &[],
+            "of-identity",
+        ),
+    ] {
+        let lines = "role_session_name = images\nexternal_id = partner\n";
+        let config = format!("[profile lab]\nrole_arn = {role}\n{lines}{by}");
+        std::fs::write(aws.join("config"), config).unwrap();
+        let tokens = Tokens::default();
+        let mut credentials = chain_of(Some("lab"), environment(home.path(), variables));
+        credentials.context = credentials.context.with_http_send(tokens.clone());
+        let found = found(&credentials).await.unwrap();
+        assert_eq!(found, ("ASIAOFROLE0123456789".to_owned(), ROLE), "{by}");
+        let asked = tokens.0.lock().unwrap();
+        let [asked] = &asked[..] else {
+            panic!("{asked:?}");
+        };
+        assert_eq!(asked.uri().host(), Some("sts.eu-west-1.amazonaws.com"));
+        assert_eq!(asked.uri().scheme_str(), Some("https"));
+        let whole = format!("{} {:?} {:?}", asked.uri(), asked.headers(), asked.body());
+        let signed = asked.headers().get(AUTHORIZATION);
+        let signed = signed.map_or("", |value| value.to_str().unwrap());
+        assert!(format!("{whole} {signed}").contains(expected), "{whole}");
+        for part in ["role%2Freader", "images"] {
+            assert!(whole.contains(part), "{part}: {whole}");
+        }
+        assert!(!whole.contains("hunter2"), "{whole}");
+    }
+}
+
+#[tokio::test]
+async fn a_role_that_cannot_be_assumed_says_whose_credentials_are_missing() {
+    let home = tempfile::tempdir().unwrap();
+    let aws = home.path().join(".aws");
+    std::fs::create_dir(&aws).unwrap();
+    let role = "role_arn = arn:aws:iam::123456789012:role/reader\n";
+    for (lines, part) in [
+        ("source_profile = empty\n", "`empty` gives no credentials"),
+        ("credential_source = Elsewhere\n", "`Elsewhere`"),
+        ("source_profile = chained\n", "`chained` has `role_arn`"),
+    ] {
+        let chained = "[profile chained]\nrole_arn = x\nsource_profile = base\n";
+        let config = format!("[profile lab]\n{role}{lines}{chained}[profile empty]\n");
+        std::fs::write(aws.join("config"), config).unwrap();
+        let credentials = chain_of(Some("lab"), environment(home.path(), &[]));
+        let error = found(&credentials).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(error.to_string().contains(part), "{error}");
+        assert!(error.advice_text().is_some(), "{error}");
     }
 }
 

@@ -6,8 +6,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use super::super::{folder, program};
 use super::Glance;
 use super::seed::SERVICE;
+
+/// The one whose packages Keystone and Glance are, not one that comes first in the path.
+const PYTHON: &str = "/usr/bin/python3";
 
 /// Whatever of the databases depends on this file's content is told by a change of this number.
 const EDITION: u32 = 1;
@@ -110,11 +114,11 @@ impl Settings {
     fn make(&self) {
         let identity = self.folder.join("identity/keystone.conf");
         let images = self.folder.join("images/glance-api.conf");
-        let mut glance = Command::new("/usr/bin/python3");
+        let mut glance = program(PYTHON, &self.folder);
         glance.args(["-m", "glance.cmd.manage", "--config-file"]);
         let glance = begin(glance.arg(&images).arg("db_sync"));
         let keystone = |words: &[&str]| {
-            let mut manage = Command::new("keystone-manage");
+            let mut manage = program("keystone-manage", &self.folder);
             end(begin(
                 manage.arg("--config-file").arg(&identity).args(words),
             ));
@@ -270,7 +274,7 @@ fn sqlite(database: &Path, statement: &str) {
 
 /// Python has SQLite with it.
 fn python(script: &str, words: &[&OsStr]) {
-    let mut python = Command::new("/usr/bin/python3");
+    let mut python = program(PYTHON, &folder());
     end(begin(python.args(["-I", "-c", script]).args(words)));
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use super::super::program;
 use super::{KINDS, Swift};
 
 /// What stands between a client's request and the proxy, in this order; the name is that of the program, too.
@@ -105,10 +106,9 @@ fn ring(own: &Path, kind: &str, port: u16) {
         &["add", &device, "1"],
         &["rebalance"],
     ] {
-        let output = Command::new("swift-ring-builder")
+        let output = program("swift-ring-builder", own)
             .arg(&builder)
             .args(words)
-            .current_dir(own)
             .stdin(Stdio::null())
             .output()
             .expect("swift is installed: `cargo xtask setup` does it");

@@ -9,92 +9,61 @@ mod question;
 mod routes;
 
 use super::STACK;
-use super::session::Answer;
+use super::answer::Answer;
 use crate::protocol::{FailureCode, Finding, Probe, ProbeTarget, Reply};
-use routes::DefaultRoute;
+pub(super) use routes::DefaultRoute;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many targets are tried at once.
-const AT_ONCE: usize = 64;
 /// After this time without an answer a datagram is sent again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// How long a link may take to get an address of its own: an ordinary one takes up to two seconds.
+const LINK: Duration = Duration::from_secs(4);
+/// How often such a link is looked at.
+const LOOK: Duration = Duration::from_millis(50);
 
-/// Tries every target; gives the last answer.
-pub(super) fn probe(answer: &Answer<'_>, busy: &AtomicBool, probe: &Probe) -> Result<Reply, Reply> {
-    let Some(_turn) = Turn::take(busy) else {
-        let message = "another probe is under way";
-        return Err(Reply::failed(FailureCode::Busy, message));
-    };
+/// Tries every target, all at once; gives the last answer.
+pub(super) fn probe(answer: &Answer, route: &DefaultRoute, probe: &Probe) -> Result<Reply, Reply> {
     // A guest on a network without a gateway would send nothing to what lies beyond it, and prove
     // nothing: a sample can make itself a route, too.
-    let _route = DefaultRoute::lend();
-    let work = Work {
-        probe,
-        next: AtomicUsize::new(0),
-        findings: Mutex::new(vec![None; probe.targets.len()]),
-    };
-    thread::scope(|scope| {
-        for _ in 1..AT_ONCE.min(probe.targets.len()) {
-            let worker = thread::Builder::new().stack_size(STACK);
-            // With fewer threads it only takes longer: this one works, too.
-            drop(worker.spawn_scoped(scope, || work.work(answer)));
-        }
-        work.work(answer);
+    let _lent = route.lend();
+    let findings = at_once(&probe.targets, |target| match answer.is_cancelled() {
+        true => Finding::Untried("the probe was cancelled".to_owned()),
+        false => try_target(target, probe.patience),
     });
     if answer.is_cancelled() {
         let message = "the probe was cancelled";
         return Err(Reply::failed(FailureCode::Cancelled, message));
     }
-    let findings = work.findings.into_inner();
-    let findings = findings.unwrap_or_else(PoisonError::into_inner);
-    let untried = || Finding::Untried("the agent gave up on it".to_owned());
-    let findings = findings.into_iter();
-    Ok(Reply::Probed(
+    Ok(Reply::Probed(findings))
+}
+
+/// What comes of each of these, all tried at once, so that together they take about the time of one.
+fn at_once<T: Sync>(items: &[T], try_one: impl Fn(&T) -> Finding + Sync) -> Vec<Finding> {
+    let Some((first, rest)) = items.split_first() else {
+        return Vec::new();
+    };
+    let try_one = &try_one;
+    thread::scope(|scope| {
+        let start = |item| {
+            let thread = thread::Builder::new().stack_size(STACK);
+            (item, thread.spawn_scoped(scope, move || try_one(item)))
+        };
+        let started: Vec<_> = rest.iter().map(start).collect();
+        let mut findings = vec![try_one(first)];
+        findings.extend(started.into_iter().map(|(item, thread)| {
+            match thread {
+                Ok(thread) => thread
+                    .join()
+                    .unwrap_or_else(|_| Finding::Untried("the agent gave up on it".to_owned())),
+                // A guest that is out of threads tries one after the other, which only takes longer.
+                Err(_) => try_one(item),
+            }
+        }));
         findings
-            .map(|finding| finding.unwrap_or_else(untried))
-            .collect(),
-    ))
-}
-
-/// The right to probe: one has it at a time.
-struct Turn<'a>(&'a AtomicBool);
-
-impl<'a> Turn<'a> {
-    fn take(busy: &'a AtomicBool) -> Option<Self> {
-        (!busy.swap(true, Ordering::Relaxed)).then_some(Self(busy))
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-}
-
-/// A probe, shared by the threads that work on it.
-struct Work<'a> {
-    probe: &'a Probe,
-    next: AtomicUsize,
-    findings: Mutex<Vec<Option<Finding>>>,
-}
-
-impl Work<'_> {
-    /// Takes targets until none is left.
-    fn work(&self, answer: &Answer<'_>) {
-        while !answer.is_cancelled() {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(target) = self.probe.targets.get(number) else {
-                return;
-            };
-            let finding = try_target(target, self.probe.patience);
-            super::lock(&self.findings)[number] = Some(finding);
-        }
-    }
+    })
 }
 
 fn try_target(target: &ProbeTarget, patience: Duration) -> Finding {
@@ -113,27 +82,46 @@ fn try_target(target: &ProbeTarget, patience: Duration) -> Finding {
     }
 }
 
-/// Tries an address over every link where it does not say which one, until something answers.
-fn over_ways(address: SocketAddr, try_one: impl Fn(SocketAddr) -> Finding) -> Finding {
-    let awaited = routes::awaited(address);
-    let mut last = Finding::Unreachable;
-    for way in routes::ways(address) {
-        if !has_way(way) {
-            continue;
-        }
-        let found = try_one(way);
-        match found {
-            Finding::Answered(_) => return found,
-            Finding::Unreachable => {}
-            // Where one link could not be tried, the silence of another proves nothing.
-            _ if matches!(last, Finding::Untried(_)) => {}
-            _ => last = found,
-        }
-    }
-    // What a link that is still being set up swallows would look like a wall.
+/// Tries an address, over every link where it does not say which one.
+fn over_ways(address: SocketAddr, try_one: impl Fn(SocketAddr) -> Finding + Sync) -> Finding {
+    let awaited = awaited_link(address);
+    let ways = routes::ways(address);
+    let found = at_once(&ways, |way| match has_way(*way) {
+        true => try_one(*way),
+        false => Finding::Unreachable,
+    });
+    let found = all_of(found);
     match awaited {
-        Some(link) => Finding::Untried(format!("{link} has no address of IPv6 yet")),
-        None => last,
+        // What a link that is still being set up swallows would look like a wall.
+        Some(link) if !matches!(found, Finding::Answered(_)) => {
+            Finding::Untried(format!("{link} has no address of IPv6 yet"))
+        }
+        _ => found,
+    }
+}
+
+/// What several tries of one target say together: an answer is one whoever gave it, and where one could not be
+/// tried, the silence of another proves nothing.
+fn all_of(findings: Vec<Finding>) -> Finding {
+    let weight = |finding: &Finding| match finding {
+        Finding::Answered(_) => 3,
+        Finding::Untried(_) => 2,
+        Finding::Silent => 1,
+        Finding::Unreachable => 0,
+    };
+    let heaviest = findings.into_iter().max_by_key(weight);
+    heaviest.unwrap_or(Finding::Unreachable)
+}
+
+/// Waits a while for the links on which the address means somebody; one that is still not set up.
+fn awaited_link(address: SocketAddr) -> Option<String> {
+    let until = Instant::now() + LINK;
+    loop {
+        let awaited = routes::awaited(address);
+        if awaited.is_none() || Instant::now() >= until {
+            return awaited;
+        }
+        thread::sleep(LOOK);
     }
 }
 
@@ -229,19 +217,20 @@ fn exchange(address: SocketAddr, question: &[u8], patience: Duration) -> io::Res
     }
 }
 
+/// Asks by UDP and by TCP at once.
 fn dns(server: SocketAddr, question: &[u8], patience: Duration) -> Finding {
-    let by_udp = match exchange(server, question, patience) {
-        Ok(_) => return answered("it answers questions for names by UDP"),
-        Err(error) => no_names(&error),
-    };
-    let by_tcp = match ask_by_tcp(server, question, patience) {
-        Ok(()) => return answered("it answers questions for names by TCP"),
-        Err(error) => no_names(&error),
-    };
-    match by_udp {
-        Finding::Untried(_) => by_udp,
-        _ => by_tcp,
-    }
+    const BY_TCP: [bool; 2] = [false, true];
+    all_of(at_once(&BY_TCP, |by_tcp| {
+        let asked = match by_tcp {
+            true => ask_by_tcp(server, question, patience),
+            false => exchange(server, question, patience).map(drop),
+        };
+        match (asked, by_tcp) {
+            (Ok(()), true) => answered("it answers questions for names by TCP"),
+            (Ok(()), false) => answered("it answers questions for names by UDP"),
+            (Err(error), _) => no_names(&error),
+        }
+    }))
 }
 
 /// What an error says of a server of names.
@@ -272,6 +261,12 @@ fn ask_by_tcp(server: SocketAddr, question: &[u8], patience: Duration) -> io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::MAX_TARGETS;
+    use std::net::TcpListener;
+    use std::sync::{Condvar, Mutex};
+
+    /// The longest that a test waits.
+    const DEADLINE: Duration = Duration::from_secs(30);
 
     #[test]
     fn a_question_for_a_name_that_could_not_be_sent_is_not_taken_for_unanswered() {
@@ -289,6 +284,62 @@ mod tests {
         ] {
             assert_eq!(found(kind), Finding::Silent, "{kind}");
         }
+    }
+
+    #[test]
+    fn as_many_targets_as_a_probe_may_have_are_all_under_way_at_once() {
+        let targets = [(); MAX_TARGETS];
+        let under_way = (Mutex::new(0), Condvar::new());
+        let findings = at_once(&targets, |()| {
+            let (count, changed) = &under_way;
+            let mut count = count.lock().expect("no thread panics");
+            *count += 1;
+            changed.notify_all();
+            // Nobody is done before all have begun.
+            let some_wait = |count: &mut usize| *count < MAX_TARGETS;
+            let waited = changed.wait_timeout_while(count, DEADLINE, some_wait);
+            match waited.expect("no thread panics").1.timed_out() {
+                true => Finding::Untried("the others have not begun".to_owned()),
+                false => Finding::Silent,
+            }
+        });
+        assert_eq!(findings, vec![Finding::Silent; MAX_TARGETS]);
+    }
+
+    #[test]
+    fn a_server_of_names_is_asked_by_udp_and_by_tcp_at_once() {
+        let by_tcp = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let there = by_tcp.local_addr().expect("it is bound");
+        let by_udp = UdpSocket::bind(there).expect("the same port is free");
+        // It answers by UDP only after it was asked by TCP, where it hangs up.
+        let server = thread::spawn(move || {
+            let mut buffer = [0; 512];
+            drop(by_tcp.accept().expect("it is asked by TCP"));
+            let (length, from) = by_udp.recv_from(&mut buffer).expect("it is asked by UDP");
+            by_udp.send_to(&buffer[..length], from).expect("it answers");
+        });
+        let question = question::dns("see.invalid").expect("a name");
+        let found = dns(there, &question, DEADLINE);
+        assert_eq!(found, answered("it answers questions for names by UDP"));
+        server.join().expect("it was asked both ways");
+    }
+
+    #[test]
+    fn of_several_tries_an_answer_counts_first_and_then_what_could_not_be_tried() {
+        let untried = Finding::Untried("no `ping`".to_owned());
+        let all = [
+            Finding::Unreachable,
+            Finding::Silent,
+            untried,
+            answered("it is refused"),
+        ];
+        for heaviest in 0..all.len() {
+            let mut several = all[..=heaviest].to_vec();
+            assert_eq!(all_of(several.clone()), all[heaviest]);
+            several.reverse();
+            assert_eq!(all_of(several), all[heaviest]);
+        }
+        assert_eq!(all_of(Vec::new()), Finding::Unreachable);
     }
 
     #[test]

@@ -20,10 +20,12 @@ const MAX_OUTPUT: u64 = 16 << 10;
 /// Sends echo requests; the port of `way` means nothing.
 pub(super) fn ping(way: SocketAddr, patience: Duration) -> Finding {
     let mut text = way.ip().to_string();
-    if let SocketAddr::V6(way) = way
-        && way.scope_id() != 0
-    {
-        let Some(link) = links().into_iter().find(|it| it.number == way.scope_id()) else {
+    let link = match way {
+        SocketAddr::V6(way) => way.scope_id(),
+        SocketAddr::V4(_) => 0,
+    };
+    if link != 0 {
+        let Some(link) = links().into_iter().find(|it| it.number == link) else {
             return Finding::Unreachable;
         };
         text = format!("{text}%{}", link.name);

@@ -1,10 +1,12 @@
 //! The ways out of the guest.
 
 use crate::platform;
+use crate::server::lock;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 /// A link of the guest that has an address which is good on it alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,9 +105,21 @@ fn parse_links(table: &str) -> Vec<Link> {
     table.lines().filter_map(parse).collect()
 }
 
-/// A default route for IPv4 where the guest has none, until it is dropped.
+/// A default route for IPv4, which probes have where the guest has none.
+#[derive(Debug, Default)]
+pub(crate) struct DefaultRoute(Mutex<Lending>);
+
+#[derive(Debug, Default)]
+struct Lending {
+    /// How many probes need it.
+    probes: usize,
+    /// The one that was made for them.
+    made: Option<Via>,
+}
+
+/// A default route, as long as this lives.
 #[derive(Debug)]
-pub(super) struct DefaultRoute(Option<Via>);
+pub(super) struct Lent<'a>(&'a DefaultRoute);
 
 /// A neighbour and the interface behind which it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,18 +131,27 @@ struct Via {
 impl DefaultRoute {
     /// Through the first address of the guest's network, where it usually is. Where that cannot be
     /// set, there is none.
-    pub(super) fn lend() -> Self {
-        let table = fs::read_to_string("/proc/net/route").unwrap_or_default();
-        let via = missing_default(&table).filter(|via| change("add", via));
-        Self(via)
+    pub(super) fn lend(&self) -> Lent<'_> {
+        let mut lending = lock(&self.0);
+        lending.probes += 1;
+        if lending.made.is_none() {
+            let table = fs::read_to_string("/proc/net/route").unwrap_or_default();
+            lending.made = missing_default(&table).filter(|via| change("add", via));
+        }
+        Lent(self)
     }
 }
 
-impl Drop for DefaultRoute {
+impl Drop for Lent<'_> {
     fn drop(&mut self) {
-        if let Some(via) = &self.0 {
+        let mut lending = lock(&self.0.0);
+        lending.probes -= 1;
+        if lending.probes > 0 {
+            return;
+        }
+        if let Some(via) = lending.made.take() {
             // Where it fails the sample has a route that it could have made itself.
-            change("del", via);
+            change("del", &via);
         }
     }
 }

@@ -1,0 +1,48 @@
+//! What there is to show, and what shows it.
+
+use std::io;
+
+use see_core::{Event, ImageReport};
+
+use crate::outcome::{Header, RunResult, StepResult};
+
+/// Something to show.
+#[derive(Debug)]
+pub(crate) enum Update {
+    /// A run begins.
+    Begin(Box<Header>),
+    /// A step outside the protocol begins: `check`, `allocate`, `teardown`.
+    Started(&'static str),
+    /// It ended.
+    Ended(StepResult),
+    /// An event of the environment.
+    Event(Event),
+    /// How far the fetch of an image is.
+    Image(ImageReport),
+    /// Something begins that is no step of a run.
+    Working(String),
+    /// One thing that was done outside a run, in words and for programs.
+    Told {
+        /// Whether it went well; `None` where it is just told.
+        is_good: Option<bool>,
+        /// A line for people.
+        words: String,
+        /// The object for programs.
+        json: serde_json::Value,
+    },
+    /// The sum of a command that is no run: for programs alone.
+    Result(serde_json::Value),
+    /// A word about the run itself.
+    Note(String),
+    /// The run ended.
+    Finished(Box<RunResult>),
+    /// What ended the command before a run began.
+    Failed(String),
+    /// All runs ended, where there were several.
+    Summary(Vec<RunResult>),
+}
+
+/// Shows updates. An error means that nobody can see any more.
+pub(super) trait Renderer: Send {
+    fn show(&mut self, update: &Update) -> io::Result<()>;
+}

@@ -1,0 +1,362 @@
+//! Ending an emulator, or a container's controller, that libvirt does not know any more.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use see_core::ledger::{CollectRequest, Collected};
+use see_core::{Error, ErrorKind, Result};
+
+use super::late;
+use super::traces::Traces;
+
+/// Ends the emulator of the environment, wherever it is on this host.
+pub(crate) fn collect(request: &CollectRequest) -> Result<Collected> {
+    let uuid = request.identifier.to_string();
+    let root = &request.resource.location;
+    let found = find(|line| has_arguments(line, &uuid, root))?;
+    let ran = !found.is_empty();
+    end(found, request)?;
+    // Only for root does libvirt make any.
+    let had_groups = !request.dry_run
+        && rustix::process::geteuid().is_root()
+        && match Traces::of(root) {
+            Ok(traces) => traces.clear_groups("qemu", &uuid)?,
+            Err(_) => false,
+        };
+    Ok(if ran || had_groups {
+        Collected::Removed
+    } else {
+        Collected::AlreadyGone
+    })
+}
+
+/// The variable by which libvirt tells a container's first process, and all that it starts, whose they are.
+const CONTAINER: &str = "LIBVIRT_LXC_UUID";
+
+/// The processes of a container, whose controller may be dead.
+pub(super) fn contained(uuid: &str) -> Result<Vec<(i32, OwnedFd)>> {
+    let wanted = format!("{CONTAINER}={uuid}");
+    find_by("environ", |environment| {
+        let mut variables = environment.split(|byte| *byte == 0);
+        variables.any(|variable| variable == wanted.as_bytes())
+    })
+}
+
+/// The emulators of a machine, and the processes of a container, of this environment.
+pub(super) fn all_of(uuid: &str) -> Result<Vec<(i32, OwnedFd)>> {
+    let mut found = find(|line| is_emulator_of(line, uuid) || is_controller_of(line, uuid))?;
+    found.extend(contained(uuid)?);
+    Ok(found)
+}
+
+/// Ends the emulators and the containers of the environment that are left when libvirt knows no domain of it.
+pub(crate) fn collect_forgotten(request: &CollectRequest) -> Result<Collected> {
+    let uuid = request.identifier.to_string();
+    let mut found = find(|line| is_emulator_of(line, &uuid))?;
+    let controllers = find(|line| is_controller_of(line, &uuid))?;
+    let container = contained(&uuid)?;
+    if found.is_empty() && controllers.is_empty() && container.is_empty() {
+        return Ok(Collected::AlreadyGone);
+    }
+    found.extend(container);
+    if !request.dry_run {
+        for (pid, controller) in &controllers {
+            // A stopped one starts no container after this look. It may have ended meanwhile.
+            let _ = pidfd_send_signal(controller, Signal::STOP);
+            // The first process of a container takes all others with it, and outlives its controller.
+            found.extend(below(*pid));
+        }
+    }
+    found.extend(controllers);
+    end(found, request)?;
+    if request.dry_run {
+        return Ok(Collected::Removed);
+    }
+    // A process of a container may have started another one meanwhile.
+    loop {
+        let left = contained(&uuid)?;
+        if left.is_empty() {
+            return Ok(Collected::Removed);
+        }
+        end(left, request)?;
+        request.check()?;
+    }
+}
+
+/// Sends a signal to the first process of the container of this name, if one runs on this host: libvirt's controller
+/// is its parent.
+pub(crate) fn signal_container(name: &str, signal: Signal) -> Result<bool> {
+    let mut is_sent = false;
+    for (controller, _) in find(|line| is_controller_of(line, name))? {
+        for (_, first) in below(controller) {
+            // It may have ended meanwhile.
+            is_sent |= pidfd_send_signal(&first, signal).is_ok();
+        }
+    }
+    Ok(is_sent)
+}
+
+/// The children of a process.
+fn below(pid: i32) -> Vec<(i32, OwnedFd)> {
+    // Each of its threads has its own.
+    let children = || -> Vec<i32> {
+        let threads = fs::read_dir(format!("/proc/{pid}/task"));
+        let lists = threads
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+        let children = lists.collect::<Vec<_>>().join(" ");
+        children
+            .split_ascii_whitespace()
+            .filter_map(|child| child.parse().ok())
+            .collect()
+    };
+    let handles: Vec<(i32, OwnedFd)> = children()
+        .into_iter()
+        .filter_map(|child| {
+            let handle = pidfd_open(Pid::from_raw(child)?, PidfdFlags::empty()).ok()?;
+            Some((child, handle))
+        })
+        .collect();
+    // The number may have gone to another process before the handle was taken.
+    let still = children();
+    handles
+        .into_iter()
+        .filter(|(child, _)| still.contains(child))
+        .collect()
+}
+
+/// Ends what still runs in a root that nobody uses: libvirt asks emulators what they can do, and
+/// one that is being asked outlives a killed libvirt, and a Ctrl-C that ended its parent alone.
+pub(crate) fn clear(root: &str, deadline: Instant) -> Result<()> {
+    let found = find(|line| is_emulator(line) && is_in(line, root))?;
+    end_by(found, deadline).map_err(|error| error.subject(root))
+}
+
+/// Whether an emulator runs that was given a file in this folder.
+pub(super) fn is_used(folder: &str) -> Result<bool> {
+    find(|line| is_emulator(line) && is_in(line, folder)).map(|found| !found.is_empty())
+}
+
+pub(super) fn end(found: Vec<(i32, OwnedFd)>, request: &CollectRequest) -> Result<()> {
+    if request.dry_run {
+        return Ok(());
+    }
+    end_by(found, request.deadline).map_err(|error| match error.kind() {
+        ErrorKind::Timeout => late(request, "the emulator"),
+        _ => error,
+    })
+}
+
+fn end_by(found: Vec<(i32, OwnedFd)>, deadline: Instant) -> Result<()> {
+    let begun = Instant::now();
+    for (pid, handle) in found {
+        let failed = |error: rustix::io::Errno| {
+            Error::io("the emulator cannot be ended", error.into())
+                .subject(format!("process {pid}"))
+        };
+        match pidfd_send_signal(&handle, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(failed(error)),
+        }
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::timeout("an emulator to end", begun.elapsed()));
+            }
+            let wait = rustix::event::Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: left.subsec_nanos().into(),
+            };
+            let mut ended = [PollFd::new(&handle, PollFlags::IN)];
+            match poll(&mut ended, Some(&wait)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => break,
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The living processes whose command line is such a one.
+pub(super) fn find(wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<(i32, OwnedFd)>> {
+    find_by("cmdline", wanted)
+}
+
+/// The living processes of which the kernel tells this in a file of theirs.
+fn find_by(file: &str, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<(i32, OwnedFd)>> {
+    let is_wanted = |process: &Path| fs::read(process.join(file)).is_ok_and(|line| wanted(&line));
+    let mut found = Vec::new();
+    let processes = fs::read_dir("/proc")
+        .map_err(|error| Error::io("the host's processes cannot be listed", error))?;
+    for process in processes {
+        // A process that ends meanwhile is none that is looked for.
+        let Ok(process) = process else { continue };
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<i32>().ok())
+        else {
+            continue;
+        };
+        if !is_wanted(&process.path()) {
+            continue;
+        }
+        let Some(number) = Pid::from_raw(pid) else {
+            continue;
+        };
+        let Ok(handle) = pidfd_open(number, PidfdFlags::empty()) else {
+            continue;
+        };
+        // The number may have gone to another process before the handle was taken.
+        if is_wanted(&process.path()) {
+            found.push((pid, handle));
+        }
+    }
+    Ok(found)
+}
+
+/// The name of the program of a command line.
+fn program(line: &[u8]) -> &[u8] {
+    let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = program.rsplit(|byte| *byte == b'/').next();
+    name.unwrap_or_default()
+}
+
+/// Whether the program is an emulator of QEMU's.
+fn is_emulator(line: &[u8]) -> bool {
+    let name = program(line);
+    name.starts_with(b"qemu-system-") || name == b"qemu-kvm"
+}
+
+/// Whether an argument names a file in this root.
+fn is_in(line: &[u8], root: &str) -> bool {
+    let inside = format!("{root}/");
+    line.windows(inside.len())
+        .any(|part| part == inside.as_bytes())
+}
+
+/// By its arguments: `-uuid UUID`, and a file in the root.
+fn has_arguments(line: &[u8], uuid: &str, root: &str) -> bool {
+    is_emulator_of(line, uuid) && is_in(line, root)
+}
+
+/// Whether a command line is that of an emulator of the machine with this UUID.
+pub(crate) fn is_emulator_of(line: &[u8], uuid: &str) -> bool {
+    is_emulator(line) && has_pair(line, b"-uuid", uuid)
+}
+
+/// Whether a command line is that of the controller of libvirt's that runs the container of this name.
+fn is_controller_of(line: &[u8], name: &str) -> bool {
+    program(line) == b"libvirt_lxc" && has_pair(line, b"--name", name)
+}
+
+/// Whether this option has this value.
+fn has_pair(line: &[u8], option: &[u8], value: &str) -> bool {
+    let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+    arguments
+        .windows(2)
+        .any(|pair| pair == [option, value.as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_emulator_is_known_by_uuid_and_root_together() {
+        let line = b"/usr/bin/qemu-system-x86_64\0-object\0{\"file\":\"/tmp/see-1/lib/key\"}\0-uuid\0abc\0-S\0";
+        assert!(has_arguments(line, "abc", "/tmp/see-1"));
+        assert!(!has_arguments(line, "abc", "/tmp/see"));
+        assert!(!has_arguments(line, "ab", "/tmp/see-1"));
+        assert!(!has_arguments(
+            b"tail\0abc\0/tmp/see-1/x\0",
+            "abc",
+            "/tmp/see-1"
+        ));
+    }
+
+    #[test]
+    fn a_containers_controller_is_known_by_program_and_whole_name() {
+        let line = b"/usr/lib/libvirt/libvirt_lxc\0--name\0abc\0--console\x0021\0--security=none\0";
+        assert!(is_controller_of(line, "abc"));
+        assert!(!is_controller_of(line, "ab"));
+        assert!(!is_controller_of(line, "21"));
+        assert!(!is_controller_of(b"sh\0--name\0abc\0", "abc"));
+    }
+
+    #[test]
+    fn a_container_whose_controller_died_is_ended_and_not_told_as_gone() {
+        let identifier = see_core::Identifier::random();
+        let resource = see_core::ledger::Resource::new("libvirt.domain", "x", "lxc:///system");
+        let request = CollectRequest::new(identifier, resource);
+        assert_eq!(collect_forgotten(&request).unwrap(), Collected::AlreadyGone);
+        let mut first = std::process::Command::new("sleep")
+            .arg("600")
+            .env(CONTAINER, identifier.to_string())
+            .spawn()
+            .unwrap();
+        let mut looking = request.clone();
+        looking.dry_run = true;
+        assert_eq!(collect_forgotten(&looking).unwrap(), Collected::Removed);
+        assert!(first.try_wait().unwrap().is_none(), "only looked at");
+        // A zombie has no environment any more.
+        assert_eq!(collect_forgotten(&request).unwrap(), Collected::Removed);
+        assert!(first.wait().unwrap().code().is_none());
+        assert_eq!(collect_forgotten(&request).unwrap(), Collected::AlreadyGone);
+    }
+
+    #[test]
+    fn a_signal_for_a_container_goes_to_the_process_below_its_controller_and_to_no_other() {
+        use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+
+        let controller = |name: &str| {
+            let mut command = std::process::Command::new("sh");
+            command.arg0("libvirt_lxc");
+            command.args(["-c", "sleep 600 & wait $!; exit $?", "--name", name]);
+            command.spawn().unwrap()
+        };
+        let [name, other] = [(); 2].map(|()| see_core::Identifier::random().to_string());
+        assert!(!signal_container(&name, Signal::TERM).unwrap());
+        let [mut ours, mut others] = [&name, &other].map(|name| controller(name));
+        let end = Instant::now() + Duration::from_secs(30);
+        let has_child = |process: &std::process::Child| {
+            let id = i32::try_from(process.id()).unwrap();
+            while below(id).is_empty() {
+                assert!(Instant::now() < end, "the shell starts nothing");
+                std::thread::yield_now();
+            }
+        };
+        has_child(&ours);
+        assert!(signal_container(&name, Signal::TERM).unwrap());
+        // The shell tells by which signal its child ended, and was not sent it.
+        assert_eq!(ours.wait().unwrap().code(), Some(128 + 15));
+        assert!(others.try_wait().unwrap().is_none());
+        has_child(&others);
+        assert!(signal_container(&other, Signal::KILL).unwrap());
+        assert_eq!(others.wait().unwrap().signal(), None);
+    }
+
+    #[test]
+    fn the_children_of_a_process_are_found() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let own = i32::try_from(std::process::id()).unwrap();
+        let number = i32::try_from(child.id()).unwrap();
+        let is_there = || below(own).iter().any(|(pid, _)| *pid == number);
+        let found = is_there();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(found && !is_there());
+    }
+}
