@@ -203,7 +203,7 @@ async fn forgotten(request: &CollectRequest) -> Result<Collected> {
     if location.starts_with('/') {
         // The files go with the root.
         let request = request.clone();
-        return blocking("end the emulator", move || emulator::collect(&request)).await;
+        return blocking("end the emulator", move || residue::end_emulator(&request)).await;
     }
     let ended = {
         let request = request.clone();

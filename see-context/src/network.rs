@@ -22,6 +22,7 @@ mod lease;
 mod lock;
 mod netlink;
 mod nft;
+mod placed;
 mod rules;
 mod shared;
 mod space;

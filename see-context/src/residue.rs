@@ -12,11 +12,32 @@ mod traces;
 
 use std::path::{Path, PathBuf};
 
-use see_core::ledger::CollectRequest;
+use see_core::ledger::{CollectRequest, Collected};
 use see_core::{Error, ErrorKind, Result};
 
 pub(crate) use self::traces::Traces;
 use crate::driver::{Driver, is_session};
+
+/// Ends the emulator of the environment, wherever it is on this host.
+pub(crate) fn end_emulator(request: &CollectRequest) -> Result<Collected> {
+    let uuid = request.identifier.to_string();
+    let root = &request.resource.location;
+    let found = emulator::find(|line| emulator::has_arguments(line, &uuid, root))?;
+    let ran = !found.is_empty();
+    emulator::end(found, request)?;
+    // Only for root does libvirt make any.
+    let had_groups = !request.dry_run
+        && rustix::process::geteuid().is_root()
+        && match Traces::of(root) {
+            Ok(traces) => traces.clear_groups("qemu", &uuid)?,
+            Err(_) => false,
+        };
+    Ok(if ran || had_groups {
+        Collected::Removed
+    } else {
+        Collected::AlreadyGone
+    })
+}
 
 /// The file in which libvirt keeps what it and the emulator say of a domain; `None` on another host.
 pub(crate) fn log_of(location: &str, name: &str) -> Option<PathBuf> {

@@ -6,7 +6,7 @@ use see_core::config::ConfigPath;
 use see_core::{Error, Result};
 use see_libvirt::xml::{DomainXml, Element, XmlError};
 
-use super::root::Root;
+use super::root::{Root, is_root};
 use super::users::Users;
 use crate::admission;
 use crate::error::xml;
@@ -47,14 +47,6 @@ pub(super) fn prepare(path: &ConfigPath, network: &NetworkPlan) -> Result<(Domai
         features.append(Element::new("privnet"));
     }
     Ok((domain, Root { source, users }))
-}
-
-/// The element of the container's root.
-pub(super) fn is_root(device: &Element) -> bool {
-    device.name() == "filesystem"
-        && device
-            .child("target")
-            .is_some_and(|target| target.attribute("dir").as_deref() == Some("/"))
 }
 
 fn source_of_root(

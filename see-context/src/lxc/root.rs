@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use see_core::ledger::{Entry, Resource};
 use see_core::{Error, Result, StopToken};
-use see_libvirt::xml::DomainXml;
+use see_libvirt::xml::{DomainXml, Element};
 
-use super::domain::is_root;
 use super::users::{Users, claim};
 use crate::allocation::{Site, exactly, make_folder};
 use crate::error::blocking;
@@ -143,6 +142,14 @@ fn copy_tree(source: &Path, target: &Path, users: Users, stop: &StopToken) -> Re
         }
     }
     Ok(())
+}
+
+/// The element of the container's root.
+pub(super) fn is_root(device: &Element) -> bool {
+    device.name() == "filesystem"
+        && device
+            .child("target")
+            .is_some_and(|target| target.attribute("dir").as_deref() == Some("/"))
 }
 
 #[cfg(test)]

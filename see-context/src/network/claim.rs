@@ -29,7 +29,7 @@ use super::collector::{Removal, after_failed_network, remove};
 use super::firewall;
 use super::netlink::route;
 use super::space::Search;
-use super::subnet::Subnet;
+use super::subnet::{self, Subnet};
 use super::taken::{self, Own, Taken};
 use crate::error::libvirt;
 
@@ -327,14 +327,8 @@ pub(super) fn device_names(prefix: &str, identifier: &str, digits: usize) -> Vec
 
 /// A hardware address of the kind that libvirt and QEMU give.
 pub(super) fn hardware_address() -> String {
-    let [.., a, b, c] = random().to_be_bytes();
+    let [.., a, b, c] = subnet::random().to_be_bytes();
     format!("52:54:00:{a:02x}:{b:02x}:{c:02x}")
-}
-
-/// A number that differs from process to process and call to call.
-pub(super) fn random() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(std::time::Instant::now())
 }
 
 /// The turn of those who start networks on this host; see the module's head.

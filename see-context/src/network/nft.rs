@@ -15,8 +15,10 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::wall::UNMARKED;
 use crate::program::environment;
+
+/// How a process is marked that no entry is of: not at all.
+pub(super) const UNMARKED: (&str, &str) = ("LC_ALL", "C");
 
 /// The longest that it may take; it takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -25,12 +25,12 @@ use super::lease::Lender;
 use super::lock::Lock;
 use super::netlink::route;
 use super::netlink::tables::{self, Table};
-use super::nft::{self, Family};
+use super::nft::{self, Family, UNMARKED};
+use super::placed::{Placed, closed_network};
 use super::rules::{self, Seat};
 use super::space::Search;
-use super::subnet::Subnet;
-use super::wall::{self, Guest, UNMARKED};
-use super::walled::{Placed, closed_network};
+use super::subnet::{self, Subnet};
+use super::wall::{self, Guest};
 use super::{NETWORK, identity};
 use crate::error::libvirt;
 use crate::hypervisor;
@@ -132,7 +132,7 @@ async fn join(
     let fresh = free.iter().filter(|(_, _, lease)| lease.is_none()).count();
     let index = match u64::try_from(fresh)
         .ok()
-        .and_then(|fresh| claim::random().checked_rem(fresh))
+        .and_then(|fresh| subnet::random().checked_rem(fresh))
     {
         Some(index) => usize::try_from(index).unwrap_or(0),
         None => 0,
@@ -164,7 +164,7 @@ async fn found(
     search: &Search,
     stop: &StopToken,
 ) -> Result<Placed> {
-    let base = claim::random();
+    let base = subnet::random();
     let draft = Draft {
         name: NAME,
         uuid: None,

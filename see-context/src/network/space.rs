@@ -5,8 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use see_core::config::{Located, OneOrMany};
 use see_core::{Error, ErrorKind, Result};
 
-use super::claim;
-use super::subnet::{FreeSubnets, Subnet};
+use super::subnet::{FreeSubnets, Subnet, random};
 use super::taken::Taken;
 
 /// Address space that is private (RFC 1918), the largest first; and last, for hosts that route all of it elsewhere, the
@@ -60,9 +59,10 @@ impl Search {
     /// [`ErrorKind::Exhausted`] where none is free.
     pub(super) fn pick(&self, taken: &[Taken]) -> Result<Subnet> {
         let blocked: Vec<Subnet> = taken.iter().map(|taken| taken.subnet).collect();
-        let picked = self.spaces.iter().find_map(|space| {
-            FreeSubnets::new(*space, self.prefix, &blocked)?.pick(claim::random())
-        });
+        let picked = self
+            .spaces
+            .iter()
+            .find_map(|space| FreeSubnets::new(*space, self.prefix, &blocked)?.pick(random()));
         picked.ok_or_else(|| self.exhausted(taken))
     }
 

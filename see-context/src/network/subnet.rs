@@ -169,6 +169,12 @@ impl std::fmt::Display for Subnet {
     }
 }
 
+/// A number that differs from process to process and call to call.
+pub(super) fn random() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::time::Instant::now())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

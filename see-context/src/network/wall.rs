@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::claim::Shutter;
 use super::netlink::tables::{self, Table};
-use super::nft::{self, Family};
+use super::nft::{self, Family, UNMARKED};
 use super::rules::{self, GuestPort, Seat};
 use super::subnet::Subnet;
 
@@ -15,8 +15,6 @@ use super::subnet::Subnet;
 const WALL: &str = "nftables.tables";
 /// The families in which an environment may have a table.
 const FAMILIES: [Family; 2] = [Family::Bridge, Family::Inet];
-/// How a process is marked that no entry is of: not at all.
-pub(super) const UNMARKED: (&str, &str) = ("LC_ALL", "C");
 
 /// What is written down of them.
 pub(super) fn intent(identifier: Identifier) -> Resource {

@@ -11,28 +11,6 @@ use see_core::ledger::{CollectRequest, Collected};
 use see_core::{Error, ErrorKind, Result};
 
 use super::late;
-use super::traces::Traces;
-
-/// Ends the emulator of the environment, wherever it is on this host.
-pub(crate) fn collect(request: &CollectRequest) -> Result<Collected> {
-    let uuid = request.identifier.to_string();
-    let root = &request.resource.location;
-    let found = find(|line| has_arguments(line, &uuid, root))?;
-    let ran = !found.is_empty();
-    end(found, request)?;
-    // Only for root does libvirt make any.
-    let had_groups = !request.dry_run
-        && rustix::process::geteuid().is_root()
-        && match Traces::of(root) {
-            Ok(traces) => traces.clear_groups("qemu", &uuid)?,
-            Err(_) => false,
-        };
-    Ok(if ran || had_groups {
-        Collected::Removed
-    } else {
-        Collected::AlreadyGone
-    })
-}
 
 /// The variable by which libvirt tells a container's first process, and all that it starts, whose they are.
 const CONTAINER: &str = "LIBVIRT_LXC_UUID";
@@ -243,7 +221,7 @@ fn is_in(line: &[u8], root: &str) -> bool {
 }
 
 /// By its arguments: `-uuid UUID`, and a file in the root.
-fn has_arguments(line: &[u8], uuid: &str, root: &str) -> bool {
+pub(super) fn has_arguments(line: &[u8], uuid: &str, root: &str) -> bool {
     is_emulator_of(line, uuid) && is_in(line, root)
 }
 

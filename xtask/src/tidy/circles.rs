@@ -14,15 +14,12 @@ use super::source::Source;
 const RULE: &str = "circles";
 /// What the file of a crate's outermost module may be.
 const ROOTS: [&str; 2] = ["src/lib.rs", "src/main.rs"];
-/// Crates in which circles are still known.
-const EXEMPT: &[&str] = &["see-context/src/", "see-image-providers/src/"];
 
 pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
-    let is_exempt = |path: &str| EXEMPT.iter().any(|folder| path.starts_with(folder));
     let roots = sources
         .iter()
         .map(|source| source.path.as_str())
-        .filter(|path| ROOTS.iter().any(|root| path.ends_with(root)) && !is_exempt(path));
+        .filter(|path| ROOTS.iter().any(|root| path.ends_with(root)));
     roots
         .flat_map(|root| in_crate(modules::references(sources, root)))
         .collect()

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::network::nft;
+use crate::network::nft::UNMARKED;
 use crate::network::rules::{self, GuestPort};
-use crate::network::wall::UNMARKED;
 
 /// Set for the test that runs in a namespace.
 const INSIDE: &str = "SEE_TEST_INSIDE";
