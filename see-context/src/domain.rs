@@ -100,8 +100,7 @@ impl Collector for Domains {
         DOMAIN
     }
 
-    /// Its disks, its network, and that network's firewall.
-    fn needs_what_came_before(&self) -> bool {
+    fn runs(&self) -> bool {
         true
     }
 

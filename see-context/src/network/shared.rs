@@ -29,7 +29,7 @@ use super::nft::{self, Family};
 use super::rules::{self, Seat};
 use super::space::Search;
 use super::subnet::Subnet;
-use super::wall::{self, Guest, UNMARKED};
+use super::wall::{self, Guest, UNMARKED, WALL};
 use super::walled::{Placed, closed_network};
 use super::{NETWORK, identity};
 use crate::error::libvirt;
@@ -393,8 +393,8 @@ impl Collector for Seats {
     }
 
     /// Its firewall.
-    fn needs_what_came_before(&self) -> bool {
-        true
+    fn needs(&self, earlier: &Resource) -> bool {
+        earlier.kind == WALL
     }
 
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
