@@ -1,8 +1,9 @@
 //! The domain itself: named, labelled and defined once everything it uses is there, and removed before any of that.
 //!
-//! A domain of a daemon is removed only when the label in its metadata names the environment. The embedded driver of a
-//! dead process cannot be opened here, since libvirt knows one root in the life of a process: its emulator is found by
-//! the UUID on its command line, and ended by itself. That of this very process is asked as a daemon is.
+//! A domain of a daemon is removed only when its UUID is the recorded one, or the label in its metadata names the
+//! environment. The embedded driver of a dead process cannot be opened here, since libvirt knows one root in the life
+//! of a process: its emulator is found by the UUID on its command line, and ended by itself. That of this very process
+//! is asked as a daemon is.
 
 mod look;
 
@@ -17,7 +18,7 @@ use see_libvirt::{Ability, Connection, Domain};
 use uuid::Uuid;
 
 use crate::allocation::{Site, exactly, refused};
-use crate::driver::{Driver, Runner};
+use crate::driver::Driver;
 use crate::error::{blocking, libvirt, undefinable};
 use crate::hypervisor;
 use crate::label::stranger;
@@ -120,23 +121,26 @@ impl Collector for Domains {
             Err(error) if error.is_no_domain() => return forgotten(request).await,
             Err(error) => return Err(libvirt(error)),
         };
-        let text = match domain.xml().await {
-            Ok(text) => text,
-            Err(error) if error.is_no_domain() => return Ok(Collected::AlreadyGone),
-            Err(error) => return Err(libvirt(error)),
-        };
-        let reason = if connection.may(Ability::Metadata) {
-            stranger(request, &text)
+        let by_uuid = another(request, domain.uuid());
+        // A recorded UUID that agrees proves it, whatever somebody did to its label or its XML.
+        let is_proven = by_uuid.is_none() && request.identity.is_some();
+        let reason = if is_proven || !connection.may(Ability::Metadata) {
+            by_uuid
         } else {
-            another(request, domain.uuid())
+            match domain.xml().await {
+                Ok(text) => stranger(request, &text),
+                Err(error) if error.is_no_domain() => return Ok(Collected::AlreadyGone),
+                Err(error) => return Err(libvirt(error)),
+            }
         };
         if let Some(reason) = reason {
             return Ok(Collected::Refused(reason));
         }
         if !request.dry_run {
             let ended = remove(&domain).await?;
-            // Of a container whose controller died libvirt leaves the processes.
-            match ended || Driver::of(location).runner == Runner::Emulator {
+            // A daemon that was restarted may take a machine for off whose emulator lives, and of a container whose
+            // controller died libvirt leaves the processes.
+            match ended {
                 true => clear_files(location, &request.resource.name).await?,
                 false => drop(forgotten(request).await?),
             }
@@ -155,7 +159,6 @@ async fn remove(domain: &Domain) -> Result<bool> {
     let ended = match domain.destroy().await {
         Ok(()) => true,
         Err(error) if error.is_no_domain() => return Ok(false),
-        Err(error) if error.is_invalid_state() && domain.id().is_none() => false,
         // Not every driver tells by its error that there was nothing to end, and one that says so is not believed.
         Err(error) => match domain.is_active().await {
             Ok(false) => false,
@@ -227,8 +230,8 @@ async fn forgotten(request: &CollectRequest) -> Result<Collected> {
     Ok(ended)
 }
 
-/// Why a domain that cannot be labelled is not the environment's. The UUID that was written down once it was
-/// made must agree, or the one that it was to get where its maker ended in between.
+/// Why a domain is not the environment's, by its UUID. The one that was written down once it was made must agree, or the
+/// one that it was to get where its maker ended in between.
 fn another(request: &CollectRequest, uuid: Uuid) -> Option<String> {
     let found = uuid.to_string();
     let recorded = match &request.identity {
@@ -269,5 +272,33 @@ mod tests {
 
         request.identity = Some(Details::new());
         assert!(another(&request, planned).is_some());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_domain_that_lost_its_label_goes_by_its_recorded_uuid_and_by_no_other() {
+        const HYPERVISOR: &str = "test:///default";
+        let limit = std::time::Duration::from_secs(30);
+        let connection = Connection::open(HYPERVISOR, limit).await.unwrap();
+        let identifier = Identifier::random();
+        let xml = format!(
+            "<domain type='test'><name>{identifier}</name><uuid>{identifier}</uuid>
+             <memory>8192</memory><os><type>hvm</type></os></domain>"
+        );
+        let domain = connection.define_domain(&xml).await.unwrap();
+        domain.start().await.unwrap();
+        let resource = Resource::new(DOMAIN, identifier.to_string(), HYPERVISOR);
+        let mut request = CollectRequest::new(identifier, resource);
+        let identity = |uuid: Uuid| Resource::new("x", "x", "").detail("uuid", uuid.to_string());
+        for other in [None, Some(identity(Uuid::new_v4()).details)] {
+            request.identity = other;
+            let collected = Domains.collect(&request).await.unwrap();
+            assert!(matches!(collected, Collected::Refused(_)), "{collected:?}");
+            assert!(domain.is_active().await.unwrap());
+        }
+        request.identity = Some(identity(domain.uuid()).details);
+        let collected = Domains.collect(&request).await.unwrap();
+        assert_eq!(collected, Collected::Removed);
+        let gone = connection.domain_by_name(&identifier.to_string()).await;
+        assert!(gone.unwrap_err().is_no_domain());
     }
 }
