@@ -303,7 +303,7 @@ impl Record {
     /// Removes everything that the record still names, in the order of [`Ledger::collect`]: the owner's own last
     /// step, which finds also what was made and then forgotten. `deadline` is for each resource.
     ///
-    /// The work goes on when this future is dropped.
+    /// The work goes on when this future is dropped, and ends with the resource at which the record is closed.
     ///
     /// # Errors
     /// Only when the work panicked; what could not be removed is in the outcomes.
@@ -416,18 +416,26 @@ async fn run(
         "the {} {:?} to go",
         request.resource.kind, request.resource.name
     );
-    let owner = record.clone();
-    // In a task of its own, which keeps the record locked should it outlast our patience.
+    let Some(locked) = record.locked() else {
+        return Err(Error::new(
+            ErrorKind::IllegalTransition,
+            "the environment's ledger record was closed before this was removed",
+        ));
+    };
+    let record = record.clone();
+    // In a task of its own, which keeps the record locked should it outlast our patience, or the record be closed.
     let task = tokio::spawn(async move {
         let collected = collector.collect(&request).await?;
         if !request.dry_run && !matches!(collected, Collected::Refused(_)) {
             let line = Line::Gone {
                 entry: request.entry,
             };
-            let record = owner.clone();
-            blocking(move || record.progress(line, false)).await?;
+            // It is gone nevertheless, and keeps nothing else: a later collection finds that it is.
+            if let Err(error) = blocking(move || record.progress(line, false)).await {
+                tracing::warn!("the ledger keeps something that is gone: {}", error.chain());
+            }
         }
-        drop(owner);
+        drop(locked);
         Ok(collected)
     });
     match tokio::time::timeout(options.deadline + GRACE, joined(task)).await {

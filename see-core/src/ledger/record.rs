@@ -20,7 +20,7 @@ use crate::fault::{Faults, Point};
 use crate::{Error, ErrorKind, Identifier, Result};
 
 /// The record of an environment that is alive: as long as one of its clones or entries exists and it
-/// is not closed, its lock is held and nobody collects what it names.
+/// is not closed, or a collector is still at work on it, its lock is held and nobody else collects what it names.
 ///
 /// A method whose name ends in `_blocking` waits for the disk on the calling thread. The others do
 /// the same work on a thread for blocking calls: they need a tokio runtime, and the work is finished
@@ -41,8 +41,8 @@ pub(super) struct Shared {
 
 #[derive(Debug)]
 struct State {
-    /// Locked; `None` once the record is closed.
-    file: Option<File>,
+    /// `None` once the record is closed.
+    file: Option<Arc<Locked>>,
     /// Where the next line goes.
     end: u64,
     /// Whether something half-written follows `end`.
@@ -188,19 +188,22 @@ impl Record {
     pub fn close_blocking(&self) -> Result<Vec<Resource>> {
         let mut state = self.shared.state();
         let left = state.journal.resources();
-        let Some(file) = state.file.take() else {
+        let Some(_locked) = state.file.take() else {
             return Ok(left);
         };
-        // The removal comes first, while nobody else can take the record.
-        let removed = if left.is_empty() {
+        // While nobody else can take the record.
+        if left.is_empty() {
             self.shared
                 .folder
-                .remove(&record_name(self.shared.identifier))
-        } else {
-            Ok(())
-        };
-        release(&file);
-        removed.map(|()| left)
+                .remove(&record_name(self.shared.identifier))?;
+        }
+        Ok(left)
+    }
+
+    /// Keeps the record locked, also after it is closed, for as long as the caller works on what it names. `None` once
+    /// it is closed.
+    pub(super) fn locked(&self) -> Option<Arc<Locked>> {
+        self.shared.state().file.clone()
     }
 
     /// Makes the record of a new environment.
@@ -276,7 +279,7 @@ impl Record {
                 identifier: journal.header.identifier,
                 faults,
                 state: Mutex::new(State {
-                    file: Some(file),
+                    file: Some(Arc::new(Locked(file))),
                     end,
                     torn,
                     journal,
@@ -293,11 +296,13 @@ impl Shared {
     }
 }
 
-impl Drop for State {
+/// A record's file, whose lock is given back with the last who works on the record.
+#[derive(Debug)]
+pub(super) struct Locked(File);
+
+impl Drop for Locked {
     fn drop(&mut self) {
-        if let Some(file) = &self.file {
-            release(file);
-        }
+        release(&self.0);
     }
 }
 
@@ -312,7 +317,7 @@ impl State {
     /// Writes all lines or none.
     fn append(&mut self, lines: Vec<Line>, limit: u64, sync: bool) -> Result<()> {
         let identifier = self.journal.header.identifier;
-        let Some(file) = &self.file else {
+        let Some(Locked(file)) = self.file.as_deref() else {
             return Err(Error::new(
                 ErrorKind::IllegalTransition,
                 "the environment's ledger record is closed",
