@@ -21,8 +21,9 @@ use crate::{
     PreparedBackend, Registries, Result, Stop,
 };
 
-/// How long environments may take to end when their owner panics.
-const PANIC_DEADLINE: Duration = Duration::from_secs(60);
+/// How long environments may take to end when their owner panics: the time for release and removal, and a minute for
+/// handlers and hooks.
+const PANIC_DEADLINE: Duration = Duration::from_secs(300);
 
 /// Allocates environments and tears them down, on a runtime of its own.
 ///
@@ -319,7 +320,7 @@ impl Work {
         let sandbox = match made.await.unwrap_or_else(|failed| Err(died(failed))) {
             Ok(sandbox) => sandbox,
             Err(error) => {
-                undo(&allocation.record, &collectors, options.end.release).await;
+                undo(&allocation.record, &collectors, options.end.removal).await;
                 return Err(error);
             }
         };

@@ -14,8 +14,8 @@ use crate::shared::Shared;
 use crate::sync::{died, lock};
 use crate::{Context, Error, ErrorKind, SandboxState};
 
-/// The longest removal of one resource.
-const REMOVAL: Duration = Duration::from_secs(30);
+/// The longest removal of one resource: hypervisors take their time to end a machine on a slow host.
+const REMOVAL: Duration = Duration::from_secs(60);
 
 /// What becomes of the sandbox.
 #[derive(Debug, Clone, Copy)]
@@ -112,7 +112,7 @@ pub(crate) async fn tear_down(
     };
     if !kept {
         errors.extend(release(&shared, limits.release).await);
-        errors.extend(remove_all(&shared.record, &shared.collectors, limits.release).await);
+        errors.extend(remove_all(&shared.record, &shared.collectors, limits.removal).await);
     }
     for task in rest.tasks {
         task.abort();
@@ -175,13 +175,27 @@ async fn release(shared: &Arc<Shared>, limit: Duration) -> Option<Error> {
     }
 }
 
-/// Removes everything that a record names, as a collection does after a crash. What failed comes back.
+/// Removes everything that a record names, as a collection does after a crash. What failed comes back. What is at work
+/// at the limit keeps the record locked until it ends, also when the record is closed.
 pub(crate) async fn remove_all(
     record: &Record,
     collectors: &Collectors,
     limit: Duration,
 ) -> Vec<Error> {
-    let removal = record.collect(collectors, REMOVAL.min(limit));
+    let each = REMOVAL.min(limit);
+    let removal = async {
+        let outcomes = record.collect(collectors, each).await?;
+        // What was busy for a moment gets a second try; what did not end in time would take that long again.
+        let failed = outcomes.iter().filter_map(|(_, outcome)| match outcome {
+            Outcome::Failed(error) => Some(error.kind()),
+            _ => None,
+        });
+        let failed: Vec<ErrorKind> = failed.collect();
+        match failed.is_empty() || failed.contains(&ErrorKind::Timeout) {
+            true => Ok(outcomes),
+            false => record.collect(collectors, each).await,
+        }
+    };
     let outcomes = match tokio::time::timeout(limit, removal).await {
         Ok(Ok(outcomes)) => outcomes,
         Ok(Err(error)) => return vec![error],
