@@ -186,6 +186,31 @@ async fn a_kind_that_nobody_knows_and_a_process_that_cannot_be_ended_keep_what_c
 }
 
 #[tokio::test]
+async fn everything_is_removed_also_where_the_ledger_can_take_no_more_lines() {
+    let place = Place::new();
+    let record = place.begin();
+    let folder = place.folder(&record, "").create_folder_blocking().unwrap();
+    let resources = ["firewall", "network", "domain"];
+    let resources = resources.map(|kind| Resource::new(kind, kind, "test"));
+    let entries = record.intend_blocking(resources).unwrap();
+    for length in [60_000, 5_000, 300, 0] {
+        let identity = Resource::new("x", "x", "").detail("x", "x".repeat(length));
+        while entries[0]
+            .created_blocking(identity.details.clone())
+            .is_ok()
+        {}
+    }
+    let machine = told("domain", || Ok(Collected::Removed));
+    let outcomes = collected(&place, &record, [machine]).await;
+    let expected = ["domain", "network", "firewall", "folder"];
+    assert_eq!(outcomes, pairs(expected.map(|kind| (kind, true))));
+    assert!(!folder.exists());
+    // So that a collection looks once more.
+    assert_ne!(record.close().await.unwrap(), []);
+    assert_eq!(place.records(), 1);
+}
+
+#[tokio::test]
 async fn machines_and_processes_go_first_in_the_order_of_their_intention_and_leases_last() {
     let place = Place::new();
     let record = place.begin();
