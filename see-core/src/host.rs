@@ -307,6 +307,7 @@ impl Work {
         let token = stop.token();
         token.check("allocate")?;
         let record = ledger.begin(identifier, options.note).await?;
+        record.only_for(collectors.clone());
         options.trail.follow(&record);
         let allocation = Allocation {
             identifier,

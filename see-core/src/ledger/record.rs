@@ -6,13 +6,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 pub use self::entry::Entry;
 use super::anchor::Anchor;
 use super::blocking;
 use super::collector::CollectRequest;
+use super::collectors::Collectors;
 use super::folder::{Folder, record_name};
 use super::journal::{Header, INTENT_LIMIT, Journal, Line, RECORD_LIMIT, broken, encode};
 use super::resource::Resource;
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     folder: Arc<Folder>,
     identifier: Identifier,
     faults: Faults,
+    /// Those of an allocation, once they are known.
+    collectors: OnceLock<Collectors>,
     state: Mutex<State>,
 }
 
@@ -64,8 +67,8 @@ impl Record {
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] for a path that exists, [`ErrorKind::Configuration`] for one that
     /// does not contain the identifier (it could not be told from others' after a crash) or for a
-    /// malformed resource, [`ErrorKind::Exhausted`] when the record or the disk is full. The record is
-    /// then as before.
+    /// malformed resource, [`ErrorKind::Unsupported`] within an allocation for a kind that has no collector,
+    /// [`ErrorKind::Exhausted`] when the record or the disk is full. The record is then as before.
     pub async fn intend(
         &self,
         resources: impl IntoIterator<Item = Resource>,
@@ -87,6 +90,9 @@ impl Record {
         let mut resources: Vec<Resource> = resources.into_iter().collect();
         for resource in &mut resources {
             resource.check()?;
+            if let Some(collectors) = self.shared.collectors.get() {
+                collectors.find(&resource.kind)?;
+            }
             settle_path(resource, self.identifier())?;
         }
         let mut state = self.shared.state();
@@ -166,6 +172,12 @@ impl Record {
                 request
             })
             .collect()
+    }
+
+    /// Refuses from now on to intend what none of these could remove.
+    pub(crate) fn only_for(&self, collectors: Collectors) {
+        // Said once, when the record was begun.
+        let _ = self.shared.collectors.set(collectors);
     }
 
     /// Ends the ownership. When everything is gone the record is removed; else it stays for
@@ -278,6 +290,7 @@ impl Record {
                 folder,
                 identifier: journal.header.identifier,
                 faults,
+                collectors: OnceLock::new(),
                 state: Mutex::new(State {
                     file: Some(Arc::new(Locked(file))),
                     end,

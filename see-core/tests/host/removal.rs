@@ -11,7 +11,7 @@ use see_core::ledger::{
 use see_core::{AllocateOptions, EndLimits, Error, ErrorKind, Host, Registries, Result, Stop};
 use tokio::sync::Semaphore;
 
-use crate::common::{TestHost, prepared, until};
+use crate::common::{TestHost, environment, prepared, until};
 
 /// Fails for its first calls, and afterwards waits for a permit.
 #[derive(Debug)]
@@ -60,6 +60,20 @@ async fn ended(slow: &Arc<Slow>, removal: Duration) -> (Vec<ErrorKind>, TestHost
     let teardown = environment.deallocate().await;
     let kinds = teardown.errors.iter().map(Error::kind).collect();
     (kinds, host)
+}
+
+#[tokio::test]
+async fn what_nobody_could_remove_is_refused_before_it_is_made() {
+    let (_host, mut environment) = environment().await;
+    let record = environment.context("test").record().clone();
+    let resources = [Resource::process("p"), Resource::new("odd", "o", "test")];
+    let before = record.holdings();
+    let refused = record.intend(resources).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    assert!(refused.message().contains("odd"), "{refused}");
+    assert_eq!(record.holdings(), before);
+    let teardown = environment.deallocate().await;
+    assert!(teardown.is_clean(), "{teardown:?}");
 }
 
 #[tokio::test]
