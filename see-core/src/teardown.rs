@@ -1,4 +1,5 @@
-//! The end of an environment: everything in reverse, every step even when one before it failed.
+//! The end of an environment: hooks in reverse, then the machine and all that the record names; every step even when one
+//! before it failed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,14 +9,11 @@ use tokio::sync::watch;
 
 use crate::bus::{EventBus, Turn};
 use crate::hook::Attached;
-use crate::ledger::{Collectors, Outcome, Record, Resource};
+use crate::ledger::{Collectors, Outcome, REMOVAL, Record, Resource};
 use crate::mishap::MishapKind;
 use crate::shared::Shared;
 use crate::sync::{died, lock};
 use crate::{Context, Error, ErrorKind, SandboxState};
-
-/// The longest removal of one resource: hypervisors take their time to end a machine on a slow host.
-const REMOVAL: Duration = Duration::from_secs(60);
 
 /// What becomes of the sandbox.
 #[derive(Debug, Clone, Copy)]

@@ -13,6 +13,8 @@ use super::store::{Ledger, Taken};
 use super::{blocking, process};
 use crate::{Error, ErrorKind, Identifier, Result};
 
+/// The longest removal of one resource: hypervisors take their time to end a machine on a slow host.
+pub(crate) const REMOVAL: Duration = Duration::from_secs(60);
 /// What a collector gets beyond its deadline before it is left behind.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -34,14 +36,14 @@ pub struct CollectOptions {
 }
 
 impl Default for CollectOptions {
-    /// All orphans, of any age, with half a minute for each resource.
+    /// All orphans, of any age, with a minute for each resource.
     fn default() -> Self {
         Self {
             dry_run: false,
             older_than: Duration::ZERO,
             only: None,
             include_kept: false,
-            deadline: Duration::from_secs(30),
+            deadline: REMOVAL,
             within: None,
         }
     }
@@ -142,8 +144,8 @@ impl Outcome {
 
 impl Ledger {
     /// Removes what dead owners left, and their records once everything is gone: first what runs, then the
-    /// rest, the last intended first, and leases last. What cannot be removed is reported and stops no other record. Records of living owners,
-    /// and those that another collection has, are not touched.
+    /// rest, the last intended first, and leases last. What cannot be removed is reported and stops no
+    /// other record. Records of living owners, and those that another collection has, are not touched.
     ///
     /// The work goes on when this future is dropped.
     ///

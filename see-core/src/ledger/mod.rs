@@ -41,6 +41,7 @@ mod root;
 mod store;
 mod tree;
 
+pub(crate) use collect::REMOVAL;
 pub use collect::{CollectOptions, Outcome, RecordOutcome, RecordReport, Report};
 pub use collector::{CollectRequest, Collected, Collector};
 pub use collectors::Collectors;
