@@ -85,13 +85,16 @@ pub(crate) async fn both<A, B>(
 ) -> Result<(A, B)> {
     match tokio::join!(caught(one), caught(other)) {
         (Err(panic), _) | (_, Err(panic)) => resume_unwind(panic),
-        (Ok(Err(error)), Ok(other)) => {
-            if let Err(other) = other {
-                tracing::warn!(%other, "something else failed as well");
-            }
+        (Ok(Err(one)), Ok(Err(other))) => {
+            // A stop beside a failure is not what went wrong.
+            let (error, other) = match one.kind() {
+                ErrorKind::Stopped => (other, one),
+                _ => (one, other),
+            };
+            tracing::warn!(%other, "something else failed as well");
             Err(error)
         }
-        (Ok(Ok(_)), Ok(Err(error))) => Err(error),
+        (Ok(Err(error)), Ok(Ok(_))) | (Ok(Ok(_)), Ok(Err(error))) => Err(error),
         (Ok(Ok(one)), Ok(Ok(other))) => Ok((one, other)),
     }
 }
@@ -114,6 +117,18 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_failure_is_told_rather_than_a_stop_beside_it() {
+        let stopped = || async { Err::<(), _>(Error::stopped("allocate")) };
+        let failed = || async { Err::<(), _>(Error::new(ErrorKind::Hypervisor, "it fails")) };
+        for outcome in [
+            both(stopped(), failed()).await,
+            both(failed(), stopped()).await,
+        ] {
+            assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Hypervisor);
+        }
+    }
 
     #[tokio::test]
     async fn what_goes_on_beside_a_failure_or_a_panic_comes_to_its_end() {

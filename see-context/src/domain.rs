@@ -1,8 +1,9 @@
 //! The domain itself: named, labelled and defined once everything it uses is there, and removed before any of that.
 //!
-//! A domain of a daemon is removed only when the label in its metadata names the environment. The embedded driver of a
-//! dead process cannot be opened here, since libvirt knows one root in the life of a process: its emulator is found by
-//! the UUID on its command line, and ended by itself. That of this very process is asked as a daemon is.
+//! A domain of a daemon is removed only when its UUID is the recorded one, or the label in its metadata names the
+//! environment. The embedded driver of a dead process cannot be opened here, since libvirt knows one root in the life
+//! of a process: its emulator is found by the UUID on its command line, and ended by itself. That of this very process
+//! is asked as a daemon is.
 
 mod look;
 
@@ -17,7 +18,7 @@ use see_libvirt::{Ability, Connection, Domain};
 use uuid::Uuid;
 
 use crate::allocation::{Site, exactly, refused};
-use crate::driver::{Driver, Runner};
+use crate::driver::Driver;
 use crate::error::{blocking, libvirt, undefinable};
 use crate::hypervisor;
 use crate::label::stranger;
@@ -63,7 +64,38 @@ pub(crate) async fn define(
     let mut identity = Details::new();
     identity.insert("uuid".to_owned(), domain.uuid().to_string().into());
     entry.created(identity).await?;
+    check_firmware(xml, &domain).await?;
     Ok(domain)
+}
+
+/// Refuses a machine whose firmware is qcow2 where this libvirt dropped that: QEMU would take the files for raw ones, and
+/// the guest start without a word.
+async fn check_firmware(asked: &DomainXml, domain: &Domain) -> Result<()> {
+    if !asked.qcow2_firmware().contains(&true) {
+        return Ok(());
+    }
+    let defined = domain.xml().await.map_err(libvirt)?;
+    let defined = DomainXml::parse(&defined).map_err(|error| {
+        Error::new(ErrorKind::Hypervisor, "the defined XML cannot be read").caused_by(error)
+    })?;
+    if keeps_firmware(asked, &defined) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        "this libvirt ignores `format='qcow2'` of <loader> and <nvram>",
+    )
+    .during("define the domain")
+    .advice("libvirt 9.2 and later know firmware in qcow2; or give the machine raw files"))
+}
+
+/// Whether what was asked for as qcow2 is qcow2 still.
+fn keeps_firmware(asked: &DomainXml, defined: &DomainXml) -> bool {
+    let mut files = asked
+        .qcow2_firmware()
+        .into_iter()
+        .zip(defined.qcow2_firmware());
+    files.all(|(asked, defined)| defined || !asked)
 }
 
 /// Refuses a domain that exists: libvirt would give one of the same name and UUID another definition.
@@ -100,8 +132,7 @@ impl Collector for Domains {
         DOMAIN
     }
 
-    /// Its disks, its network, and that network's firewall.
-    fn needs_what_came_before(&self) -> bool {
+    fn runs(&self) -> bool {
         true
     }
 
@@ -121,23 +152,26 @@ impl Collector for Domains {
             Err(error) if error.is_no_domain() => return forgotten(request).await,
             Err(error) => return Err(libvirt(error)),
         };
-        let text = match domain.xml().await {
-            Ok(text) => text,
-            Err(error) if error.is_no_domain() => return Ok(Collected::AlreadyGone),
-            Err(error) => return Err(libvirt(error)),
-        };
-        let reason = if connection.may(Ability::Metadata) {
-            stranger(request, &text)
+        let by_uuid = another(request, domain.uuid());
+        // A recorded UUID that agrees proves it, whatever somebody did to its label or its XML.
+        let is_proven = by_uuid.is_none() && request.identity.is_some();
+        let reason = if is_proven || !connection.may(Ability::Metadata) {
+            by_uuid
         } else {
-            another(request, domain.uuid())
+            match domain.xml().await {
+                Ok(text) => stranger(request, &text),
+                Err(error) if error.is_no_domain() => return Ok(Collected::AlreadyGone),
+                Err(error) => return Err(libvirt(error)),
+            }
         };
         if let Some(reason) = reason {
             return Ok(Collected::Refused(reason));
         }
         if !request.dry_run {
             let ended = remove(&domain).await?;
-            // Of a container whose controller died libvirt leaves the processes.
-            match ended || Driver::of(location).runner == Runner::Emulator {
+            // A daemon that was restarted may take a machine for off whose emulator lives, and of a container whose
+            // controller died libvirt leaves the processes.
+            match ended {
                 true => clear_files(location, &request.resource.name).await?,
                 false => drop(forgotten(request).await?),
             }
@@ -156,7 +190,6 @@ async fn remove(domain: &Domain) -> Result<bool> {
     let ended = match domain.destroy().await {
         Ok(()) => true,
         Err(error) if error.is_no_domain() => return Ok(false),
-        Err(error) if error.is_invalid_state() && domain.id().is_none() => false,
         // Not every driver tells by its error that there was nothing to end, and one that says so is not believed.
         Err(error) => match domain.is_active().await {
             Ok(false) => false,
@@ -228,8 +261,8 @@ async fn forgotten(request: &CollectRequest) -> Result<Collected> {
     Ok(ended)
 }
 
-/// Why a domain that cannot be labelled is not the environment's. The UUID that was written down once it was
-/// made must agree, or the one that it was to get where its maker ended in between.
+/// Why a domain is not the environment's, by its UUID. The one that was written down once it was made must agree, or the
+/// one that it was to get where its maker ended in between.
 fn another(request: &CollectRequest, uuid: Uuid) -> Option<String> {
     let found = uuid.to_string();
     let recorded = match &request.identity {
@@ -270,5 +303,49 @@ mod tests {
 
         request.identity = Some(Details::new());
         assert!(another(&request, planned).is_some());
+    }
+
+    #[test]
+    fn a_libvirt_that_drops_the_format_of_qcow2_firmware_is_noticed() {
+        const QCOW2: &str = " format='qcow2'";
+        let firmware = [("", ""), (QCOW2, ""), (QCOW2, QCOW2)].map(|(code, variables)| {
+            let os = format!("<os><loader{code}>/f</loader><nvram{variables}>/v</nvram></os>");
+            DomainXml::parse(&format!("<domain>{os}</domain>")).unwrap()
+        });
+        let [raw, code, both] = &firmware;
+        for (asked, defined) in [(code, raw), (both, raw), (both, code)] {
+            assert!(!keeps_firmware(asked, defined), "{asked} {defined}");
+        }
+        for (asked, defined) in [(raw, raw), (raw, both), (code, code), (both, both)] {
+            assert!(keeps_firmware(asked, defined), "{asked} {defined}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_domain_that_lost_its_label_goes_by_its_recorded_uuid_and_by_no_other() {
+        const HYPERVISOR: &str = "test:///default";
+        let limit = std::time::Duration::from_secs(30);
+        let connection = Connection::open(HYPERVISOR, limit).await.unwrap();
+        let identifier = Identifier::random();
+        let xml = format!(
+            "<domain type='test'><name>{identifier}</name><uuid>{identifier}</uuid>
+             <memory>8192</memory><os><type>hvm</type></os></domain>"
+        );
+        let domain = connection.define_domain(&xml).await.unwrap();
+        domain.start().await.unwrap();
+        let resource = Resource::new(DOMAIN, identifier.to_string(), HYPERVISOR);
+        let mut request = CollectRequest::new(identifier, resource);
+        let identity = |uuid: Uuid| Resource::new("x", "x", "").detail("uuid", uuid.to_string());
+        for other in [None, Some(identity(Uuid::new_v4()).details)] {
+            request.identity = other;
+            let collected = Domains.collect(&request).await.unwrap();
+            assert!(matches!(collected, Collected::Refused(_)), "{collected:?}");
+            assert!(domain.is_active().await.unwrap());
+        }
+        request.identity = Some(identity(domain.uuid()).details);
+        let collected = Domains.collect(&request).await.unwrap();
+        assert_eq!(collected, Collected::Removed);
+        let gone = connection.domain_by_name(&identifier.to_string()).await;
+        assert!(gone.unwrap_err().is_no_domain());
     }
 }

@@ -1,9 +1,9 @@
 //! The folder in which libvirt's embedded driver lives, shared by the sandboxes of this process.
 //!
 //! libvirt knows one such root in the life of a process. Each sandbox that uses it leaves a file
-//! under `users/`, named by its identifier, and an entry in its own record. Whoever takes the
-//! last of these files away removes the root: a release, or a collection after a crash. A later
-//! sandbox of the same process makes the root again, at the same path.
+//! under `users/`, named by its identifier, and an entry in its own record. The collection that
+//! takes the last of these files away removes the root. A later sandbox of the same process makes
+//! the root again, at the same path.
 
 mod root;
 

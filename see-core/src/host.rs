@@ -21,8 +21,9 @@ use crate::{
     PreparedBackend, Registries, Result, Stop,
 };
 
-/// How long environments may take to end when their owner panics.
-const PANIC_DEADLINE: Duration = Duration::from_secs(60);
+/// How long environments may take to end when their owner panics: the time for release and removal, and a minute for
+/// handlers and hooks.
+const PANIC_DEADLINE: Duration = Duration::from_secs(300);
 
 /// Allocates environments and tears them down, on a runtime of its own.
 ///
@@ -306,6 +307,7 @@ impl Work {
         let token = stop.token();
         token.check("allocate")?;
         let record = ledger.begin(identifier, options.note).await?;
+        record.only_for(collectors.clone());
         options.trail.follow(&record);
         let allocation = Allocation {
             identifier,
@@ -319,7 +321,7 @@ impl Work {
         let sandbox = match made.await.unwrap_or_else(|failed| Err(died(failed))) {
             Ok(sandbox) => sandbox,
             Err(error) => {
-                undo(&allocation.record, &collectors, options.end.release).await;
+                undo(&allocation.record, &collectors, options.end.removal).await;
                 return Err(error);
             }
         };

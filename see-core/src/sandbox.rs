@@ -110,9 +110,9 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
     /// Prepares the end: no change is told from now on, and no command is taken any more. May be called again.
     ///
     /// It removes nothing. Afterwards, also where it failed, core removes everything that the record names with the
-    /// collectors of its kinds, the last intended first, exactly as after a crash: the machine first of all, whether
-    /// it runs or not. So only what belongs to this process is left to do here: to wait for a command under way, to
-    /// end tasks, to wait for a child.
+    /// collectors of its kinds, exactly as after a crash: first the machine, whether it is on or off, and what else
+    /// [runs](crate::ledger::Collector::runs). So only what belongs to this process is left to do here: to wait for a
+    /// command under way, to end tasks, to wait for a child.
     ///
     /// # Errors
     /// When a command under way or something of this process does not end.

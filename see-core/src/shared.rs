@@ -59,8 +59,11 @@ pub struct EndLimits {
     pub turn: Duration,
     /// The longest wait for one hook's tasks, and again for its cleanup. 30 s.
     pub hook: Duration,
-    /// The longest wait for the sandbox's release, and again for the removal of what was made for it. 60 s.
+    /// The longest wait for the sandbox's release. 60 s.
     pub release: Duration,
+    /// The longest wait for the removal of everything that was made, the machine first; each resource gets at most a
+    /// minute of it. What has not begun by then is left to a collection. 180 s.
+    pub removal: Duration,
     /// The longest wait for one change of power, above the backend's own deadlines. 120 s.
     pub power: Duration,
 }
@@ -71,6 +74,7 @@ impl Default for EndLimits {
             turn: Duration::from_secs(10),
             hook: Duration::from_secs(30),
             release: Duration::from_secs(60),
+            removal: Duration::from_secs(180),
             power: Duration::from_secs(120),
         }
     }

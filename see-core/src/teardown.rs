@@ -1,4 +1,5 @@
-//! The end of an environment: everything in reverse, every step even when one before it failed.
+//! The end of an environment: hooks in reverse, then the machine and all that the record names; every step even when one
+//! before it failed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,14 +9,11 @@ use tokio::sync::watch;
 
 use crate::bus::{EventBus, Turn};
 use crate::hook::Attached;
-use crate::ledger::{Collectors, Outcome, Record, Resource};
+use crate::ledger::{Collectors, Outcome, REMOVAL, Record, Resource};
 use crate::mishap::MishapKind;
 use crate::shared::Shared;
 use crate::sync::{died, lock};
 use crate::{Context, Error, ErrorKind, SandboxState};
-
-/// The longest removal of one resource.
-const REMOVAL: Duration = Duration::from_secs(30);
 
 /// What becomes of the sandbox.
 #[derive(Debug, Clone, Copy)]
@@ -112,7 +110,7 @@ pub(crate) async fn tear_down(
     };
     if !kept {
         errors.extend(release(&shared, limits.release).await);
-        errors.extend(remove_all(&shared.record, &shared.collectors, limits.release).await);
+        errors.extend(remove_all(&shared.record, &shared.collectors, limits.removal).await);
     }
     for task in rest.tasks {
         task.abort();
@@ -175,13 +173,27 @@ async fn release(shared: &Arc<Shared>, limit: Duration) -> Option<Error> {
     }
 }
 
-/// Removes everything that a record names, as a collection does after a crash. What failed comes back.
+/// Removes everything that a record names, as a collection does after a crash. What failed comes back. What is at work
+/// at the limit keeps the record locked until it ends, also when the record is closed.
 pub(crate) async fn remove_all(
     record: &Record,
     collectors: &Collectors,
     limit: Duration,
 ) -> Vec<Error> {
-    let removal = record.collect(collectors, REMOVAL.min(limit));
+    let each = REMOVAL.min(limit);
+    let removal = async {
+        let outcomes = record.collect(collectors, each).await?;
+        // What was busy for a moment gets a second try; what did not end in time would take that long again.
+        let failed = outcomes.iter().filter_map(|(_, outcome)| match outcome {
+            Outcome::Failed(error) => Some(error.kind()),
+            _ => None,
+        });
+        let failed: Vec<ErrorKind> = failed.collect();
+        match failed.is_empty() || failed.contains(&ErrorKind::Timeout) {
+            true => Ok(outcomes),
+            false => record.collect(collectors, each).await,
+        }
+    };
     let outcomes = match tokio::time::timeout(limit, removal).await {
         Ok(Ok(outcomes)) => outcomes,
         Ok(Err(error)) => return vec![error],

@@ -60,8 +60,11 @@ fn collect(request: &CollectRequest) -> Result<Collected> {
     if !found.is_dir() {
         return Ok(Collected::Refused("it is not a folder".to_owned()));
     }
+    let user = path.join("users").join(request.identifier.to_string());
     match &request.identity {
         Some(identity) if *identity == super::identity(path)? => {}
+        // Its own went, and somebody made another one.
+        Some(_) if !user.exists() => return Ok(Collected::AlreadyGone),
         Some(_) => {
             return Ok(Collected::Refused(
                 "it is another folder than the one that was made".to_owned(),
@@ -69,7 +72,6 @@ fn collect(request: &CollectRequest) -> Result<Collected> {
         }
         // Its maker stopped or died before it wrote down what it made.
         None => {
-            let user = path.join("users").join(request.identifier.to_string());
             if !user.exists() {
                 if !super::is_abandoned(path, request.identifier)? {
                     // The root is that of other sandboxes, which this one never joined.
@@ -160,11 +162,16 @@ mod tests {
             request.identity = Some(crate::embedded::identity(&ours).unwrap());
             request
         };
-        for path in [&strange, &link] {
-            let collected = collect(&request(path)).unwrap();
-            assert!(matches!(collected, Collected::Refused(_)), "{collected:?}");
-        }
-        assert!(ours.exists() && strange.exists());
+        let collected = collect(&request(&link)).unwrap();
+        assert!(matches!(collected, Collected::Refused(_)), "{collected:?}");
+        // Another one was made where ours was, first without us and then as if we were in it.
+        let collected = collect(&request(&strange)).unwrap();
+        assert_eq!(collected, Collected::AlreadyGone);
+        let user = strange.join("users").join(identifier.to_string());
+        fs::create_dir_all(&user).unwrap();
+        let collected = collect(&request(&strange)).unwrap();
+        assert!(matches!(collected, Collected::Refused(_)), "{collected:?}");
+        assert!(ours.exists() && user.exists());
         let request = request(&ours);
         assert_eq!(collect(&request).unwrap(), Collected::Removed);
         assert!(!ours.exists());

@@ -6,11 +6,12 @@
 mod look;
 
 use async_trait::async_trait;
-use see_core::ledger::{CollectRequest, Collected, Collector, Looked};
+use see_core::ledger::{CollectRequest, Collected, Collector, Looked, Resource};
 use see_core::{Error, ErrorKind, Result};
 use see_libvirt::{Connection, Network};
 
 use super::NETWORK;
+use super::wall::WALL;
 use crate::error::{blocking, libvirt};
 use crate::hypervisor;
 use crate::label::stranger;
@@ -99,8 +100,8 @@ impl Collector for Networks {
     }
 
     /// Its firewall.
-    fn needs_what_came_before(&self) -> bool {
-        true
+    fn needs(&self, earlier: &Resource) -> bool {
+        earlier.kind == WALL
     }
 
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {

@@ -30,7 +30,7 @@ use super::placed::{Placed, closed_network};
 use super::rules::{self, Seat};
 use super::space::Search;
 use super::subnet::{self, Subnet};
-use super::wall::{self, Guest};
+use super::wall::{self, Guest, WALL};
 use super::{NETWORK, identity};
 use crate::error::libvirt;
 use crate::hypervisor;
@@ -393,8 +393,8 @@ impl Collector for Seats {
     }
 
     /// Its firewall.
-    fn needs_what_came_before(&self) -> bool {
-        true
+    fn needs(&self, earlier: &Resource) -> bool {
+        earlier.kind == WALL
     }
 
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {

@@ -12,7 +12,7 @@ use super::rules::{self, GuestPort, Seat};
 use super::subnet::Subnet;
 
 /// The kind of the ledger's entries for an environment's tables.
-const WALL: &str = "nftables.tables";
+pub(super) const WALL: &str = "nftables.tables";
 /// The families in which an environment may have a table.
 const FAMILIES: [Family; 2] = [Family::Bridge, Family::Inet];
 

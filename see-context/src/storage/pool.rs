@@ -121,6 +121,11 @@ impl Collector for Pools {
         POOL
     }
 
+    /// Its folder.
+    fn needs(&self, earlier: &Resource) -> bool {
+        earlier.path().is_some()
+    }
+
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
         collect(request, &hypervisor::open(request).await?).await
     }

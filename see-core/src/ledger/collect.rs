@@ -6,14 +6,15 @@ use std::time::{Duration, Instant, SystemTime};
 use super::collector::{CollectRequest, Collected};
 use super::collectors::Collectors;
 use super::folder::Name;
-use super::journal::{Held, Line};
-use super::record::Entry;
+use super::journal::{Held, Journal, Line};
 use super::record::{Record, milliseconds};
 use super::resource::Resource;
 use super::store::{Ledger, Taken};
 use super::{blocking, process};
 use crate::{Error, ErrorKind, Identifier, Result};
 
+/// The longest removal of one resource: hypervisors take their time to end a machine on a slow host.
+pub(crate) const REMOVAL: Duration = Duration::from_secs(60);
 /// What a collector gets beyond its deadline before it is left behind.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -35,14 +36,14 @@ pub struct CollectOptions {
 }
 
 impl Default for CollectOptions {
-    /// All orphans, of any age, with half a minute for each resource.
+    /// All orphans, of any age, with a minute for each resource.
     fn default() -> Self {
         Self {
             dry_run: false,
             older_than: Duration::ZERO,
             only: None,
             include_kept: false,
-            deadline: Duration::from_secs(30),
+            deadline: REMOVAL,
             within: None,
         }
     }
@@ -70,7 +71,8 @@ pub struct RecordReport {
     pub identifier: Identifier,
     /// The sum.
     pub outcome: RecordOutcome,
-    /// Each resource that it named, in the order of collection: the reverse of their intention.
+    /// Each resource that it named, in the order of collection: what runs, then the rest in the reverse of their
+    /// intention, then leases.
     pub resources: Vec<(Resource, Outcome)>,
 }
 
@@ -141,9 +143,9 @@ impl Outcome {
 }
 
 impl Ledger {
-    /// Removes what dead owners left, the last intended first, and their records once everything is
-    /// gone. What cannot be removed is reported and stops no other record. Records of living owners,
-    /// and those that another collection has, are not touched.
+    /// Removes what dead owners left, and their records once everything is gone: first what runs, then the
+    /// rest, the last intended first, and leases last. What cannot be removed is reported and stops no
+    /// other record. Records of living owners, and those that another collection has, are not touched.
     ///
     /// The work goes on when this future is dropped.
     ///
@@ -300,10 +302,10 @@ impl Ledger {
 }
 
 impl Record {
-    /// Removes everything that the record still names, the last intended first: the owner's own last
+    /// Removes everything that the record still names, in the order of [`Ledger::collect`]: the owner's own last
     /// step, which finds also what was made and then forgotten. `deadline` is for each resource.
     ///
-    /// The work goes on when this future is dropped.
+    /// The work goes on when this future is dropped, and ends with the resource at which the record is closed.
     ///
     /// # Errors
     /// Only when the work panicked; what could not be removed is in the outcomes.
@@ -324,85 +326,59 @@ impl Record {
     }
 }
 
-impl Entry {
-    /// Removes the resource with the collector of its kind, and the entry from the record.
-    ///
-    /// The work goes on when this future is dropped. May be called again: after an error it tries
-    /// again, and what is gone stays gone.
-    ///
-    /// # Errors
-    /// When it could not be removed, or is not the one that was recorded; the entry then stays in the
-    /// record.
-    pub async fn remove(&self, collectors: &Collectors, deadline: Duration) -> Result<()> {
-        let entry = self.same();
-        let collectors = collectors.clone();
-        let options = CollectOptions {
-            deadline,
-            ..CollectOptions::default()
-        };
-        joined(tokio::spawn(async move {
-            let journal = entry.record().journal();
-            let number = entry.number();
-            let Some(held) = journal.held.into_iter().find(|held| held.entry == number) else {
-                return Ok(());
-            };
-            let same_boot = journal.header.boot == process::boot();
-            match attempt(entry.record(), held, same_boot, &collectors, &options).await {
-                (_, Outcome::Failed(error)) => Err(error),
-                (resource, Outcome::Refused(reason)) => {
-                    Err(Error::new(ErrorKind::Io, reason).subject(resource.name))
-                }
-                _ => Ok(()),
-            }
-        }))
-        .await?
-    }
-}
-
-/// Collects all that a locked record holds.
+/// Collects all that a locked record holds, in the order of [`rank`].
 async fn collect_held(
     record: &Record,
     collectors: &Collectors,
     options: &CollectOptions,
 ) -> Vec<(Resource, Outcome)> {
-    let journal = record.journal();
-    let same_boot = journal.header.boot == process::boot();
-    let mut outcomes: Vec<(Resource, Outcome)> = Vec::new();
-    for held in journal.held.into_iter().rev() {
-        let left = outcomes
-            .iter()
-            .filter(|(_, outcome)| !outcome.is_gone())
-            .any(|(left, outcome)| needs((left, outcome), &held.resource, collectors));
-        let outcome = if left {
-            (held.resource, Outcome::Waiting)
+    let Journal {
+        header, mut held, ..
+    } = record.journal();
+    let same_boot = header.boot == process::boot();
+    held.sort_by_key(|held| rank(held, collectors));
+    let mut left: Vec<Held> = Vec::new();
+    let mut outcomes = Vec::new();
+    for held in held {
+        let is_needed = left.iter().any(|left| needs(left, &held, collectors));
+        let outcome = if is_needed && !collectors.runs(&held.resource.kind) {
+            Outcome::Waiting
         } else {
-            attempt(record, held, same_boot, collectors, options).await
+            attempt(record, held.clone(), same_boot, collectors, options).await
         };
-        outcomes.push(outcome);
+        let resource = held.resource.clone();
+        if !outcome.is_gone() {
+            left.push(held);
+        }
+        outcomes.push((resource, outcome));
     }
     outcomes
 }
 
-/// Whether something that could not be removed may need `resource`, which was intended before it: a machine its disk,
-/// its network and that network's firewall; a file the folder that it lies in; anything a lease.
-fn needs(
-    (left, outcome): (&Resource, &Outcome),
-    resource: &Resource,
-    collectors: &Collectors,
-) -> bool {
-    if resource.kind == Resource::LEASE {
-        return left.kind != Resource::LEASE;
+/// The order of removal: what runs, the first intended first, so that the machine is not kept waiting by what hooks
+/// made later; then the rest, the last intended first; then the leases.
+fn rank(held: &Held, collectors: &Collectors) -> (u8, u32) {
+    let backwards = u32::MAX - held.entry;
+    match &*held.resource.kind {
+        kind if collectors.runs(kind) => (0, held.entry),
+        Resource::LEASE => (2, backwards),
+        _ => (1, backwards),
     }
-    match (left.path(), resource.path()) {
+}
+
+/// Whether something that could not be removed may need `held`: a machine its disk, its network and that network's
+/// firewall, which were intended before it; a file the folder that it lies in; anything a lease.
+fn needs(left: &Held, held: &Held, collectors: &Collectors) -> bool {
+    if held.resource.kind == Resource::LEASE {
+        return left.resource.kind != Resource::LEASE;
+    }
+    if left.entry < held.entry {
+        return false;
+    }
+    match (left.resource.path(), held.resource.path()) {
         (Some(left), Some(path)) => left.starts_with(path),
         (Some(_), None) => false,
-        (None, Some(_)) => true,
-        // What is somebody else's uses nothing of the environment's.
-        (None, None) => {
-            let collector = collectors.find(&left.kind);
-            !matches!(outcome, Outcome::Refused(_))
-                && collector.is_ok_and(|collector| collector.needs_what_came_before())
-        }
+        (None, _) => collectors.needs(&left.resource.kind, &held.resource),
     }
 }
 
@@ -412,15 +388,13 @@ async fn attempt(
     same_boot: bool,
     collectors: &Collectors,
     options: &CollectOptions,
-) -> (Resource, Outcome) {
-    let resource = held.resource.clone();
-    let outcome = match run(record, held, same_boot, collectors, options).await {
+) -> Outcome {
+    match run(record, held, same_boot, collectors, options).await {
         Ok(Collected::Removed) => Outcome::Removed,
         Ok(Collected::AlreadyGone) => Outcome::AlreadyGone,
         Ok(Collected::Refused(reason)) => Outcome::Refused(reason),
         Err(error) => Outcome::Failed(error),
-    };
-    (resource, outcome)
+    }
 }
 
 async fn run(
@@ -444,18 +418,26 @@ async fn run(
         "the {} {:?} to go",
         request.resource.kind, request.resource.name
     );
-    let owner = record.clone();
-    // In a task of its own, which keeps the record locked should it outlast our patience.
+    let Some(locked) = record.locked() else {
+        return Err(Error::new(
+            ErrorKind::IllegalTransition,
+            "the environment's ledger record was closed before this was removed",
+        ));
+    };
+    let record = record.clone();
+    // In a task of its own, which keeps the record locked should it outlast our patience, or the record be closed.
     let task = tokio::spawn(async move {
         let collected = collector.collect(&request).await?;
         if !request.dry_run && !matches!(collected, Collected::Refused(_)) {
             let line = Line::Gone {
                 entry: request.entry,
             };
-            let record = owner.clone();
-            blocking(move || record.progress(line, false)).await?;
+            // It is gone nevertheless, and keeps nothing else: a later collection finds that it is.
+            if let Err(error) = blocking(move || record.progress(line, false)).await {
+                tracing::warn!("the ledger keeps something that is gone: {}", error.chain());
+            }
         }
-        drop(owner);
+        drop(locked);
         Ok(collected)
     });
     match tokio::time::timeout(options.deadline + GRACE, joined(task)).await {

@@ -27,10 +27,18 @@ pub trait Collector: std::fmt::Debug + Send + Sync {
     /// When it cannot be found out, or the removal failed.
     async fn collect(&self, request: &CollectRequest) -> Result<Collected>;
 
-    /// Whether everything that was intended before one of these has to stay as long as it does, as the network and the
-    /// firewall of a machine that could not be ended. Files and folders stay with whatever is no file or folder.
-    fn needs_what_came_before(&self) -> bool {
+    /// Whether one of these runs, as a machine or a process does. What runs is removed before everything else, the first
+    /// intended first, and waits for nothing: the backend's machine goes before what hooks made later.
+    fn runs(&self) -> bool {
         false
+    }
+
+    /// Whether `earlier`, which was intended before one of these, has to stay as long as it does, as the network and the
+    /// firewall of a machine that could not be ended. Left out, everything has to where it [runs](Self::runs), and
+    /// nothing where it does not. A folder stays with what lies in it in any case.
+    fn needs(&self, earlier: &Resource) -> bool {
+        let _ = earlier;
+        self.runs()
     }
 
     /// Looks whether anything of a resource is on the host, and changes nothing. It is asked once the environment has

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::collector::Collector;
 use super::files::PathCollector;
 use super::process::ProcessCollector;
+use super::resource::Resource;
 use crate::{Error, ErrorKind, Result};
 
 /// The collectors of a program, one for each kind. Cheap to clone.
@@ -42,6 +43,17 @@ impl Collectors {
         }
         Arc::make_mut(&mut self.0).insert(kind, collector);
         Ok(())
+    }
+
+    /// Whether resources of this kind run; of a kind that is not known nobody can tell, nor end one.
+    pub(super) fn runs(&self, kind: &str) -> bool {
+        self.0.get(kind).is_some_and(|collector| collector.runs())
+    }
+
+    /// Whether a resource of this kind may need one that was intended before it; one of an unknown kind may need any.
+    pub(super) fn needs(&self, kind: &str, earlier: &Resource) -> bool {
+        let collector = self.0.get(kind);
+        collector.is_none_or(|collector| collector.needs(earlier))
     }
 
     pub(super) fn find(&self, kind: &str) -> Result<&Arc<dyn Collector>> {

@@ -4,12 +4,12 @@
 //! Every environment has a [`Record`], a file in a folder that only its user can reach. Its owner
 //! holds an exclusive lock on it, which the kernel drops when the owner dies, however it dies. A
 //! [`Resource`] enters the record with [`Record::intend`], which returns an [`Entry`]; whatever makes
-//! the resource takes that entry, reports how it is recognised ([`Entry::created`]), and removes it
-//! from the record once it is gone ([`Entry::gone`]).
+//! the resource takes that entry, and reports how it is recognised ([`Entry::created`]).
 //!
-//! An environment is alive while its record is locked, or until the time it was asked to be kept.
-//! What a dead one left, [`Ledger::collect`] removes with one [`Collector`] for each kind of resource,
-//! and only where a label or a recorded identity agrees. Process numbers are for display.
+//! A resource is removed by the [`Collector`] of its kind, and only where a label or a recorded
+//! identity agrees: at the environment's end by [`Record::collect`], after its owner died by
+//! [`Ledger::collect`]. An environment is alive while its record is locked, or until the time it was
+//! asked to be kept. Process numbers are for display.
 //!
 //! # What is done with files and folders
 //! They are named by a folder that existed before and a path beneath it that contains the
@@ -41,6 +41,7 @@ mod root;
 mod store;
 mod tree;
 
+pub(crate) use collect::REMOVAL;
 pub use collect::{CollectOptions, Outcome, RecordOutcome, RecordReport, Report};
 pub use collector::{CollectRequest, Collected, Collector};
 pub use collectors::Collectors;

@@ -110,6 +110,10 @@ impl Collector for ProcessCollector {
         Resource::PROCESS
     }
 
+    fn runs(&self) -> bool {
+        true
+    }
+
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
         let request = request.clone();
         blocking(move || collect(&request)).await

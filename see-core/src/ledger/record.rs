@@ -6,13 +6,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 pub use self::entry::Entry;
 use super::anchor::Anchor;
 use super::blocking;
 use super::collector::CollectRequest;
+use super::collectors::Collectors;
 use super::folder::{Folder, record_name};
 use super::journal::{Header, INTENT_LIMIT, Journal, Line, RECORD_LIMIT, broken, encode};
 use super::resource::Resource;
@@ -20,7 +21,7 @@ use crate::fault::{Faults, Point};
 use crate::{Error, ErrorKind, Identifier, Result};
 
 /// The record of an environment that is alive: as long as one of its clones or entries exists and it
-/// is not closed, its lock is held and nobody collects what it names.
+/// is not closed, or a collector is still at work on it, its lock is held and nobody else collects what it names.
 ///
 /// A method whose name ends in `_blocking` waits for the disk on the calling thread. The others do
 /// the same work on a thread for blocking calls: they need a tokio runtime, and the work is finished
@@ -36,13 +37,15 @@ pub(super) struct Shared {
     folder: Arc<Folder>,
     identifier: Identifier,
     faults: Faults,
+    /// Those of an allocation, once they are known.
+    collectors: OnceLock<Collectors>,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Locked; `None` once the record is closed.
-    file: Option<File>,
+    /// `None` once the record is closed.
+    file: Option<Arc<Locked>>,
     /// Where the next line goes.
     end: u64,
     /// Whether something half-written follows `end`.
@@ -64,8 +67,8 @@ impl Record {
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] for a path that exists, [`ErrorKind::Configuration`] for one that
     /// does not contain the identifier (it could not be told from others' after a crash) or for a
-    /// malformed resource, [`ErrorKind::Exhausted`] when the record or the disk is full. The record is
-    /// then as before.
+    /// malformed resource, [`ErrorKind::Unsupported`] within an allocation for a kind that has no collector,
+    /// [`ErrorKind::Exhausted`] when the record or the disk is full. The record is then as before.
     pub async fn intend(
         &self,
         resources: impl IntoIterator<Item = Resource>,
@@ -87,6 +90,9 @@ impl Record {
         let mut resources: Vec<Resource> = resources.into_iter().collect();
         for resource in &mut resources {
             resource.check()?;
+            if let Some(collectors) = self.shared.collectors.get() {
+                collectors.find(&resource.kind)?;
+            }
             settle_path(resource, self.identifier())?;
         }
         let mut state = self.shared.state();
@@ -168,6 +174,12 @@ impl Record {
             .collect()
     }
 
+    /// Refuses from now on to intend what none of these could remove.
+    pub(crate) fn only_for(&self, collectors: Collectors) {
+        // Said once, when the record was begun.
+        let _ = self.shared.collectors.set(collectors);
+    }
+
     /// Ends the ownership. When everything is gone the record is removed; else it stays for
     /// collection, and what may still exist is returned.
     ///
@@ -188,19 +200,22 @@ impl Record {
     pub fn close_blocking(&self) -> Result<Vec<Resource>> {
         let mut state = self.shared.state();
         let left = state.journal.resources();
-        let Some(file) = state.file.take() else {
+        let Some(_locked) = state.file.take() else {
             return Ok(left);
         };
-        // The removal comes first, while nobody else can take the record.
-        let removed = if left.is_empty() {
+        // While nobody else can take the record.
+        if left.is_empty() {
             self.shared
                 .folder
-                .remove(&record_name(self.shared.identifier))
-        } else {
-            Ok(())
-        };
-        release(&file);
-        removed.map(|()| left)
+                .remove(&record_name(self.shared.identifier))?;
+        }
+        Ok(left)
+    }
+
+    /// Keeps the record locked, also after it is closed, for as long as the caller works on what it names. `None` once
+    /// it is closed.
+    pub(super) fn locked(&self) -> Option<Arc<Locked>> {
+        self.shared.state().file.clone()
     }
 
     /// Makes the record of a new environment.
@@ -275,8 +290,9 @@ impl Record {
                 folder,
                 identifier: journal.header.identifier,
                 faults,
+                collectors: OnceLock::new(),
                 state: Mutex::new(State {
-                    file: Some(file),
+                    file: Some(Arc::new(Locked(file))),
                     end,
                     torn,
                     journal,
@@ -293,11 +309,13 @@ impl Shared {
     }
 }
 
-impl Drop for State {
+/// A record's file, whose lock is given back with the last who works on the record.
+#[derive(Debug)]
+pub(super) struct Locked(File);
+
+impl Drop for Locked {
     fn drop(&mut self) {
-        if let Some(file) = &self.file {
-            release(file);
-        }
+        release(&self.0);
     }
 }
 
@@ -312,7 +330,7 @@ impl State {
     /// Writes all lines or none.
     fn append(&mut self, lines: Vec<Line>, limit: u64, sync: bool) -> Result<()> {
         let identifier = self.journal.header.identifier;
-        let Some(file) = &self.file else {
+        let Some(Locked(file)) = self.file.as_deref() else {
             return Err(Error::new(
                 ErrorKind::IllegalTransition,
                 "the environment's ledger record is closed",

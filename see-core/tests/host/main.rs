@@ -10,3 +10,4 @@ mod isolation;
 mod power;
 mod protocol;
 mod quota;
+mod removal;

@@ -10,7 +10,7 @@ use crate::place::*;
 use async_trait::async_trait;
 use see_core::ledger::{
     CollectOptions, CollectRequest, Collected, Collector, Collectors, Details, Ledger, Outcome,
-    RecordOutcome, RecordReport, Resource,
+    Record, RecordOutcome, RecordReport, Resource,
 };
 use see_core::{Error, ErrorKind, Identifier, Result};
 
@@ -38,6 +38,10 @@ impl Collector for Told {
         self.kind
     }
 
+    fn runs(&self) -> bool {
+        self.kind == "domain"
+    }
+
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let identity = request.identity.clone();
@@ -52,14 +56,14 @@ async fn a_failure_is_reported_and_stops_neither_its_record_nor_another() {
     let broken = place.begin();
     let folder = place.folder(&broken, "").create_folder_blocking().unwrap();
     let resources = [
-        Resource::new("network", "n", "test"),
         Resource::new("domain", "d", "test"),
         Resource::new("odd", "o", "test"),
+        Resource::new("network", "n", "test"),
         Resource::new("panicking", "p", "test"),
     ];
     let entries = broken.intend_blocking(resources).unwrap();
     let identity = Resource::new("x", "x", "").detail("uuid", "u").details;
-    entries[1].created_blocking(identity.clone()).unwrap();
+    entries[0].created_blocking(identity.clone()).unwrap();
     let fine = place.begin();
     place.folder(&fine, "").create_folder_blocking().unwrap();
     drop((broken, entries, fine));
@@ -88,13 +92,13 @@ async fn a_failure_is_reported_and_stops_neither_its_record_nor_another() {
         .iter()
         .map(|(resource, outcome)| (resource.kind.as_ref(), format!("{outcome:?}")))
         .collect();
-    // The reverse of the intention.
+    // The machine, then the reverse of the intention.
     let kinds: Vec<&str> = outcomes.iter().map(|(kind, _)| *kind).collect();
-    assert_eq!(kinds, ["panicking", "odd", "domain", "network", "folder"]);
-    assert!(outcomes[0].1.contains("Internal"), "{outcomes:?}");
-    assert!(outcomes[1].1.contains("Unsupported"), "{outcomes:?}");
-    assert!(outcomes[2].1.contains("PermissionDenied"), "{outcomes:?}");
-    assert_eq!(outcomes[3].1, "Removed");
+    assert_eq!(kinds, ["domain", "panicking", "network", "odd", "folder"]);
+    assert!(outcomes[0].1.contains("PermissionDenied"), "{outcomes:?}");
+    assert!(outcomes[1].1.contains("Internal"), "{outcomes:?}");
+    assert_eq!(outcomes[2].1, "Removed");
+    assert!(outcomes[3].1.contains("Unsupported"), "{outcomes:?}");
     // A machine that still runs may need its folder.
     assert_eq!(outcomes[4].1, "Waiting");
     assert!(folder.exists());
@@ -113,52 +117,113 @@ async fn a_failure_is_reported_and_stops_neither_its_record_nor_another() {
     assert_eq!(place.records(), 0);
 }
 
-/// A machine that cannot be ended.
-#[derive(Debug)]
-struct Stuck;
-
-#[async_trait]
-impl Collector for Stuck {
-    fn kind(&self) -> &str {
-        "domain"
+/// What becomes of each kind, in the order of collection, where these collectors stand beside some that succeed.
+async fn collected(
+    place: &Place,
+    record: &Record,
+    failing: impl IntoIterator<Item = Arc<Told>>,
+) -> Vec<(String, bool)> {
+    let mut collectors = Collectors::core();
+    for collector in failing {
+        collectors.add(collector).unwrap();
     }
-
-    fn needs_what_came_before(&self) -> bool {
-        true
+    for kind in ["firewall", "network", "capture"] {
+        let able = told(kind, || Ok(Collected::Removed));
+        collectors.add(able).unwrap();
     }
+    let limit = Duration::from_secs(10);
+    let outcomes = record.collect(&collectors, limit).await.unwrap();
+    assert_eq!(place.records(), 1);
+    let gone = |(resource, outcome): &(Resource, Outcome)| {
+        (resource.kind.clone().into_owned(), outcome.is_gone())
+    };
+    outcomes.iter().map(gone).collect()
+}
 
-    async fn collect(&self, _: &CollectRequest) -> Result<Collected> {
-        Err(Error::new(ErrorKind::Hypervisor, "it does not end"))
+fn pairs<const N: usize>(expected: [(&str, bool); N]) -> Vec<(String, bool)> {
+    expected.map(|(kind, gone)| (kind.to_owned(), gone)).into()
+}
+
+#[tokio::test]
+async fn a_machine_that_fails_or_refuses_to_end_keeps_what_it_stands_on_and_what_came_after_it_goes()
+ {
+    let answers: [fn() -> Result<Collected>; 2] = [
+        || Err(Error::new(ErrorKind::Hypervisor, "it does not end")),
+        || Ok(Collected::Refused("it has no label of ours".to_owned())),
+    ];
+    for answer in answers {
+        let place = Place::new();
+        let record = place.begin();
+        let _folder = place.folder(&record, "").create_folder_blocking().unwrap();
+        let resources = ["firewall", "network", "domain", "capture"];
+        let resources = resources.map(|kind| Resource::new(kind, kind, "test"));
+        drop(record.intend_blocking(resources).unwrap());
+        let outcomes = collected(&place, &record, [told("domain", answer)]).await;
+        let expected = [
+            ("domain", false),
+            ("capture", true),
+            ("network", false),
+            ("firewall", false),
+            ("folder", false),
+        ];
+        assert_eq!(outcomes, pairs(expected));
     }
 }
 
 #[tokio::test]
-async fn a_machine_that_cannot_be_ended_keeps_its_network_and_what_came_after_it_goes() {
+async fn a_kind_that_nobody_knows_and_a_process_that_cannot_be_ended_keep_what_came_before() {
+    for kind in ["unknown", Resource::PROCESS] {
+        let place = Place::new();
+        let record = place.begin();
+        let resources = ["firewall", kind].map(|kind| Resource::new(kind, kind, "test"));
+        let entries = record.intend_blocking(resources).unwrap();
+        // No process is told by such an identity.
+        let identity = Resource::new("x", "x", "").detail("uuid", "u").details;
+        entries[1].created_blocking(identity).unwrap();
+        let outcomes = collected(&place, &record, []).await;
+        assert_eq!(outcomes, pairs([(kind, false), ("firewall", false)]));
+    }
+}
+
+#[tokio::test]
+async fn everything_is_removed_also_where_the_ledger_can_take_no_more_lines() {
     let place = Place::new();
     let record = place.begin();
-    let resources = ["firewall", "network", "domain", "capture"];
+    let folder = place.folder(&record, "").create_folder_blocking().unwrap();
+    let resources = ["firewall", "network", "domain"];
     let resources = resources.map(|kind| Resource::new(kind, kind, "test"));
-    let _ = record.intend_blocking(resources).unwrap();
-    let mut collectors = Collectors::core();
-    collectors.add(Arc::new(Stuck)).unwrap();
-    for kind in ["firewall", "network", "capture"] {
-        collectors
-            .add(told(kind, || Ok(Collected::Removed)))
-            .unwrap();
+    let entries = record.intend_blocking(resources).unwrap();
+    for length in [60_000, 5_000, 300, 0] {
+        let identity = Resource::new("x", "x", "").detail("x", "x".repeat(length));
+        while entries[0]
+            .created_blocking(identity.details.clone())
+            .is_ok()
+        {}
     }
-    let limit = Duration::from_secs(10);
-    let outcomes = record.collect(&collectors, limit).await.unwrap();
-    let outcomes: Vec<_> = outcomes
-        .iter()
-        .map(|(resource, outcome)| (resource.kind.as_ref(), outcome.is_gone()))
-        .collect();
-    let expected = [
-        ("capture", true),
-        ("domain", false),
-        ("network", false),
-        ("firewall", false),
-    ];
-    assert_eq!(outcomes, expected);
+    let machine = told("domain", || Ok(Collected::Removed));
+    let outcomes = collected(&place, &record, [machine]).await;
+    let expected = ["domain", "network", "firewall", "folder"];
+    assert_eq!(outcomes, pairs(expected.map(|kind| (kind, true))));
+    assert!(!folder.exists());
+    // So that a collection looks once more.
+    assert_ne!(record.close().await.unwrap(), []);
+    assert_eq!(place.records(), 1);
+}
+
+#[tokio::test]
+async fn machines_and_processes_go_first_in_the_order_of_their_intention_and_leases_last() {
+    let place = Place::new();
+    let record = place.begin();
+    let lease = Resource::lease(place.run(), format!("{}.lease", record.identifier())).unwrap();
+    let resources = ["network", "domain", "capture", Resource::PROCESS];
+    let resources = resources.map(|kind| Resource::new(kind, kind, "test"));
+    drop(record.intend_blocking(resources).unwrap());
+    // A hook may ask for an image of its own.
+    drop(record.intend_blocking([lease]).unwrap());
+    let machine = told("domain", || Ok(Collected::Removed));
+    let outcomes = collected(&place, &record, [machine]).await;
+    let expected = ["domain", "process", "capture", "network", "lease"];
+    assert_eq!(outcomes, pairs(expected.map(|kind| (kind, true))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use place::*;
-use see_core::ledger::{CollectOptions, Collectors, RecordOutcome, Report};
+use see_core::ledger::{CollectOptions, Collectors, Outcome, RecordOutcome, Report};
 use see_core::{ErrorKind, Identifier};
 
 #[tokio::test]
@@ -157,23 +157,18 @@ async fn neighbours_with_similar_names_are_not_touched() {
 }
 
 #[tokio::test]
-async fn the_owner_removes_single_resources_and_all_that_was_forgotten() {
+async fn the_owner_removes_all_that_was_forgotten_and_what_it_could_not_once_it_can() {
     let place = Place::new();
     let record = place.begin();
     let deadline = Duration::from_secs(10);
     let collectors = Collectors::core();
-    let entry = place.folder(&record, ".a");
-    let path = entry.create_folder().await.unwrap();
-    entry.remove(&collectors, deadline).await.unwrap();
-    assert!(!path.exists());
-    assert_eq!(record.holdings(), []);
-
     let entry = place.file(&record, ".b");
     drop(entry.create_file().await.unwrap());
     let replaced = entry.path().unwrap();
     fs::remove_file(&replaced).unwrap();
     fs::write(&replaced, "another's").unwrap();
-    assert!(entry.remove(&collectors, deadline).await.is_err());
+    let outcomes = record.collect(&collectors, deadline).await.unwrap();
+    assert!(matches!(outcomes[0].1, Outcome::Refused(_)), "{outcomes:?}");
     assert_eq!(record.holdings().len(), 1);
     fs::remove_file(&replaced).unwrap();
 

@@ -208,18 +208,16 @@ mod tests {
             let file = Resource::file(&folder, identifier.to_string()).unwrap();
             let entry = record.intend_one(file).await.unwrap();
             let folder = folder.clone();
-            let taker = std::thread::spawn(move || {
-                let block = take(&entry, &folder).unwrap();
-                (entry, block)
-            });
+            let taker = std::thread::spawn(move || take(&entry, &folder).unwrap());
             takers.push((record, taker));
         }
         let mut blocks = BTreeSet::new();
-        for (_record, taker) in takers {
-            let (entry, block) = taker.join().unwrap();
+        for (record, taker) in takers {
+            let block = taker.join().unwrap();
             assert!(blocks.insert(block), "{block} is taken twice");
             let patience = Duration::from_secs(30);
-            entry.remove(&Collectors::core(), patience).await.unwrap();
+            let outcomes = record.collect(&Collectors::core(), patience).await.unwrap();
+            assert!(outcomes.iter().all(|(_, outcome)| outcome.is_gone()));
         }
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
     }

@@ -181,16 +181,8 @@ impl Entry {
         blocking(move || entry.spawned_blocking(pid)).await
     }
 
-    pub(in crate::ledger) fn number(&self) -> u32 {
-        self.number
-    }
-
-    pub(in crate::ledger) fn record(&self) -> &Record {
-        &self.record
-    }
-
     /// A second handle, for work that must outlive its future; never given out.
-    pub(in crate::ledger) fn same(&self) -> Self {
+    fn same(&self) -> Self {
         Self::new(self.record.clone(), self.number, self.resource.clone())
     }
 
