@@ -25,11 +25,7 @@ const LINK: Duration = Duration::from_secs(4);
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Tries every target, all at once; gives the last answer.
-pub(super) fn probe(
-    answer: &Answer,
-    route: &DefaultRoute,
-    probe: &Probe,
-) -> Result<Reply, Reply> {
+pub(super) fn probe(answer: &Answer, route: &DefaultRoute, probe: &Probe) -> Result<Reply, Reply> {
     // A guest on a network without a gateway would send nothing to what lies beyond it, and prove
     // nothing: a sample can make itself a route, too.
     let _lent = route.lend();
