@@ -157,14 +157,14 @@ pub(crate) fn passing() -> Value {
     json!([{ "step": "wait", "timeout": "0s" }])
 }
 
-/// The steps of a run whose sample begins once the guest has an address.
+/// The steps of a run whose sample begins once the guest has an address, and may outlast others' on a busy host.
 pub(crate) fn sampling() -> Value {
     json!([
         { "step": "poweron" },
         { "step": "wait", "for": "ip_address", "timeout": "170s" },
         { "step": "trigger", "event": "run_sample",
           "attributes": { "sample": "${sample}", "command": "${command}" } },
-        { "step": "wait", "for": "sample_finished", "timeout": "120s" },
+        { "step": "wait", "for": "sample_finished", "timeout": "280s" },
     ])
 }
 
