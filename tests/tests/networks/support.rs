@@ -232,7 +232,8 @@ connects() {
 }
 tcp() { ask "$1" connects "$2" "$3"; }
 # The port is closed: who is reached says so.
-traced() { traceroute -n -q 2 -w 1 -m 1 "$1" | tail -n +2 | grep -q "$1"; }
+# Not the guest itself, which tells of an unreachable host from an address that may begin alike.
+traced() { traceroute -n -q 2 -w 1 -m 1 "$1" | tail -n +2 | grep -qw "$1"; }
 udp() { ask "$1" traced "$2"; }
 neighbour() { ask "$1" arping -q -c 2 -w 1 -I eth0 "$2"; }
 everything() {
