@@ -1,6 +1,7 @@
 //! A sandbox that is a libvirt domain: what QEMU, LXC and VirtualBox have in common.
 
 mod abilities;
+mod container;
 mod usage;
 mod watch;
 
@@ -8,10 +9,9 @@ use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use rustix::process::Signal;
 use see_core::config::Place;
 use see_core::ledger::Entry;
 use see_core::{
@@ -19,19 +19,20 @@ use see_core::{
     Picture, Result, Sandbox, SandboxChange, SandboxState, Screenshot,
 };
 use see_libvirt::xml::{Document, DomainXml};
-use see_libvirt::{CALL_LIMIT, Connection, Domain, DomainState, DomainStatus, ShutdownMode};
+use see_libvirt::{CALL_LIMIT, Connection, Domain, DomainState, DomainStatus};
 use tokio::sync::{Mutex, MutexGuard, mpsc};
 
 pub(crate) use self::abilities::{Abilities, Task};
+use self::container::RestartedContainer;
 use self::usage::Gauge;
 use self::watch::{Source, Watch};
 use crate::allocation::Site;
 use crate::domain;
-use crate::driver::Driver;
+use crate::driver::{Driver, Runner};
 use crate::error::{blocking, libvirt};
 use crate::host::first_closed;
 use crate::network::why_no_lease;
-use crate::residue::{self, emulator};
+use crate::residue;
 
 /// The largest picture that is taken of a screen.
 const LARGEST_PICTURE: usize = 64 << 20;
@@ -42,12 +43,6 @@ const COMMAND: Duration = CALL_LIMIT.saturating_mul(2);
 /// How long a cut of the power waits for them. It helps against a hypervisor that hangs, whose process libvirt
 /// kills while another call still waits for it.
 const OVERTAKES: Duration = Duration::from_secs(5);
-
-/// How long libvirt may take to hear of a container's first process after it told that the container runs, and how
-/// often it is asked meanwhile. On a busy host it may never hear: it drops what its controller says before it listens
-/// (seen with libvirt 11).
-const HEARS: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// libvirt's objects behind a sandbox: what [`Sandbox::native`] gives for every backend here.
 #[derive(Debug, Clone)]
@@ -138,6 +133,12 @@ impl Machine {
         let native = Native { connection, domain };
         let location = site.location;
         let changes = Source::of(&native).await?;
+        let (commands, released) = (Arc::default(), Arc::default());
+        let restarts = (driver.runner == Runner::Controller).then(|| RestartedContainer {
+            domain: native.domain.clone(),
+            commands: Arc::clone(&commands),
+            released: Arc::clone(&released),
+        });
         let name = native.domain.name().to_owned();
         let gauge = Arc::new(Gauge::new(&native, &location));
         let log = residue::log_of(&location, &name);
@@ -151,9 +152,9 @@ impl Machine {
             driver,
             gauge,
             native,
-            commands: Arc::default(),
-            released: Arc::default(),
-            watch: Watch::start(changes),
+            watch: Watch::start(changes, restarts),
+            commands,
+            released,
             has_network: !xml.interfaces().is_empty(),
             console: abilities.console.clone().map(ConsoleLog),
             abilities,
@@ -249,43 +250,6 @@ async fn turn(commands: &Mutex<()>, patience: Duration) -> Option<MutexGuard<'_,
     turn.ok()
 }
 
-/// Asks a guest in this way. Where that is by a signal, and libvirt has not heard yet which process it would go to,
-/// again; where it does not hear, the container's first process gets the signal without it.
-async fn asked<F, Fut>(
-    domain: &Domain,
-    mode: ShutdownMode,
-    signal: Signal,
-    ask: F,
-) -> Result<(), see_libvirt::Error>
-where
-    F: Fn() -> Fut,
-    Fut: Future<Output = Result<(), see_libvirt::Error>>,
-{
-    let end = Instant::now() + HEARS;
-    loop {
-        let error = match ask().await {
-            Err(error) if mode == ShutdownMode::Signal && error.is_invalid_state() => error,
-            answer => return answer,
-        };
-        if !domain.is_active().await.unwrap_or(false) {
-            return Err(error);
-        }
-        if Instant::now() < end {
-            tokio::time::sleep(PAUSE).await;
-            continue;
-        }
-        let name = domain.name().to_owned();
-        let sent = blocking("signal the container", move || {
-            emulator::signal_container(&name, signal)
-        });
-        // None is found of a container on another host.
-        return match sent.await {
-            Ok(true) => Ok(()),
-            _ => Err(error),
-        };
-    }
-}
-
 #[async_trait]
 impl Sandbox for Machine {
     fn identifier(&self) -> Identifier {
@@ -307,15 +271,14 @@ impl Sandbox for Machine {
     }
 
     async fn start(&self) -> Result<()> {
-        let orders = self.watch.orders();
+        let (orders, runner) = (self.watch.orders(), self.driver.runner);
         let started = self
-            .command("start", |domain| async move {
-                orders.start();
-                let started = domain.start().await;
-                if started.is_err() {
-                    orders.start_failed();
+            .command("start", move |domain| async move {
+                container::start_once(&domain, &orders).await?;
+                match runner {
+                    Runner::Controller => container::start_until_heard(&domain, &orders).await,
+                    _ => Ok(()),
                 }
-                started
             })
             .await;
         started.map_err(|error| self.advise(error))
@@ -349,17 +312,17 @@ impl Sandbox for Machine {
     async fn shutdown(&self) -> Result<()> {
         let mode = self.driver.shutdown;
         self.command("shutdown", move |domain| async move {
-            asked(&domain, mode, Signal::TERM, || domain.shutdown(mode)).await
+            domain.shutdown(mode).await
         })
         .await
     }
 
     async fn reboot(&self) -> Result<()> {
         let mode = self.driver.reboot;
-        self.command("reboot", move |domain| async move {
-            // The same as libvirt sends.
-            asked(&domain, mode, Signal::HUP, || domain.reboot(mode)).await
-        })
+        self.command(
+            "reboot",
+            move |domain| async move { domain.reboot(mode).await },
+        )
         .await
     }
 

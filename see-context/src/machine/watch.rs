@@ -8,6 +8,7 @@ use see_libvirt::{Domain, DomainEvent, DomainEvents, IoErrorAction, StopCause};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
+use super::container::RestartedContainer;
 use super::{Native, state_of};
 use crate::error::libvirt;
 
@@ -112,13 +113,15 @@ struct Watcher {
 
 impl Watch {
     /// Follows the machine in a task of its own, until [`Self::end`] or the connection's end.
-    pub(super) fn start(source: Source) -> Self {
+    ///
+    /// A container that restarted is started again until libvirt hears of it, and only then is its restart told.
+    pub(super) fn start(source: Source, container: Option<RestartedContainer>) -> Self {
         let watchers = Arc::new(Mutex::new(Watchers::default()));
         let changed = Arc::new(Notify::new());
         let (told, looked) = (Arc::clone(&watchers), Arc::clone(&changed));
         let reader = tokio::spawn(async move {
             match source {
-                Source::Told(events) => read(events, &told).await,
+                Source::Told(events) => read(events, &told, container).await,
                 Source::Asked(domain) => ask(&domain, &told, &looked).await,
             }
             lock(&told).end();
@@ -244,9 +247,16 @@ fn tell(watchers: &Mutex<Watchers>, change: SandboxChange) {
 }
 
 /// Tells what the driver tells, until the connection is lost for good.
-async fn read(mut events: DomainEvents, told: &Mutex<Watchers>) {
+async fn read(
+    mut events: DomainEvents,
+    told: &Arc<Mutex<Watchers>>,
+    container: Option<RestartedContainer>,
+) {
     let mut restarts = Restarts::default();
     while let Some(event) = events.next().await {
+        if let (DomainEvent::Rebooted, Some(container)) = (&event, &container) {
+            container.start_until_heard(&Orders(Arc::clone(told))).await;
+        }
         let is_cut = {
             let mut watchers = lock(told);
             watchers.halted_by(&event);

@@ -65,19 +65,6 @@ pub(crate) fn collect_forgotten(request: &CollectRequest) -> Result<Collected> {
     }
 }
 
-/// Sends a signal to the first process of the container of this name, if one runs on this host: libvirt's controller
-/// is its parent.
-pub(crate) fn signal_container(name: &str, signal: Signal) -> Result<bool> {
-    let mut is_sent = false;
-    for (controller, _) in find(|line| is_controller_of(line, name))? {
-        for (_, first) in below(controller) {
-            // It may have ended meanwhile.
-            is_sent |= pidfd_send_signal(&first, signal).is_ok();
-        }
-    }
-    Ok(is_sent)
-}
-
 /// The children of a process.
 fn below(pid: i32) -> Vec<(i32, OwnedFd)> {
     // Each of its threads has its own.
@@ -245,8 +232,6 @@ fn has_pair(line: &[u8], option: &[u8], value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -290,37 +275,6 @@ mod tests {
         assert_eq!(collect_forgotten(&request).unwrap(), Collected::Removed);
         assert!(first.wait().unwrap().code().is_none());
         assert_eq!(collect_forgotten(&request).unwrap(), Collected::AlreadyGone);
-    }
-
-    #[test]
-    fn a_signal_for_a_container_goes_to_the_process_below_its_controller_and_to_no_other() {
-        use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-
-        let controller = |name: &str| {
-            let mut command = std::process::Command::new("sh");
-            command.arg0("libvirt_lxc");
-            command.args(["-c", "sleep 600 & wait $!; exit $?", "--name", name]);
-            command.spawn().unwrap()
-        };
-        let [name, other] = [(); 2].map(|()| see_core::Identifier::random().to_string());
-        assert!(!signal_container(&name, Signal::TERM).unwrap());
-        let [mut ours, mut others] = [&name, &other].map(|name| controller(name));
-        let end = Instant::now() + Duration::from_secs(30);
-        let has_child = |process: &std::process::Child| {
-            let id = i32::try_from(process.id()).unwrap();
-            while below(id).is_empty() {
-                assert!(Instant::now() < end, "the shell starts nothing");
-                std::thread::yield_now();
-            }
-        };
-        has_child(&ours);
-        assert!(signal_container(&name, Signal::TERM).unwrap());
-        // The shell tells by which signal its child ended, and was not sent it.
-        assert_eq!(ours.wait().unwrap().code(), Some(128 + 15));
-        assert!(others.try_wait().unwrap().is_none());
-        has_child(&others);
-        assert!(signal_container(&other, Signal::KILL).unwrap());
-        assert_eq!(others.wait().unwrap().signal(), None);
     }
 
     #[test]

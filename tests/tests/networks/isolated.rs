@@ -25,7 +25,7 @@ fn an_isolated_guest_answers_its_agents_host_and_reaches_nothing() {
     });
     let run_file = site.run_file_with("run.json", context, sampling());
     // The host's address is the one before the guest's. Its own address stays, lest the agent is lost.
-    let own = probe(["$gateway", "198.51.100.9", "fd99::1", "fd99::3"]);
+    let own = probe(["$gateway", "198.51.100.9", "fd99::1", "fd99::3"], 1);
     let own = own
         .split("# As the other guest")
         .next()

@@ -42,7 +42,7 @@ fn guests_on_the_shared_network_reach_neither_each_other_nor_the_host_nor_the_wo
     );
     let gateway = gateway(&site, "virbr-see");
     let second = site.run_file("second.json", network(), sampling());
-    let asked = probe([&gateway, &other, "fd99::1", "fd99::3"]);
+    let asked = probe([&gateway, &other, "fd99::1", "fd99::3"], 1);
     let mut second = site.start(&second, &asked);
     // The same questions where nothing is closed, so that it is known that they are asked well.
     let (mut control, _neighbour) = open_network(&site);
@@ -126,7 +126,7 @@ fn open_network(site: &Site) -> (Live, Neighbour) {
     let network = json!({ "dynamic_address": {
         "ipv4": "10.93.7.0", "prefix": 24, "subnet_prefix": 24 } });
     let run_file = site.run_file("open.json", network, sampling());
-    let asked = probe(["10.93.7.1", "10.93.7.200", "fd98::1", "fd98::3"]);
+    let asked = probe(["10.93.7.1", "10.93.7.200", "fd98::1", "fd98::3"], 5);
     let mut run = site.start(&run_file, &asked);
     allocated(&mut run);
     let shown = site.daemon.told("ip", &["-j", "-4", "addr", "show"]);

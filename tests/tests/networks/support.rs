@@ -157,14 +157,14 @@ pub(crate) fn passing() -> Value {
     json!([{ "step": "wait", "timeout": "0s" }])
 }
 
-/// The steps of a run whose sample begins once the guest has an address.
+/// The steps of a run whose sample begins once the guest has an address, and may outlast others' on a busy host.
 pub(crate) fn sampling() -> Value {
     json!([
         { "step": "poweron" },
         { "step": "wait", "for": "ip_address", "timeout": "170s" },
         { "step": "trigger", "event": "run_sample",
           "attributes": { "sample": "${sample}", "command": "${command}" } },
-        { "step": "wait", "for": "sample_finished", "timeout": "120s" },
+        { "step": "wait", "for": "sample_finished", "timeout": "280s" },
     ])
 }
 
@@ -208,21 +208,34 @@ pub(crate) fn token() -> String {
 
 /// Asks everything a guest can be asked for at once, and says of each whether anything answered: a line
 /// `NAME open` or `NAME closed`. A refusal is an answer, too. It is given: the gateway, another guest, and the
-/// addresses of both in IPv6, in which the gateway's ends with 1.
+/// addresses of both in IPv6, in which the gateway's ends with 1, and how often to ask until there is an answer.
 pub(crate) const PROBE: &str = r#"
-gateway=$1 other=$2 gateway6=$3 other6=$4 own6=${3%1}2 service=8080 world=198.51.100.1 world6=2001:db8::1
+gateway=$1 other=$2 gateway6=$3 other6=$4 own6=${3%1}2 tries=$5 service=8080 world=198.51.100.1 world6=2001:db8::1
 # Its addresses in IPv6 are good at once: nobody else is asked for them.
 echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad
 say() { if [ "$2" = 0 ]; then echo "$1 open"; else echo "$1 closed"; fi; }
-ping4() { ping -c 2 -W 1 "$2" >/dev/null 2>&1; say "$1" $?; }
-six() { ping6 -c 2 -W 1 -I eth0 "$2" >/dev/null 2>&1; say "$1" $?; }
-tcp() {
-  answer=$(nc -w 2 "$2" "$3" </dev/null 2>&1)
-  case "$?:$answer" in 0:* | *refused*) say "$1" 0 ;; *) say "$1" 1 ;; esac
+# Asks until there is an answer, and says whether there was one.
+ask() {
+  name=$1 left=$tries
+  shift
+  until "$@" >/dev/null 2>&1; do
+    left=$((left - 1))
+    if [ "$left" -le 0 ]; then say "$name" 1; return; fi
+  done
+  say "$name" 0
 }
+ping4() { ask "$1" ping -c 2 -W 1 "$2"; }
+six() { ask "$1" ping6 -c 2 -W 1 -I eth0 "$2"; }
+connects() {
+  answer=$(nc -w 2 "$1" "$2" </dev/null 2>&1)
+  case "$?:$answer" in 0:* | *refused*) ;; *) false ;; esac
+}
+tcp() { ask "$1" connects "$2" "$3"; }
 # The port is closed: who is reached says so.
-udp() { traceroute -n -q 2 -w 1 -m 1 "$2" 2>/dev/null | tail -n +2 | grep -q "$2"; say "$1" $?; }
-neighbour() { arping -q -c 2 -w 1 -I eth0 "$2" >/dev/null 2>&1; say "$1" $?; }
+# Not the guest itself, which tells of an unreachable host from an address that may begin alike.
+traced() { traceroute -n -q 2 -w 1 -m 1 "$1" | tail -n +2 | grep -qw "$1"; }
+udp() { ask "$1" traced "$2"; }
+neighbour() { ask "$1" arping -q -c 2 -w 1 -I eth0 "$2"; }
 everything() {
   ping4 "$1-gateway-ping" "$gateway" &
   tcp "$1-gateway-tcp" "$gateway" $service &
@@ -250,7 +263,7 @@ everything own
 # As the other guest: tell everybody, then ask.
 ip addr add "$other/32" dev eth0
 arping -q -U -c 2 -w 2 -I eth0 -s "$other" "$other" >/dev/null 2>&1
-arping -q -c 2 -w 1 -I eth0 -s "$other" "$gateway" >/dev/null 2>&1; say spoofed-arp $?
+ask spoofed-arp arping -q -c 2 -w 1 -I eth0 -s "$other" "$gateway"
 ip addr del "$own" dev eth0
 ping4 spoofed-gateway-ping "$gateway"
 ip addr del "$other/32" dev eth0
@@ -263,7 +276,7 @@ ip addr add "$own" dev eth0
 ip route replace default via "$gateway"
 ip -6 route replace default via "$gateway6" dev eth0
 neighbour second-gateway-arp "$gateway" &
-(udhcpc -n -q -f -t 2 -T 3 -i eth0 -s /bin/true >/dev/null 2>&1; say second-dhcp $?) &
+ask second-dhcp udhcpc -n -q -f -t 2 -T 3 -i eth0 -s /bin/true &
 everything second
 "#;
 
@@ -272,10 +285,11 @@ pub(crate) const OWN_QUESTIONS: usize = 16;
 /// All of its questions.
 pub(crate) const QUESTIONS: usize = 36;
 
-/// The command that runs [`PROBE`].
-pub(crate) fn probe(arguments: [&str; 4]) -> String {
+/// The command that runs [`PROBE`]. Where nothing should answer, one try is enough; where all should, a busy host may
+/// be too slow for the first tries.
+pub(crate) fn probe(arguments: [&str; 4], tries: u32) -> String {
     let [gateway, other, gateway6, other6] = arguments;
-    format!("set -- {gateway} {other} {gateway6} {other6}\n{PROBE}")
+    format!("set -- {gateway} {other} {gateway6} {other6} {tries}\n{PROBE}")
 }
 
 /// The names of the questions that got this answer, sorted.

@@ -1,5 +1,6 @@
 //! What is shown on the other hosts: the facts that libvirt, QEMU or the tools beside them can make differ. What
-//! depends on SEE alone is shown once, on this host.
+//! depends on SEE alone is shown once, on this host. All of it is to take five minutes at most on a quiet machine of two
+//! cores.
 
 /// Tests of one program of the crate see-tests.
 #[derive(Debug)]
@@ -51,7 +52,6 @@ pub(crate) const FACTS: &[Facts] = &[
     Facts {
         program: "hostile_xml",
         tests: &[
-            "each_way_out_of_a_machine_without_a_network_is_refused_at_its_line",
             "what_is_made_harmless_lets_no_guest_of_a_closed_network_out",
             "what_is_made_harmless_lets_no_guest_without_a_network_out",
         ],
@@ -87,7 +87,6 @@ pub(crate) const FACTS: &[Facts] = &[
     Facts {
         program: "networks",
         tests: &[
-            "addresses::each_mode_runs_on_a_host_that_routes_private_ranges_elsewhere",
             "crashes::what_a_daemon_forgets_of_a_network_goes_with_the_run_or_its_collection_and_a_strangers_bridge_stays",
             "guard::rules_and_ports_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_their_results",
             "isolated::an_isolated_guest_answers_its_agents_host_and_reaches_nothing",
@@ -115,7 +114,6 @@ pub(crate) const FACTS: &[Facts] = &[
     Facts {
         program: "refusals",
         tests: &[
-            "a_domain_that_embedded_libvirt_refuses_is_told_and_its_neighbour_finishes",
             "a_domain_that_the_daemon_refuses_is_told_and_its_neighbour_finishes",
             "a_machine_processor_or_firmware_that_the_daemon_does_not_have_is_told_before_anything_is_made",
             "an_emulator_that_may_not_open_its_image_is_a_want_of_rights",

@@ -4,7 +4,7 @@ use virt_sys as sys;
 
 use super::Domain;
 use crate::ability::Ability;
-use crate::error::Error;
+use crate::error::{Cause, Error};
 
 /// The way a guest is asked to shut down or reboot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -98,6 +98,26 @@ impl Domain {
         self.object
             .call("reboot", move |domain| {
                 domain.reboot(mode.flags())?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Asks whether libvirt knows the first process of a container, by the signal 0, which nobody receives.
+    ///
+    /// # Errors
+    /// [`Error::is_invalid_state`] while it does not know it and when the container does not run,
+    /// [`Error::is_unsupported`] for other drivers, whatever else libvirt reports, or the time limit.
+    pub async fn check_first_process(&self) -> Result<(), Error> {
+        self.object
+            .call("ask for the first process of", |domain| {
+                let nothing = sys::VIR_DOMAIN_PROCESS_SIGNAL_NOP;
+                // SAFETY: the domain is valid.
+                let sent =
+                    unsafe { sys::virDomainSendProcessSignal(domain.as_ptr(), 1, nothing, 0) };
+                if sent < 0 {
+                    return Err(Cause::last());
+                }
                 Ok(())
             })
             .await

@@ -1,0 +1,90 @@
+//! Whether libvirt hears what a container's controller tells it.
+//!
+//! The controller tells libvirt's daemon which process is the container's first one, and later that the container ended
+//! or restarts. The first message comes as soon as the daemon connects. On a busy host libvirt 11 may read it before it
+//! has registered who takes it, and then hears nothing more of this controller: the container runs on for libvirt after
+//! it ended, cannot be signalled, and its restart is never told. Only a new controller helps, so the container is
+//! started again before anybody uses it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use see_libvirt::{Domain, Error};
+use tokio::sync::Mutex;
+
+use super::watch::Orders;
+use super::{COMMAND, end, turn};
+
+/// How long libvirt may take to learn of the first process after the container was started, and how often it is asked.
+const LEARNS: Duration = Duration::from_secs(3);
+const PAUSE: Duration = Duration::from_millis(10);
+/// How often a container is started again.
+const TRIES: usize = 5;
+
+/// Starts a domain.
+pub(super) async fn start_once(domain: &Domain, orders: &Orders) -> Result<(), Error> {
+    orders.start();
+    let started = domain.start().await;
+    if started.is_err() {
+        orders.start_failed();
+    }
+    started
+}
+
+/// Starts a container, which was just started, again until libvirt hears of it.
+pub(super) async fn start_until_heard(domain: &Domain, orders: &Orders) -> Result<(), Error> {
+    let mut tries = 0;
+    while let Err(error) = first_process_known(domain).await {
+        if tries == TRIES {
+            return Err(error);
+        }
+        tries += 1;
+        tracing::warn!(%error, "libvirt hears nothing of the container: it is started again");
+        orders.cut();
+        end(domain).await?;
+        start_once(domain, orders).await?;
+    }
+    Ok(())
+}
+
+/// A container that libvirt itself starts when its first process asks for a restart.
+#[derive(Debug)]
+pub(super) struct RestartedContainer {
+    pub(super) domain: Domain,
+    /// One command at a time changes the machine's power.
+    pub(super) commands: Arc<Mutex<()>>,
+    pub(super) released: Arc<AtomicBool>,
+}
+
+impl RestartedContainer {
+    /// As [`start_until_heard`], behind earlier commands.
+    pub(super) async fn start_until_heard(&self, orders: &Orders) {
+        let _turn = turn(&self.commands, COMMAND).await;
+        if self.released.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = start_until_heard(&self.domain, orders).await {
+            tracing::warn!(%error, "the restarted container cannot be followed");
+        }
+    }
+}
+
+/// Waits until libvirt knows the first process; the error is libvirt's own at the deadline.
+async fn first_process_known(domain: &Domain) -> Result<(), Error> {
+    let deadline = Instant::now() + LEARNS;
+    loop {
+        let error = match domain.check_first_process().await {
+            Err(error) if error.is_invalid_state() => error,
+            // It knows the process, which may have ended, or cannot be asked.
+            _ => return Ok(()),
+        };
+        if !domain.is_active().await.unwrap_or(false) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(error);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
