@@ -64,7 +64,38 @@ pub(crate) async fn define(
     let mut identity = Details::new();
     identity.insert("uuid".to_owned(), domain.uuid().to_string().into());
     entry.created(identity).await?;
+    check_firmware(xml, &domain).await?;
     Ok(domain)
+}
+
+/// Refuses a machine whose firmware is qcow2 where this libvirt dropped that: QEMU would take the files for raw ones, and
+/// the guest start without a word.
+async fn check_firmware(asked: &DomainXml, domain: &Domain) -> Result<()> {
+    if !asked.qcow2_firmware().contains(&true) {
+        return Ok(());
+    }
+    let defined = domain.xml().await.map_err(libvirt)?;
+    let defined = DomainXml::parse(&defined).map_err(|error| {
+        Error::new(ErrorKind::Hypervisor, "the defined XML cannot be read").caused_by(error)
+    })?;
+    if keeps_firmware(asked, &defined) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        "this libvirt ignores `format='qcow2'` of <loader> and <nvram>",
+    )
+    .during("define the domain")
+    .advice("libvirt 9.2 and later know firmware in qcow2; or give the machine raw files"))
+}
+
+/// Whether what was asked for as qcow2 is qcow2 still.
+fn keeps_firmware(asked: &DomainXml, defined: &DomainXml) -> bool {
+    let mut files = asked
+        .qcow2_firmware()
+        .into_iter()
+        .zip(defined.qcow2_firmware());
+    files.all(|(asked, defined)| defined || !asked)
 }
 
 /// Refuses a domain that exists: libvirt would give one of the same name and UUID another definition.
@@ -272,6 +303,22 @@ mod tests {
 
         request.identity = Some(Details::new());
         assert!(another(&request, planned).is_some());
+    }
+
+    #[test]
+    fn a_libvirt_that_drops_the_format_of_qcow2_firmware_is_noticed() {
+        const QCOW2: &str = " format='qcow2'";
+        let firmware = [("", ""), (QCOW2, ""), (QCOW2, QCOW2)].map(|(code, variables)| {
+            let os = format!("<os><loader{code}>/f</loader><nvram{variables}>/v</nvram></os>");
+            DomainXml::parse(&format!("<domain><name>a</name>{os}<devices/></domain>")).unwrap()
+        });
+        let [raw, code, both] = &firmware;
+        for (asked, defined) in [(code, raw), (both, raw), (both, code)] {
+            assert!(!keeps_firmware(asked, defined), "{asked} {defined}");
+        }
+        for (asked, defined) in [(raw, raw), (raw, both), (code, code), (both, both)] {
+            assert!(keeps_firmware(asked, defined), "{asked} {defined}");
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -38,6 +38,17 @@ impl DomainXml {
             || os.child("nvram").is_some()
     }
 
+    /// Which of the firmware's files are qcow2: its code, and its variables.
+    pub fn qcow2_firmware(&self) -> [bool; 2] {
+        ["loader", "nvram"].map(|name| {
+            let format = self
+                .root()
+                .at(&["os", name])
+                .and_then(|element| element.attribute("format"));
+            format.as_deref() == Some("qcow2")
+        })
+    }
+
     /// Removes a file of variables that the firmware does not use: libvirt would change its owner all the same.
     pub fn remove_unused_nvram(&mut self) {
         if !self.has_nvram()

@@ -200,6 +200,7 @@ fn variables_as_virt_install_writes_them_on_fedora_keep_their_formats_and_templa
         Some(Path::new("/usr/share/edk2/ovmf/OVMF_VARS_4M.qcow2"))
     );
     assert!(named.is_qcow2);
+    assert_eq!(domain.qcow2_firmware(), [true, true]);
     domain.set_nvram(Path::new("/run/nvram"));
     assert!(
         domain.to_string().contains(
