@@ -310,7 +310,7 @@ mod tests {
         const QCOW2: &str = " format='qcow2'";
         let firmware = [("", ""), (QCOW2, ""), (QCOW2, QCOW2)].map(|(code, variables)| {
             let os = format!("<os><loader{code}>/f</loader><nvram{variables}>/v</nvram></os>");
-            DomainXml::parse(&format!("<domain>{os}</domain>")).unwrap()
+            DomainXml::parse(&format!("<domain><name>a</name>{os}<devices/></domain>")).unwrap()
         });
         let [raw, code, both] = &firmware;
         for (asked, defined) in [(code, raw), (both, raw), (both, code)] {

@@ -134,10 +134,12 @@ impl Machine {
         let location = site.location;
         let changes = Source::of(&native).await?;
         let (commands, released) = (Arc::default(), Arc::default());
-        let restarts = (driver.runner == Runner::Controller).then(|| RestartedContainer {
-            domain: native.domain.clone(),
-            commands: Arc::clone(&commands),
-            released: Arc::clone(&released),
+        let restarts = (driver.runner == Runner::Controller).then(|| {
+            Box::new(RestartedContainer {
+                domain: native.domain.clone(),
+                commands: Arc::clone(&commands),
+                released: Arc::clone(&released),
+            }) as _
         });
         let name = native.domain.name().to_owned();
         let gauge = Arc::new(Gauge::new(&native, &location));

@@ -56,6 +56,8 @@ pub(crate) use self::wall::Walls;
 
 /// The kind of the ledger's entries for a network.
 const NETWORK: &str = "libvirt.network";
+/// The kind of the ledger's entries for an environment's tables.
+const WALL: &str = "nftables.tables";
 
 /// How a guest is connected, once what it is connected to is there.
 #[derive(Default)]

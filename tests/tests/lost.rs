@@ -78,6 +78,7 @@ fn a_hung_libvirtd_holds_nobody_longer_than_the_deadline_and_what_it_leaves_is_c
             end: EndLimits {
                 power: SHORT,
                 release: SHORT,
+                removal: SHORT,
                 ..EndLimits::default()
             },
             ..AllocateOptions::default()

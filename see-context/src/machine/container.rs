@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use see_libvirt::{Domain, Error};
 use tokio::sync::Mutex;
 
-use super::watch::Orders;
+use super::watch::{Orders, Restarted};
 use super::{COMMAND, end, turn};
 
 /// How long libvirt may take to learn of the first process after the container was started, and how often it is asked.
@@ -57,9 +58,10 @@ pub(super) struct RestartedContainer {
     pub(super) released: Arc<AtomicBool>,
 }
 
-impl RestartedContainer {
+#[async_trait]
+impl Restarted for RestartedContainer {
     /// As [`start_until_heard`], behind earlier commands.
-    pub(super) async fn start_until_heard(&self, orders: &Orders) {
+    async fn settle(&self, orders: &Orders) {
         let _turn = turn(&self.commands, COMMAND).await;
         if self.released.load(Ordering::Acquire) {
             return;

@@ -1,14 +1,15 @@
 //! From libvirt's events to the changes of a sandbox.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use see_core::{Result, SandboxChange, SandboxState};
 use see_libvirt::{Domain, DomainEvent, DomainEvents, IoErrorAction, StopCause};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
-use super::container::RestartedContainer;
 use super::{Native, state_of};
 use crate::error::libvirt;
 
@@ -44,6 +45,13 @@ impl Source {
             Err(error) => Err(libvirt(error)),
         }
     }
+}
+
+/// What has to be done about a machine that restarted before that is told.
+#[async_trait]
+pub(super) trait Restarted: fmt::Debug + Send + Sync {
+    /// Does it; the watch waits.
+    async fn settle(&self, orders: &Orders);
 }
 
 /// Hands every change to whoever watches.
@@ -115,7 +123,7 @@ impl Watch {
     /// Follows the machine in a task of its own, until [`Self::end`] or the connection's end.
     ///
     /// A container that restarted is started again until libvirt hears of it, and only then is its restart told.
-    pub(super) fn start(source: Source, container: Option<RestartedContainer>) -> Self {
+    pub(super) fn start(source: Source, container: Option<Box<dyn Restarted>>) -> Self {
         let watchers = Arc::new(Mutex::new(Watchers::default()));
         let changed = Arc::new(Notify::new());
         let (told, looked) = (Arc::clone(&watchers), Arc::clone(&changed));
@@ -250,12 +258,12 @@ fn tell(watchers: &Mutex<Watchers>, change: SandboxChange) {
 async fn read(
     mut events: DomainEvents,
     told: &Arc<Mutex<Watchers>>,
-    container: Option<RestartedContainer>,
+    container: Option<Box<dyn Restarted>>,
 ) {
     let mut restarts = Restarts::default();
     while let Some(event) = events.next().await {
         if let (DomainEvent::Rebooted, Some(container)) = (&event, &container) {
-            container.start_until_heard(&Orders(Arc::clone(told))).await;
+            container.settle(&Orders(Arc::clone(told))).await;
         }
         let is_cut = {
             let mut watchers = lock(told);

@@ -10,8 +10,7 @@ use see_core::ledger::{CollectRequest, Collected, Collector, Looked, Resource};
 use see_core::{Error, ErrorKind, Result};
 use see_libvirt::{Connection, Network};
 
-use super::NETWORK;
-use super::wall::WALL;
+use super::{NETWORK, WALL};
 use crate::error::{blocking, libvirt};
 use crate::hypervisor;
 use crate::label::stranger;

@@ -30,8 +30,8 @@ use super::placed::{Placed, closed_network};
 use super::rules::{self, Seat};
 use super::space::Search;
 use super::subnet::{self, Subnet};
-use super::wall::{self, Guest, WALL};
-use super::{NETWORK, identity};
+use super::wall::{self, Guest};
+use super::{NETWORK, WALL, identity};
 use crate::error::libvirt;
 use crate::hypervisor;
 

@@ -5,14 +5,13 @@ use see_core::ledger::{CollectRequest, Collected, Collector, Resource};
 use see_core::{Error, ErrorKind, Identifier, Result};
 use serde_json::Value;
 
+use super::WALL;
 use super::claim::Shutter;
 use super::netlink::tables::{self, Table};
 use super::nft::{self, Family, UNMARKED};
 use super::rules::{self, GuestPort, Seat};
 use super::subnet::Subnet;
 
-/// The kind of the ledger's entries for an environment's tables.
-pub(super) const WALL: &str = "nftables.tables";
 /// The families in which an environment may have a table.
 const FAMILIES: [Family; 2] = [Family::Bridge, Family::Inet];
 
