@@ -274,11 +274,14 @@ impl Sandbox for Machine {
 
     async fn start(&self) -> Result<()> {
         let (orders, runner) = (self.watch.orders(), self.driver.runner);
+        let released = Arc::clone(&self.released);
         let started = self
             .command("start", move |domain| async move {
                 container::start_once(&domain, &orders).await?;
                 match runner {
-                    Runner::Controller => container::start_until_heard(&domain, &orders).await,
+                    Runner::Controller => {
+                        container::start_until_heard(&domain, &orders, &released).await
+                    }
                     _ => Ok(()),
                 }
             })

@@ -318,8 +318,10 @@ async fn cut_power(shared: &Arc<Shared>, turn: &mut Turn) {
     };
     match cut {
         Ok(()) => {}
-        // It is off already.
-        Err(error) if error.kind() == ErrorKind::IllegalTransition => {}
+        // It is said to be off, and a start that is under way may be about to bring it on.
+        Err(error) if error.kind() == ErrorKind::IllegalTransition => {
+            destroy(shared).await;
+        }
         Err(error) => {
             tracing::warn!("the power of a guest that must not go on is cut at once: {error}");
             destroy(shared).await;
@@ -329,7 +331,9 @@ async fn cut_power(shared: &Arc<Shared>, turn: &mut Turn) {
 
 /// The same while a step has the turn: no handler hears of it beforehand.
 async fn cut_power_beside(shared: &Arc<Shared>) {
-    if !shared.is_off().await && destroy(shared).await {
+    let was_on = !shared.is_off().await;
+    // Also where it is said to be off: a start that is under way may be about to bring it on.
+    if destroy(shared).await && was_on {
         let cut = Event::new("post_poweroff").source("environment");
         // On an environment that is closed nobody wants to know.
         let _ = shared.post(cut);

@@ -4,7 +4,7 @@
 //! or restarts. The first message comes as soon as the daemon connects. On a busy host libvirt 11 may read it before it
 //! has registered who takes it, and then hears nothing more of this controller: the container runs on for libvirt after
 //! it ended, cannot be signalled, and its restart is never told. Only a new controller helps, so the container is
-//! started again before anybody uses it.
+//! started again: after a start before anybody uses it, after a restart of its own once that is known.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,17 +33,24 @@ pub(super) async fn start_once(domain: &Domain, orders: &Orders) -> Result<(), E
     started
 }
 
-/// Starts a container, which was just started, again until libvirt hears of it.
-pub(super) async fn start_until_heard(domain: &Domain, orders: &Orders) -> Result<(), Error> {
+/// Starts a container, which was just started, again until libvirt hears of it. One that somebody else ends meanwhile
+/// stays off; one that libvirt never hears of is off after the error.
+pub(super) async fn start_until_heard(
+    domain: &Domain,
+    orders: &Orders,
+    released: &AtomicBool,
+) -> Result<(), Error> {
     let mut tries = 0;
     while let Err(error) = first_process_known(domain).await {
+        orders.cut();
+        if !end(domain).await? || released.load(Ordering::Acquire) {
+            return Ok(());
+        }
         if tries == TRIES {
             return Err(error);
         }
         tries += 1;
         tracing::warn!(%error, "libvirt hears nothing of the container: it is started again");
-        orders.cut();
-        end(domain).await?;
         start_once(domain, orders).await?;
     }
     Ok(())
@@ -62,11 +69,11 @@ pub(super) struct RestartedContainer {
 impl Restarted for RestartedContainer {
     /// As [`start_until_heard`], behind earlier commands.
     async fn settle(&self, orders: &Orders) {
-        let _turn = turn(&self.commands, COMMAND).await;
-        if self.released.load(Ordering::Acquire) {
+        let turn = turn(&self.commands, COMMAND).await;
+        if turn.is_none() || self.released.load(Ordering::Acquire) {
             return;
         }
-        if let Err(error) = start_until_heard(&self.domain, orders).await {
+        if let Err(error) = start_until_heard(&self.domain, orders, &self.released).await {
             tracing::warn!(%error, "the restarted container cannot be followed");
         }
     }

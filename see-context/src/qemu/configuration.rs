@@ -211,7 +211,16 @@ impl QemuConfiguration {
                 )
                 .advice("give an absolute one, such as /var/lib/libvirt/images"));
             }
-            volumes.parent = path.written().trim_end_matches('/').to_owned();
+            volumes.parent = plain(path.written()).ok_or_else(|| {
+                Error::configuration(
+                    path.place().clone(),
+                    format!(
+                        "found `..` in the path `{}` of a folder on the hypervisor's host",
+                        path.written().escape_debug()
+                    ),
+                )
+                .advice("write the path without it: it is what pools there are known by")
+            })?;
         }
         Ok(volumes)
     }
@@ -236,4 +245,27 @@ pub(super) fn recognises(context: &Configuration) -> bool {
         return uri == EMBEDDED || driver_of(uri) == "qemu";
     }
     written_type(context).is_none_or(|kind| kind == "qemu" || kind == "kvm")
+}
+
+/// A folder of another host as libvirt writes it, without doubled slashes and `.`; `None` with a `..` in it.
+fn plain(path: &str) -> Option<String> {
+    let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+    parts
+        .map(|part| (part != "..").then(|| format!("/{part}")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn a_folder_of_another_host_has_one_spelling() {
+        assert_eq!(
+            plain("/data//images/./x/"),
+            Some("/data/images/x".to_owned())
+        );
+        assert_eq!(plain("/"), Some(String::new()));
+        assert_eq!(plain("/data/../x"), None);
+    }
 }

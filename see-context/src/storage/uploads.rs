@@ -38,7 +38,7 @@ use crate::error::libvirt;
 use crate::hypervisor;
 
 /// The kind of the ledger's entries for a lease on an uploaded image.
-const LEASE: &str = "libvirt.image-lease";
+pub(super) const LEASE: &str = "libvirt.image-lease";
 
 /// The details of such an entry: the folder, and the digest of the content.
 const FOLDER: &str = "path";
@@ -146,8 +146,10 @@ impl Lease {
                     Ok(None) => self.upload(content, stop).await.map(|()| None),
                     other => other,
                 };
-                self.delete(Piece::Claim).await?;
-                match found? {
+                let deleted = self.delete(Piece::Claim).await;
+                let found = found?;
+                deleted?;
+                match found {
                     Some(found) => return Ok(found),
                     None => continue,
                 }
@@ -206,7 +208,6 @@ impl Lease {
     /// Uploads the content, and marks it as whole. Where this fails, what there is of it goes with the lease.
     async fn upload(&self, content: &Content, stop: &StopToken) -> Result<()> {
         let failed = |error| libvirt(error).during("upload the image");
-        let before = content.state()?;
         let image = self.create(Piece::Image(self.owner), content.length);
         let Some(image) = image.await? else {
             return Err(Error::new(
@@ -222,13 +223,7 @@ impl Lease {
         let uploaded = uploaded.await;
         stop.check("upload the image")?;
         uploaded.map_err(failed)?;
-        if content.state()? != before {
-            return Err(Error::new(
-                ErrorKind::Io,
-                "the disk image was written to while it was uploaded",
-            )
-            .advice("give the run an image that nobody changes"));
-        }
+        content.check_unchanged()?;
         let size = size(&image).await.map_err(failed)?;
         if size != Some(content.length) {
             return Err(Error::new(
@@ -265,8 +260,10 @@ impl Lease {
     async fn release(&self, dry_run: bool) -> Result<Collected> {
         let pieces = self.pieces().await?;
         let (lease, own) = (Piece::Lease(self.owner), Piece::Image(self.owner));
-        let is_partial = pieces.contains(&own) && !pieces.contains(&Piece::Whole(self.owner));
         let has_lease = pieces.contains(&lease);
+        // Without a lease of its own, what is there without its mark may be another's to use: one who saw the mark.
+        let is_partial =
+            has_lease && pieces.contains(&own) && !pieces.contains(&Piece::Whole(self.owner));
         if !dry_run {
             if is_partial {
                 self.delete(Piece::Claim).await?;
@@ -275,7 +272,7 @@ impl Lease {
             self.delete(lease).await?;
             self.clear().await?;
         }
-        Ok(match has_lease || is_partial {
+        Ok(match has_lease {
             true => Collected::Removed,
             false => Collected::AlreadyGone,
         })
@@ -383,10 +380,12 @@ impl Collector for ImageLeases {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write;
 
     use see_core::Stop;
 
+    use super::content::State;
     use super::*;
 
     /// Leases of two environments on one content, in libvirt's test driver: it makes volumes, and takes no upload.
@@ -402,6 +401,17 @@ mod tests {
             owner: Identifier::random(),
             patience: Duration::from_millis(300),
         })
+    }
+
+    fn content(file: File, digest: String) -> Content {
+        let state = State::of(&file).unwrap();
+        Content {
+            length: file.metadata().unwrap().len(),
+            file,
+            format: ImageFormat::Raw,
+            digest,
+            state,
+        }
     }
 
     async fn create(lease: &Lease, pieces: &[Piece]) {
@@ -434,9 +444,14 @@ mod tests {
         // Its removal got this far: the lease and the mark are gone. The other had seen the mark.
         one.delete(Piece::Lease(one.owner)).await.unwrap();
         two.take().await.unwrap();
-        one.clear().await.unwrap();
-        let left = two.pieces().await.unwrap();
-        assert!(left.contains(&Piece::Image(one.owner)), "{left:?}");
+        // Cut off, and begun again by a collection.
+        for _ in 0..2 {
+            one.clear().await.unwrap();
+            one.release(false).await.unwrap();
+            let left = two.pieces().await.unwrap();
+            assert!(left.contains(&Piece::Image(one.owner)), "{left:?}");
+        }
+        assert_eq!(one.release(true).await.unwrap(), Collected::AlreadyGone);
         two.release(false).await.unwrap();
         assert!(two.folder.pool().await.unwrap().is_none());
     }
@@ -450,12 +465,7 @@ mod tests {
         next.take().await.unwrap();
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&[1; 4096]).unwrap();
-        let content = Content {
-            file,
-            length: 4096,
-            format: ImageFormat::Raw,
-            digest,
-        };
+        let content = content(file, digest);
         let stop = Stop::new();
         // It gets to its own upload, of which the test driver knows nothing.
         let error = next.image(&content, &stop.token()).await.unwrap_err();
@@ -474,12 +484,7 @@ mod tests {
         busy.take().await.unwrap();
         create(&busy, &[Piece::Claim]).await;
         next.take().await.unwrap();
-        let content = Content {
-            file: tempfile::tempfile().unwrap(),
-            length: 0,
-            format: ImageFormat::Raw,
-            digest,
-        };
+        let content = content(tempfile::tempfile().unwrap(), digest);
         let stop = Stop::new();
         stop.stop();
         let error = next.image(&content, &stop.token()).await.unwrap_err();

@@ -13,7 +13,7 @@ use see_libvirt::xml::{Backing, DiskSource, Document, Element};
 use see_libvirt::{Connection, StoragePool, Volume};
 
 use super::pool::{self, Found, PATH};
-use super::uploads::{Content, Lease, Uploaded};
+use super::uploads::{self, Content, Lease, Uploaded};
 use crate::allocation::{Site, exactly, refused};
 use crate::error::libvirt;
 use crate::hypervisor;
@@ -251,6 +251,11 @@ pub(crate) struct RemoteVolumes;
 impl Collector for RemoteVolumes {
     fn kind(&self) -> &str {
         VOLUMES
+    }
+
+    /// The disk's base stays as long as the disk.
+    fn needs(&self, earlier: &Resource) -> bool {
+        earlier.kind == uploads::LEASE
     }
 
     async fn collect(&self, request: &CollectRequest) -> Result<Collected> {

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use crate::common::{environment, serial};
-use see_core::config::Configuration;
-use see_core::testing::{FakeControl, Fault, FaultAt};
-use see_core::{Action, ErrorKind, Event, Protocol, RunLimits, RunReport, SandboxState, Value};
+use crate::common::{TestHost, environment, serial};
+use crate::environment::allocate;
+use see_core::config::{Configuration, DurationValue};
+use see_core::testing::{FakeConfiguration, FakeControl, Fault, FaultAt};
+use see_core::{
+    Action, ErrorKind, Event, Protocol, RunLimits, RunReport, SandboxChange, SandboxState, Value,
+};
 
 fn protocol(text: &str) -> Protocol {
     Protocol::from_configuration(&Configuration::from_str("protocol.json", text).unwrap()).unwrap()
@@ -144,6 +147,30 @@ async fn a_handler_that_hangs_does_not_keep_the_power_on_at_the_runs_limit() {
         assert_eq!(state, SandboxState::Shutoff, "{event}");
         environment.deallocate().await;
     }
+}
+
+#[tokio::test]
+async fn a_start_that_outlasts_the_runs_limit_does_not_leave_the_power_on() {
+    let host = TestHost::new();
+    let fake = FakeConfiguration {
+        stall: Some(DurationValue(Duration::from_secs(1))),
+        ..host.fake()
+    };
+    let mut environment = allocate(&host, fake).await.unwrap();
+    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    // Until it is done the machine is told as off.
+    control.set_fault(FaultAt::Start, Some(Fault::Stall));
+    let mut changes = environment.sandbox().watch();
+    let steps = protocol(r#"[{ "step": "poweron" }]"#);
+    let limits = RunLimits::time(Duration::from_millis(100));
+    let report = environment.run(&steps, &limits).await.unwrap();
+    assert_out_of_time(&report.failure.unwrap().1.to_string());
+    for state in [SandboxState::Running, SandboxState::Shutoff] {
+        let told = tokio::time::timeout(Duration::from_secs(60), changes.recv()).await;
+        let told = told.unwrap_or_else(|_| panic!("it never became {state}"));
+        assert_eq!(told, Some(SandboxChange::State(state)));
+    }
+    environment.deallocate().await;
 }
 
 #[tokio::test]

@@ -180,7 +180,7 @@ impl Search<'_> {
                 guest.post_surely(event).await;
                 Ok(())
             }
-            // Nothing runs in it, so that the next boot may try again.
+            // The environment ends by it: nothing runs in a guest whose network may be open.
             Proof::Unknown(why) => {
                 let message = isolation::unknown(&why);
                 let event = Event::new(ISOLATION_NOT_CHECKED).with("message", message.clone());

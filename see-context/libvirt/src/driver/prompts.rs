@@ -11,7 +11,7 @@ pub(crate) fn without_prompts(uri: &str) -> Cow<'_, str> {
     let (address, query) = uri.split_once('?').unwrap_or((uri, ""));
     let is_ssh = address
         .split_once("://")
-        .is_some_and(|(scheme, _)| scheme.ends_with("+ssh"));
+        .is_some_and(|(scheme, _)| scheme.to_ascii_lowercase().ends_with("+ssh"));
     let mut names = query
         .split(['&', ';'])
         .filter_map(|parameter| parameter.split('=').next());
@@ -39,6 +39,7 @@ mod tests {
                 "qemu+ssh://host/system?no_tty=0&keyfile=/k",
                 "qemu+ssh://host/system?no_tty=0&keyfile=/k",
             ),
+            ("qemu+SSH://host/system", "qemu+SSH://host/system?no_tty=1"),
             ("qemu+libssh://host/system", "qemu+libssh://host/system"),
             ("qemu+tls://host/system", "qemu+tls://host/system"),
             ("qemu:///system?a=+ssh://", "qemu:///system?a=+ssh://"),

@@ -226,7 +226,14 @@ impl Folder {
             return Ok(());
         };
         if self.volumes().await?.is_empty() {
-            passing(pool.destroy().await)?;
+            match pool.destroy().await {
+                // Refused while a volume is made in it, which tells no other error apart: it is used again.
+                Err(error) if !is_passing(&error) && !self.volumes().await?.is_empty() => {
+                    tracing::debug!(%error, "the folder of images is used again");
+                    return Ok(());
+                }
+                ended => passing(ended)?,
+            }
             // Of a folder that is not empty any more the kernel refuses the removal.
             match pool.delete().await {
                 Ok(()) => passing(pool.undefine().await)?,

@@ -31,6 +31,12 @@ const NON_BLOCKING: i32 = if cfg!(target_os = "linux") { 0o4000 } else { 0 };
 /// What a path separator is in a file name.
 pub(crate) const SEPARATORS: &[u8] = b"/";
 
+/// Whether an error says that the system or this process is out of memory, files or buffers.
+pub(crate) fn is_exhausted(error: &io::Error) -> bool {
+    // `ENOMEM`, `ENFILE`, `EMFILE`, and Linux's `ENOBUFS`: the standard library has no names for most of them.
+    matches!(error.raw_os_error(), Some(12 | 23 | 24 | 105))
+}
+
 /// Bytes from the wire as the system's string.
 pub(crate) fn os_string(bytes: Vec<u8>) -> Option<OsString> {
     (!bytes.contains(&0)).then(|| OsString::from_vec(bytes))

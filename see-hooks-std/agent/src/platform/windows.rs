@@ -15,6 +15,12 @@ const NEW_GROUP: u32 = 0x200;
 /// What separates paths, drives and streams in a file name.
 pub(crate) const SEPARATORS: &[u8] = b"/\\:";
 
+/// Whether an error says that the system or this process is out of memory, handles or buffers.
+pub(crate) fn is_exhausted(error: &io::Error) -> bool {
+    // `ERROR_NOT_ENOUGH_MEMORY`, `WSAEMFILE`, `WSAENOBUFS`.
+    matches!(error.raw_os_error(), Some(8 | 10_024 | 10_055))
+}
+
 /// Bytes from the wire as the system's string.
 pub(crate) fn os_string(bytes: Vec<u8>) -> Option<OsString> {
     let text = String::from_utf8(bytes).ok()?;

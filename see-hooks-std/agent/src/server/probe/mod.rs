@@ -10,6 +10,7 @@ mod routes;
 
 use super::STACK;
 use super::answer::Answer;
+use crate::platform;
 use crate::protocol::{FailureCode, Finding, Probe, ProbeTarget, Reply};
 pub(super) use routes::DefaultRoute;
 use std::io::{self, ErrorKind, Read, Write};
@@ -85,10 +86,16 @@ fn try_target(target: &ProbeTarget, patience: Duration) -> Finding {
 /// Tries an address, over every link where it does not say which one.
 fn over_ways(address: SocketAddr, try_one: impl Fn(SocketAddr) -> Finding + Sync) -> Finding {
     let awaited = awaited_link(address);
-    let ways = routes::ways(address);
+    let ways = match routes::ways(address) {
+        Ok(ways) => ways,
+        Err(error) => {
+            return Finding::Untried(format!("the guest's links cannot be read: {error}"));
+        }
+    };
     let found = at_once(&ways, |way| match has_way(*way) {
-        true => try_one(*way),
-        false => Finding::Unreachable,
+        Ok(true) => try_one(*way),
+        Ok(false) => Finding::Unreachable,
+        Err(error) => Finding::Untried(format!("the guest has no room for it: {error}")),
     });
     let found = all_of(found);
     match awaited {
@@ -138,13 +145,22 @@ fn socket_for(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Whether the guest would send anything there: connecting a datagram socket only looks at routes.
-fn has_way(address: SocketAddr) -> bool {
+/// Whether the guest would send anything there: connecting a datagram socket only looks at routes. A guest that is out
+/// of memory or descriptors cannot tell.
+fn has_way(address: SocketAddr) -> io::Result<bool> {
     let mut address = address;
     if address.port() == 0 {
         address.set_port(9);
     }
-    socket_for(address).is_ok_and(|socket| socket.connect(address).is_ok())
+    told_way(socket_for(address).and_then(|socket| socket.connect(address)))
+}
+
+fn told_way(connected: io::Result<()>) -> io::Result<bool> {
+    match connected {
+        Ok(()) => Ok(true),
+        Err(error) if platform::is_exhausted(&error) => Err(error),
+        Err(_) => Ok(false),
+    }
 }
 
 fn answered(how: impl Into<String>) -> Finding {
@@ -267,6 +283,18 @@ mod tests {
 
     /// The longest that a test waits.
     const DEADLINE: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_guest_without_means_to_try_has_not_shown_that_there_is_no_way() {
+        assert!(matches!(told_way(Ok(())), Ok(true)));
+        let no_route = io::Error::from(ErrorKind::NetworkUnreachable);
+        assert!(matches!(told_way(Err(no_route)), Ok(false)));
+        #[cfg(unix)]
+        // No memory, no descriptors of the host's or of the process's, no buffers.
+        for code in [12, 23, 24, 105] {
+            assert!(told_way(Err(io::Error::from_raw_os_error(code))).is_err());
+        }
+    }
 
     #[test]
     fn a_question_for_a_name_that_could_not_be_sent_is_not_taken_for_unanswered() {

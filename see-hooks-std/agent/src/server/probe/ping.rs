@@ -25,7 +25,13 @@ pub(super) fn ping(way: SocketAddr, patience: Duration) -> Finding {
         SocketAddr::V4(_) => 0,
     };
     if link != 0 {
-        let Some(link) = links().into_iter().find(|it| it.number == link) else {
+        let link = match links() {
+            Ok(links) => links.into_iter().find(|it| it.number == link),
+            Err(error) => {
+                return Finding::Untried(format!("the guest's links cannot be read: {error}"));
+            }
+        };
+        let Some(link) = link else {
             return Finding::Unreachable;
         };
         text = format!("{text}%{}", link.name);

@@ -3,6 +3,7 @@
 use crate::platform;
 use crate::server::lock;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,14 +18,14 @@ pub(super) struct Link {
 }
 
 /// The address, once for each link where it is one that every link has of its own.
-pub(super) fn ways(address: SocketAddr) -> Vec<SocketAddr> {
+pub(super) fn ways(address: SocketAddr) -> io::Result<Vec<SocketAddr>> {
     match address {
         SocketAddr::V6(v6) if is_of_every_link(v6) => {
-            let links = links().into_iter();
+            let links = links()?.into_iter();
             let on = |link: Link| SocketAddrV6::new(*v6.ip(), v6.port(), 0, link.number);
-            links.map(|link| on(link).into()).collect()
+            Ok(links.map(|link| on(link).into()).collect())
         }
-        address => vec![address],
+        address => Ok(vec![address]),
     }
 }
 
@@ -83,9 +84,13 @@ fn is_of_a_link(address: Ipv6Addr) -> bool {
     address.is_unicast_link_local() || (first == 0xFF && second & 0x0F == 2)
 }
 
-/// Every link with an address of its own.
-pub(super) fn links() -> Vec<Link> {
-    parse_links(&fs::read_to_string("/proc/net/if_inet6").unwrap_or_default())
+/// Every link with an address of its own; none where there is no IPv6.
+pub(super) fn links() -> io::Result<Vec<Link>> {
+    match fs::read_to_string("/proc/net/if_inet6") {
+        Ok(table) => Ok(parse_links(&table)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Reads lines such as `fe80…0001 02 40 20 80     eth0`: address, number, prefix, scope, flags, name.
@@ -200,7 +205,9 @@ fn missing_default(table: &str) -> Option<Via> {
 /// Whether the address is one of the guest's own.
 pub(super) fn is_own(address: IpAddr) -> bool {
     match address {
-        IpAddr::V6(address) => links().iter().any(|link| link.address == address),
+        IpAddr::V6(address) => {
+            links().is_ok_and(|links| links.iter().any(|link| link.address == address))
+        }
         IpAddr::V4(_) => false,
     }
 }
