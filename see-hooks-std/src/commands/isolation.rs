@@ -85,16 +85,25 @@ async fn prove_without_end(guest: &Guest, way: &Way) -> Proof {
         ));
     }
     let until = tokio::time::Instant::now() + SET_UP;
+    let mut holes: Vec<String> = Vec::new();
     loop {
         let findings = match try_all(client, &closed).await {
             Ok(findings) => findings,
+            Err(_) if !holes.is_empty() => return Proof::Open(holes),
             Err(error) => return Proof::Unknown(error.to_string()),
         };
         let proof = judge(&findings);
-        // A network that is not up yet cannot be tried.
-        let may_come = matches!(proof, Proof::Unknown(_));
+        if let Proof::Open(found) = &proof {
+            let news: Vec<_> = found.iter().filter(|hole| !holes.contains(hole)).collect();
+            holes.extend(news.into_iter().cloned());
+        }
+        // A network that is not up yet cannot be tried, and of an open one each hole is to be named.
+        let may_come = matches!(proof, Proof::Unknown(_)) || untried(&findings).is_some();
         if !may_come || tokio::time::Instant::now() >= until {
-            return proof;
+            return match holes.is_empty() {
+                true => proof,
+                false => Proof::Open(holes),
+            };
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -167,16 +176,7 @@ fn judge(findings: &[(&Closed, Finding)]) -> Proof {
     if !holes.is_empty() {
         return Proof::Open(holes);
     }
-    // What a network that is not up yet keeps from being sent looks as closed as can be. In IPv6 a guest may
-    // lack it, or any way beyond its link: an agent that still waits for its link's address says so.
-    let untried = findings.iter().find_map(|(closed, finding)| match finding {
-        Finding::Untried(why) => Some((closed, why.as_str())),
-        Finding::Unreachable => address(&closed.target)
-            .is_none_or(|ip| ip.is_ipv4())
-            .then_some((closed, "the guest's network has no way there")),
-        _ => None,
-    });
-    if let Some((closed, why)) = untried {
+    if let Some((closed, why)) = untried(findings) {
         return Proof::Unknown(format!(
             "{} ({}) could not be tried: {}",
             closed.what,
@@ -191,6 +191,19 @@ fn judge(findings: &[(&Closed, Finding)]) -> Proof {
         };
     }
     Proof::Unknown("the guest's network did not come up, so that nothing could be tried".to_owned())
+}
+
+/// The first target that could not be tried, and why.
+fn untried<'a>(findings: &'a [(&'a Closed, Finding)]) -> Option<(&'a Closed, &'a str)> {
+    // What a network that is not up yet keeps from being sent looks as closed as can be. In IPv6 a guest may
+    // lack it, or any way beyond its link: an agent that still waits for its link's address says so.
+    findings.iter().find_map(|(closed, finding)| match finding {
+        Finding::Untried(why) => Some((*closed, why.as_str())),
+        Finding::Unreachable => address(&closed.target)
+            .is_none_or(|ip| ip.is_ipv4())
+            .then_some((*closed, "the guest's network has no way there")),
+        _ => None,
+    })
 }
 
 /// The walls that could not be tried for people: why, and what to do.
