@@ -44,15 +44,23 @@ impl Channel {
     }
 }
 
+/// The only place on a channel: of two connections each would get a part of the bytes.
+///
+/// # Errors
+/// [`ErrorKind::Unavailable`] while another has it.
+pub(crate) fn sole(place: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
+    Arc::clone(place).try_acquire_owned().map_err(|_| {
+        Error::new(
+            ErrorKind::Unavailable,
+            "the guest's channel is in use by another connection",
+        )
+    })
+}
+
 #[async_trait]
 impl GuestChannel for Channel {
     async fn open(&self) -> Result<Box<dyn ChannelStream>> {
-        let place = Arc::clone(&self.place).try_acquire_owned().map_err(|_| {
-            Error::new(
-                ErrorKind::Unavailable,
-                "the guest's channel is in use by another connection",
-            )
-        })?;
+        let place = sole(&self.place)?;
         let connect = UnixStream::connect(&self.socket);
         match tokio::time::timeout(CONNECT_LIMIT, connect).await {
             Ok(Ok(stream)) => Ok(Box::new(Connected::new(stream, place))),

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::terminal::{self, Terminal};
-use crate::channel::Connected;
+use crate::channel::{Connected, sole};
 use crate::error::{blocking, libvirt};
 use crate::machine::Task;
 
@@ -148,12 +148,7 @@ struct AgentConsole {
 #[async_trait]
 impl GuestChannel for AgentConsole {
     async fn open(&self) -> Result<Box<dyn ChannelStream>> {
-        let place = Arc::clone(&self.place).try_acquire_owned().map_err(|_| {
-            Error::new(
-                ErrorKind::Unavailable,
-                "the guest's channel is in use by another connection",
-            )
-        })?;
+        let place = sole(&self.place)?;
         // A container that does not run has consoles without terminals.
         let path = terminals(&self.connection, &self.domain)
             .await?

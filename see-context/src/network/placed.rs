@@ -5,7 +5,7 @@ use see_libvirt::xml::NetworkXml;
 use super::lease::Lender;
 use super::rules::{GuestPort, Seat};
 
-/// A guest's place on a network, behind walls that stand.
+/// A guest's place on a network whose firewall rules are loaded.
 #[derive(Debug)]
 pub(super) struct Placed {
     /// Its network, and who lends it its address.

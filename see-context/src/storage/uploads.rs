@@ -1,6 +1,6 @@
 //! Images on another host: each is uploaded once, by its content, and shared by all sandboxes there that use it.
 //!
-//! They lie in one folder, a storage pool of libvirt's, whoever uses it and from which host. What is known of them is
+//! They lie in one folder, a storage pool of libvirt's, for all users and from all hosts. What is known of them is
 //! the names of its volumes, since creating and deleting a volume are the only steps that the daemon makes at once:
 //!
 //! | volume | means |

@@ -95,7 +95,7 @@ fn over_ways(address: SocketAddr, try_one: impl Fn(SocketAddr) -> Finding + Sync
     let found = at_once(&ways, |way| match has_way(*way) {
         Ok(true) => try_one(*way),
         Ok(false) => Finding::Unreachable,
-        Err(error) => Finding::Untried(format!("the guest has no room for it: {error}")),
+        Err(error) => Finding::Untried(format!("the guest is out of memory or files: {error}")),
     });
     let found = all_of(found);
     match awaited {
