@@ -17,6 +17,7 @@ use super::record::{OriginRecord, PartialRecord, key, now};
 use super::settings::{Delivery, Settings, Unpack};
 use super::store::{Store, StoredImage, record_name};
 use super::{blocking, open, partial};
+use crate::client::spare;
 
 /// How often the server may have another image, or take back what it said, before that is an error.
 const ROUNDS: usize = 4;
@@ -118,11 +119,17 @@ impl Fetch<'_> {
 
     /// What the server has now, or an older image that serves while it cannot be asked.
     async fn resolve(&self) -> Result<Result<Object, PathBuf>> {
-        let error = match self.origin.resolve(self.request.stop()).await {
+        let older = self.settings.offline && self.on_store(Store::origin).await?.is_some();
+        let resolving = self.origin.resolve(self.request.stop());
+        let resolved = match older {
+            true => spare(resolving).await,
+            false => resolving.await,
+        };
+        let error = match resolved {
             Ok(object) => return Ok(Ok(object)),
             Err(error) => error,
         };
-        if self.settings.offline
+        if older
             && self.origin.older_serves(&error)
             && let Some(path) = self.older(&error).await?
         {
