@@ -23,6 +23,7 @@ mod pool;
 mod s3;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
 
 use see_core::{Registries, Result};
 

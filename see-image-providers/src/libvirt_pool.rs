@@ -10,11 +10,10 @@ use see_libvirt::{Connection, StoragePool};
 use serde::Deserialize;
 
 use crate::pool;
+use crate::text::listed;
 
 /// The longest wait for a hypervisor to take a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
-/// How many volumes an error lists.
-const LISTED: usize = 8;
 
 /// The provider `libvirt-pool`: a volume of a storage pool, found by the pool's folder or its name.
 ///
@@ -127,18 +126,9 @@ async fn missing(pool: &StoragePool, name: &str) -> Error {
     let error = Error::new(ErrorKind::NotFound, message).subject(pool.name().escape_debug());
     // What it has is for the message alone.
     let volumes = pool.volumes().await.unwrap_or_default();
-    let mut names: Vec<String> = volumes
-        .iter()
-        .map(|volume| volume.name().escape_debug().to_string())
-        .collect();
-    names.sort();
-    let more = names.len().saturating_sub(LISTED);
-    names.truncate(LISTED);
-    match (names.is_empty(), more) {
-        (true, _) => error.advice("it has none"),
-        (false, 0) => error.advice(format!("it has {}", names.join(", "))),
-        (false, more) => error.advice(format!("it has {} and {more} more", names.join(", "))),
-    }
+    let mut names: Vec<&str> = volumes.iter().map(|volume| volume.name()).collect();
+    names.sort_unstable();
+    error.advice(format!("it has {}", listed(names.into_iter())))
 }
 
 /// The pool of that name, once libvirt looked into its folder again.

@@ -13,7 +13,7 @@ use super::failure::too_large;
 use super::folder::Lock;
 use super::origin::{Object, Origin};
 use super::place;
-use super::record::{OriginRecord, PartialRecord, key, now};
+use super::record::{OriginRecord, PartialRecord, key};
 use super::settings::{Delivery, Settings, Unpack};
 use super::store::{Store, StoredImage, record_name};
 use super::{blocking, open, partial};
@@ -333,7 +333,6 @@ impl Fetch<'_> {
             sent,
             unpacked,
             insecure: self.origin.client().is_insecure(),
-            checked: now(),
         };
         self.on_store(move |store, key| store.learn(key, &record))
             .await

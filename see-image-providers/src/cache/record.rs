@@ -36,8 +36,6 @@ pub(crate) struct OriginRecord {
     pub(crate) unpacked: bool,
     /// Whether the server was believed without proof of who it is.
     pub(crate) insecure: bool,
-    /// When the server was last asked, in seconds since 1970.
-    pub(crate) checked: u64,
 }
 
 impl OriginRecord {

@@ -21,7 +21,7 @@ use see_core::{Error, ErrorKind, Result};
 
 use super::digest::{Digest, Hasher};
 use super::folder::{Folder, Lock};
-use super::record::{self, ImageRecord, OriginRecord, digest_of, image_name};
+use super::record::{ImageRecord, OriginRecord, digest_of, image_name};
 use super::settings::Unpack;
 
 /// The longest wait for others to let go of the store: they hold it for a few renames.
@@ -396,16 +396,4 @@ fn missing(digest: &Digest) -> Error {
     Error::new(ErrorKind::NotFound, "the store has no such image")
         .subject(digest)
         .advice("`seectl image ls` lists what it has")
-}
-
-impl StoredImage {
-    pub(crate) fn record(digest: Digest, size: u64, format: &str) -> ImageRecord {
-        ImageRecord {
-            digest,
-            size,
-            format: format.to_owned(),
-            completed: record::now(),
-            origins: Vec::new(),
-        }
-    }
 }

@@ -5,7 +5,8 @@ use see_core::config::nearest;
 use see_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
-use super::exchange::Answer;
+use super::origin::Glance;
+use crate::text;
 
 /// How many images a list should have; a server may send fewer.
 const LISTED: &str = "100";
@@ -28,18 +29,11 @@ struct List {
     images: Vec<Described>,
 }
 
-/// Whoever sends a request for an address to Glance, with a token that it takes.
-#[async_trait::async_trait]
-pub(super) trait Asks: Sync {
-    /// The answer, whatever its status but 401.
-    async fn get(&self, url: &Url) -> Result<Answer>;
-}
-
 /// Looks for the image of that id, else for the active one of that name that was made last.
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`], with what there is, where no image can be had.
-pub(super) async fn look(glance: &dyn Asks, base: &Url, wanted: &str) -> Result<Described> {
+pub(super) async fn look(glance: &Glance, base: &Url, wanted: &str) -> Result<Described> {
     if is_id(wanted)
         && let Some(found) = by_id(glance, base, wanted).await?
     {
@@ -60,7 +54,7 @@ pub(super) async fn look(glance: &dyn Asks, base: &Url, wanted: &str) -> Result<
 
 /// The newest image of exactly that name: some databases compare without regard to case.
 async fn newest(
-    glance: &dyn Asks,
+    glance: &Glance,
     base: &Url,
     wanted: &str,
     filters: &[(&str, String)],
@@ -72,7 +66,7 @@ async fn newest(
 }
 
 /// The image of that id, where there is one.
-pub(super) async fn by_id(glance: &dyn Asks, base: &Url, id: &str) -> Result<Option<Described>> {
+pub(super) async fn by_id(glance: &Glance, base: &Url, id: &str) -> Result<Option<Described>> {
     let answer = glance.get(&at(base, &format!("v2/images/{id}"))?).await?;
     match answer.status {
         StatusCode::OK => {}
@@ -134,11 +128,7 @@ pub(super) fn gone(id: &str) -> Error {
 ///
 /// Not those that were touched last: `updated_at` moves whenever somebody changes a property, and an old image with a
 /// new tag is no newer for it. An image's data never change.
-async fn listed(
-    glance: &dyn Asks,
-    base: &Url,
-    filters: &[(&str, String)],
-) -> Result<Vec<Described>> {
+async fn listed(glance: &Glance, base: &Url, filters: &[(&str, String)]) -> Result<Vec<Described>> {
     let mut url = at(base, "v2/images")?;
     url.query_pairs_mut()
         .extend_pairs(filters)
@@ -152,7 +142,7 @@ async fn listed(
 }
 
 /// The error for a name that no image has, with what there is instead.
-async fn missing(glance: &dyn Asks, base: &Url, wanted: &str) -> Error {
+async fn missing(glance: &Glance, base: &Url, wanted: &str) -> Error {
     let error = Error::new(
         ErrorKind::NotFound,
         format!(
@@ -168,13 +158,7 @@ async fn missing(glance: &dyn Asks, base: &Url, wanted: &str) -> Error {
         None if others.is_empty() => {
             error.advice("the project sees no image at all: check that it is the right one")
         }
-        None => {
-            let some: Vec<String> = names()
-                .take(8)
-                .map(|name| format!("`{}`", name.escape_debug()))
-                .collect();
-            error.advice(format!("the project sees {}", some.join(", ")))
-        }
+        None => error.advice(format!("the project sees {}", text::listed(names()))),
     }
 }
 

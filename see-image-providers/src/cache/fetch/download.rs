@@ -1,16 +1,15 @@
 //! One download from its lock to its place in the store.
 
-use see_core::config::Size;
 use see_core::{Error, ErrorKind, ImageFormat, ImagePhase, Result};
 use tokio::sync::Mutex;
 
 use super::Fetch;
 use crate::cache::digest::{Algorithm, Digest};
-use crate::cache::failure::too_large;
+use crate::cache::failure::{no_room, too_large};
 use crate::cache::folder::Lock;
 use crate::cache::origin::Object;
 use crate::cache::partial::{Partial, Plan, Whole};
-use crate::cache::store::{Store, StoredImage};
+use crate::cache::record::{ImageRecord, now};
 use crate::cache::transfer::{Login, Room, Transfer};
 use crate::cache::{blocking, inspect};
 
@@ -155,7 +154,11 @@ impl Fetch<'_> {
             let length = folder.length(&key);
             let free = folder.free()?;
             let missing = total.map_or(0, |total| total.saturating_sub(length));
-            check_room(&store, missing, free)?;
+            if missing > free {
+                return Err(
+                    no_room(length + missing, length + free).subject(store.folder().display())
+                );
+            }
             let spared = SPARED.min(free / 10);
             let room = Room {
                 known: length.saturating_add(free),
@@ -203,7 +206,13 @@ impl Fetch<'_> {
                 ));
             }
         }
-        let record = StoredImage::record(image.clone(), whole.size, format.name());
+        let record = ImageRecord {
+            digest: image.clone(),
+            size: whole.size,
+            format: format.name().to_owned(),
+            completed: now(),
+            origins: Vec::new(),
+        };
         let name = whole.name;
         self.on_store(move |store, _| store.publish(&name, &record))
             .await?;
@@ -247,22 +256,4 @@ pub(super) fn wrong(expected: &Digest, found: &Digest) -> Error {
     .advice(
         "it was changed at its server or on its way: compare the digest with whoever publishes it",
     )
-}
-
-fn check_room(store: &Store, needed: u64, free: u64) -> Result<()> {
-    if needed <= free {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Exhausted,
-        format!(
-            "the image needs {} more, and the disk of the image store has {} free",
-            Size(needed),
-            Size(free)
-        ),
-    )
-    .subject(store.folder().display())
-    .advice(
-        "make room, `seectl image gc --partial` and `rm` help; or choose another `cache.folder`",
-    ))
 }
