@@ -104,12 +104,8 @@ impl ImageProvider for LibvirtPool {
                 name,
             } => {
                 let pool = refreshed(hypervisor, pool, request.stop()).await?;
-                let volume = pool.volume(name).await;
-                let path = match volume {
-                    Ok(volume) => volume.path().await,
-                    Err(error) => Err(error),
-                };
-                match path {
+                let path = async { pool.volume(name).await?.path().await };
+                match path.await {
                     Ok(path) => path,
                     Err(error) if error.is_no_volume() => return Err(missing(&pool, name).await),
                     Err(error) => return Err(libvirt(error)),

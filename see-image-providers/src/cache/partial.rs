@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::digest::{Algorithm, Digest, Hasher};
 use super::folder::{Lock, written_out};
 use super::inspect;
-use super::record::{PartialRecord, boot};
+use super::record::PartialRecord;
 use super::settings::Unpack;
 use super::store::{PIECE, Store, record_name};
 use super::unpack::{Output, Packing, Unpacker};
@@ -36,15 +36,13 @@ fn unpacked_name(key: &str) -> String {
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) key: String,
-    pub(crate) identity: String,
-    pub(crate) version: String,
+    /// What is written down of it.
+    pub(crate) record: PartialRecord,
     /// What is computed of the bytes as they are sent.
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) unpack: Unpack,
     /// The most bytes after unpacking.
     pub(crate) limit: u64,
-    /// How many bytes are sent, where that is known.
-    pub(crate) total: Option<u64>,
 }
 
 /// The end of a download on this host. Its calls block.
@@ -89,22 +87,21 @@ impl Partial {
         let folder = &store.folders().partial;
         let file = folder.write(&plan.key)?;
         let known: Option<PartialRecord> = folder.record(&record_name(&plan.key))?;
+        let total = plan.record.total;
         let length = file.metadata().map_or(0, |found| found.len());
         let trusted = match known {
             Some(known)
                 if continues
-                    && known.boot == boot()
-                    && known.identity == plan.identity
-                    && known.version == plan.version
-                    && (known.total.is_none()
-                        || plan.total.is_none()
-                        || known.total == plan.total) =>
+                    && known.boot == plan.record.boot
+                    && known.identity == plan.record.identity
+                    && known.version == plan.record.version
+                    && (known.total.is_none() || total.is_none() || known.total == total) =>
             {
                 length
             }
             _ => 0,
         };
-        let trusted = plan.total.map_or(trusted, |total| trusted.min(total));
+        let trusted = total.map_or(trusted, |total| trusted.min(total));
         let mut partial = Self {
             hashers: Vec::new(),
             head: None,
@@ -282,14 +279,8 @@ impl Partial {
     }
 
     fn write_record(&self) -> Result<()> {
-        let record = PartialRecord {
-            identity: self.plan.identity.clone(),
-            version: self.plan.version.clone(),
-            total: self.plan.total,
-            boot: boot(),
-        };
         let folder = &self.store.folders().partial;
-        folder.put(&record_name(&self.plan.key), &record)
+        folder.put(&record_name(&self.plan.key), &self.plan.record)
     }
 
     fn failed(&self, message: &'static str, error: std::io::Error) -> Error {

@@ -176,19 +176,7 @@ impl Store {
     /// [`ErrorKind::NotFound`] where the store has no such image, [`ErrorKind::Exhausted`] where an
     /// environment uses it.
     pub fn remove(&self, digest: &Digest) -> Result<()> {
-        let _lock = self.lock()?;
-        if self.0.images.stat(&image_name(digest)).is_none() {
-            return Err(missing(digest));
-        }
-        if self.remove_locked(digest)? {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Exhausted,
-            "the image is used by an environment, so it stays",
-        )
-        .subject(digest)
-        .advice("`seectl ls` lists environments, kept ones too"))
+        self.remove_with(digest, false)
     }
 
     /// Removes an image, also one that environments use: their leases go first.
@@ -196,22 +184,28 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::NotFound`] where the store has no such image, and where the store cannot be written.
     pub fn remove_in_use(&self, digest: &Digest) -> Result<()> {
+        self.remove_with(digest, true)
+    }
+
+    fn remove_with(&self, digest: &Digest, leases_too: bool) -> Result<()> {
         let _lock = self.lock()?;
-        if self.0.images.stat(&image_name(digest)).is_none() {
+        let name = image_name(digest);
+        if self.0.images.stat(&name).is_none() {
             return Err(missing(digest));
         }
-        let leases = self.0.leases.folder(&image_name(digest))?;
-        for lease in leases.names()? {
-            leases.remove(&lease)?;
+        if leases_too {
+            let leases = self.0.leases.folder(&name)?;
+            for lease in leases.names()? {
+                leases.remove(&lease)?;
+            }
         }
-        match self.remove_locked(digest)? {
-            true => Ok(()),
-            false => Err(Error::new(
-                ErrorKind::Exhausted,
-                "an environment began to use the image just now",
-            )
-            .subject(digest)),
+        if self.remove_locked(digest)? {
+            return Ok(());
         }
+        let message = "the image is used by an environment, so it stays";
+        Err(Error::new(ErrorKind::Exhausted, message)
+            .subject(digest)
+            .advice("`seectl ls` lists environments, kept ones too"))
     }
 
     /// Removes an image unless it is used; the store's lock is held.

@@ -27,10 +27,9 @@ pub(crate) fn of_transport(error: reqwest::Error, url: &str) -> Error {
         cause = deeper.source();
     }
     let about_trust = causes.contains("certificate") || causes.contains("UnknownIssuer");
-    let kind = if error.is_timeout() {
-        ErrorKind::Timeout
-    } else {
-        ErrorKind::Unavailable
+    let kind = match error.is_timeout() {
+        true => ErrorKind::Timeout,
+        false => ErrorKind::Unavailable,
     };
     let failed = if error.is_connect() {
         "the server cannot be reached"

@@ -58,10 +58,9 @@ impl EndpointInterface {
         }
     }
 
+    /// The one that a word of a file or the environment means.
     pub(super) fn of_word(word: &str) -> Option<Self> {
-        let word = word.strip_suffix("URL").unwrap_or(word);
-        let all = [Self::Public, Self::Internal, Self::Admin];
-        all.into_iter().find(|known| known.word() == word)
+        serde_json::from_value(word.into()).ok()
     }
 }
 

@@ -13,14 +13,6 @@ use super::login::{OpenStackLogin, Whence};
 use crate::client::TlsConfiguration;
 use crate::text::{listed, read};
 
-/// Variables that choose a login and are no part of one.
-const SELECTORS: [&str; 4] = [
-    "cloud",
-    "cloud_name",
-    "client_config_file",
-    "client_secure_file",
-];
-
 /// What of the process's surroundings says who logs in.
 #[derive(Clone)]
 pub(super) struct Surroundings {
@@ -108,12 +100,7 @@ pub(super) fn find(
         }
         return found.cloud(region, around);
     }
-    let own = variables
-        .iter()
-        .filter(|(name, _)| !SELECTORS.contains(&name.as_str()));
-    let keys: Keys = own
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
+    let keys: Keys = variables.clone().into_iter().collect();
     if keys.get("auth_url").is_some() || keys.get("auth_type").is_some() {
         let words = "the environment variables OS_…".to_owned();
         return Entry { keys, words }.cloud(region, around);

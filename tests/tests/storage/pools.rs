@@ -91,7 +91,10 @@ fn an_image_added_to_an_existing_pool_is_found_and_the_pool_stays_as_it_is() {
     assert_eq!(by_name.expect("it is found").path, late);
     let missing = missing.expect_err("there is none");
     assert_eq!(missing.kind(), ErrorKind::NotFound, "{missing}");
-    assert!(missing.to_string().contains("it has `late.img`"), "{missing}");
+    assert!(
+        missing.to_string().contains("it has `late.img`"),
+        "{missing}"
+    );
     assert_eq!(after, std::slice::from_ref(&name));
     let gone = image(&home, "late.img", json!({ "storage_pool": name })).expect_err("it is gone");
     assert_eq!(gone.kind(), ErrorKind::NotFound, "{gone}");

@@ -9,7 +9,7 @@ use crate::cache::failure::{no_room, too_large};
 use crate::cache::folder::Lock;
 use crate::cache::origin::Object;
 use crate::cache::partial::{Partial, Plan, Whole};
-use crate::cache::record::{ImageRecord, now};
+use crate::cache::record::{ImageRecord, PartialRecord, boot, now};
 use crate::cache::transfer::{Login, Room, Transfer};
 use crate::cache::{blocking, inspect};
 
@@ -143,12 +143,14 @@ impl Fetch<'_> {
         let store = self.store.clone();
         let (progress, stop) = (self.request.reporter(), self.request.stop().clone());
         let max_size = self.delivery.max_size;
-        let (total, version) = (object.size, object.version.clone());
-        let (key, identity, unpack) = (
-            self.key.clone(),
-            self.identity.clone(),
-            self.delivery.unpack,
-        );
+        let total = object.size;
+        let record = PartialRecord {
+            identity: self.identity.clone(),
+            version: object.version.clone(),
+            total,
+            boot: boot(),
+        };
+        let (key, unpack) = (self.key.clone(), self.delivery.unpack);
         blocking(move || {
             let folder = &store.folders().partial;
             let length = folder.length(&key);
@@ -167,12 +169,10 @@ impl Fetch<'_> {
             let limit = max_size.unwrap_or_else(|| free.saturating_sub(missing + spared));
             let plan = Plan {
                 key,
-                identity,
-                version,
+                record,
                 algorithms,
                 unpack,
                 limit,
-                total,
             };
             if length > 0 {
                 progress.phase(ImagePhase::Verifying, Some(length));
