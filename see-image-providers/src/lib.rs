@@ -15,6 +15,7 @@ pub mod client;
 mod dummy;
 mod glance;
 mod http;
+mod hypervisor;
 #[cfg(feature = "libvirt-pool")]
 mod libvirt_pool;
 mod metadata;

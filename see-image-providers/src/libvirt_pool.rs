@@ -9,7 +9,7 @@ use see_core::{Error, ErrorKind, Image, ImageProvider, ImageRequest, Result, Sto
 use see_libvirt::{Connection, StoragePool};
 use serde::Deserialize;
 
-use crate::pool;
+use crate::hypervisor::hypervisor;
 use crate::text::listed;
 
 /// The longest wait for a hypervisor to take a connection.
@@ -62,7 +62,7 @@ impl ImageProvider for LibvirtPool {
         name: Option<Located<String>>,
     ) -> Result<Self> {
         let wrong = |message: &'static str| Error::new(ErrorKind::Configuration, message);
-        let hypervisor = pool::hypervisor(configuration.hypervisor)?;
+        let hypervisor = hypervisor(configuration.hypervisor)?;
         let Some(name) = name else {
             return Err(wrong("the provider `libvirt-pool` is told no volume")
                 .advice("give its `name` in the pool"));

@@ -6,28 +6,7 @@ use see_core::config::Located;
 use see_core::{Error, ErrorKind, Image, Result, StopToken};
 use serde::Deserialize;
 
-/// The hypervisor where none is said, as python-see had it.
-const SYSTEM: &str = "qemu:///system";
-
-/// The libvirt that a configuration names.
-///
-/// # Errors
-/// [`ErrorKind::Configuration`] with the place, where it is none of this host. The URI is not shown: a password may
-/// stand in it.
-pub(crate) fn hypervisor(uri: Option<Located<String>>) -> Result<String> {
-    let Some(uri) = uri else {
-        return Ok(SYSTEM.to_owned());
-    };
-    let is_local = uri
-        .split_once("://")
-        .is_some_and(|(scheme, rest)| !scheme.is_empty() && rest.starts_with('/'));
-    if is_local {
-        return Ok(uri.into_inner());
-    }
-    let message = "the hypervisor is none of this host";
-    Err(Error::configuration(uri.place().clone(), message)
-        .advice("expected a libvirt URI such as qemu:///system: images are files of this host"))
-}
+use crate::hypervisor::hypervisor;
 
 /// What stands under a provider's `libvirt_pool`: the pool in whose folder `path` is, which libvirt looks into
 /// again once the image is there.

@@ -5,7 +5,7 @@ use see_core::config::nearest;
 use see_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
-use super::origin::Glance;
+use super::exchange::Answer;
 use crate::text;
 
 /// How many images a list should have; a server may send fewer.
@@ -29,11 +29,18 @@ struct List {
     images: Vec<Described>,
 }
 
+/// Sends a request for an address to Glance, with a token that it takes.
+#[async_trait::async_trait]
+pub(super) trait Asks: Sync {
+    /// The answer, whatever its status but 401.
+    async fn get(&self, url: &Url) -> Result<Answer>;
+}
+
 /// Looks for the image of that id, else for the active one of that name that was made last.
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`], with what there is, where no image can be had.
-pub(super) async fn look(glance: &Glance, base: &Url, wanted: &str) -> Result<Described> {
+pub(super) async fn look(glance: &dyn Asks, base: &Url, wanted: &str) -> Result<Described> {
     if is_id(wanted)
         && let Some(found) = by_id(glance, base, wanted).await?
     {
@@ -54,7 +61,7 @@ pub(super) async fn look(glance: &Glance, base: &Url, wanted: &str) -> Result<De
 
 /// The newest image of exactly that name: some databases compare without regard to case.
 async fn newest(
-    glance: &Glance,
+    glance: &dyn Asks,
     base: &Url,
     wanted: &str,
     filters: &[(&str, String)],
@@ -66,7 +73,7 @@ async fn newest(
 }
 
 /// The image of that id, where there is one.
-pub(super) async fn by_id(glance: &Glance, base: &Url, id: &str) -> Result<Option<Described>> {
+pub(super) async fn by_id(glance: &dyn Asks, base: &Url, id: &str) -> Result<Option<Described>> {
     let answer = glance.get(&at(base, &format!("v2/images/{id}"))?).await?;
     match answer.status {
         StatusCode::OK => {}
@@ -128,7 +135,11 @@ pub(super) fn gone(id: &str) -> Error {
 ///
 /// Not those that were touched last: `updated_at` moves whenever somebody changes a property, and an old image with a
 /// new tag is no newer for it. An image's data never change.
-async fn listed(glance: &Glance, base: &Url, filters: &[(&str, String)]) -> Result<Vec<Described>> {
+async fn listed(
+    glance: &dyn Asks,
+    base: &Url,
+    filters: &[(&str, String)],
+) -> Result<Vec<Described>> {
     let mut url = at(base, "v2/images")?;
     url.query_pairs_mut()
         .extend_pairs(filters)
@@ -142,7 +153,7 @@ async fn listed(glance: &Glance, base: &Url, filters: &[(&str, String)]) -> Resu
 }
 
 /// The error for a name that no image has, with what there is instead.
-async fn missing(glance: &Glance, base: &Url, wanted: &str) -> Error {
+async fn missing(glance: &dyn Asks, base: &Url, wanted: &str) -> Error {
     let error = Error::new(
         ErrorKind::NotFound,
         format!(

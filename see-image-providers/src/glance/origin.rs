@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use super::catalog::{EndpointInterface, image_service};
 use super::exchange::{Answer, ask};
-use super::images::{self, Described};
+use super::images::{self, Asks, Described};
 use super::keystone::{self, log_in};
 use super::login::{self, Login};
 use crate::cache::{Algorithm, ByteRange, Digest, Object, Origin};
@@ -186,23 +186,6 @@ impl Glance {
         found.map_err(|_| Error::timeout("Glance's answers", LOOK_LIMIT).subject(shown(&base)))?
     }
 
-    /// The answer to a request with a token that Glance takes, whatever its status but 401.
-    pub(super) async fn get(&self, url: &Url) -> Result<Answer> {
-        let session = self.session().await?;
-        let answer = ask(&self.client, self.prepared(&session, url)?).await?;
-        if answer.status != StatusCode::UNAUTHORIZED {
-            return Ok(answer);
-        }
-        let Some(session) = self.session_after(&session).await? else {
-            return Err(self.locked_out(&answer));
-        };
-        let answer = ask(&self.client, self.prepared(&session, url)?).await?;
-        match answer.status {
-            StatusCode::UNAUTHORIZED => Err(self.locked_out(&answer)),
-            _ => Ok(answer),
-        }
-    }
-
     /// The error for a token that the image service does not take, new as it is.
     fn locked_out(&self, answer: &Answer) -> Error {
         let error = answer.failure(
@@ -215,6 +198,25 @@ impl Glance {
                 "check that it is the Glance of the cloud whose Keystone is at {}",
                 login.url
             )),
+        }
+    }
+}
+
+#[async_trait]
+impl Asks for Glance {
+    async fn get(&self, url: &Url) -> Result<Answer> {
+        let session = self.session().await?;
+        let answer = ask(&self.client, self.prepared(&session, url)?).await?;
+        if answer.status != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        let Some(session) = self.session_after(&session).await? else {
+            return Err(self.locked_out(&answer));
+        };
+        let answer = ask(&self.client, self.prepared(&session, url)?).await?;
+        match answer.status {
+            StatusCode::UNAUTHORIZED => Err(self.locked_out(&answer)),
+            _ => Ok(answer),
         }
     }
 }
