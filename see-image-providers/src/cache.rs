@@ -20,7 +20,6 @@ mod place;
 mod record;
 mod settings;
 mod store;
-mod sync;
 mod transfer;
 mod unpack;
 mod validator;

@@ -18,7 +18,8 @@ pub use self::failure::shown;
 pub use self::header::retry_after;
 pub(crate) use self::header::text;
 pub(crate) use self::open::{warn_if_open, warn_if_unproven};
-pub(crate) use self::retry::{Retry, is_busy, is_passing};
+use self::retry::is_asked_again;
+pub(crate) use self::retry::{Retry, is_busy, is_passing, spare};
 pub use self::tls::TlsConfiguration;
 
 /// The longest wait for a connection.
@@ -144,7 +145,7 @@ impl Client {
             let answer = self.ask_once(request, limit).await;
             let asked = match &answer {
                 Ok((response, _)) if is_busy(response.status()) => retry_after(response.headers()),
-                Err(error) if is_passing(error) => None,
+                Err(error) if is_asked_again(error) => None,
                 _ => return answer,
             };
             let (Some(wait), Some(again)) = (retry.next(asked), again) else {

@@ -15,6 +15,7 @@ pub mod client;
 mod dummy;
 mod glance;
 mod http;
+mod hypervisor;
 #[cfg(feature = "libvirt-pool")]
 mod libvirt_pool;
 mod metadata;
@@ -23,6 +24,7 @@ mod pool;
 mod s3;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
 
 use see_core::{Registries, Result};
 

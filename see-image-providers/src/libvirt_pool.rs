@@ -1,9 +1,7 @@
 //! An image that is a volume of a storage pool of this host's libvirt.
 
-mod own;
-
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use see_core::config::{ConfigPath, Located};
@@ -11,46 +9,34 @@ use see_core::{Error, ErrorKind, Image, ImageProvider, ImageRequest, Result, Sto
 use see_libvirt::{Connection, StoragePool};
 use serde::Deserialize;
 
-use self::own::{CREATION, Own, name_of};
+use crate::hypervisor::hypervisor;
+use crate::text::listed;
 
-/// The hypervisor where none is said, as python-see had it.
-const SYSTEM: &str = "qemu:///system";
 /// The longest wait for a hypervisor to take a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
-/// The longest wait for others to let go of the pool.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest time that making a pool is tried again: others' over the same folder stand in its way for
-/// moments only.
-const CONFLICT: Duration = Duration::from_secs(10);
-/// How often it is tried again meanwhile.
-const AGAIN: Duration = Duration::from_millis(50);
-/// How many volumes an error lists.
-const LISTED: usize = 8;
 
 /// The provider `libvirt-pool`: a volume of a storage pool, found by the pool's folder or its name.
 ///
 /// ```json
 /// {"provider": "libvirt-pool", "name": "guest.qcow2",
-///  "provider_configuration": {"hypervisor": "qemu:///system", "storage_pool_path": "/images"}}
+///  "provider_configuration": {"storage_pool_path": "/images"}}
 /// {"provider": "libvirt-pool", "name": "guest.qcow2",
-///  "provider_configuration": {"storage_pool": "default"}}
+///  "provider_configuration": {"hypervisor": "qemu:///system", "storage_pool": "default"}}
 /// ```
 ///
-/// The pool is refreshed first, so that a volume is found however it came there. Over a folder without a pool
-/// one is made for the moment: transient, never started with the host, written into the ledger before, and
-/// taken away by the last who looks into it. The folder itself stays as it is.
+/// A volume of a pool's folder is the file of that name there, and libvirt is not asked. A pool that is named is
+/// refreshed first, so that a volume is found however it came there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LibvirtPool {
-    hypervisor: String,
-    pool: Pool,
-    volume: String,
-}
+pub struct LibvirtPool(Volume);
 
-/// How the pool is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Pool {
+enum Volume {
     At(PathBuf),
-    Named(String),
+    In {
+        hypervisor: String,
+        pool: String,
+        name: String,
+    },
 }
 
 /// What stands under `provider_configuration`.
@@ -76,247 +62,99 @@ impl ImageProvider for LibvirtPool {
         name: Option<Located<String>>,
     ) -> Result<Self> {
         let wrong = |message: &'static str| Error::new(ErrorKind::Configuration, message);
-        let hypervisor = match configuration.hypervisor {
-            None => SYSTEM.to_owned(),
-            Some(uri) if is_local(&uri) => uri.into_inner(),
-            Some(uri) => {
-                let message = format!(
-                    "found the hypervisor `{}`, expected a libvirt URI of this host",
-                    uri.escape_debug()
-                );
-                return Err(Error::configuration(uri.place().clone(), message)
-                    .advice("such as qemu:///system: a sandbox's disk is made from a local file"));
-            }
-        };
-        let pool = match (configuration.storage_pool_path, configuration.storage_pool) {
-            (Some(path), None) => {
-                let folder = path.existing_folder("the folder of a storage pool")?;
-                // libvirt knows a folder by one spelling of its path.
-                Pool::At(folder.canonicalize().unwrap_or(folder))
-            }
-            (None, Some(name)) => Pool::Named(name.into_inner()),
-            (Some(_), Some(name)) => {
-                return Err(Error::configuration(
-                    name.place().clone(),
-                    "`storage_pool` and `storage_pool_path` both say which pool it is",
-                )
-                .advice("give one of them"));
-            }
-            (None, None) => {
-                return Err(wrong("the provider `libvirt-pool` is told no pool")
-                    .advice("give `provider_configuration.storage_pool_path`, or `storage_pool`"));
-            }
-        };
-        let Some(volume) = name else {
+        let hypervisor = hypervisor(configuration.hypervisor)?;
+        let Some(name) = name else {
             return Err(wrong("the provider `libvirt-pool` is told no volume")
                 .advice("give its `name` in the pool"));
         };
-        crate::name::beneath(&volume, "the storage pool")?;
-        Ok(Self {
-            hypervisor,
-            pool,
-            volume: volume.into_inner(),
-        })
+        crate::name::beneath(&name, "the storage pool")?;
+        match (configuration.storage_pool_path, configuration.storage_pool) {
+            (Some(path), None) => {
+                let folder = path.existing_folder("the folder of a storage pool")?;
+                Ok(Self(Volume::At(folder.join(name.as_str()))))
+            }
+            (None, Some(pool)) => Ok(Self(Volume::In {
+                hypervisor,
+                pool: pool.into_inner(),
+                name: name.into_inner(),
+            })),
+            (Some(_), Some(pool)) => Err(Error::configuration(
+                pool.place().clone(),
+                "`storage_pool` and `storage_pool_path` both say which pool it is",
+            )
+            .advice("give one of them")),
+            (None, None) => Err(wrong("the provider `libvirt-pool` is told no pool")
+                .advice("give `provider_configuration.storage_pool_path`, or `storage_pool`")),
+        }
     }
 
     fn describe(&self) -> String {
-        let pool = match &self.pool {
-            Pool::At(folder) => folder.display().to_string(),
-            Pool::Named(name) => format!("pool {name}"),
-        };
-        format!("{} in {pool}", self.volume)
+        match &self.0 {
+            Volume::At(path) => path.display().to_string(),
+            Volume::In { pool, name, .. } => format!("{name} in pool {pool}"),
+        }
     }
 
     async fn image(&self, request: &ImageRequest<'_>) -> Result<Image> {
-        let connecting = Connection::open(&self.hypervisor, CONNECT_LIMIT);
-        let connection = request
-            .stop()
-            .or("open the hypervisor", connecting)
-            .await?
-            .map_err(libvirt)?;
-        let mut own = None;
-        let found = self.search(&connection, request, &mut own).await;
-        if let Some(own) = own {
-            own.end().await?;
-        }
-        local(found?).await
-    }
-}
-
-impl LibvirtPool {
-    /// The volume's path, looked for until others are out of the way.
-    async fn search(
-        &self,
-        connection: &Connection,
-        request: &ImageRequest<'_>,
-        own: &mut Option<Own>,
-    ) -> Result<PathBuf> {
-        let begin = Instant::now();
-        loop {
-            let in_the_way = |error: &Error| error.operation() == Some(CREATION);
-            match self.look(connection, request, own).await {
-                Ok(Some(path)) => return Ok(path),
-                Ok(None) if begin.elapsed() < PATIENCE => {}
-                Ok(None) => return Err(Error::timeout("the storage pool", PATIENCE)),
-                Err(error) if in_the_way(&error) && begin.elapsed() < CONFLICT => {}
-                Err(error) => return Err(error),
-            }
-            let pause = tokio::time::sleep(AGAIN);
-            let stop = request.stop();
-            stop.or("wait for the storage pool", pause).await?;
-        }
-    }
-
-    /// The volume's path; `None` where somebody else made or took away the pool meanwhile.
-    async fn look(
-        &self,
-        connection: &Connection,
-        request: &ImageRequest<'_>,
-        own: &mut Option<Own>,
-    ) -> Result<Option<PathBuf>> {
-        let pool = match &self.pool {
-            Pool::Named(name) => named(connection, name).await?,
-            Pool::At(folder) => match self.at(connection, folder, request, own).await? {
-                Some(pool) => pool,
-                None => return Ok(None),
-            },
-        };
-        let found = self.volume_of(&pool).await;
-        match own {
-            Some(own) if own.is(&pool) => own.remove(&pool).await,
-            // Another's of the same kind, who may be dead: the ledger of its maker knows it.
-            _ if is_ours(&pool).await => {
-                if let Err(error) = pool.destroy().await
-                    && !is_gone(&error)
-                {
-                    tracing::warn!(%error, "somebody's storage pool is left");
+        let path = match &self.0 {
+            Volume::At(path) => path.clone(),
+            Volume::In {
+                hypervisor,
+                pool,
+                name,
+            } => {
+                let pool = refreshed(hypervisor, pool, request.stop()).await?;
+                let path = async { pool.volume(name).await?.path().await };
+                match path.await {
+                    Ok(path) => path,
+                    Err(error) if error.is_no_volume() => return Err(missing(&pool, name).await),
+                    Err(error) => return Err(libvirt(error)),
                 }
             }
-            _ => {}
-        }
-        found
-    }
-
-    /// The pool over a folder: the one that is there, or one that is made; `None` where another one was made
-    /// meanwhile.
-    async fn at(
-        &self,
-        connection: &Connection,
-        folder: &Path,
-        request: &ImageRequest<'_>,
-        own: &mut Option<Own>,
-    ) -> Result<Option<StoragePool>> {
-        let path = folder.to_str().ok_or_else(|| {
-            Error::new(ErrorKind::Configuration, "the pool's path is not UTF-8")
-                .subject(folder.display())
-        })?;
-        match connection.storage_pool_at(path).await {
-            Ok(pool) => return Ok(Some(pool)),
-            Err(error) if error.is_no_storage_pool() => {}
-            Err(error) => return Err(libvirt(error)),
-        }
-        let own = match own {
-            Some(own) => own,
-            None => own.insert(Own::plan(&self.hypervisor, path, request).await?),
         };
-        own.make(connection, path).await
-    }
-
-    async fn volume_of(&self, pool: &StoragePool) -> Result<Option<PathBuf>> {
-        if let Err(error) = pool.refresh().await {
-            // Ours goes with whoever is done first; others' stay as they are.
-            return match pool.is_active().await {
-                Ok(false) if !is_ours_by_name(pool) => Err(Error::new(
-                    ErrorKind::Unavailable,
-                    "the storage pool does not run",
-                )
-                .subject(pool.name().escape_debug())
-                .advice("`virsh pool-start` starts it")),
-                _ if is_gone(&error) => Ok(None),
-                _ => Err(libvirt(error)),
-            };
-        }
-        let path = match pool.volume(&self.volume).await {
-            Ok(volume) => volume.path().await,
-            Err(error) => Err(error),
-        };
-        match path {
-            Ok(path) => Ok(Some(path)),
-            Err(error) if error.is_no_volume() => Err(self.missing(pool).await),
-            Err(error) if is_gone(&error) => Ok(None),
-            Err(error) => Err(libvirt(error)),
-        }
-    }
-
-    async fn missing(&self, pool: &StoragePool) -> Error {
-        let error = Error::new(
-            ErrorKind::NotFound,
-            format!(
-                "the storage pool has no volume `{}`",
-                self.volume.escape_debug()
-            ),
-        )
-        .subject(match &self.pool {
-            Pool::At(folder) => folder.display().to_string(),
-            Pool::Named(name) => name.escape_debug().to_string(),
-        });
-        // What it has is for the message alone.
-        let volumes = pool.volumes().await.unwrap_or_default();
-        let mut names: Vec<String> = volumes
-            .iter()
-            .map(|volume| volume.name().escape_debug().to_string())
-            .collect();
-        names.sort();
-        let more = names.len().saturating_sub(LISTED);
-        names.truncate(LISTED);
-        match (names.is_empty(), more) {
-            (true, _) => error.advice("it has none"),
-            (false, 0) => error.advice(format!("it has {}", names.join(", "))),
-            (false, more) => error.advice(format!("it has {} and {more} more", names.join(", "))),
-        }
+        local(path).await
     }
 }
 
-/// Lets libvirt look into the folder of a pool again.
+/// The error for a volume that a pool does not have, with what there is instead.
+async fn missing(pool: &StoragePool, name: &str) -> Error {
+    let message = format!("the storage pool has no volume `{}`", name.escape_debug());
+    let error = Error::new(ErrorKind::NotFound, message).subject(pool.name().escape_debug());
+    // What it has is for the message alone.
+    let volumes = pool.volumes().await.unwrap_or_default();
+    let mut names: Vec<&str> = volumes.iter().map(|volume| volume.name()).collect();
+    names.sort_unstable();
+    error.advice(format!("it has {}", listed(names.into_iter())))
+}
+
+/// The pool of that name, once libvirt looked into its folder again.
 ///
 /// # Errors
 /// Where there is no such pool, or it does not run, or libvirt does not answer.
-pub(crate) async fn refresh(hypervisor: Option<&str>, name: &str, stop: &StopToken) -> Result<()> {
-    let connecting = Connection::open(hypervisor.unwrap_or(SYSTEM), CONNECT_LIMIT);
+pub(crate) async fn refreshed(
+    hypervisor: &str,
+    name: &str,
+    stop: &StopToken,
+) -> Result<StoragePool> {
+    let connecting = Connection::open(hypervisor, CONNECT_LIMIT);
     let connection = stop.or("open the hypervisor", connecting).await?;
-    let pool = named(&connection.map_err(libvirt)?, name).await?;
-    pool.refresh().await.map_err(libvirt)
-}
-
-async fn named(connection: &Connection, name: &str) -> Result<StoragePool> {
-    connection.storage_pool(name).await.map_err(|error| {
-        if error.is_no_storage_pool() {
-            return Error::new(ErrorKind::NotFound, "there is no such storage pool")
-                .subject(name.escape_debug())
-                .advice("`virsh pool-list --all` lists them");
-        }
-        libvirt(error)
-    })
-}
-
-fn is_ours_by_name(pool: &StoragePool) -> bool {
-    pool.name() == name_of(&pool.uuid().to_string())
-}
-
-/// Whether a pool was made here, by whomever: nobody else needs it, and its definition goes with it.
-async fn is_ours(pool: &StoragePool) -> bool {
-    is_ours_by_name(pool) && matches!(pool.is_persistent().await, Ok(false))
-}
-
-/// Whether somebody took the pool away, or is about to look into it.
-fn is_gone(error: &see_libvirt::Error) -> bool {
-    error.is_no_storage_pool() || error.is_invalid_state()
-}
-
-/// Whether a URI's host is this one.
-fn is_local(uri: &str) -> bool {
-    uri.split_once("://")
-        .is_some_and(|(scheme, rest)| !scheme.is_empty() && rest.starts_with('/'))
+    let found = connection.map_err(libvirt)?.storage_pool(name).await;
+    let refuse =
+        |kind, message: &'static str| Error::new(kind, message).subject(name.escape_debug());
+    let pool = found.map_err(|error| match error.is_no_storage_pool() {
+        true => refuse(ErrorKind::NotFound, "there is no such storage pool")
+            .advice("`virsh pool-list --all` lists them"),
+        false => libvirt(error),
+    })?;
+    match pool.refresh().await {
+        Ok(()) => Ok(pool),
+        Err(_) if matches!(pool.is_active().await, Ok(false)) => Err(refuse(
+            ErrorKind::Unavailable,
+            "the storage pool does not run",
+        )
+        .advice("`virsh pool-start` starts it")),
+        Err(error) => Err(libvirt(error)),
+    }
 }
 
 /// A volume as an image: a file of this host.
@@ -357,7 +195,7 @@ mod tests {
 
     use super::*;
 
-    fn prepared(folder: &Path, json: &str) -> Result<ImageSource> {
+    fn prepared(folder: &std::path::Path, json: &str) -> Result<ImageSource> {
         let mut registries = Registries::new();
         crate::register(&mut registries)?;
         let section = Configuration::from_str(folder.join("run.json"), json)?;
@@ -393,6 +231,10 @@ mod tests {
                 "of this host",
             ),
             (
+                r#"{"storage_pool": "default", "hypervisor": "qemu://me:tiger@there/system"}"#,
+                "of this host",
+            ),
+            (
                 r#"{"storage_pool": "default", "hypervisor": "embedded"}"#,
                 "of this host",
             ),
@@ -406,6 +248,7 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Configuration, "{text}");
             assert!(text.contains(part), "{json}: {text}");
             assert!(text.contains("run.json:1:"), "{json}: {text}");
+            assert!(!error.chain().contains("tiger"), "{error:?}");
         }
         let unnamed = r#"{"provider": "libvirt-pool",
             "provider_configuration": {"storage_pool": "default"}}"#;

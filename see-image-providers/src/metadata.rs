@@ -1,6 +1,5 @@
 //! What a server says about an object before its bytes are asked for.
 
-use async_trait::async_trait;
 use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue, RANGE,
 };
@@ -9,34 +8,29 @@ use see_core::{Result, StopToken};
 
 use crate::client::{Client, is_busy, retry_after, text};
 
-/// Something that can be asked about.
-#[async_trait]
-pub(crate) trait Resource: Sync {
-    /// What sends the requests.
-    fn client(&self) -> &Client;
-
-    /// A request for it, authorised for its host. Headers that are not signed are added afterwards.
-    async fn ask(&self, method: Method) -> Result<Request>;
-}
-
 /// Asks for the head of a resource; a server that refuses that, or tells no length, is asked for its first byte.
 ///
-/// What comes is the answer to a `GET` wherever it is a failure other than 401, so that its body may say why.
+/// `request` makes the requests, authorised for their host; headers that are not signed are added here. What comes is
+/// the answer to a `GET` wherever it is a failure other than 401, so that its body may say why.
 ///
 /// # Errors
 /// What [`Client::send`] reports, and [`ErrorKind::Stopped`](see_core::ErrorKind::Stopped).
-pub(crate) async fn look(resource: &dyn Resource, stop: &StopToken) -> Result<Response> {
+pub(crate) async fn look<F: Future<Output = Result<Request>>>(
+    client: &Client,
+    request: impl Fn(Method) -> F,
+    stop: &StopToken,
+) -> Result<Response> {
     let send = async |method: Method| {
         let first_byte = method == Method::GET;
-        let mut request = resource.ask(method).await?;
+        let mut request = request(method).await?;
         let headers = request.headers_mut();
         // Of a compressed answer the size and the validator would be others.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if first_byte {
             headers.insert(RANGE, HeaderValue::from_static("bytes=0-0"));
         }
-        let sending = resource.client().send(request);
-        stop.or("ask the server of the image", sending).await?
+        stop.or("ask the server of the image", client.send(request))
+            .await?
     };
     let answer = send(Method::HEAD).await?;
     let status = answer.status();

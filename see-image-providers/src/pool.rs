@@ -6,12 +6,14 @@ use see_core::config::Located;
 use see_core::{Error, ErrorKind, Image, Result, StopToken};
 use serde::Deserialize;
 
+use crate::hypervisor::hypervisor;
+
 /// What stands under a provider's `libvirt_pool`: the pool in whose folder `path` is, which libvirt looks into
 /// again once the image is there.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoolConfiguration {
-    /// The libvirt that has the pool. `qemu:///system`.
+    /// The libvirt of this host that has the pool. `qemu:///system`.
     pub hypervisor: Option<Located<String>>,
     /// The pool's name.
     pub name: Located<String>,
@@ -20,7 +22,7 @@ pub struct PoolConfiguration {
 /// A pool that is refreshed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pool {
-    hypervisor: Option<String>,
+    hypervisor: String,
     name: String,
 }
 
@@ -28,8 +30,8 @@ impl Pool {
     /// Checks what a configuration says, if anything; `path` is where it wants the image.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] where the image is put nowhere that a pool could see, and
-    /// [`ErrorKind::Unsupported`] where this build knows no libvirt.
+    /// [`ErrorKind::Configuration`] where the image is put nowhere that a pool could see, and for a hypervisor of
+    /// another host; [`ErrorKind::Unsupported`] where this build knows no libvirt.
     pub(crate) fn over(
         configuration: Option<PoolConfiguration>,
         path: Option<&Path>,
@@ -54,7 +56,7 @@ impl Pool {
             .advice("leave `libvirt_pool` out, or build with the feature `libvirt-pool`"));
         }
         Ok(Some(Self {
-            hypervisor: configuration.hypervisor.map(Located::into_inner),
+            hypervisor: hypervisor(configuration.hypervisor)?,
             name: configuration.name.into_inner(),
         }))
     }
@@ -65,7 +67,8 @@ impl Pool {
     /// Where there is no such pool, or libvirt does not answer.
     #[cfg(feature = "libvirt-pool")]
     async fn refresh(&self, stop: &StopToken) -> Result<()> {
-        crate::libvirt_pool::refresh(self.hypervisor.as_deref(), &self.name, stop).await
+        let refreshed = crate::libvirt_pool::refreshed(&self.hypervisor, &self.name, stop);
+        refreshed.await.map(drop)
     }
 
     /// Lets libvirt look into the pool's folder again.

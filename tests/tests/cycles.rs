@@ -80,7 +80,7 @@ fn environments_of_a_daemon_in_a_row_leave_it_no_object_and_no_open_file() {
     let home = Home::passable();
     std::fs::create_dir(home.path("images")).expect("the home is writable");
     home.write("images/small.img", vec![1; 1 << 20]);
-    // A domain, a network, and for a moment a pool over the image's folder.
+    // A domain and a network.
     let run = json!({
         "version": 1,
         "context": {

@@ -18,10 +18,6 @@ const POOL: &str = "libvirt.pool";
 /// The detail that says which folder it shows.
 pub(super) const PATH: &str = "path";
 
-/// The detail that says which UUID it was to get, where that is not the environment's identifier: image
-/// providers plan pools of their own.
-const UUID: &str = "uuid";
-
 /// A transient pool of one sandbox's folder: it goes when it is stopped, and the folder stays.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -170,10 +166,7 @@ pub(super) async fn find(request: &CollectRequest, connection: &Connection) -> R
         .details
         .get(PATH)
         .and_then(|path| path.as_str());
-    let planned = request.resource.details.get(UUID);
-    let uuid = planned.and_then(|uuid| uuid.as_str().map(str::to_owned));
-    let uuid = uuid.unwrap_or_else(|| request.identifier.to_string());
-    if pool.uuid().to_string() != uuid || folder.as_deref() != recorded {
+    if pool.uuid().to_string() != request.identifier.to_string() || folder.as_deref() != recorded {
         return Ok(Found::Not(Collected::Refused(
             "it has another UUID or folder than the one in the ledger".to_owned(),
         )));

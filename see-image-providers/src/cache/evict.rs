@@ -1,11 +1,15 @@
 //! Making room: what the store no longer needs, the least recently used first.
 
-use std::time::{Duration, SystemTime};
+use std::path::Path;
+use std::time::Duration;
 
 use see_core::Result;
 
 use super::digest::Digest;
-use super::store::Store;
+use super::folder::Folder;
+use super::place::is_current;
+use super::record::{CopyRecord, OriginRecord, digest_of};
+use super::store::{Folders, Store};
 
 /// How long a download that nobody continues is kept.
 const STALE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -71,6 +75,7 @@ impl Store {
                 collected.in_use += image.size;
             }
         }
+        self.collect_records()?;
         Ok(collected)
     }
 
@@ -85,13 +90,7 @@ impl Store {
         keys.dedup();
         for key in keys {
             let files = super::partial::names(&key);
-            let age = |name: &String| {
-                let modified = partial.read(name).ok().flatten()?.metadata().ok()?;
-                SystemTime::now()
-                    .duration_since(modified.modified().ok()?)
-                    .ok()
-            };
-            let youngest = files.iter().filter_map(age).min();
+            let youngest = files.iter().filter_map(|name| age(partial, name)).min();
             if youngest.is_some_and(|age| age < stale) {
                 continue;
             }
@@ -120,13 +119,7 @@ impl Store {
         let folders = self.folders();
         for folder in [&folders.origins, &folders.copies, &folders.partial] {
             for name in folder.names()? {
-                let age = || {
-                    let found = folder.read(&name).ok()??.metadata().ok()?;
-                    SystemTime::now()
-                        .duration_since(found.modified().ok()?)
-                        .ok()
-                };
-                if name.starts_with('.') && age().is_some_and(|age| age > WRITTEN) {
+                if name.starts_with('.') && age(folder, &name).is_some_and(|age| age > WRITTEN) {
                     folder.remove(&name)?;
                 }
             }
@@ -138,20 +131,50 @@ impl Store {
     fn collect_remains(&self) -> Result<()> {
         let images = &self.folders().images;
         for name in images.names()? {
-            let base = name.strip_suffix(".json").unwrap_or(&name);
-            let is_ours = name.starts_with('.') || super::record::digest_of(base).is_some();
-            let is_whole = super::record::digest_of(base)
-                .map(|digest| self.stored(&digest))
-                .transpose()?
-                .flatten()
-                .is_some();
-            if is_ours && !is_whole {
-                match super::record::digest_of(base) {
-                    Some(digest) => drop(self.remove_locked(&digest)?),
-                    None => images.remove(&name)?,
+            match digest_of(name.strip_suffix(".json").unwrap_or(&name)) {
+                Some(digest) if self.stored(&digest)?.is_none() => {
+                    self.remove_locked(&digest)?;
                 }
+                None if name.starts_with('.') => images.remove(&name)?,
+                _ => {}
             }
         }
         Ok(())
     }
+
+    /// Records that lead to nothing: of copies that are no longer there, of origins whose image is neither stored nor
+    /// copied, and of origins that an image no longer names since so many others lead to it.
+    fn collect_records(&self) -> Result<()> {
+        let Folders {
+            copies, origins, ..
+        } = self.folders();
+        let mut copied = Vec::new();
+        for name in copies.names()? {
+            match copies.record::<CopyRecord>(&name)? {
+                Some(record) if is_current(self, Path::new(&record.path), &record.image) => {
+                    copied.push(record.image);
+                }
+                Some(_) => copies.remove(&name)?,
+                None => {}
+            }
+        }
+        for name in origins.names()? {
+            let Some(record) = origins.record::<OriginRecord>(&name)? else {
+                continue;
+            };
+            let leads_there = match self.stored(&record.image)? {
+                Some(image) => image.origins.contains(&record.shown()),
+                None => copied.contains(&record.image),
+            };
+            if !leads_there {
+                origins.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How long ago a file was last changed.
+fn age(folder: &Folder, name: &str) -> Option<Duration> {
+    folder.modified(name)?.elapsed().ok()
 }

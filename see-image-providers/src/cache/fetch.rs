@@ -13,10 +13,11 @@ use super::failure::too_large;
 use super::folder::Lock;
 use super::origin::{Object, Origin};
 use super::place;
-use super::record::{OriginRecord, PartialRecord, key, now};
+use super::record::{OriginRecord, PartialRecord, key};
 use super::settings::{Delivery, Settings, Unpack};
 use super::store::{Store, StoredImage, record_name};
 use super::{blocking, open, partial};
+use crate::client::spare;
 
 /// How often the server may have another image, or take back what it said, before that is an error.
 const ROUNDS: usize = 4;
@@ -96,9 +97,10 @@ impl Fetch<'_> {
         if pins.is_empty() || !pins.iter().all(Digest::is_strong) {
             return Ok(None);
         }
-        let (store, key, unpack) = (self.store.clone(), self.key.clone(), self.delivery.unpack);
-        let (known, images) =
-            blocking(move || Ok((store.origin(&key)?, store.proven(&pins, unpack)?))).await?;
+        let unpack = self.delivery.unpack;
+        let (known, images) = self
+            .on_store(move |store, key| Ok((store.origin(key)?, store.proven(&pins, unpack)?)))
+            .await?;
         let path = self.delivery.path.as_deref();
         let name = known.map(|known| known.name).or_else(|| self.origin.name());
         let name = match (name, path) {
@@ -108,12 +110,7 @@ impl Fetch<'_> {
             (None, _) => String::new(),
         };
         for image in images {
-            if let Some(path) = self.present_copy(&image, &name).await? {
-                return Ok(Some(path));
-            }
-            if let Some(stored) = self.stored(&image).await?
-                && let Some(path) = self.use_stored(&stored, &name).await?
-            {
+            if let Some(path) = self.give(&image, &name).await? {
                 return Ok(Some(path));
             }
         }
@@ -122,11 +119,17 @@ impl Fetch<'_> {
 
     /// What the server has now, or an older image that serves while it cannot be asked.
     async fn resolve(&self) -> Result<Result<Object, PathBuf>> {
-        let error = match self.origin.resolve(self.request.stop()).await {
+        let older = self.settings.offline && self.on_store(Store::origin).await?.is_some();
+        let resolving = self.origin.resolve(self.request.stop());
+        let resolved = match older {
+            true => spare(resolving).await,
+            false => resolving.await,
+        };
+        let error = match resolved {
             Ok(object) => return Ok(Ok(object)),
             Err(error) => error,
         };
-        if self.settings.offline
+        if older
             && self.origin.older_serves(&error)
             && let Some(path) = self.older(&error).await?
         {
@@ -137,20 +140,14 @@ impl Fetch<'_> {
 
     /// The image that the identity gave last.
     async fn older(&self, error: &Error) -> Result<Option<PathBuf>> {
-        let (store, key) = (self.store.clone(), self.key.clone());
-        let Some(record) = blocking(move || store.origin(&key)).await? else {
+        let Some(record) = self.on_store(Store::origin).await? else {
             return Ok(None);
         };
         // What is pinned by a digest that was not computed then, nobody can vouch for now.
         if !self.check_pins(&record.sent)? {
             return Ok(None);
         }
-        let mut path = self.present_copy(&record.image, &record.name).await?;
-        if path.is_none()
-            && let Some(stored) = self.stored(&record.image).await?
-        {
-            path = self.use_stored(&stored, &record.name).await?;
-        }
+        let path = self.give(&record.image, &record.name).await?;
         if path.is_some() {
             tracing::warn!(
                 image = self.identity,
@@ -172,21 +169,16 @@ impl Fetch<'_> {
         let mut seen = (None, Instant::now());
         let mut waits = false;
         loop {
-            let (store, key) = (self.store.clone(), self.key.clone());
-            let (lock, sign, length, total) = blocking(move || {
+            let look = |store: &Store, key: &str| {
                 let folder = &store.folders().partial;
-                let lock = folder.lock(&partial::lock_name(&key))?;
+                let lock = folder.lock(&partial::lock_name(key))?;
                 // Whoever reads again what there is makes nothing longer, and says so here.
-                let sign = folder.modified(&partial::lock_name(&key));
-                let record: Option<PartialRecord> = folder.record(&record_name(&key))?;
-                Ok((
-                    lock,
-                    sign,
-                    folder.length(&key),
-                    record.and_then(|record| record.total),
-                ))
-            })
-            .await?;
+                let sign = folder.modified(&partial::lock_name(key));
+                let record: Option<PartialRecord> = folder.record(&record_name(key))?;
+                let total = record.and_then(|record| record.total);
+                Ok((lock, (folder.length(key), sign), total))
+            };
+            let (lock, state, total) = self.on_store(look).await?;
             if let Some(lock) = lock {
                 // Whoever had it may have been done with it.
                 return Ok(match self.present(object).await? {
@@ -198,9 +190,9 @@ impl Fetch<'_> {
                 waits = true;
                 self.request.phase(ImagePhase::Waiting, total);
             }
-            self.request.progress(length, total.or(object.size));
-            if seen.0 != Some((length, sign)) {
-                seen = (Some((length, sign)), Instant::now());
+            self.request.progress(state.0, total.or(object.size));
+            if seen.0 != Some(state) {
+                seen = (Some(state), Instant::now());
             } else if seen.1.elapsed() > limit {
                 let what = "another process that downloads the image, and gets no further";
                 let lock = self.store.folders().partial.path();
@@ -217,19 +209,12 @@ impl Fetch<'_> {
 
     /// The image of this version, where it is complete in the store or at its path.
     async fn present(&self, object: &Object) -> Result<Option<PathBuf>> {
-        let (store, key) = (self.store.clone(), self.key.clone());
-        let record = blocking(move || store.origin(&key)).await?;
+        let record = self.on_store(Store::origin).await?;
         if let Some(record) = record.filter(|record| record.version == object.version) {
-            if !self.check_pins(&record.sent)? {
-                return Ok(None);
-            }
-            if let Some(path) = self.present_copy(&record.image, &object.name).await? {
-                return Ok(Some(path));
-            }
-            if let Some(stored) = self.stored(&record.image).await? {
-                return self.use_stored(&stored, &object.name).await;
-            }
-            return Ok(None);
+            return match self.check_pins(&record.sent)? {
+                true => self.give(&record.image, &object.name).await,
+                false => Ok(None),
+            };
         }
         if self.delivery.unpack != Unpack::Never {
             return Ok(None);
@@ -237,8 +222,7 @@ impl Fetch<'_> {
         // Other bytes with this digest cannot be made, so it does not matter where they came from.
         for digest in object.digests.iter().filter(|digest| digest.is_strong()) {
             if self.check_pins(std::slice::from_ref(digest))?
-                && let Some(stored) = self.stored(digest).await?
-                && let Some(path) = self.use_stored(&stored, &object.name).await?
+                && let Some(path) = self.give(digest, &object.name).await?
             {
                 self.learn(object, digest.clone(), vec![digest.clone()], false)
                     .await?;
@@ -264,20 +248,43 @@ impl Fetch<'_> {
         Ok(covers)
     }
 
-    async fn stored(&self, digest: &Digest) -> Result<Option<StoredImage>> {
-        let (store, digest) = (self.store.clone(), digest.clone());
-        blocking(move || store.stored(&digest)).await
+    /// Works on the store, for the key of this identity, where that blocks nobody.
+    async fn on_store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store, &str) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (store, key) = (self.store.clone(), self.key.clone());
+        blocking(move || work(&store, &key)).await
     }
 
-    /// A complete image as it is wanted; `None` where it was removed just now.
-    async fn use_stored(&self, stored: &StoredImage, name: &str) -> Result<Option<PathBuf>> {
+    async fn stored(&self, digest: &Digest) -> Result<Option<StoredImage>> {
+        let digest = digest.clone();
+        self.on_store(move |store, _| store.stored(&digest)).await
+    }
+
+    /// The image as it is wanted: the copy at its path, where that is the one that was made of it, whether it is stored
+    /// or not; else out of the store. `None` where neither is there, or it was removed just now.
+    async fn give(&self, image: &Digest, name: &str) -> Result<Option<PathBuf>> {
+        if let Some(path) = self.delivery.path.clone() {
+            let (image, name) = (image.clone(), name.to_owned());
+            let copied = move |store: &Store, _: &str| {
+                let target = place::target(&path, &name)?;
+                Ok(place::is_current(store, &target, &image).then_some(target))
+            };
+            if let Some(copy) = self.on_store(copied).await? {
+                return Ok(Some(copy));
+            }
+        }
+        let Some(stored) = self.stored(image).await? else {
+            return Ok(None);
+        };
         if let Some(limit) = self.delivery.max_size.filter(|limit| stored.size > *limit) {
             return Err(too_large(stored.size, limit));
         }
-        if !self.lease(&stored.digest).await? || self.stored(&stored.digest).await?.is_none() {
+        if !self.lease(image).await? || self.stored(image).await?.is_none() {
             return Ok(None);
         }
-        self.deliver(&stored.digest, name).await.map(Some)
+        self.deliver(image, name).await.map(Some)
     }
 
     /// Says that the environment uses the image; `false` where it was removed just now.
@@ -293,37 +300,19 @@ impl Fetch<'_> {
 
     /// A leased image's path, or that of the copy that is wanted of it.
     async fn deliver(&self, image: &Digest, name: &str) -> Result<PathBuf> {
-        let (store, digest) = (self.store.clone(), image.clone());
+        let (digest, name) = (image.clone(), name.to_owned());
         let path = self.delivery.path.clone();
         let (progress, stop) = (self.request.reporter(), self.request.stop().clone());
-        let name = name.to_owned();
-        blocking(move || {
+        self.on_store(move |store, _| {
             store.touch(&digest);
-            // An earlier version let its owner alone read it. A store that cannot be written gives it as it is.
-            if let Err(error) = store.protect(&digest) {
-                tracing::debug!(%error, "an image in the store keeps its mode");
-            }
             let Some(path) = path else {
                 return Ok(store.path(&digest));
             };
             let target = place::target(&path, &name)?;
-            if !place::is_current(&store, &target, &digest) {
-                place::copy(&store, &digest, &target, &progress, &stop)?;
+            if !place::is_current(store, &target, &digest) {
+                place::copy(store, &digest, &target, &progress, &stop)?;
             }
             Ok(target)
-        })
-        .await
-    }
-
-    /// The copy at its path, where it is the one that was made of this image, whether that is stored or not.
-    async fn present_copy(&self, image: &Digest, name: &str) -> Result<Option<PathBuf>> {
-        let Some(path) = self.delivery.path.clone() else {
-            return Ok(None);
-        };
-        let (store, image, name) = (self.store.clone(), image.clone(), name.to_owned());
-        blocking(move || {
-            let target = place::target(&path, &name)?;
-            Ok(place::is_current(&store, &target, &image).then_some(target))
         })
         .await
     }
@@ -344,9 +333,8 @@ impl Fetch<'_> {
             sent,
             unpacked,
             insecure: self.origin.client().is_insecure(),
-            checked: now(),
         };
-        let (store, key) = (self.store.clone(), self.key.clone());
-        blocking(move || store.learn(&key, &record)).await
+        self.on_store(move |store, key| store.learn(key, &record))
+            .await
     }
 }

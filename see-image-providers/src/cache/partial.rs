@@ -4,22 +4,18 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 
 use bytes::Bytes;
-use rustix::fs::Mode;
 use see_core::{Error, ErrorKind, Result};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::digest::{Algorithm, Digest, Hasher};
-use super::folder::{Folder, Lock, written_out};
+use super::folder::{Lock, written_out};
 use super::inspect;
-use super::record::{PartialRecord, boot};
+use super::record::PartialRecord;
 use super::settings::Unpack;
 use super::store::{PIECE, Store, record_name};
-use super::sync::Syncing;
 use super::unpack::{Output, Packing, Unpacker};
 
-/// How many bytes come between two points up to which a loss of power takes nothing.
-const CHECKPOINT: u64 = 64 << 20;
 /// How many pieces wait for the disk at most.
 const WAITING: usize = 8;
 
@@ -36,30 +32,17 @@ fn unpacked_name(key: &str) -> String {
     format!("{key}.image")
 }
 
-/// Opens a file of a download. An earlier version made a whole one read-only before it moved it to the images: one
-/// that was left then can never be written again, and begins anew.
-fn open_for_writing(folder: &Folder, name: &str) -> Result<File> {
-    if let Some(found) = folder.stat(name)?
-        && !Mode::from_raw_mode(found.st_mode).contains(Mode::WUSR)
-    {
-        folder.remove(name)?;
-    }
-    folder.write(name)
-}
-
 /// What a download is to become.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) key: String,
-    pub(crate) identity: String,
-    pub(crate) version: String,
+    /// What is written down of it.
+    pub(crate) record: PartialRecord,
     /// What is computed of the bytes as they are sent.
     pub(crate) algorithms: Vec<Algorithm>,
     pub(crate) unpack: Unpack,
     /// The most bytes after unpacking.
     pub(crate) limit: u64,
-    /// How many bytes are sent, where that is known.
-    pub(crate) total: Option<u64>,
 }
 
 /// The end of a download on this host. Its calls block.
@@ -68,10 +51,6 @@ pub(crate) struct Partial {
     plan: Plan,
     file: File,
     length: u64,
-    synced: u64,
-    /// How far the disk was asked to come.
-    asked: u64,
-    syncing: Option<Syncing>,
     /// How much was there when it was opened.
     resumed: u64,
     hashers: Vec<Hasher>,
@@ -106,36 +85,28 @@ impl Partial {
         progress: &mut dyn FnMut(u64) -> bool,
     ) -> Result<Self> {
         let folder = &store.folders().partial;
-        let file = open_for_writing(folder, &plan.key)?;
+        let file = folder.write(&plan.key)?;
         let known: Option<PartialRecord> = folder.record(&record_name(&plan.key))?;
+        let total = plan.record.total;
         let length = file.metadata().map_or(0, |found| found.len());
         let trusted = match known {
             Some(known)
                 if continues
-                    && known.identity == plan.identity
-                    && known.version == plan.version
-                    && (known.total.is_none()
-                        || plan.total.is_none()
-                        || known.total == plan.total) =>
+                    && known.boot == plan.record.boot
+                    && known.identity == plan.record.identity
+                    && known.version == plan.record.version
+                    && (known.total.is_none() || total.is_none() || known.total == total) =>
             {
-                // After a loss of power the end of a file may hold anything.
-                if known.boot == boot() {
-                    length
-                } else {
-                    length.min(known.synced)
-                }
+                length
             }
             _ => 0,
         };
-        let trusted = plan.total.map_or(trusted, |total| trusted.min(total));
+        let trusted = total.map_or(trusted, |total| trusted.min(total));
         let mut partial = Self {
             hashers: Vec::new(),
             head: None,
             unpacker: None,
             length: 0,
-            synced: 0,
-            asked: 0,
-            syncing: None,
             resumed: trusted,
             file,
             store,
@@ -165,9 +136,6 @@ impl Partial {
 
     fn restart_from(&mut self, length: u64) -> Result<()> {
         self.length = 0;
-        self.synced = 0;
-        self.asked = 0;
-        self.syncing = None;
         self.hashers = self
             .plan
             .algorithms
@@ -212,31 +180,7 @@ impl Partial {
             .write_all(bytes)
             .map_err(|error| self.failed("the image cannot be written", error))?;
         self.length += bytes.len() as u64;
-        self.absorb(bytes)?;
-        if self.length - self.asked >= CHECKPOINT {
-            self.sync_so_far()
-                .map_err(|error| self.failed("the image cannot be written to disk", error))?;
-        }
-        Ok(())
-    }
-
-    /// Lets the disk follow, and writes down how far it came.
-    fn sync_so_far(&mut self) -> std::io::Result<()> {
-        let syncing = match &self.syncing {
-            Some(syncing) => syncing,
-            None => self.syncing.insert(Syncing::begin(&self.file)?),
-        };
-        if syncing.ask(self.length) {
-            self.asked = self.length;
-        }
-        if let Some(length) = syncing.done()? {
-            self.synced = length;
-            // Without it the next run trusts less, and that is all.
-            if let Err(error) = self.write_record() {
-                tracing::debug!(%error, "the record of a download was not written");
-            }
-        }
-        Ok(())
+        self.absorb(bytes)
     }
 
     fn absorb(&mut self, bytes: &[u8]) -> Result<()> {
@@ -277,7 +221,7 @@ impl Partial {
             return Ok(());
         };
         let folder = &self.store.folders().partial;
-        let file = open_for_writing(folder, &unpacked_name(&self.plan.key))?;
+        let file = folder.write(&unpacked_name(&self.plan.key))?;
         file.set_len(0)
             .map_err(|error| self.failed("the unpacked image cannot be begun", error))?;
         let mut unpacker = Unpacker::new(packing, Output::new(file, self.plan.limit))?;
@@ -289,7 +233,6 @@ impl Partial {
     /// All bytes are there: puts them on disk, and says what they are.
     pub(crate) fn finish(&mut self) -> Result<Whole> {
         self.begin()?;
-        self.syncing = None;
         self.file
             .sync_all()
             .map_err(|error| self.failed("the image cannot be written to disk", error))?;
@@ -336,15 +279,8 @@ impl Partial {
     }
 
     fn write_record(&self) -> Result<()> {
-        let record = PartialRecord {
-            identity: self.plan.identity.clone(),
-            version: self.plan.version.clone(),
-            total: self.plan.total,
-            synced: self.synced,
-            boot: boot(),
-        };
         let folder = &self.store.folders().partial;
-        folder.put(&record_name(&self.plan.key), &record)
+        folder.put(&record_name(&self.plan.key), &self.plan.record)
     }
 
     fn failed(&self, message: &'static str, error: std::io::Error) -> Error {

@@ -1,6 +1,7 @@
 //! python-see's `path`: a copy of the image where the user wants it, besides the one in the store.
 
 use std::fs::File;
+use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -118,10 +119,18 @@ pub(crate) fn copy(
         .map_err(failed)?;
     // Without room of its own where the file system shares what is the same.
     if rustix::fs::ioctl_ficlone(copy.as_file(), &source).is_err() {
-        pour(source, copy.as_file_mut(), total, progress, stop).map_err(|error| match error {
-            Poured::Stopped => Error::stopped("copy the image"),
-            Poured::Failed(error) => failed(error),
-        })?;
+        let mut done = 0;
+        // The kernel copies by itself, between two looks at the stop.
+        loop {
+            stop.check("copy the image")?;
+            let mut piece = (&source).take(PIECE as u64 * 16);
+            let count = std::io::copy(&mut piece, copy.as_file_mut()).map_err(failed)?;
+            if count == 0 {
+                break;
+            }
+            done += count;
+            progress.report(done, Some(total));
+        }
     }
     copy.as_file().sync_all().map_err(failed)?;
     let file = copy.persist(target).map_err(|error| failed(error.error))?;
@@ -141,36 +150,6 @@ pub(crate) fn copy(
         .folders()
         .copies
         .put(&record_name(&key(target)), &record)
-}
-
-enum Poured {
-    Stopped,
-    Failed(std::io::Error),
-}
-
-fn pour(
-    source: File,
-    target: &mut File,
-    total: u64,
-    progress: &ImageProgress,
-    stop: &StopToken,
-) -> std::result::Result<(), Poured> {
-    use std::io::Read as _;
-    let mut done = 0;
-    while done < total {
-        if stop.is_stopped() {
-            return Err(Poured::Stopped);
-        }
-        // The kernel copies by itself, between two looks at the stop.
-        let mut piece = (&source).take(PIECE as u64 * 16);
-        let count = std::io::copy(&mut piece, target).map_err(Poured::Failed)?;
-        if count == 0 {
-            break;
-        }
-        done += count;
-        progress.report(done, Some(total));
-    }
-    Ok(())
 }
 
 fn key(target: &Path) -> String {

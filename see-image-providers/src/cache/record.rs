@@ -36,8 +36,17 @@ pub(crate) struct OriginRecord {
     pub(crate) unpacked: bool,
     /// Whether the server was believed without proof of who it is.
     pub(crate) insecure: bool,
-    /// When the server was last asked, in seconds since 1970.
-    pub(crate) checked: u64,
+}
+
+impl OriginRecord {
+    /// The identity as the image names it: with a note where the server was not proven to be the one.
+    pub(crate) fn shown(&self) -> String {
+        const INSECURE: &str = " (insecure)";
+        match self.insecure && !self.identity.ends_with(INSECURE) {
+            true => format!("{}{INSECURE}", self.identity),
+            false => self.identity.clone(),
+        }
+    }
 }
 
 /// A download that is not complete.
@@ -46,9 +55,7 @@ pub(crate) struct PartialRecord {
     pub(crate) identity: String,
     pub(crate) version: String,
     pub(crate) total: Option<u64>,
-    /// How many of its bytes a loss of power cannot take.
-    pub(crate) synced: u64,
-    /// The boot of the host in which more than these are to be trusted.
+    /// The boot of the host in which it is to be trusted: after a loss of power a file may end in anything.
     pub(crate) boot: String,
 }
 

@@ -12,16 +12,16 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::fs::Mode;
 use see_core::{Error, ErrorKind, Result};
 
 use super::digest::{Digest, Hasher};
 use super::folder::{Folder, Lock};
-use super::record::{self, ImageRecord, OriginRecord, digest_of, image_name};
+use super::record::{ImageRecord, OriginRecord, digest_of, image_name};
 use super::settings::Unpack;
 
 /// The longest wait for others to let go of the store: they hold it for a few renames.
@@ -29,8 +29,6 @@ const LOCK_LIMIT: Duration = Duration::from_secs(30);
 const LOCK_AGAIN: Duration = Duration::from_millis(20);
 /// The file that is locked.
 const LOCK: &str = "lock";
-/// What follows an origin whose server was not proven to be the one.
-const INSECURE: &str = " (insecure)";
 /// How much is read at once.
 pub(crate) const PIECE: usize = 1 << 20;
 
@@ -133,10 +131,7 @@ impl Store {
         if size != record.size {
             return Ok(None);
         }
-        let used = images
-            .read(&record_name(&name))?
-            .and_then(|file| file.metadata().ok())
-            .and_then(|found| found.modified().ok());
+        let used = images.modified(&record_name(&name));
         let leases = std::fs::read_dir(self.leases(digest)).map_or(0, Iterator::count);
         let completed = SystemTime::UNIX_EPOCH + Duration::from_secs(record.completed);
         Ok(Some(StoredImage {
@@ -181,19 +176,7 @@ impl Store {
     /// [`ErrorKind::NotFound`] where the store has no such image, [`ErrorKind::Exhausted`] where an
     /// environment uses it.
     pub fn remove(&self, digest: &Digest) -> Result<()> {
-        let _lock = self.lock()?;
-        if self.0.images.stat(&image_name(digest))?.is_none() {
-            return Err(missing(digest));
-        }
-        if self.remove_locked(digest)? {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::Exhausted,
-            "the image is used by an environment, so it stays",
-        )
-        .subject(digest)
-        .advice("`seectl ls` lists environments, kept ones too"))
+        self.remove_with(digest, false)
     }
 
     /// Removes an image, also one that environments use: their leases go first.
@@ -201,22 +184,28 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::NotFound`] where the store has no such image, and where the store cannot be written.
     pub fn remove_in_use(&self, digest: &Digest) -> Result<()> {
+        self.remove_with(digest, true)
+    }
+
+    fn remove_with(&self, digest: &Digest, leases_too: bool) -> Result<()> {
         let _lock = self.lock()?;
-        if self.0.images.stat(&image_name(digest))?.is_none() {
+        let name = image_name(digest);
+        if self.0.images.stat(&name).is_none() {
             return Err(missing(digest));
         }
-        let leases = self.0.leases.folder(&image_name(digest))?;
-        for lease in leases.names()? {
-            leases.remove(&lease)?;
+        if leases_too {
+            let leases = self.0.leases.folder(&name)?;
+            for lease in leases.names()? {
+                leases.remove(&lease)?;
+            }
         }
-        match self.remove_locked(digest)? {
-            true => Ok(()),
-            false => Err(Error::new(
-                ErrorKind::Exhausted,
-                "an environment began to use the image just now",
-            )
-            .subject(digest)),
+        if self.remove_locked(digest)? {
+            return Ok(());
         }
+        let message = "the image is used by an environment, so it stays";
+        Err(Error::new(ErrorKind::Exhausted, message)
+            .subject(digest)
+            .advice("`seectl ls` lists environments, kept ones too"))
     }
 
     /// Removes an image unless it is used; the store's lock is held.
@@ -293,16 +282,11 @@ impl Store {
 
     /// Writes down what an identity leads to, for its image in the store.
     pub(crate) fn learn(&self, key: &str, record: &OriginRecord) -> Result<()> {
+        // What is written aside, or not yet named by its image, is not to be taken for a remainder by who collects these.
+        let _lock = self.lock()?;
         self.0.origins.put(&record_name(key), record)?;
         let name = record_name(&image_name(&record.image));
-        let shown = match record.insecure {
-            true if !record.identity.ends_with(INSECURE) => {
-                format!("{}{INSECURE}", record.identity)
-            }
-            _ => record.identity.clone(),
-        };
-        // What is written aside here is not to be taken for a remainder by who collects these.
-        let _lock = self.lock()?;
+        let shown = record.shown();
         if let Some(mut image) = self.0.images.record::<ImageRecord>(&name)?
             && image.origins.last() != Some(&shown)
         {
@@ -348,22 +332,12 @@ impl Store {
         written
     }
 
-    /// Makes an image read-only to all, where it is not: nobody but the owner passes the store, and what a sandbox's
-    /// folder links to the emulators' account has to be able to read.
-    pub(crate) fn protect(&self, digest: &Digest) -> Result<()> {
-        let Some(file) = self.0.images.read(&image_name(digest))? else {
-            return Ok(());
-        };
-        let wanted = Mode::RUSR | Mode::RGRP | Mode::ROTH;
-        let protected = rustix::fs::fstat(&file).and_then(|found| {
-            match Mode::from_raw_mode(found.st_mode) == wanted {
-                true => Ok(()),
-                false => rustix::fs::fchmod(&file, wanted),
-            }
-        });
-        protected.map_err(|error| {
-            Error::io("an image cannot be made read-only", error.into())
-                .subject(self.path(digest).display())
+    /// Makes an image read-only to all: nobody but the owner passes the store, and what a sandbox's folder links to the
+    /// emulators' account has to be able to read.
+    fn protect(&self, digest: &Digest) -> Result<()> {
+        let path = self.path(digest);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o444)).map_err(|error| {
+            Error::io("an image cannot be made read-only", error).subject(path.display())
         })
     }
 
@@ -416,16 +390,4 @@ fn missing(digest: &Digest) -> Error {
     Error::new(ErrorKind::NotFound, "the store has no such image")
         .subject(digest)
         .advice("`seectl image ls` lists what it has")
-}
-
-impl StoredImage {
-    pub(crate) fn record(digest: Digest, size: u64, format: &str) -> ImageRecord {
-        ImageRecord {
-            digest,
-            size,
-            format: format.to_owned(),
-            completed: record::now(),
-            origins: Vec::new(),
-        }
-    }
 }

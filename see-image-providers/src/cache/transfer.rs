@@ -272,13 +272,10 @@ impl Transfer<'_> {
             let is_first = start == 0 && !self.has_mirrors;
             let begins_anew = self.has_mirrors && response.status() == StatusCode::OK;
             if !(self.is_pinned || is_first || begins_anew) {
-                return Some(Step::Changed(
-                    Error::new(
-                        ErrorKind::Unavailable,
-                        format!("the image was replaced while it was downloaded: its ETag or date is now {now}"),
-                    )
-                    .subject(url),
-                ));
+                let what = format!(
+                    "the image was replaced while it was downloaded: its ETag or date is now {now}"
+                );
+                return Some(Step::Changed(unavailable(what, url)));
             }
             tracing::debug!(
                 now,
@@ -289,8 +286,7 @@ impl Transfer<'_> {
             self.has_mirrors = true;
         }
         let total = if response.status() == StatusCode::PARTIAL_CONTENT {
-            let Some((first, total)) = content_range(headers).filter(|found| found.0 == start)
-            else {
+            let Some((_, total)) = content_range(headers).filter(|found| found.0 == start) else {
                 let found = headers.get(CONTENT_RANGE).map(|text| format!("{text:?}"));
                 tracing::warn!(
                     ?found,
@@ -302,26 +298,22 @@ impl Transfer<'_> {
                     // There is nothing that could be asked for instead.
                     let what =
                         "the server sends a part of the image, while all of it was asked for";
-                    let error = Error::new(ErrorKind::Unavailable, what).subject(url);
-                    return Some(Step::Again(error, None));
+                    return Some(Step::Again(unavailable(what, url), None));
                 }
                 self.ranges = false;
                 return Some(Step::Restart);
             };
-            debug_assert_eq!(first, start);
             total
         } else {
             content_length(headers)
         };
         match (self.total, total) {
-            (Some(known), Some(said)) if known != said => Some(Step::Changed(
-                Error::new(
-                    ErrorKind::Unavailable,
-                    format!("the image should have {known} bytes, and the server announces {said}"),
-                )
-                .subject(url)
-                .advice("it was replaced, or the server is wrong about its length"),
-            )),
+            (Some(known), Some(said)) if known != said => {
+                let what =
+                    format!("the image should have {known} bytes, and the server announces {said}");
+                let advice = "it was replaced, or the server is wrong about its length";
+                Some(Step::Changed(unavailable(what, url).advice(advice)))
+            }
             (None, Some(said)) => {
                 self.total = Some(said);
                 None
@@ -349,27 +341,20 @@ impl Transfer<'_> {
             let Some(piece) = piece else {
                 let length = feed.length();
                 return Ok(match self.total {
-                    Some(total) if length < total => Step::Again(
-                        Error::new(
-                            ErrorKind::Unavailable,
-                            format!("the server ended the image after {length} of {total} bytes"),
-                        )
-                        .subject(url),
-                        None,
-                    ),
+                    Some(total) if length < total => {
+                        let what =
+                            format!("the server ended the image after {length} of {total} bytes");
+                        Step::Again(unavailable(what, url), None)
+                    }
                     _ => Step::Complete,
                 });
             };
             let length = feed.length() + piece.len() as u64;
             self.check_size(length)?;
             if let Some(total) = self.total.filter(|total| length > *total) {
-                return Ok(Step::Changed(
-                    Error::new(
-                        ErrorKind::Unavailable,
-                        format!("the image should have {total} bytes, and the server sends more"),
-                    )
-                    .subject(url),
-                ));
+                let what =
+                    format!("the image should have {total} bytes, and the server sends more");
+                return Ok(Step::Changed(unavailable(what, url)));
             }
             if feed.push(piece).await.is_err() {
                 // The writing side knows why, and is asked next.
@@ -398,11 +383,11 @@ impl Transfer<'_> {
     }
 }
 
+fn unavailable(what: impl Into<String>, url: String) -> Error {
+    Error::new(ErrorKind::Unavailable, what.into()).subject(url)
+}
+
 fn header(text: &str) -> Result<HeaderValue> {
-    HeaderValue::from_str(text).map_err(|_| {
-        Error::new(
-            ErrorKind::Unavailable,
-            "the server's ETag of the image fits no header",
-        )
-    })
+    let what = "the server's ETag of the image fits no header";
+    HeaderValue::from_str(text).map_err(|_| Error::new(ErrorKind::Unavailable, what))
 }

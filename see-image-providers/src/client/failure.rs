@@ -1,6 +1,7 @@
 //! What went wrong between a server and us, in words that say what to do.
 
-use std::error::Error as _;
+use std::error::Error as StdError;
+use std::io;
 
 use reqwest::Url;
 use see_core::{Error, ErrorKind};
@@ -26,10 +27,9 @@ pub(crate) fn of_transport(error: reqwest::Error, url: &str) -> Error {
         cause = deeper.source();
     }
     let about_trust = causes.contains("certificate") || causes.contains("UnknownIssuer");
-    let kind = if error.is_timeout() {
-        ErrorKind::Timeout
-    } else {
-        ErrorKind::Unavailable
+    let kind = match error.is_timeout() {
+        true => ErrorKind::Timeout,
+        false => ErrorKind::Unavailable,
     };
     let failed = if error.is_connect() {
         "the server cannot be reached"
@@ -54,6 +54,33 @@ pub(crate) fn of_transport(error: reqwest::Error, url: &str) -> Error {
         failure.advice("try again; look at the server's log where it happens every time")
     };
     failure.caused_by(error)
+}
+
+/// Whether nobody listens at the address.
+pub(super) fn is_refused(error: &Error) -> bool {
+    beneath(error).is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Whether the two sides cannot agree on TLS, such as on a certificate: they cannot at the next try either.
+pub(super) fn is_about_tls(error: &Error) -> bool {
+    beneath::<rustls::Error>(error).is_some()
+}
+
+/// The first error of this type beneath another.
+fn beneath<T: StdError + 'static>(error: &Error) -> Option<&T> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        // An I/O error passes over what it carries.
+        let carried = error.downcast_ref().and_then(io::Error::get_ref);
+        cause = match carried {
+            Some(carried) => Some(carried),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ pub(super) async fn follow(client: &Client, mut request: Request) -> Result<Resp
             .subject(shown(&url))
         };
         // The way back is one that another host chose.
-        is_away |= !is_same(&home, &target);
+        is_away |= home.origin() != target.origin();
         let stays = !is_away;
         if url.scheme() == "https" && target.scheme() != "https" {
             return Err(refuse("which is not encrypted, while the request was")
@@ -114,12 +114,6 @@ fn target(response: &Response, from: &Url) -> Result<Option<Url>> {
         .subject(shown(from))
         .advice("give an http or https address at which the image itself is")),
     }
-}
-
-fn is_same(left: &Url, right: &Url) -> bool {
-    left.scheme() == right.scheme()
-        && left.host() == right.host()
-        && left.port_or_known_default() == right.port_or_known_default()
 }
 
 fn harmless(headers: &HeaderMap) -> HeaderMap {

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | no connection, no answer in time, an answer that broke off | yes |
 //! | 408, 425, 429, 500, 502, 503, 504 | yes |
-//! | any other status | no |
+//! | any other status, or no agreement on TLS | no |
+//! | a connection that is refused, for a question that need not be answered | no |
 //!
 //! The pause is what the server names in `Retry-After`, and otherwise 250 ms, doubled each time up to 15 s. A pause that
 //! ends after the patience is not begun.
@@ -13,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use see_core::{Error, ErrorKind};
+
+use super::failure;
 
 /// The first pause; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -30,6 +33,23 @@ pub(crate) fn is_busy(status: StatusCode) -> bool {
 /// Whether a request that failed so may succeed soon.
 pub(crate) fn is_passing(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
+        && !failure::is_about_tls(error)
+}
+
+tokio::task_local! {
+    static IS_SPARE: ();
+}
+
+/// Asks what need not be answered, since there is something else that serves: a connection that is refused is not tried
+/// again.
+pub(crate) async fn spare<F: Future>(question: F) -> F::Output {
+    IS_SPARE.scope((), question).await
+}
+
+/// Whether a question that failed so is asked again.
+pub(super) fn is_asked_again(error: &Error) -> bool {
+    let is_spare = IS_SPARE.try_with(|()| ()).is_ok();
+    is_passing(error) && !(is_spare && failure::is_refused(error))
 }
 
 /// How much patience is left with a server.

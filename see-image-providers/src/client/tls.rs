@@ -15,13 +15,13 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfiguration {
-    /// A PEM file with the certificate authorities that servers' certificates must come from. By default those
-    /// that the host trusts, which `SSL_CERT_FILE` and `SSL_CERT_DIR` override.
+    /// A PEM file with the certificate authorities that servers' certificates must come from, or its text. By default
+    /// those that the host trusts, which `SSL_CERT_FILE` and `SSL_CERT_DIR` override.
     #[serde(alias = "verify", alias = "ca_file")]
     pub cacert: Option<ConfigPath>,
-    /// A PEM file with our certificate, for servers that ask for one; its key too, unless `key` is given.
+    /// A PEM file with our certificate, or its text, for servers that ask for one; its key too, unless `key` is given.
     pub cert: Option<ConfigPath>,
-    /// A PEM file with the key of `cert`.
+    /// A PEM file with the key of `cert`, or its text.
     pub key: Option<ConfigPath>,
     /// Takes any certificate, so that anyone on the way can read and change everything. `false`.
     pub insecure: Option<bool>,
@@ -50,11 +50,11 @@ impl TlsConfiguration {
         };
         let certificates = certificates(certificate)?;
         let key_file = self.key.as_ref().unwrap_or(certificate);
-        let path = key_file.existing_file("a PEM file with a private key")?;
-        let key = PrivateKeyDer::from_pem_file(path).map_err(|error| {
+        let (text, name) = pem(key_file, "a PEM file with a private key")?;
+        let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
             Error::configuration(
                 key_file.place().clone(),
-                format!("found no private key in {}: {error}", key_file.written()),
+                format!("found no private key in {name}: {error}"),
             )
             .advice("expected a PEM file with an unencrypted private key")
         })?;
@@ -92,10 +92,7 @@ impl TlsConfiguration {
                     roots.add(certificate).map_err(|error| {
                         Error::configuration(
                             file.place().clone(),
-                            format!(
-                                "found a certificate in {} that is none of an authority: {error}",
-                                file.written()
-                            ),
+                            format!("found a certificate that is none of an authority: {error}"),
                         )
                     })?;
                 }
@@ -115,22 +112,28 @@ fn certificates(file: &ConfigPath) -> Result<Vec<CertificateDer<'static>>> {
         Error::configuration(file.place().clone(), what)
             .advice("expected a PEM file with BEGIN CERTIFICATE")
     };
-    let path = file.existing_file("a PEM file with certificates")?;
-    let found = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| {
-            refused(format!(
-                "found no certificates in {}: {error}",
-                file.written()
-            ))
-        })?;
-    if found.is_empty() {
-        return Err(refused(format!(
-            "found no certificate in {}",
-            file.written()
-        )));
+    let (text, name) = pem(file, "a PEM file with certificates")?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let found =
+        found.map_err(|error| refused(format!("found no certificates in {name}: {error}")))?;
+    match found.is_empty() {
+        true => Err(refused(format!("found no certificate in {name}"))),
+        false => Ok(found),
     }
-    Ok(found)
+}
+
+/// The PEM that a configuration names or holds, and what a message calls it: the text itself may be a secret.
+fn pem<'a>(file: &'a ConfigPath, what: &str) -> Result<(Vec<u8>, &'a str)> {
+    let written = file.written();
+    if written.trim_start().starts_with("-----BEGIN ") {
+        return Ok((written.as_bytes().to_vec(), "the text"));
+    }
+    let path = file.existing_file(what)?;
+    let text = std::fs::read(&path).map_err(|error| {
+        Error::configuration(file.place().clone(), format!("{written} cannot be read"))
+            .caused_by(error)
+    })?;
+    Ok((text, written))
 }
 
 /// Believes everyone, as `insecure` asks; a signature must still be one.

@@ -5,11 +5,10 @@ use see_core::config::nearest;
 use see_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
+use crate::text::listed;
+
 /// The type of the image service in catalogs.
 const IMAGE: &str = "image";
-/// The most names that an error lists.
-const LISTED: usize = 12;
-
 /// A service of the catalog.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Service {
@@ -59,10 +58,9 @@ impl EndpointInterface {
         }
     }
 
+    /// The one that a word of a file or the environment means.
     pub(super) fn of_word(word: &str) -> Option<Self> {
-        let word = word.strip_suffix("URL").unwrap_or(word);
-        let all = [Self::Public, Self::Internal, Self::Admin];
-        all.into_iter().find(|known| known.word() == word)
+        serde_json::from_value(word.into()).ok()
     }
 }
 
@@ -78,7 +76,7 @@ pub(super) fn image_service(
     let wrong = |message: String| Error::new(ErrorKind::Configuration, message);
     let services: Vec<&Service> = catalog.iter().filter(|found| found.kind == IMAGE).collect();
     if services.is_empty() {
-        let kinds = list(catalog.iter().map(|service| service.kind.as_str()));
+        let kinds = listed(catalog.iter().map(|service| service.kind.as_str()));
         return Err(
             wrong("the cloud's catalog has no image service".to_owned()).advice(format!(
                 "it has {kinds}; `endpoint` gives the address of a Glance that is not in it"
@@ -100,7 +98,7 @@ pub(super) fn image_service(
                     "the image service is in no region `{}`",
                     region.escape_debug()
                 );
-                let regions_text = list(regions());
+                let regions_text = listed(regions());
                 return Err(wrong(message).advice(match nearest(region, regions()) {
                     Some(near) => format!("did you mean `{near}`? It is in {regions_text}"),
                     None => format!("it is in {regions_text}"),
@@ -114,13 +112,13 @@ pub(super) fn image_service(
         .iter()
         .filter(|endpoint| endpoint.interface == word);
     let Some(first) = fitting.next() else {
-        let interfaces = list(of_region.iter().map(|endpoint| endpoint.interface.as_str()));
+        let interfaces = listed(of_region.iter().map(|endpoint| endpoint.interface.as_str()));
         return Err(wrong(format!("the image service has no {word} address"))
             .advice(format!("`interface` may be {interfaces}")));
     };
     if fitting.any(|other| other.region() != first.region()) {
         // As all of OpenStack's clients do.
-        let regions = list(of_region.iter().map(|endpoint| endpoint.region()));
+        let regions = listed(of_region.iter().map(|endpoint| endpoint.region()));
         let region = first.region();
         tracing::warn!(
             "the image service is in the regions {regions}: `{}` is taken, `region` names another",
@@ -135,9 +133,9 @@ pub(super) fn image_service(
     })
 }
 
-/// The address of an image service without its version, ending in a slash; else what is wrong with it.
-pub(super) fn base(address: &str) -> Result<Url, String> {
-    let mut url = Url::parse(address.trim()).map_err(|error| format!("none ({error})"))?;
+/// The address of a service of OpenStack's; else what is wrong with it.
+pub(super) fn address(text: &str) -> Result<Url, String> {
+    let mut url = Url::parse(text.trim()).map_err(|error| format!("none ({error})"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err("one that begins with neither http nor https".to_owned());
     }
@@ -146,6 +144,12 @@ pub(super) fn base(address: &str) -> Result<Url, String> {
     }
     url.set_query(None);
     url.set_fragment(None);
+    Ok(url)
+}
+
+/// The address of an image service without its version, ending in a slash; else what is wrong with it.
+pub(super) fn base(text: &str) -> Result<Url, String> {
+    let mut url = address(text)?;
     let mut path = url.path().trim_end_matches('/').to_owned();
     if let Some((before, last)) = path.rsplit_once('/') {
         let version = last.strip_prefix('v').unwrap_or_default();
@@ -159,26 +163,6 @@ pub(super) fn base(address: &str) -> Result<Url, String> {
     }
     url.set_path(&format!("{path}/"));
     Ok(url)
-}
-
-/// Different words of somebody else's, in their order, and not without end.
-fn list<'a>(words: impl Iterator<Item = &'a str>) -> String {
-    let mut seen: Vec<String> = Vec::new();
-    for word in words {
-        let word: String = word.chars().take(60).collect();
-        let shown = format!("`{}`", word.escape_debug());
-        if !seen.contains(&shown) {
-            if seen.len() == LISTED {
-                seen.push("…".to_owned());
-                break;
-            }
-            seen.push(shown);
-        }
-    }
-    match seen.is_empty() {
-        true => "nothing at all".to_owned(),
-        false => seen.join(", "),
-    }
 }
 
 #[cfg(test)]

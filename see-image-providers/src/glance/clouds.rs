@@ -2,7 +2,6 @@
 //! OpenStack's own clients find them.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use see_core::config::{ConfigPath, Located, Origin, Place, fields_of, nearest};
@@ -12,16 +11,7 @@ use serde::Deserialize;
 use super::keys::Keys;
 use super::login::{OpenStackLogin, Whence};
 use crate::client::TlsConfiguration;
-
-/// As long as a file of clouds may be.
-const LONGEST: u64 = 1024 * 1024;
-/// Variables that choose a login and are no part of one.
-const SELECTORS: [&str; 4] = [
-    "cloud",
-    "cloud_name",
-    "client_config_file",
-    "client_secure_file",
-];
+use crate::text::{listed, read};
 
 /// What of the process's surroundings says who logs in.
 #[derive(Clone)]
@@ -110,12 +100,7 @@ pub(super) fn find(
         }
         return found.cloud(region, around);
     }
-    let own = variables
-        .iter()
-        .filter(|(name, _)| !SELECTORS.contains(&name.as_str()));
-    let keys: Keys = own
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
+    let keys: Keys = variables.clone().into_iter().collect();
     if keys.get("auth_url").is_some() || keys.get("auth_type").is_some() {
         let words = "the environment variables OS_…".to_owned();
         return Entry { keys, words }.cloud(region, around);
@@ -324,15 +309,7 @@ impl Files {
     }
 
     fn names(&self) -> String {
-        let names = self
-            .clouds
-            .keys()
-            .map(|name| format!("`{}`", name.escape_debug()));
-        let names: Vec<String> = names.take(10).collect();
-        match names.is_empty() {
-            true => "none at all".to_owned(),
-            false => names.join(", "),
-        }
+        listed(self.clouds.keys().map(String::as_str))
     }
 }
 
@@ -364,12 +341,13 @@ fn first(
                     let file = parsed(&path, &text)?;
                     return Ok(Some((path, file)));
                 }
-                // Another's: the next one may be for us.
-                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+                // What is another's may be followed by one that is for us.
                 Err(error)
                     if matches!(
                         error.kind(),
-                        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                        std::io::ErrorKind::NotFound
+                            | std::io::ErrorKind::NotADirectory
+                            | std::io::ErrorKind::PermissionDenied
                     ) => {}
                 Err(error) => {
                     return Err(Error::io("the file of clouds cannot be read", error)
@@ -379,19 +357,6 @@ fn first(
         }
     }
     Ok(None)
-}
-
-fn read(path: &Path) -> std::io::Result<String> {
-    let file = std::fs::File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("it is not a regular file"));
-    }
-    let mut text = String::new();
-    file.take(LONGEST + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > LONGEST {
-        return Err(std::io::Error::other("it is longer than 1 MiB"));
-    }
-    Ok(text)
 }
 
 fn parsed(path: &Path, text: &str) -> Result<File> {

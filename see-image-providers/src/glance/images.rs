@@ -6,6 +6,7 @@ use see_core::{Error, ErrorKind, Result};
 use serde::Deserialize;
 
 use super::exchange::Answer;
+use crate::text;
 
 /// How many images a list should have; a server may send fewer.
 const LISTED: &str = "100";
@@ -28,7 +29,7 @@ struct List {
     images: Vec<Described>,
 }
 
-/// Whoever sends a request for an address to Glance, with a token that it takes.
+/// Sends a request for an address to Glance, with a token that it takes.
 #[async_trait::async_trait]
 pub(super) trait Asks: Sync {
     /// The answer, whatever its status but 401.
@@ -168,13 +169,7 @@ async fn missing(glance: &dyn Asks, base: &Url, wanted: &str) -> Error {
         None if others.is_empty() => {
             error.advice("the project sees no image at all: check that it is the right one")
         }
-        None => {
-            let some: Vec<String> = names()
-                .take(8)
-                .map(|name| format!("`{}`", name.escape_debug()))
-                .collect();
-            error.advice(format!("the project sees {}", some.join(", ")))
-        }
+        None => error.advice(format!("the project sees {}", text::listed(names()))),
     }
 }
 

@@ -160,19 +160,11 @@ fn unauthorized(login: &Login, answer: &Answer) -> Error {
             )
         }
         login::Method::Password { .. } => {
-            let scope = match &login.scope {
-                Scope::Own => None,
-                Scope::Project(project) => Some(format!("the project {project}")),
-                Scope::Domain(_) => Some("the domain".to_owned()),
-                Scope::System => Some("the whole cloud".to_owned()),
-                Scope::Trust(id) => Some(format!("the trust `{id}`")),
-            };
-            let advice = match scope {
-                None => "check username, password and the user's domain".to_owned(),
-                Some(scope) => format!(
-                    "check username, password and the user's domain, and that the user has a role in {scope}"
-                ),
-            };
+            let mut advice = "check username, password and the user's domain".to_owned();
+            if login.scope != Scope::Own {
+                let scope = login.subject();
+                advice.push_str(&format!(", and that the user has a role in {scope}"));
+            }
             refusal(format!("Keystone refuses {who}{read_in}")).advice(advice)
         }
     }

@@ -4,7 +4,7 @@
 use reqwest::Url;
 use see_core::config::Place;
 use see_core::{Error, ErrorKind, Result, Secret};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// The domain of users and projects where none is said, as OpenStack's own client has it.
@@ -120,15 +120,17 @@ pub(super) enum Credential {
     Of { name: String, user: Named },
 }
 
-/// Something of Keystone's that has an id, and in its domain a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Something of Keystone's that has an id, and in its domain a name; serialized as Keystone takes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
 pub(super) enum Named {
-    Id(String),
-    Name(String, Domain),
+    Id { id: String },
+    Name { name: String, domain: Domain },
 }
 
 /// A domain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Domain {
     Id(String),
     Name(String),
@@ -221,11 +223,12 @@ impl OpenStackLogin {
             return Ok(Scope::Trust(trust.clone()));
         }
         if let Some(id) = &self.project_id {
-            return Ok(Scope::Project(Named::Id(id.clone())));
+            return Ok(Scope::Project(Named::Id { id: id.clone() }));
         }
         if let Some(name) = &self.project_name {
             let domain = self.domain(&self.project_domain_id, &self.project_domain_name);
-            return Ok(Scope::Project(Named::Name(name.clone(), domain)));
+            let name = name.clone();
+            return Ok(Scope::Project(Named::Name { name, domain }));
         }
         match self.system_scope.as_deref() {
             None => {}
@@ -244,10 +247,13 @@ impl OpenStackLogin {
 
     fn user(&self) -> Option<Named> {
         if let Some(id) = &self.user_id {
-            return Some(Named::Id(id.clone()));
+            return Some(Named::Id { id: id.clone() });
         }
         let domain = self.domain(&self.user_domain_id, &self.user_domain_name);
-        Some(Named::Name(self.username.clone()?, domain))
+        Some(Named::Name {
+            name: self.username.clone()?,
+            domain,
+        })
     }
 
     fn domain(&self, id: &Option<String>, name: &Option<String>) -> Domain {
@@ -269,22 +275,13 @@ impl OpenStackLogin {
 
 /// Keystone's address with its version; else what is wrong with it, and what would be right.
 fn keystone(address: &str) -> Result<Url, (String, String)> {
-    let wrong = |found: &str| {
+    let mut url = super::catalog::address(address).map_err(|found| {
+        let advice = "expected one such as https://cloud.example.org:5000/v3";
         (
-            format!("found {found} as `auth_url`"),
-            "expected an address such as https://cloud.example.org:5000/v3".to_owned(),
+            format!("the address `auth_url` is {found}"),
+            advice.to_owned(),
         )
-    };
-    let mut url =
-        Url::parse(address.trim()).map_err(|error| wrong(&format!("no address ({error})")))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(wrong("an address that begins with neither http nor https"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("an address with a user or a password in it"));
-    }
-    url.set_query(None);
-    url.set_fragment(None);
+    })?;
     let path = url.path().trim_end_matches('/').to_owned();
     let (before, last) = path.rsplit_once('/').unwrap_or(("", &path));
     if last == "v3" {
@@ -309,20 +306,16 @@ fn keystone(address: &str) -> Result<Url, (String, String)> {
 impl Login {
     /// The body of the request for a token.
     pub(super) fn body(&self) -> Value {
-        self.body_for(&self.scope)
-    }
-
-    fn body_for(&self, scope: &Scope) -> Value {
         let identity = match &self.method {
             Method::Password { user, password } => {
-                let mut user = user.json();
+                let mut user = json!(user);
                 user["password"] = json!(password.reveal());
                 json!({"methods": ["password"], "password": {"user": user}})
             }
             Method::ApplicationCredential { credential, secret } => {
                 let mut shown = match credential {
                     Credential::Id(id) => json!({"id": id}),
-                    Credential::Of { name, user } => json!({"name": name, "user": user.json()}),
+                    Credential::Of { name, user } => json!({"name": name, "user": user}),
                 };
                 shown["secret"] = json!(secret.reveal());
                 json!({"methods": ["application_credential"], "application_credential": shown})
@@ -332,10 +325,10 @@ impl Login {
             }
         };
         let mut auth = json!({"identity": identity});
-        let scope = match scope {
+        let scope = match &self.scope {
             Scope::Own => return json!({"auth": auth}),
-            Scope::Project(project) => json!({"project": project.json()}),
-            Scope::Domain(domain) => json!({"domain": domain.json()}),
+            Scope::Project(project) => json!({"project": project}),
+            Scope::Domain(domain) => json!({"domain": domain}),
             Scope::System => json!({"system": {"all": true}}),
             Scope::Trust(id) => json!({"OS-TRUST:trust": {"id": id}}),
         };
@@ -358,8 +351,7 @@ impl Login {
     pub(super) fn subject(&self) -> String {
         match &self.scope {
             Scope::Project(project) => format!("the project {project}"),
-            Scope::Domain(Domain::Id(id)) => format!("the domain with the id `{id}`"),
-            Scope::Domain(Domain::Name(name)) => format!("the domain `{name}`"),
+            Scope::Domain(domain) => domain.to_string(),
             Scope::System => "the whole cloud".to_owned(),
             Scope::Trust(id) => format!("the trust `{id}`"),
             Scope::Own => self.who(),
@@ -381,34 +373,20 @@ impl Login {
     }
 }
 
-impl Named {
-    fn json(&self) -> Value {
-        match self {
-            Self::Id(id) => json!({"id": id}),
-            Self::Name(name, domain) => json!({"name": name, "domain": domain.json()}),
-        }
-    }
-}
-
 impl std::fmt::Display for Named {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Id(id) => write!(f, "`{id}`"),
-            Self::Name(name, Domain::Id(domain)) => {
-                write!(f, "`{name}` of the domain with the id `{domain}`")
-            }
-            Self::Name(name, Domain::Name(domain)) => {
-                write!(f, "`{name}` of the domain `{domain}`")
-            }
+            Self::Id { id } => write!(f, "`{id}`"),
+            Self::Name { name, domain } => write!(f, "`{name}` of {domain}"),
         }
     }
 }
 
-impl Domain {
-    fn json(&self) -> Value {
+impl std::fmt::Display for Domain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Id(id) => json!({"id": id}),
-            Self::Name(name) => json!({"name": name}),
+            Self::Id(id) => write!(f, "the domain with the id `{id}`"),
+            Self::Name(name) => write!(f, "the domain `{name}`"),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::address::{Address, Login};
 use super::sums;
 use crate::cache::{ByteRange, Digest, Object, Origin, Validator};
 use crate::client::{Client, shown, text};
-use crate::metadata::{self, Resource};
+use crate::metadata;
 
 /// The files beside an image that may hold its digest, in the order in which they are looked for.
 const BESIDE: [&str; 2] = ["SHA256SUMS", "SHA512SUMS"];
@@ -154,17 +154,6 @@ impl HttpOrigin {
 }
 
 #[async_trait]
-impl Resource for HttpOrigin {
-    fn client(&self) -> &Client {
-        &self.client
-    }
-
-    async fn ask(&self, method: Method) -> Result<Request> {
-        self.to(method, &self.address.url)
-    }
-}
-
-#[async_trait]
 impl Origin for HttpOrigin {
     fn identity(&self) -> String {
         self.address.identity()
@@ -180,7 +169,8 @@ impl Origin for HttpOrigin {
 
     async fn resolve(&self, stop: &StopToken) -> Result<Object> {
         let listed = self.listed(stop).await?;
-        let answer = metadata::look(self, stop).await?;
+        let ask = |method| std::future::ready(self.to(method, &self.address.url));
+        let answer = metadata::look(&self.client, ask, stop).await?;
         if !metadata::is_found(&answer) {
             return Err(self.refused(&answer, &self.address.url));
         }

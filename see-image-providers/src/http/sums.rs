@@ -2,6 +2,8 @@
 
 use see_core::{Error, ErrorKind, Result};
 
+use crate::cache::Algorithm;
+
 /// As long as a file of sums may be. The largest in use, of whole mirrors, are of some hundred kilobytes.
 pub(super) const LONGEST: usize = 4 * 1024 * 1024;
 /// How many names an error lists.
@@ -9,14 +11,7 @@ const LISTED: usize = 5;
 /// As long as a name in an error may be.
 const WIDEST: usize = 80;
 
-/// A line of a file of sums.
-struct Line<'a> {
-    /// In lower case or not, as it is written.
-    hex: &'a str,
-    name: String,
-}
-
-/// The sum of `name` as `algorithm:hex`, which is how configurations pin one too.
+/// The sum of `wanted` as `algorithm:hex`, which is how configurations pin one too.
 ///
 /// Both forms are read: GNU's `HEX  NAME` and BSD's `SHA256 (NAME) = HEX`. What is neither, such as the frame
 /// of a signature, is passed over.
@@ -24,30 +19,36 @@ struct Line<'a> {
 /// # Errors
 /// [`ErrorKind::NotFound`] where it lists no such name, or only a sum that is too weak;
 /// [`ErrorKind::Configuration`] where it lists two that differ.
-pub(super) fn find(text: &str, name: &str) -> Result<String> {
+pub(super) fn find(text: &str, wanted: &str) -> Result<String> {
     let mut found: Option<String> = None;
     let mut weak = None;
     let mut others = Vec::new();
     for line in text.lines() {
         let line = line.trim_end_matches('\r');
-        let Some(entry) = bsd(line).or_else(|| gnu(line)) else {
+        // Before a name with escapes.
+        let (line, is_escaped) = match line.strip_prefix('\\') {
+            Some(rest) => (rest, true),
+            None => (line, false),
+        };
+        let Some((hex, name)) = bsd(line).or_else(|| gnu(line)) else {
             continue;
         };
+        let name = unescaped(name, is_escaped);
         // `find . -exec sha256sum` writes its paths so.
-        if entry.name.strip_prefix("./").unwrap_or(&entry.name) != name {
+        if name.strip_prefix("./").unwrap_or(&name) != wanted {
             if others.len() <= LISTED {
-                others.push(entry.name);
+                others.push(name);
             }
             continue;
         }
-        let Some(algorithm) = strong(entry.hex) else {
-            weak = Some(entry.hex.len());
+        let Some(algorithm) = strong(hex) else {
+            weak = Some(hex.len());
             continue;
         };
-        let sum = format!("{algorithm}:{}", entry.hex.to_ascii_lowercase());
+        let sum = format!("{algorithm}:{}", hex.to_ascii_lowercase());
         match &found {
             Some(earlier) if *earlier != sum && same_algorithm(earlier, &sum) => {
-                let message = format!("two lines give different sums of `{}`", shown(name));
+                let message = format!("two lines give different sums of `{}`", shown(wanted));
                 return Err(Error::new(ErrorKind::Configuration, message)
                     .advice("pin the right one with `checksum`"));
             }
@@ -56,7 +57,7 @@ pub(super) fn find(text: &str, name: &str) -> Result<String> {
             _ => found = Some(sum),
         }
     }
-    found.ok_or_else(|| missing(name, weak, &others))
+    found.ok_or_else(|| missing(wanted, weak, &others))
 }
 
 fn missing(name: &str, weak: Option<usize>, others: &[String]) -> Error {
@@ -103,40 +104,20 @@ fn is_hex(text: &str) -> bool {
     text.len() >= 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// `HEX  NAME`, or `HEX *NAME` for a file that was read as binary; `\HEX  NAME` where the name has escapes.
-fn gnu(line: &str) -> Option<Line<'_>> {
-    let (is_escaped, line) = match line.strip_prefix('\\') {
-        Some(rest) => (true, rest),
-        None => (false, line),
-    };
+/// The sum and the name of `HEX  NAME`, or of `HEX *NAME` for a file that was read as binary.
+fn gnu(line: &str) -> Option<(&str, &str)> {
     let (hex, rest) = line.split_once(' ')?;
     let name = rest.strip_prefix([' ', '*'])?;
-    (is_hex(hex) && !name.is_empty()).then(|| Line {
-        hex,
-        name: unescaped(name, is_escaped),
-    })
+    (is_hex(hex) && !name.is_empty()).then_some((hex, name))
 }
 
-/// `SHA256 (NAME) = HEX`. Its word for the algorithm has to fit the length of the sum.
-fn bsd(line: &str) -> Option<Line<'_>> {
-    let (is_escaped, line) = match line.strip_prefix('\\') {
-        Some(rest) => (true, rest),
-        None => (false, line),
-    };
+/// Those of `SHA256 (NAME) = HEX`. Its word for the algorithm has to fit the length of the sum.
+fn bsd(line: &str) -> Option<(&str, &str)> {
     let (word, rest) = line.split_once(" (")?;
     let (name, hex) = rest.rsplit_once(") = ")?;
-    let fits = match word.to_ascii_lowercase().replace('-', "").as_str() {
-        "sha256" => hex.len() == 64,
-        "sha512" => hex.len() == 128,
-        "md5" => hex.len() == 32,
-        "sha1" => hex.len() == 40,
-        // Such as SHA512/256, BLAKE2b: of a length that says nothing.
-        _ => false,
-    };
-    (fits && is_hex(hex) && !name.is_empty()).then(|| Line {
-        hex,
-        name: unescaped(name, is_escaped),
-    })
+    // Such as SHA512/256, BLAKE2b are of a length that says nothing.
+    let fits = Algorithm::of_name(word).is_some_and(|known| known.length() * 2 == hex.len());
+    (fits && is_hex(hex) && !name.is_empty()).then_some((hex, name))
 }
 
 fn unescaped(name: &str, is_escaped: bool) -> String {

@@ -19,8 +19,9 @@ use reqwest::{Request, Url};
 use see_core::{Error, ErrorKind, Result};
 use tokio::sync::Mutex;
 
-use super::profile::{self, Identity, Role, Unsupported};
+use super::profile::{Identity, Role, Unsupported};
 use crate::client::{Client, TlsConfiguration};
+use crate::text;
 
 /// The header with the digest of a request's body.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("x-amz-content-sha256");
@@ -163,14 +164,8 @@ impl Credentials {
                 role,
                 region,
                 unsupported,
-                asks_instance,
-            } => (
-                profile.as_deref(),
-                role,
-                region,
-                unsupported,
-                *asks_instance,
-            ),
+                asks_instance: asks,
+            } => (profile.as_deref(), role, region, unsupported, *asks),
         };
         let variables = match profile {
             None => variables(),
@@ -359,7 +354,7 @@ struct Files;
 impl FileRead for Files {
     async fn file_read(&self, path: &str) -> reqsign_core::Result<Vec<u8>> {
         let path = PathBuf::from(path);
-        let reading = tokio::task::spawn_blocking(move || profile::read(&path));
+        let reading = tokio::task::spawn_blocking(move || text::read(&path));
         let read = reading
             .await
             .map_err(|error| reqsign_core::Error::unexpected(error.to_string()))?;

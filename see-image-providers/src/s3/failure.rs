@@ -104,20 +104,15 @@ impl Failure {
         // What is no XML says nothing that could be understood.
         let mut failure: Self = quick_xml::de::from_str(&text).unwrap_or_default();
         failure.status = status;
-        for text in [Some(&mut failure.code), Some(&mut failure.message)]
-            .into_iter()
-            .chain(
-                [
-                    &mut failure.region,
-                    &mut failure.endpoint,
-                    &mut failure.server_time,
-                ]
-                .map(Option::as_mut),
-            )
-            .flatten()
-        {
-            *text = text.trim().chars().take(WIDEST).collect();
-        }
+        let short = |text: &mut String| *text = text.trim().chars().take(WIDEST).collect();
+        short(&mut failure.code);
+        short(&mut failure.message);
+        let told = [
+            &mut failure.region,
+            &mut failure.endpoint,
+            &mut failure.server_time,
+        ];
+        told.into_iter().flatten().for_each(short);
         failure
     }
 
@@ -146,15 +141,13 @@ impl Failure {
         let error = Error::new(kind, message)
             .advice(advice)
             .subject(format!("s3://{bucket}/{key}"));
-        let said = [
-            ("the server says", Some(&self.message)),
-            ("the server's time is", self.server_time.as_ref()),
-        ];
-        let said: Vec<String> = said
-            .into_iter()
-            .filter_map(|(what, text)| Some((what, text.filter(|text| !text.is_empty())?)))
-            .map(|(what, text)| format!("{what}: {text}"))
-            .collect();
+        let mut said = Vec::new();
+        if !self.message.is_empty() {
+            said.push(format!("the server says: {}", self.message));
+        }
+        if let Some(time) = &self.server_time {
+            said.push(format!("the server's time is: {time}"));
+        }
         match said.is_empty() {
             true => error,
             false => error.caused_by(said.join("; ")),

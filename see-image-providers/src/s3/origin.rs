@@ -15,7 +15,7 @@ use super::failure::{self, Asked, Failure};
 use super::listing;
 use crate::cache::{Algorithm, ByteRange, Digest, Object, Origin, Validator};
 use crate::client::{Client, shown, text};
-use crate::metadata::{self, Resource};
+use crate::metadata;
 
 const VERSION: HeaderName = HeaderName::from_static("x-amz-version-id");
 const DELETE_MARKER: HeaderName = HeaderName::from_static("x-amz-delete-marker");
@@ -47,12 +47,6 @@ pub(super) struct S3Origin {
     credentials: Option<Credentials>,
     /// What requests are signed for: the server may know better than the configuration.
     region: Mutex<String>,
-}
-
-/// One look at one version.
-struct Look<'a> {
-    origin: &'a S3Origin,
-    version: Option<&'a str>,
 }
 
 impl S3Origin {
@@ -128,12 +122,9 @@ impl S3Origin {
 
     /// Looks at the object, and again where the server says that it is in another region.
     async fn look(&self, version: Option<&str>, stop: &StopToken) -> Result<Found> {
-        let look = Look {
-            origin: self,
-            version,
-        };
+        let ask = |method| self.object_request(method, version);
         for is_last in [false, true] {
-            let mut answer = metadata::look(&look, stop).await?;
+            let mut answer = metadata::look(&self.client, ask, stop).await?;
             if metadata::is_found(&answer) {
                 return Ok(Found::Object(answer));
             }
@@ -243,17 +234,6 @@ impl S3Origin {
 enum Found {
     Object(Response),
     Failure(Failure),
-}
-
-#[async_trait]
-impl Resource for Look<'_> {
-    fn client(&self) -> &Client {
-        &self.origin.client
-    }
-
-    async fn ask(&self, method: Method) -> Result<Request> {
-        self.origin.object_request(method, self.version).await
-    }
 }
 
 #[async_trait]

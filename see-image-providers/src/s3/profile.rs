@@ -1,14 +1,14 @@
 //! What the AWS environment says besides credentials: profiles, regions, endpoints.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ini::Ini;
 use reqsign_core::Env;
 use see_core::config::{ConfigPath, Origin, Place};
 use see_core::{Error, ErrorKind, Result};
 
-/// As long as a file of the AWS configuration may be.
-pub(super) const LONGEST: u64 = 1024 * 1024;
+use crate::text::{self, listed};
+
 /// The profile where none is named.
 const DEFAULT: &str = "default";
 /// The keys of profiles that lead to credentials by ways that only Amazon's own tools know: a person's second factor,
@@ -219,7 +219,7 @@ impl Profile {
         let refused = |message: &'static str| {
             Error::new(ErrorKind::Configuration, message).subject(path.display())
         };
-        let text = match read(&path) {
+        let text = match text::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => {
@@ -248,45 +248,20 @@ fn service_endpoint(services: &ini::Properties) -> Option<String> {
     None
 }
 
-/// A file of the AWS configuration, if it is as long as one may be.
-pub(super) fn read(path: &Path) -> std::io::Result<String> {
-    use std::io::Read as _;
-
-    let mut text = String::new();
-    let file = std::fs::File::open(path)?;
-    file.take(LONGEST + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > LONGEST {
-        let message = format!("it has more than {LONGEST} bytes");
-        return Err(std::io::Error::other(message));
-    }
-    Ok(text)
-}
-
 fn known(config: Option<&(PathBuf, Ini)>, credentials: Option<&(PathBuf, Ini)>) -> String {
-    let mut names: Vec<String> = [config, credentials]
-        .into_iter()
-        .flatten()
-        .flat_map(|(_, ini)| ini.sections().flatten())
-        .map(|name| name.strip_prefix("profile ").unwrap_or(name).to_owned())
-        .collect();
-    names.sort();
-    names.dedup();
-    names.truncate(8);
-    let files: Vec<String> = [config, credentials]
-        .into_iter()
-        .flatten()
-        .map(|(path, _)| path.display().to_string())
-        .collect();
-    match (files.is_empty(), names.is_empty()) {
-        (true, _) => "there is neither `~/.aws/config` nor `~/.aws/credentials`".to_owned(),
-        (false, true) => format!("{} names none", files.join(" and ")),
-        (false, false) => format!("{} names {}", files.join(" and "), names.join(", ")),
+    let files: Vec<_> = [config, credentials].into_iter().flatten().collect();
+    if files.is_empty() {
+        return "there is neither `~/.aws/config` nor `~/.aws/credentials`".to_owned();
     }
+    let names = files.iter().flat_map(|(_, ini)| ini.sections().flatten());
+    let names = names.map(|name| name.strip_prefix("profile ").unwrap_or(name));
+    format!("those that there are: {}", listed(names))
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::path::Path;
 
     use reqsign_core::StaticEnv;
 
@@ -338,7 +313,7 @@ mod tests {
         assert_eq!(read(None, &ignoring).unwrap().1, None);
         let error = read(Some("lba"), &[]).unwrap_err();
         assert!(
-            error.to_string().contains("names default, keys, lab"),
+            error.to_string().contains("`default`, `lab`, `keys`"),
             "{error}"
         );
         let nobody = home.path().join("nobody");

@@ -73,7 +73,7 @@ async fn an_image_that_the_disk_has_no_room_for_is_refused_and_nothing_of_it_is_
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Exhausted);
     assert!(
-        error.to_string().contains("the image needs 6MiB more"),
+        error.to_string().contains("the image has 6MiB or more"),
         "{error}"
     );
     assert_eq!(server.sent(), sent);

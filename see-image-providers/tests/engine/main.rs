@@ -8,6 +8,7 @@ mod keep;
 mod memory;
 mod mirrors;
 mod patience;
+mod proxy;
 mod retry;
 mod streams;
 mod support;

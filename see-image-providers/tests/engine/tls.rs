@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use reqwest::{Method, Url};
@@ -121,6 +122,57 @@ async fn a_server_is_believed_when_its_authority_is_and_not_otherwise() {
         ..by(&other)
     };
     assert_eq!(ask(&insecure, &url).await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn certificates_and_keys_may_stand_in_the_configuration_itself() {
+    let server = server().await;
+    let ours = Authority::new();
+    ours.issue("me");
+    let url = ours.before(&server, "localhost", true).await;
+    let text = |name: &str| {
+        let text = std::fs::read_to_string(ours.file(name)).unwrap();
+        Some(path(Path::new(&text)))
+    };
+    let tls = TlsConfiguration {
+        cacert: text("ca.pem"),
+        cert: text("me.pem"),
+        key: text("me.key"),
+        ..TlsConfiguration::default()
+    };
+    assert_eq!(ask(&tls, &url).await.unwrap(), 200);
+    let broken = TlsConfiguration {
+        key: Some(path(Path::new("-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n"))),
+        ..tls
+    };
+    let error = Client::new(&broken).unwrap_err();
+    assert!(!error.chain().contains("c2VjcmV0"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_server_with_which_tls_cannot_be_agreed_on_is_asked_once() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("https://{}/image", listener.local_addr().unwrap());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        // It speaks no TLS.
+        while let Ok((mut connection, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let answer = b"HTTP/1.1 400 Bad Request\r\n\r\n";
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut connection, answer).await;
+        }
+    });
+    let asked = ask(&TlsConfiguration::default(), &url.parse().unwrap()).await;
+    assert_eq!(asked.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
+    // Neither is one whose certificate is not believed.
+    let server = server().await;
+    let url = Authority::new().before(&server, "localhost", false).await;
+    let begun = std::time::Instant::now();
+    ask(&TlsConfiguration::default(), &url).await.unwrap_err();
+    let with_pauses = std::time::Duration::from_millis(250 + 500 + 1000);
+    assert!(begun.elapsed() < with_pauses, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

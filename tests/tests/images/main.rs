@@ -10,6 +10,7 @@ mod crowd;
 mod digests;
 mod glance;
 mod http;
+mod inspected;
 mod meanwhile;
 mod pools;
 mod resume;

@@ -1,16 +1,15 @@
 //! One download from its lock to its place in the store.
 
-use see_core::config::Size;
 use see_core::{Error, ErrorKind, ImageFormat, ImagePhase, Result};
 use tokio::sync::Mutex;
 
 use super::Fetch;
 use crate::cache::digest::{Algorithm, Digest};
-use crate::cache::failure::too_large;
+use crate::cache::failure::{no_room, too_large};
 use crate::cache::folder::Lock;
 use crate::cache::origin::Object;
 use crate::cache::partial::{Partial, Plan, Whole};
-use crate::cache::store::{Store, StoredImage};
+use crate::cache::record::{ImageRecord, PartialRecord, boot, now};
 use crate::cache::transfer::{Login, Room, Transfer};
 use crate::cache::{blocking, inspect};
 
@@ -23,13 +22,6 @@ pub(super) enum Downloaded {
     Image(Digest),
     /// The server has another image by now, or said something wrong about this one.
     Changed(Error),
-}
-
-/// An image that is whole and looked at.
-struct Looked {
-    partial: Partial,
-    whole: Whole,
-    format: ImageFormat,
 }
 
 impl Fetch<'_> {
@@ -75,44 +67,63 @@ impl Fetch<'_> {
             login: Mutex::new(Login::default()),
             is_several: self.settings.streams > 1 && tells_versions,
         };
-        let (partial, ended) = transfer.run(partial).await?;
-        let has_mirrors = transfer.has_mirrors;
-        match ended {
-            Ok(None) => {}
+        let (mut partial, ended) = transfer.run(partial).await?;
+        let is_all_there = matches!(ended, Ok(None));
+        let published = match ended {
             Ok(Some(changed)) => return Ok(Downloaded::Changed(changed)),
-            Err(error) if is_hopeless(&error) => {
-                blocking(move || partial.discard()).await?;
-                return Err(error);
-            }
-            Err(error) => return Err(error),
-        }
-        let limit = self.delivery.max_size;
-        let proves_nothing = expected.is_empty();
-        let is_weak = !expected.is_empty() && !expected.iter().any(Digest::is_strong);
-        let looked = blocking(move || look(partial, &expected, limit)).await?;
-        match looked {
-            Ok(looked) if is_weak => {
-                let digest = self.keep(object, looked).await?;
-                tracing::warn!(
-                    image = self.identity,
-                    "nothing but an MD5 or a SHA-1 was promised of the image, which finds accidents and no forgery: \
-                     pin a `checksum`"
-                );
-                Ok(Downloaded::Image(digest))
-            }
-            Ok(looked) => {
-                let digest = self.keep(object, looked).await?;
-                if let Some(server) = transfer.server.filter(|_| proves_nothing) {
-                    crate::client::warn_if_unproven(&server);
-                }
-                Ok(Downloaded::Image(digest))
-            }
-            // What was there before may be what is wrong, or pieces of two mirrors.
-            Err(error) if was_continued || (has_mirrors && continues) => {
-                Ok(Downloaded::Changed(error))
-            }
             Err(error) => Err(error),
+            Ok(None) => {
+                let (expected, limit) = (expected.clone(), self.delivery.max_size);
+                let looked;
+                (partial, looked) = blocking(move || {
+                    let looked = look(&mut partial, &expected, limit);
+                    Ok((partial, looked))
+                })
+                .await?;
+                match looked {
+                    Ok((whole, format)) => self.publish(object, whole, format).await,
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        let image = match published {
+            Ok(image) => image,
+            Err(error) => {
+                // Of no use to a later try: it is wrong, too large, or fills the disk, on which others need the room.
+                if matches!(error.kind(), ErrorKind::Guest | ErrorKind::Exhausted) {
+                    blocking(move || partial.discard()).await?;
+                }
+                // What was there before may be what is wrong, or pieces of two mirrors.
+                let may_be_mixed = was_continued || (transfer.has_mirrors && continues);
+                return match is_all_there && may_be_mixed && error.kind() == ErrorKind::Guest {
+                    true => Ok(Downloaded::Changed(error)),
+                    false => Err(error),
+                };
+            }
+        };
+        let (limit, spared) = (self.settings.limit, image.clone());
+        self.on_store(move |store, _| {
+            partial.discard()?;
+            if limit.is_some() {
+                let collected = store.collect_now(limit, Some(&spared))?;
+                tracing::info!(?collected, "the image store was kept within its limit");
+            }
+            Ok(())
+        })
+        .await?;
+        if expected.is_empty() {
+            transfer
+                .server
+                .iter()
+                .for_each(crate::client::warn_if_unproven);
+        } else if !expected.iter().any(Digest::is_strong) {
+            tracing::warn!(
+                image = self.identity,
+                "nothing but an MD5 or a SHA-1 was promised of the image, which finds accidents and no forgery: \
+                 pin a `checksum`"
+            );
         }
+        Ok(Downloaded::Image(image))
     }
 
     /// Opens the download; there is room for it.
@@ -132,18 +143,24 @@ impl Fetch<'_> {
         let store = self.store.clone();
         let (progress, stop) = (self.request.reporter(), self.request.stop().clone());
         let max_size = self.delivery.max_size;
-        let (total, version) = (object.size, object.version.clone());
-        let (key, identity, unpack) = (
-            self.key.clone(),
-            self.identity.clone(),
-            self.delivery.unpack,
-        );
+        let total = object.size;
+        let record = PartialRecord {
+            identity: self.identity.clone(),
+            version: object.version.clone(),
+            total,
+            boot: boot(),
+        };
+        let (key, unpack) = (self.key.clone(), self.delivery.unpack);
         blocking(move || {
             let folder = &store.folders().partial;
             let length = folder.length(&key);
             let free = folder.free()?;
             let missing = total.map_or(0, |total| total.saturating_sub(length));
-            check_room(&store, missing, free)?;
+            if missing > free {
+                return Err(
+                    no_room(length + missing, length + free).subject(store.folder().display())
+                );
+            }
             let spared = SPARED.min(free / 10);
             let room = Room {
                 known: length.saturating_add(free),
@@ -152,12 +169,10 @@ impl Fetch<'_> {
             let limit = max_size.unwrap_or_else(|| free.saturating_sub(missing + spared));
             let plan = Plan {
                 key,
-                identity,
-                version,
+                record,
                 algorithms,
                 unpack,
                 limit,
-                total,
             };
             if length > 0 {
                 progress.phase(ImagePhase::Verifying, Some(length));
@@ -171,43 +186,15 @@ impl Fetch<'_> {
         .await
     }
 
-    /// Gives a whole image its place, and makes room by what is used the least.
-    async fn keep(&self, object: &Object, looked: Looked) -> Result<Digest> {
-        let Looked {
-            partial,
-            whole,
-            format,
-        } = looked;
-        let image = whole.digest.clone();
-        match self.publish(object, whole, format).await {
-            Err(error) if is_hopeless(&error) => {
-                blocking(move || partial.discard()).await?;
-                return Err(error);
-            }
-            published => published?,
-        }
-        let limit = self.settings.limit;
-        let (store, spared) = (self.store.clone(), image.clone());
-        blocking(move || {
-            partial.discard()?;
-            if limit.is_some() {
-                let collected = store.collect_now(limit, Some(&spared))?;
-                tracing::info!(?collected, "the image store was kept within its limit");
-            }
-            Ok(())
-        })
-        .await?;
-        Ok(image)
-    }
-
     /// Moves a whole image among the others, leased, and writes down what leads to it.
-    async fn publish(&self, object: &Object, whole: Whole, format: ImageFormat) -> Result<()> {
+    async fn publish(&self, object: &Object, whole: Whole, format: ImageFormat) -> Result<Digest> {
         let image = whole.digest.clone();
         // The lease comes first, so that the image is never there for the taking.
         let mut tries = 0;
         loop {
-            let (store, digest) = (self.store.clone(), image.clone());
-            blocking(move || store.open_leases(&digest)).await?;
+            let digest = image.clone();
+            self.on_store(move |store, _| store.open_leases(&digest))
+                .await?;
             if self.lease(&image).await? {
                 break;
             }
@@ -219,58 +206,45 @@ impl Fetch<'_> {
                 ));
             }
         }
-        let store = self.store.clone();
-        let record = StoredImage::record(whole.digest.clone(), whole.size, format.name());
+        let record = ImageRecord {
+            digest: image.clone(),
+            size: whole.size,
+            format: format.name().to_owned(),
+            completed: now(),
+            origins: Vec::new(),
+        };
         let name = whole.name;
-        blocking(move || store.publish(&name, &record)).await?;
-        self.learn(object, image, whole.sent, whole.unpacked).await
+        self.on_store(move |store, _| store.publish(&name, &record))
+            .await?;
+        self.learn(object, image.clone(), whole.sent, whole.unpacked)
+            .await?;
+        Ok(image)
     }
 }
 
-/// Whether what was downloaded so far is of no use to a later try: it is wrong, too large, or fills the disk, on which
-/// others need the room.
-fn is_hopeless(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Guest | ErrorKind::Exhausted)
-}
-
-/// Compares the digests and looks at the header; what is wrong is discarded.
+/// Compares the digests and looks at the header of an image that is all there.
 fn look(
-    mut partial: Partial,
+    partial: &mut Partial,
     expected: &[Digest],
     limit: Option<u64>,
-) -> Result<Result<Looked, Error>> {
-    let looked = partial.finish().and_then(|whole| {
-        for expected in expected {
-            let same = |found: &&Digest| found.algorithm() == expected.algorithm();
-            match whole.sent.iter().find(same) {
-                Some(found) if found == expected => {}
-                Some(found) => return Err(wrong(expected, found)),
-                None => {
-                    return Err(Error::new(
-                        ErrorKind::Internal,
-                        "a digest that is expected was not computed",
-                    ));
-                }
+) -> Result<(Whole, ImageFormat)> {
+    let whole = partial.finish()?;
+    for expected in expected {
+        let same = |found: &&Digest| found.algorithm() == expected.algorithm();
+        match whole.sent.iter().find(same) {
+            Some(found) if found == expected => {}
+            Some(found) => return Err(wrong(expected, found)),
+            None => {
+                let message = "a digest that is expected was not computed";
+                return Err(Error::new(ErrorKind::Internal, message));
             }
         }
-        if let Some(limit) = limit.filter(|limit| whole.size > *limit) {
-            return Err(too_large(whole.size, limit));
-        }
-        let format = inspect::format_of(&partial.open_file(&whole.name)?)?;
-        Ok((whole, format))
-    });
-    match looked {
-        Ok((whole, format)) => Ok(Ok(Looked {
-            partial,
-            whole,
-            format,
-        })),
-        Err(error) if matches!(error.kind(), ErrorKind::Guest | ErrorKind::Exhausted) => {
-            partial.discard()?;
-            Ok(Err(error))
-        }
-        Err(error) => Err(error),
     }
+    if let Some(limit) = limit.filter(|limit| whole.size > *limit) {
+        return Err(too_large(whole.size, limit));
+    }
+    let format = inspect::format_of(&partial.open_file(&whole.name)?)?;
+    Ok((whole, format))
 }
 
 /// The bytes are not those that were promised.
@@ -282,22 +256,4 @@ pub(super) fn wrong(expected: &Digest, found: &Digest) -> Error {
     .advice(
         "it was changed at its server or on its way: compare the digest with whoever publishes it",
     )
-}
-
-fn check_room(store: &Store, needed: u64, free: u64) -> Result<()> {
-    if needed <= free {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Exhausted,
-        format!(
-            "the image needs {} more, and the disk of the image store has {} free",
-            Size(needed),
-            Size(free)
-        ),
-    )
-    .subject(store.folder().display())
-    .advice(
-        "make room, `seectl image gc --partial` and `rm` help; or choose another `cache.folder`",
-    ))
 }
