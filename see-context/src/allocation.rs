@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use see_core::ledger::{Entry, Resource};
-use see_core::{Allocation, Error, ErrorKind, Identifier, Result, StopToken};
+use see_core::{Allocation, Error, ErrorKind, Identifier, ImageProgress, Result, StopToken};
 
 /// Where an allocation takes place.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(crate) struct Site<'a> {
     pub(crate) location: String,
     /// Looked at between long steps.
     pub(crate) stop: &'a StopToken,
+    /// Told how far an image is on its way to another host.
+    pub(crate) progress: &'a ImageProgress,
     allocation: &'a Allocation,
 }
 
@@ -30,6 +32,7 @@ impl<'a> Site<'a> {
             identifier: allocation.identifier,
             location,
             stop: &allocation.stop,
+            progress: &allocation.progress,
             allocation,
         }
     }

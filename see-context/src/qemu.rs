@@ -240,7 +240,7 @@ impl Qemu {
         let disk = RemoteDisk::new(volumes.clone(), &image, site.stop).await?;
         let [disks, network, domain] = site
             .intend([
-                disk.intents(&site),
+                disk.intents(&connection, &site).await?,
                 self.network.intents(&site),
                 crate::domain::intents(&site),
             ])

@@ -139,11 +139,6 @@ impl<N: Native> Object<N> {
         Arc::clone(&self.held.lock())
     }
 
-    /// libvirt's object for use inside another object's call on this session; blocks.
-    pub(crate) fn on(&self, session: &Arc<Session>) -> Result<Arc<Bound<N>>, Cause> {
-        self.held.on(session)
-    }
-
     /// Refuses an operation for which the driver lacks the ability.
     pub(crate) fn require(&self, ability: Ability, operation: &'static str) -> Result<(), Error> {
         self.connection.require(ability, operation, &self.subject())

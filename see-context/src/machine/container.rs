@@ -40,8 +40,21 @@ pub(super) async fn start_until_heard(
     orders: &Orders,
     released: &AtomicBool,
 ) -> Result<(), Error> {
+    start_until(|| first_process_known(domain), domain, orders, released).await
+}
+
+/// The same with another look at what libvirt has heard.
+async fn start_until<F>(
+    heard: impl Fn() -> F,
+    domain: &Domain,
+    orders: &Orders,
+    released: &AtomicBool,
+) -> Result<(), Error>
+where
+    F: Future<Output = Result<(), Error>>,
+{
     let mut tries = 0;
-    while let Err(error) = first_process_known(domain).await {
+    while let Err(error) = heard().await {
         orders.cut();
         if !end(domain).await? || released.load(Ordering::Acquire) {
             return Ok(());
@@ -95,5 +108,64 @@ async fn first_process_known(domain: &Domain) -> Result<(), Error> {
             return Err(error);
         }
         tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use see_libvirt::Connection;
+
+    use super::super::watch::{Source, Watch};
+    use super::*;
+
+    /// A machine that runs, of a driver that tells nothing of first processes.
+    async fn running(name: &str) -> Domain {
+        let connection = Connection::open("test:///default", Duration::from_secs(30));
+        let xml = format!(
+            "<domain type='test'><name>{name}</name><memory unit='MiB'>8</memory>\
+             <os><type>hvm</type></os></domain>"
+        );
+        let domain = connection.await.unwrap().define_domain(&xml).await.unwrap();
+        domain.start().await.unwrap();
+        domain
+    }
+
+    /// Does this at each look at whether libvirt has heard of the container, which never happens: how many looks there
+    /// were, and how they ended.
+    async fn never_heard<F: Future<Output = ()>>(
+        domain: &Domain,
+        meanwhile: impl Fn() -> F,
+    ) -> (usize, Result<(), Error>) {
+        let unheard = domain.start().await.expect_err("it runs");
+        let watch = Watch::start(Source::Asked(domain.clone()), None);
+        let looks = AtomicUsize::new(0);
+        let heard = async || {
+            looks.fetch_add(1, Ordering::SeqCst);
+            meanwhile().await;
+            Err(unheard.clone())
+        };
+        let ended = start_until(heard, domain, &watch.orders(), &AtomicBool::new(false)).await;
+        (looks.into_inner(), ended)
+    }
+
+    #[tokio::test]
+    async fn a_container_that_somebody_else_ends_while_it_is_started_again_stays_off() {
+        let domain = running("ended").await;
+        let end = async || domain.destroy().await.unwrap();
+        let (looks, ended) = never_heard(&domain, end).await;
+        ended.unwrap();
+        assert_eq!(looks, 1);
+        assert!(!domain.is_active().await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_container_of_which_libvirt_never_hears_is_off_after_the_error() {
+        let domain = running("unheard").await;
+        let (looks, ended) = never_heard(&domain, async || {}).await;
+        ended.unwrap_err();
+        assert_eq!(looks, TRIES + 1);
+        assert!(!domain.is_active().await.unwrap());
     }
 }

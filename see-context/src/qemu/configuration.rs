@@ -8,7 +8,7 @@ use see_libvirt::xml::DomainXml;
 use serde::Deserialize;
 
 use crate::admission;
-use crate::driver::driver_of;
+use crate::driver::{driver_of, is_session};
 use crate::hypervisor::{Hypervisor, Owners, written_type};
 use crate::network::{NetworkConfiguration, NetworkPlan};
 use crate::storage::{Storage, Volumes};
@@ -193,35 +193,44 @@ impl QemuConfiguration {
 
     /// What becomes of the image on another host.
     pub(super) fn volumes(&self) -> Result<Volumes> {
-        let Some(clone) = &self.disk.clone else {
-            return Ok(Volumes::default());
-        };
-        let mut volumes = Volumes {
-            copy_on_write: clone.copy_on_write,
-            ..Volumes::default()
-        };
-        if let Some(path) = &clone.storage_pool_path {
-            if !path.written().starts_with('/') {
-                return Err(Error::configuration(
-                    path.place().clone(),
-                    format!(
-                        "found the relative path `{}` of a folder on the hypervisor's host",
-                        path.written().escape_debug()
-                    ),
-                )
-                .advice("give an absolute one, such as /var/lib/libvirt/images"));
-            }
-            volumes.parent = plain(path.written()).ok_or_else(|| {
-                Error::configuration(
-                    path.place().clone(),
-                    format!(
-                        "found `..` in the path `{}` of a folder on the hypervisor's host",
-                        path.written().escape_debug()
-                    ),
-                )
-                .advice("write the path without it: it is what pools there are known by")
-            })?;
+        let clone = self.disk.clone.as_ref();
+        let mut volumes = Volumes::default();
+        if let Some(clone) = clone {
+            volumes.copy_on_write = clone.copy_on_write;
         }
+        let Some(path) = clone.and_then(|clone| clone.storage_pool_path.as_ref()) else {
+            let own_daemon = self.hypervisor.as_ref().filter(|uri| is_session(uri));
+            return own_daemon.map_or(Ok(volumes), |uri| {
+                Err(Error::configuration(
+                    uri.place().clone(),
+                    "a user's own daemon on another host has no usual folder for disks",
+                )
+                .advice(
+                    "set `disk.clone.storage_pool_path` to a folder there that the user may write to, such as \
+                     /home/USER/images",
+                ))
+            });
+        };
+        if !path.written().starts_with('/') {
+            return Err(Error::configuration(
+                path.place().clone(),
+                format!(
+                    "found the relative path `{}` of a folder on the hypervisor's host",
+                    path.written().escape_debug()
+                ),
+            )
+            .advice("give an absolute one, such as /var/lib/libvirt/images"));
+        }
+        volumes.parent = plain(path.written()).ok_or_else(|| {
+            Error::configuration(
+                path.place().clone(),
+                format!(
+                    "found `..` in the path `{}` of a folder on the hypervisor's host",
+                    path.written().escape_debug()
+                ),
+            )
+            .advice("write the path without it: it is what pools there are known by")
+        })?;
         Ok(volumes)
     }
 

@@ -1,6 +1,6 @@
 //! Images on another host: each is uploaded once, by its content, and shared by all sandboxes there that use it.
 //!
-//! They lie in one folder, a storage pool of libvirt's, for all users and from all hosts. What is known of them is
+//! They lie in one folder of the daemon's, a storage pool, for all users and from all hosts. What is known of them is
 //! the names of its volumes, since creating and deleting a volume are the only steps that the daemon makes at once:
 //!
 //! | volume | means |
@@ -26,12 +26,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use see_core::ledger::{CollectRequest, Collected, Collector, Details, Entry, Resource};
-use see_core::{Error, ErrorKind, Identifier, ImageFormat, Result, StopToken};
-use see_libvirt::xml::Document;
+use see_core::{Error, ErrorKind, Identifier, ImageFormat, ImagePhase, Result};
 use see_libvirt::{Connection, Volume};
 
 pub(super) use self::content::Content;
-use self::folder::{Folder, PAUSE, TRIES};
+use self::folder::Folder;
 use self::piece::Piece;
 use crate::allocation::{Site, refused};
 use crate::error::libvirt;
@@ -50,6 +49,10 @@ const STALLED: Duration = Duration::from_secs(90);
 /// The longest wait for another's upload, however well it goes on.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The pauses between two looks for another's upload: short first, since many images are small.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 /// One environment's use of one content in the folder of a host.
 #[derive(Debug, Clone)]
 pub(super) struct Lease {
@@ -63,18 +66,26 @@ pub(super) struct Lease {
 /// An image that is all there.
 #[derive(Debug)]
 pub(super) struct Uploaded {
-    pub(super) volume: Volume,
     pub(super) path: PathBuf,
     pub(super) format: ImageFormat,
 }
 
 impl Lease {
-    /// What is written down before a lease is made in the images' folder below `parent`.
-    pub(super) fn intent(parent: &str, content: &Content, site: &Site<'_>) -> Resource {
-        let lease = Piece::Lease(site.identifier).name(&content.digest);
-        Resource::new(LEASE, lease, &site.location)
-            .detail(FOLDER, format!("{parent}/see-images"))
-            .detail(DIGEST, content.digest.clone())
+    /// What is written down before a lease is made in the daemon's folder of images below `parent`.
+    ///
+    /// # Errors
+    /// What libvirt reports.
+    pub(super) async fn intent(
+        parent: &str,
+        digest: &str,
+        connection: &Connection,
+        site: &Site<'_>,
+    ) -> Result<Resource> {
+        let folder = Folder::below(parent, connection).await?;
+        let lease = Piece::Lease(site.identifier).name(digest);
+        Ok(Resource::new(LEASE, lease, &site.location)
+            .detail(FOLDER, folder.path)
+            .detail(DIGEST, digest))
     }
 
     /// Makes the lease that was intended.
@@ -132,29 +143,31 @@ impl Lease {
     ///
     /// # Errors
     /// What libvirt reports, a file that changed meanwhile, and [`ErrorKind::Stopped`].
-    pub(super) async fn image(&self, content: &Content, stop: &StopToken) -> Result<Uploaded> {
+    pub(super) async fn image(&self, content: &Content, site: &Site<'_>) -> Result<Uploaded> {
         let begin = Instant::now();
         let mut progress = (Instant::now(), 0);
+        let mut pause = FIRST_PAUSE;
         loop {
-            stop.check("upload the image")?;
-            if let Some(found) = self.find(content).await? {
+            site.stop.check("upload the image")?;
+            let pieces = self.pieces().await?;
+            if let Some(found) = self.find(&pieces, content).await? {
                 return Ok(found);
             }
-            if self.create(Piece::Claim, 0).await?.is_some() {
-                // Another may have ended between the two looks.
-                let found = match self.find(content).await {
-                    Ok(None) => self.upload(content, stop).await.map(|()| None),
-                    other => other,
-                };
+            // Asked for only where nobody has it, since the daemon logs each refusal.
+            let is_claimed = pieces.iter().any(|(piece, _)| *piece == Piece::Claim);
+            if !is_claimed && self.create(Piece::Claim, 0).await?.is_some() {
+                let uploaded = self.upload_unless_there(content, site).await;
                 let deleted = self.delete(Piece::Claim).await;
-                let found = found?;
+                uploaded?;
                 deleted?;
-                match found {
-                    Some(found) => return Ok(found),
-                    None => continue,
-                }
+                continue;
             }
-            let arrived = self.arrived().await?;
+            let arrived = arrived(&pieces).await?;
+            if pause == FIRST_PAUSE {
+                site.progress
+                    .phase(ImagePhase::Waiting, Some(content.length));
+            }
+            site.progress.report(arrived, Some(content.length));
             if arrived != progress.1 {
                 progress = (Instant::now(), arrived);
             } else if progress.0.elapsed() > self.patience {
@@ -168,32 +181,35 @@ impl Lease {
             if begin.elapsed() > LONGEST {
                 return Err(Error::timeout("another's upload of the image", LONGEST));
             }
-            tokio::time::sleep(PAUSE).await;
+            let paused = tokio::time::sleep(pause);
+            site.stop.or("upload the image", paused).await?;
+            pause = (2 * pause).min(LONGEST_PAUSE);
         }
     }
 
-    /// A whole image with this content, of the right size.
-    async fn find(&self, content: &Content) -> Result<Option<Uploaded>> {
-        let volumes = self.folder.volumes().await?;
-        let marked = |uploader| {
-            let whole = (self.digest.as_str(), Piece::Whole(uploader));
-            let mut pieces = volumes.iter();
-            pieces.any(|volume| Piece::parse(volume.name()) == Some(whole))
-        };
-        for volume in &volumes {
-            match Piece::parse(volume.name()) {
-                Some((digest, Piece::Image(uploader)))
-                    if digest == self.digest && marked(uploader) => {}
-                _ => continue,
+    /// A whole image among these pieces with this content, of the right size.
+    async fn find(
+        &self,
+        pieces: &[(Piece, Volume)],
+        content: &Content,
+    ) -> Result<Option<Uploaded>> {
+        for (piece, volume) in pieces {
+            let Piece::Image(uploader) = *piece else {
+                continue;
+            };
+            if !pieces
+                .iter()
+                .any(|(mark, _)| *mark == Piece::Whole(uploader))
+            {
+                continue;
             }
-            let size = match size(volume).await {
+            let size = match content::size(volume).await {
                 Err(error) if error.is_no_volume() => continue,
                 size => size.map_err(libvirt)?,
             };
             if size == Some(content.length) {
                 return Ok(Some(Uploaded {
                     path: volume.path().await.map_err(libvirt)?,
-                    volume: volume.clone(),
                     format: content.format,
                 }));
             }
@@ -205,9 +221,12 @@ impl Lease {
         Ok(None)
     }
 
-    /// Uploads the content, and marks it as whole. Where this fails, what there is of it goes with the lease.
-    async fn upload(&self, content: &Content, stop: &StopToken) -> Result<()> {
-        let failed = |error| libvirt(error).during("upload the image");
+    /// Uploads the content and marks it as whole, unless another has ended that since it was looked for. Where this
+    /// fails, what there is of it goes with the lease.
+    async fn upload_unless_there(&self, content: &Content, site: &Site<'_>) -> Result<()> {
+        if self.find(&self.pieces().await?, content).await?.is_some() {
+            return Ok(());
+        }
         let image = self.create(Piece::Image(self.owner), content.length);
         let Some(image) = image.await? else {
             return Err(Error::new(
@@ -216,73 +235,46 @@ impl Lease {
             )
             .subject(Piece::Image(self.owner).name(&self.digest)));
         };
-        let source = content.file.try_clone();
-        let source = source.map_err(|error| Error::io("the disk image cannot be read", error))?;
-        let stopped = stop.clone();
-        let uploaded = image.upload(source, content.length, move || !stopped.is_stopped());
-        let uploaded = uploaded.await;
-        stop.check("upload the image")?;
-        uploaded.map_err(failed)?;
-        content.check_unchanged()?;
-        let size = size(&image).await.map_err(failed)?;
-        if size != Some(content.length) {
-            return Err(Error::new(
-                ErrorKind::Hypervisor,
-                format!(
-                    "the hypervisor's host has {size:?} of the {} bytes that were uploaded",
-                    content.length
-                ),
-            ));
-        }
-        self.create(Piece::Whole(self.owner), 0).await?;
-        Ok(())
+        content.upload(&image, site).await?;
+        self.create(Piece::Whole(self.owner), 0).await.map(drop)
     }
 
-    /// How much there is of all images with this content, marked or not, in bytes.
-    async fn arrived(&self) -> Result<u64> {
-        let mut arrived = 0;
-        for volume in self.folder.volumes().await? {
-            if let Some((digest, Piece::Image(_))) = Piece::parse(volume.name())
-                && digest == self.digest
-            {
-                match volume.info().await {
-                    Ok(info) => arrived += info.allocation + 1,
-                    Err(error) if error.is_no_volume() => {}
-                    Err(error) => return Err(libvirt(error)),
-                }
-            }
-        }
-        Ok(arrived)
-    }
-
-    /// Ends the lease, and removes what nobody has a lease on any more. In a dry run it only says whether there is
-    /// anything of this environment's.
+    /// Ends the lease, and removes what nobody has a lease on any more; in a dry run it changes nothing.
     async fn release(&self, dry_run: bool) -> Result<Collected> {
-        let pieces = self.pieces().await?;
-        let (lease, own) = (Piece::Lease(self.owner), Piece::Image(self.owner));
-        let has_lease = pieces.contains(&lease);
-        // Without a lease of its own, what is there without its mark may be another's to use: one who saw the mark.
-        let is_partial =
-            has_lease && pieces.contains(&own) && !pieces.contains(&Piece::Whole(self.owner));
-        if !dry_run {
-            if is_partial {
-                self.delete(Piece::Claim).await?;
-                self.delete(own).await?;
-            }
-            self.delete(lease).await?;
-            self.clear().await?;
-        }
+        let has_lease = if dry_run {
+            let name = Piece::Lease(self.owner).name(&self.digest);
+            self.folder.may_hold(&name).await?
+        } else {
+            self.end().await?
+        };
         Ok(match has_lease {
             true => Collected::Removed,
             false => Collected::AlreadyGone,
         })
     }
 
+    /// Ends the lease; whether there was one.
+    async fn end(&self) -> Result<bool> {
+        let pieces = self.names().await?;
+        let (lease, own) = (Piece::Lease(self.owner), Piece::Image(self.owner));
+        let has_lease = pieces.contains(&lease);
+        // Without a lease of its own, what is there without its mark may be another's to use: one who saw the mark.
+        let is_partial =
+            has_lease && pieces.contains(&own) && !pieces.contains(&Piece::Whole(self.owner));
+        if is_partial {
+            self.delete(Piece::Claim).await?;
+            self.delete(own).await?;
+        }
+        self.delete(lease).await?;
+        self.clear().await?;
+        Ok(has_lease)
+    }
+
     /// Removes the content where nobody has a lease on it, and the folder where it is empty.
     async fn clear(&self) -> Result<()> {
         let is_leased =
             |pieces: &[Piece]| pieces.iter().any(|piece| matches!(piece, Piece::Lease(_)));
-        let pieces = self.pieces().await?;
+        let pieces = self.names().await?;
         if !is_leased(&pieces) {
             for piece in pieces {
                 if matches!(piece, Piece::Whole(_)) {
@@ -290,7 +282,7 @@ impl Lease {
                 }
             }
             // Who has made a lease since may have seen a mark: the image is then left to the last of these.
-            let pieces = self.pieces().await?;
+            let pieces = self.names().await?;
             if !is_leased(&pieces) {
                 for piece in pieces {
                     self.delete(piece).await?;
@@ -313,52 +305,35 @@ impl Lease {
     }
 
     /// What there is of this content.
-    async fn pieces(&self) -> Result<Vec<Piece>> {
-        let volumes = self.folder.volumes().await?;
-        let pieces = volumes
-            .iter()
-            .filter_map(|volume| Piece::parse(volume.name()))
-            .filter(|(digest, _)| *digest == self.digest);
-        Ok(pieces.map(|(_, piece)| piece).collect())
+    async fn pieces(&self) -> Result<Vec<(Piece, Volume)>> {
+        let volumes = self.folder.volumes().await?.into_iter();
+        let pieces = volumes.filter_map(|volume| {
+            let (digest, piece) = Piece::parse(volume.name())?;
+            (digest == self.digest).then_some((piece, volume))
+        });
+        Ok(pieces.collect())
+    }
+
+    /// The same without the volumes.
+    async fn names(&self) -> Result<Vec<Piece>> {
+        let pieces = self.pieces().await?;
+        Ok(pieces.into_iter().map(|(piece, _)| piece).collect())
     }
 }
 
-impl Uploaded {
-    /// Has libvirt see what was uploaded, where it is to read it itself: until then it takes each image for raw bytes.
-    ///
-    /// # Errors
-    /// What libvirt reports, and [`ErrorKind::Hypervisor`] where it finds another format.
-    pub(super) async fn recognised(&self, lease: &Lease) -> Result<()> {
-        let mut refusal = None;
-        for _ in 0..TRIES {
-            let text = self.volume.xml().await.map_err(libvirt)?;
-            let found = Document::parse(&text).ok().and_then(|xml| {
-                let format = xml.root().at(&["target", "format"])?;
-                format.attribute("type").map(|found| found.into_owned())
-            });
-            if found.as_deref() == Some(self.format.name()) {
-                return Ok(());
+/// How much there is of all images among these, whole or not: it changes whenever more arrives.
+async fn arrived(pieces: &[(Piece, Volume)]) -> Result<u64> {
+    let mut arrived = 0;
+    for (piece, volume) in pieces {
+        if matches!(piece, Piece::Image(_)) {
+            match volume.info().await {
+                Ok(info) => arrived += info.allocation + 1,
+                Err(error) if error.is_no_volume() => {}
+                Err(error) => return Err(libvirt(error)),
             }
-            // Refused while anything is made in the pool.
-            refusal = lease.folder.running().await?.0.refresh().await.err();
-            tokio::time::sleep(PAUSE).await;
         }
-        let error = Error::new(
-            ErrorKind::Hypervisor,
-            format!("libvirt does not see the image as {}", self.format.name()),
-        );
-        Err(match refusal {
-            Some(refusal) => error.caused_by(refusal),
-            None => error,
-        })
     }
-}
-
-/// The size of a volume's file, in bytes; `None` where libvirt does not tell it.
-async fn size(volume: &Volume) -> Result<Option<u64>, see_libvirt::Error> {
-    let text = volume.xml().await?;
-    let document = Document::parse(&text).ok();
-    Ok(document.and_then(|xml| xml.root().child("physical")?.text().trim().parse().ok()))
+    Ok(arrived)
 }
 
 /// Ends leases, each with the image that nobody else has one on. A lease needs nothing that was intended before it.
@@ -379,115 +354,4 @@ impl Collector for ImageLeases {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs::File;
-    use std::io::Write;
-
-    use see_core::Stop;
-
-    use super::content::State;
-    use super::*;
-
-    /// Leases of two environments on one content, in libvirt's test driver: it makes volumes, and takes no upload.
-    async fn two_leases(digest: &str) -> [Lease; 2] {
-        let limit = Duration::from_secs(30);
-        let connection = Connection::open("test:///default", limit).await.unwrap();
-        [(); 2].map(|()| Lease {
-            folder: Folder {
-                connection: connection.clone(),
-                path: "/there/see-images".to_owned(),
-            },
-            digest: digest.to_owned(),
-            owner: Identifier::random(),
-            patience: Duration::from_millis(300),
-        })
-    }
-
-    fn content(file: File, digest: String) -> Content {
-        let state = State::of(&file).unwrap();
-        Content {
-            length: file.metadata().unwrap().len(),
-            file,
-            format: ImageFormat::Raw,
-            digest,
-            state,
-        }
-    }
-
-    async fn create(lease: &Lease, pieces: &[Piece]) {
-        for piece in pieces {
-            assert!(lease.create(*piece, 4096).await.unwrap().is_some());
-        }
-    }
-
-    #[tokio::test]
-    async fn an_image_goes_with_its_last_lease_whoever_uploaded_it_and_the_folder_with_it() {
-        let [one, two] = two_leases(&"a".repeat(64)).await;
-        one.take().await.unwrap();
-        create(&one, &[Piece::Image(one.owner), Piece::Whole(one.owner)]).await;
-        two.take().await.unwrap();
-        assert_eq!(one.release(true).await.unwrap(), Collected::Removed);
-        assert_eq!(one.release(false).await.unwrap(), Collected::Removed);
-        assert_eq!(one.release(false).await.unwrap(), Collected::AlreadyGone);
-        let image = [Piece::Image(one.owner), Piece::Whole(one.owner)];
-        let left = two.pieces().await.unwrap();
-        assert!(image.iter().all(|piece| left.contains(piece)), "{left:?}");
-        assert_eq!(two.release(false).await.unwrap(), Collected::Removed);
-        assert!(two.folder.pool().await.unwrap().is_none());
-    }
-
-    #[tokio::test]
-    async fn an_image_stays_for_one_who_took_a_lease_while_another_removed_its_mark() {
-        let [one, two] = two_leases(&"b".repeat(64)).await;
-        one.take().await.unwrap();
-        create(&one, &[Piece::Image(one.owner)]).await;
-        // Its removal got this far: the lease and the mark are gone. The other had seen the mark.
-        one.delete(Piece::Lease(one.owner)).await.unwrap();
-        two.take().await.unwrap();
-        // Cut off, and begun again by a collection.
-        for _ in 0..2 {
-            one.clear().await.unwrap();
-            one.release(false).await.unwrap();
-            let left = two.pieces().await.unwrap();
-            assert!(left.contains(&Piece::Image(one.owner)), "{left:?}");
-        }
-        assert_eq!(one.release(true).await.unwrap(), Collected::AlreadyGone);
-        two.release(false).await.unwrap();
-        assert!(two.folder.pool().await.unwrap().is_none());
-    }
-
-    #[tokio::test]
-    async fn an_upload_that_stands_still_is_taken_for_dead_and_left_to_its_owner() {
-        let digest = "c".repeat(64);
-        let [dead, next] = two_leases(&digest).await;
-        dead.take().await.unwrap();
-        create(&dead, &[Piece::Claim, Piece::Image(dead.owner)]).await;
-        next.take().await.unwrap();
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&[1; 4096]).unwrap();
-        let content = content(file, digest);
-        let stop = Stop::new();
-        // It gets to its own upload, of which the test driver knows nothing.
-        let error = next.image(&content, &stop.token()).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
-        next.release(false).await.unwrap();
-        let left = next.pieces().await.unwrap();
-        assert_eq!(left.len(), 2, "{left:?}");
-        assert_eq!(dead.release(false).await.unwrap(), Collected::Removed);
-        assert!(dead.folder.pool().await.unwrap().is_none());
-    }
-
-    #[tokio::test]
-    async fn a_wait_for_another_upload_ends_with_a_stop() {
-        let digest = "d".repeat(64);
-        let [busy, next] = two_leases(&digest).await;
-        busy.take().await.unwrap();
-        create(&busy, &[Piece::Claim]).await;
-        next.take().await.unwrap();
-        let content = content(tempfile::tempfile().unwrap(), digest);
-        let stop = Stop::new();
-        stop.stop();
-        let error = next.image(&content, &stop.token()).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Stopped, "{error:?}");
-    }
-}
+mod tests;

@@ -1,10 +1,8 @@
-//! The disk of a sandbox on another host: an overlay over the uploaded image, which libvirt makes in a pool of the
-//! sandbox's own.
+//! The disk of a sandbox on another host, in a pool of the sandbox's own: an overlay over the uploaded image, or an
+//! upload of the image itself.
 //!
 //! The pool is persistent, so that it is found and removed with everything in it also after the daemon there was
 //! restarted.
-
-use std::time::Duration;
 
 use async_trait::async_trait;
 use see_core::ledger::{CollectRequest, Collected, Collector, Details, Entry, Resource};
@@ -13,7 +11,7 @@ use see_libvirt::xml::{Backing, DiskSource, Document, Element};
 use see_libvirt::{Connection, StoragePool, Volume};
 
 use super::pool::{self, Found, PATH};
-use super::uploads::{self, Content, Lease, Uploaded};
+use super::uploads::{self, Content, Lease};
 use crate::allocation::{Site, exactly, refused};
 use crate::error::libvirt;
 use crate::hypervisor;
@@ -24,15 +22,12 @@ const VOLUMES: &str = "libvirt.volumes";
 /// What the ledger says of a pool whose folder was found empty: all that is in it came from us.
 const EMPTY: &str = "was_empty";
 
-/// The longest that the host of the hypervisor may take for a full copy.
-const COPY_LIMIT: Duration = Duration::from_secs(60 * 60);
-
 /// How a sandbox gets a disk on another host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Volumes {
     /// The folder there in which each sandbox gets one, absolute.
     pub(crate) parent: String,
-    /// An overlay over the uploaded image, or the image itself made writable.
+    /// An overlay over an uploaded image that sandboxes share, or an upload of the sandbox's own.
     pub(crate) copy_on_write: bool,
 }
 
@@ -45,95 +40,122 @@ impl Default for Volumes {
     }
 }
 
-/// A disk of a sandbox's own on another host, over an image of this one.
+/// A disk of a sandbox's own on another host, from an image of this one.
 #[derive(Debug)]
 pub(crate) struct RemoteDisk {
     volumes: Volumes,
     content: Content,
+    /// By which sandboxes find an image that they share; none for a disk that is the image itself.
+    digest: Option<String>,
 }
 
 impl RemoteDisk {
-    /// A disk over this image, which is read to know its content.
+    /// A disk from this image, which is read where its content has to be known.
     ///
     /// # Errors
     /// When it is not a regular file with an absolute path, cannot be read, and [`ErrorKind::Stopped`].
     pub(crate) async fn new(volumes: Volumes, image: &Image, stop: &StopToken) -> Result<Self> {
         super::check_image(&image.path)?;
-        let content = Content::read(&image.path, stop).await?;
-        Ok(Self { volumes, content })
+        let (content, digest) = Content::read(&image.path, volumes.copy_on_write, stop).await?;
+        Ok(Self {
+            volumes,
+            content,
+            digest,
+        })
     }
-}
 
-impl RemoteDisk {
-    /// One entry for the lease on the image, and one for the pool, its folder, and the volumes in it. The lease comes
-    /// first, so that it is removed after the disk that stands on the image.
-    pub(crate) fn intents(&self, site: &Site<'_>) -> Vec<Resource> {
-        let lease = Lease::intent(&self.volumes.parent, &self.content, site);
+    /// One entry for the pool, its folder and the volumes in it, and before it one for the lease on the image beneath,
+    /// which is thus removed after the disk.
+    ///
+    /// # Errors
+    /// What libvirt reports.
+    pub(crate) async fn intents(
+        &self,
+        connection: &Connection,
+        site: &Site<'_>,
+    ) -> Result<Vec<Resource>> {
+        let mut intents = Vec::new();
+        if let Some(digest) = &self.digest {
+            intents.push(Lease::intent(&self.volumes.parent, digest, connection, site).await?);
+        }
         let name = site.identifier.to_string();
         let folder = format!("{}/see-{name}", self.volumes.parent);
-        let pool = Resource::new(VOLUMES, name, &site.location).detail(PATH, folder);
-        vec![lease, pool]
+        intents.push(Resource::new(VOLUMES, name, &site.location).detail(PATH, folder));
+        Ok(intents)
     }
 
     /// Makes the lease, the pool and the disk in it: the volume that grows as the guest writes, and how the domain gets
     /// it.
     pub(crate) async fn make(
         &self,
-        entries: Vec<Entry>,
+        mut entries: Vec<Entry>,
         connection: &Connection,
         site: &Site<'_>,
     ) -> Result<(Volume, DiskSource)> {
-        let [lease_entry, entry] = exactly(entries)?;
-        let lease = Lease::make(lease_entry, connection).await?;
-        let name = site.identifier.to_string();
-        let folder = entry
-            .resource()
-            .details
-            .get(PATH)
-            .and_then(|path| path.as_str())
-            .unwrap_or_default();
-        let defined = match define(connection, &name, folder).await {
-            Ok(pool) => pool,
-            Err(error) => return Err(refused(entry, error).await),
+        let lease = match self.digest {
+            Some(_) => Some(Lease::make(entries.remove(0), connection).await?),
+            None => None,
         };
-        let mut identity = Details::new();
-        identity.insert("uuid".to_owned(), defined.uuid().to_string().into());
-        entry.created(identity.clone()).await?;
-        start(&defined).await?;
-        identity.insert(EMPTY.to_owned(), true.into());
-        entry.created(identity).await?;
-        let image = lease.image(&self.content, site.stop).await?;
-        site.stop.check("create the disk")?;
-        self.fill(&defined, &lease, &image).await
-    }
-
-    /// Makes the disk.
-    async fn fill(
-        &self,
-        pool: &StoragePool,
-        lease: &Lease,
-        image: &Uploaded,
-    ) -> Result<(Volume, DiskSource)> {
-        let beneath = Backing {
-            file: image.path.clone(),
-            format: image.format.name().to_owned(),
-            relabel: false,
-        };
-        let copy_on_write = self.volumes.copy_on_write;
-        let disk = if copy_on_write {
-            overlay(pool, &beneath).await?
-        } else {
-            image.recognised(lease).await?;
-            full_copy(pool, &image.volume).await?
+        let [entry] = exactly(entries)?;
+        let pool = make_pool(entry, connection).await?;
+        let (disk, format, backing) = match lease {
+            Some(lease) => {
+                let image = lease.image(&self.content, site).await?;
+                site.stop.check("create the disk")?;
+                let beneath = Backing {
+                    file: image.path,
+                    format: image.format.name().to_owned(),
+                    relabel: false,
+                };
+                (
+                    overlay(&pool, &beneath).await?,
+                    ImageFormat::Qcow2,
+                    Some(beneath),
+                )
+            }
+            None => (self.copy(&pool, site).await?, self.content.format, None),
         };
         let source = DiskSource {
             file: disk.path().await.map_err(libvirt)?,
-            format: ImageFormat::Qcow2.name().to_owned(),
-            backing: copy_on_write.then_some(beneath).into_iter().collect(),
+            format: format.name().to_owned(),
+            backing: backing.into_iter().collect(),
             relabel: true,
         };
         Ok((disk, source))
     }
+
+    /// The image itself, uploaded for this sandbox alone. A copy that its host makes could not be stopped.
+    async fn copy(&self, pool: &StoragePool, site: &Site<'_>) -> Result<Volume> {
+        let length = Element::new("capacity").with_text(self.content.length.to_string());
+        let xml = volume("disk.img", ImageFormat::Raw)
+            .with_child(length)
+            .with_child(Element::new("allocation").with_text("0"));
+        let disk = create(pool, xml).await?;
+        self.content.upload(&disk, site).await?;
+        Ok(disk)
+    }
+}
+
+/// Makes the sandbox's pool.
+async fn make_pool(entry: Entry, connection: &Connection) -> Result<StoragePool> {
+    let name = entry.identifier().to_string();
+    let folder = entry
+        .resource()
+        .details
+        .get(PATH)
+        .and_then(|path| path.as_str())
+        .unwrap_or_default();
+    let pool = match define(connection, &name, folder).await {
+        Ok(pool) => pool,
+        Err(error) => return Err(refused(entry, error).await),
+    };
+    let mut identity = Details::new();
+    identity.insert("uuid".to_owned(), pool.uuid().to_string().into());
+    entry.created(identity.clone()).await?;
+    start(&pool).await?;
+    identity.insert(EMPTY.to_owned(), true.into());
+    entry.created(identity).await?;
+    Ok(pool)
 }
 
 /// Defines a pool, unless there is one of that name.
@@ -177,32 +199,28 @@ async fn overlay(pool: &StoragePool, beneath: &Backing) -> Result<Volume> {
     let backing = Element::new("backingStore")
         .with_child(Element::new("path").with_text(beneath.file.to_string_lossy()))
         .with_child(Element::new("format").with("type", &*beneath.format));
-    let xml = volume().with_child(backing);
-    pool.create_volume(&Document::of(xml).to_string())
-        .await
-        .map_err(|error| libvirt(error).during("create the overlay"))
+    create(
+        pool,
+        volume("disk.qcow2", ImageFormat::Qcow2).with_child(backing),
+    )
+    .await
 }
 
-/// The image converted on its host.
-async fn full_copy(pool: &StoragePool, base: &Volume) -> Result<Volume> {
-    let failed = |error| libvirt(error).during("copy the image");
-    let capacity = base.info().await.map_err(failed)?.capacity;
-    let xml = volume().with_child(Element::new("capacity").with_text(capacity.to_string()));
-    pool.within(COPY_LIMIT)
-        .clone_volume(&Document::of(xml).to_string(), base)
+async fn create(pool: &StoragePool, volume: Element) -> Result<Volume> {
+    pool.create_volume(&Document::of(volume).to_string())
         .await
-        .map_err(failed)
+        .map_err(|error| libvirt(error).during("create the disk"))
 }
 
-fn volume() -> Element {
-    let format = Element::new("format").with("type", ImageFormat::Qcow2.name());
+fn volume(name: &str, format: ImageFormat) -> Element {
+    let format = Element::new("format").with("type", format.name());
     let permissions =
         Element::new("permissions").with_child(Element::new("mode").with_text("0600"));
     let target = Element::new("target")
         .with_child(format)
         .with_child(permissions);
     Element::new("volume")
-        .with_child(Element::new("name").with_text("disk.qcow2"))
+        .with_child(Element::new("name").with_text(name))
         .with_child(target)
 }
 

@@ -14,7 +14,7 @@ pub enum ImagePhase {
     /// It asks the source which image there is; there is nothing to count.
     #[default]
     Asking,
-    /// It waits for another process that fetches the same image; the numbers are the other's.
+    /// It waits for another process that fetches or uploads the same image; the numbers are the other's.
     Waiting,
     /// It fetches the image.
     Fetching,
@@ -24,6 +24,8 @@ pub enum ImagePhase {
     Verifying,
     /// It copies the image to where it was asked for.
     Copying,
+    /// A backend uploads the image to the hypervisor's host.
+    Uploading,
 }
 
 impl ImagePhase {
@@ -36,6 +38,7 @@ impl ImagePhase {
             Self::Unpacking => "unpacking",
             Self::Verifying => "verifying",
             Self::Copying => "copying",
+            Self::Uploading => "uploading",
         }
     }
 }

@@ -331,6 +331,38 @@ fn a_container_can_be_asked_to_shut_down_as_soon_as_it_runs() {
 }
 
 #[test]
+fn a_container_that_somebody_else_ends_while_it_restarts_ends_its_run_named() {
+    let home = home();
+    let steps = json!([
+        { "step": "poweron" },
+        { "step": "wait", "for": "ready", "timeout": "30s" },
+        { "step": "restart" },
+        { "step": "wait", "for": "restarted", "timeout": "30s" },
+        { "step": "trigger", "event": "run_sample", "attributes": { "command": "${command}" } },
+        { "step": "wait", "for": "sample_finished", "timeout": "120s" },
+    ]);
+    let file = run_file(&home, &context(&json!({})), &steps);
+    let mut live = Live::start(&mut seectl(&home, &file, "sleep 600"));
+    let restarts = live.wait_for("restart", RUN, |line| {
+        line["event"] == "step_started" && line["attributes"]["step"] == "restart"
+    });
+    restarts.unwrap_or_else(|| panic!("it ended: {live:#?}"));
+    let [identifier] = &home.recorded()[..] else {
+        panic!("no run: {live:#?}");
+    };
+    // In each run that it has until SEE gives up.
+    until("the end of the run", RUN, || {
+        let _ = virsh(&["destroy", identifier]);
+        !live.runs()
+    });
+    let outcome = live.finish(RUN);
+    assert_ne!(outcome.code, Some(0), "{outcome:#?}");
+    let failure = told(&outcome, "/failure").to_string();
+    assert!(failure.contains("off"), "{failure}");
+    assert_clean(&home, &outcome);
+}
+
+#[test]
 fn a_container_whose_owner_was_killed_is_collected_with_its_folders() {
     let home = home();
     let file = run_file(&home, &context(&json!({})), &Value::Null);

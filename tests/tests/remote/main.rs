@@ -118,6 +118,12 @@ fn left_there(daemon: &PrivateDaemon) -> Vec<String> {
     found
 }
 
+/// The storage pools that run there.
+fn running_pools(daemon: &PrivateDaemon) -> String {
+    let uri = "qemu+unix:///system?socket=/run/libvirt/libvirt-sock";
+    daemon.told("virsh", &["-q", "-c", uri, "pool-list", "--name"])
+}
+
 fn assert_nothing_left(daemon: &PrivateDaemon, when: &str) {
     let end = Instant::now() + Duration::from_secs(10);
     loop {
@@ -226,6 +232,10 @@ fn a_killed_run_on_another_host_is_collected_from_here() {
         if when.ends_with("restarted") {
             daemon.kill();
             daemon.restart();
+            let before = running_pools(&daemon);
+            let dry = home.run(["gc", "--dry-run", identifier], PATIENCE);
+            assert_eq!(dry.code, OK, "{dry:#?}");
+            assert_eq!(running_pools(&daemon), before, "a dry run started a pool");
         }
         let gc = home.run(["gc", identifier], PATIENCE);
         assert_eq!(gc.code, OK, "{when}: {gc:#?}");

@@ -49,11 +49,26 @@ fn each_thing_that_there_is_not_on_another_host_is_told_with_its_key_and_what_to
         "<disk type='file'><source file='/there/data.img'/><target dev='vdb' bus='virtio'/></disk>";
     let variables =
         "<loader readonly='yes' type='pflash'>/there/code.fd</loader><nvram>/there/vars.fd</nvram>";
-    let clone = json!({
-        "image": home.guest("guest.qcow2"),
-        "clone": { "storage_pool_path": "disks" },
-    });
+    let disks = |folder| json!({ "image": home.guest("guest.qcow2"), "clone": { "storage_pool_path": folder } });
+    let session = daemon.remote_uri(Transport::Tcp);
+    let session = session.replace("/system", "/session");
     let cases = [
+        (
+            ("hypervisor", json!(session)),
+            [
+                "context.hypervisor",
+                "no usual folder for disks",
+                "set `disk.clone.storage_pool_path`",
+            ],
+        ),
+        (
+            ("disk", disks("/data/../images")),
+            [
+                "context.disk.clone.storage_pool_path",
+                "found `..` in the path `/data/../images`",
+                "write the path without it",
+            ],
+        ),
         (
             ("network", json!({ "mode": "isolated" })),
             [
@@ -71,7 +86,7 @@ fn each_thing_that_there_is_not_on_another_host_is_told_with_its_key_and_what_to
             ["context.agent", "another host", "`serial`"],
         ),
         (
-            ("disk", clone),
+            ("disk", disks("disks")),
             [
                 "context.disk.clone.storage_pool_path",
                 "relative path `disks`",

@@ -21,7 +21,8 @@ fn volume(name: &str, capacity: u64) -> String {
 }
 
 #[tokio::test]
-async fn an_upload_keeps_holes_ends_when_told_and_does_not_wait_for_a_hung_host() {
+async fn an_upload_keeps_holes_tells_how_far_it_is_ends_when_told_and_does_not_wait_for_a_hung_host()
+ {
     const LENGTH: u64 = 256 << 20;
     let mut daemon = other_host(Transport::Tcp);
     let source = tempfile::tempfile().expect("there is a temporary folder");
@@ -46,10 +47,14 @@ async fn an_upload_keeps_holes_ends_when_told_and_does_not_wait_for_a_hung_host(
         .create_volume(&volume("whole", LENGTH))
         .await
         .expect("there is room");
+    let (tell, told) = std::sync::mpsc::channel();
     whole
-        .upload(again(), LENGTH, || true)
+        .upload(again(), LENGTH, move |done| tell.send(done).is_ok())
         .await
         .expect("it arrives");
+    let told: Vec<u64> = told.into_iter().collect();
+    assert!(told.is_sorted(), "{told:?}");
+    assert!(told.len() > 2 && told.last() == Some(&LENGTH), "{told:?}");
     let there = format!("{IMAGES}/mine/whole");
     let mut sum = Command::new("md5sum");
     sum.stdin(std::process::Stdio::from(again()));
@@ -73,7 +78,7 @@ async fn an_upload_keeps_holes_ends_when_told_and_does_not_wait_for_a_hung_host(
         .await
         .expect("there is room");
     let error = part
-        .upload(again(), LENGTH, || false)
+        .upload(again(), LENGTH, |_| false)
         .await
         .expect_err("it was told to end");
     assert!(error.to_string().contains("broken off"), "{error}");
@@ -83,12 +88,25 @@ async fn an_upload_keeps_holes_ends_when_told_and_does_not_wait_for_a_hung_host(
         .await
         .expect("there is room");
     let hung = hung.within(Duration::from_secs(1));
-    daemon.pause();
-    let begin = Instant::now();
-    let error = hung
-        .upload(again(), LENGTH, || true)
-        .await
-        .expect_err("nobody takes it");
+    let (begun, mut started) = tokio::sync::mpsc::channel(1);
+    let (go_on, paused) = std::sync::mpsc::channel();
+    let uploading = hung.upload(again(), LENGTH, move |_| {
+        // At the first piece it waits for the pause.
+        if begun.try_send(()).is_ok() {
+            let _ = paused.recv_timeout(PATIENCE);
+        }
+        true
+    });
+    let mut begin = Instant::now();
+    let pausing = async {
+        started.recv().await.expect("it begins");
+        daemon.pause();
+        started.close();
+        begin = Instant::now();
+        go_on.send(()).expect("it waits");
+    };
+    let (uploaded, ()) = tokio::join!(uploading, pausing);
+    let error = uploaded.expect_err("nobody takes it");
     assert!(error.is_timed_out(), "{error}");
     assert!(
         begin.elapsed() < Duration::from_secs(20),

@@ -11,7 +11,15 @@ use crate::error::{Cause, Error};
 /// The most connections to one URI. Each has four calls under way at most, and a daemon works on twenty at once.
 const MOST: usize = 4;
 
-/// The connections to one URI, each as long as somebody has it.
+/// What connections are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Purpose {
+    Calls,
+    /// Bytes on their way, which would keep the calls of a connection waiting.
+    Streams,
+}
+
+/// The connections to one URI for one purpose, each as long as somebody has it.
 #[derive(Default)]
 struct Pool {
     links: [Weak<Link>; MOST],
@@ -21,7 +29,7 @@ struct Pool {
 /// Locked while a connection is opened.
 type Slot = Arc<tokio::sync::Mutex<Pool>>;
 
-static POOLS: Mutex<Option<HashMap<String, Slot>>> = Mutex::new(None);
+static POOLS: Mutex<Option<HashMap<(String, Purpose), Slot>>> = Mutex::new(None);
 
 impl Connection {
     /// A connection to `uri` that this process shares: the next of at most four, so that one that is busy keeps few
@@ -30,11 +38,13 @@ impl Connection {
     /// # Errors
     /// As [`Connection::open`].
     pub async fn shared(uri: &str, limit: Duration) -> Result<Self, Error> {
-        Self::of_pool(uri, limit, |pool| {
-            pool.next = (pool.next + 1) % MOST;
-            pool.next
-        })
-        .await
+        Self::of_pool(slot_of(uri, Purpose::Calls), uri, limit, Pool::next).await
+    }
+
+    /// A connection to the same URI for a stream: again the next of at most four, which no call uses.
+    pub(crate) async fn for_streams(&self) -> Result<Self, Error> {
+        let slot = slot_of(self.uri(), Purpose::Streams);
+        Self::of_pool(slot, self.uri(), self.limit, Pool::next).await
     }
 
     /// The least busy of the shared connections to `uri` that somebody has, or a new one.
@@ -42,7 +52,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::open`].
     pub async fn shared_already(uri: &str, limit: Duration) -> Result<Self, Error> {
-        Self::of_pool(uri, limit, |pool| {
+        Self::of_pool(slot_of(uri, Purpose::Calls), uri, limit, |pool| {
             let free = |at: &usize| {
                 let link = pool.links[*at].upgrade();
                 link.map(|link| link.places().available_permits())
@@ -53,12 +63,12 @@ impl Connection {
     }
 
     async fn of_pool(
+        slot: Slot,
         uri: &str,
         limit: Duration,
         choose: impl FnOnce(&mut Pool) -> usize,
     ) -> Result<Self, Error> {
         let started = Instant::now();
-        let slot = slot_of(uri);
         let failed = |cause| Error::new("open", uri.to_owned(), cause);
         let late = |_| {
             failed(Cause::TimedOut {
@@ -85,12 +95,20 @@ impl Connection {
     }
 }
 
+impl Pool {
+    /// Each in turn.
+    fn next(&mut self) -> usize {
+        self.next = (self.next + 1) % MOST;
+        self.next
+    }
+}
+
 /// Where the connections to this URI are: those that libvirt is asked for alike are the same.
-fn slot_of(uri: &str) -> Slot {
+fn slot_of(uri: &str, purpose: Purpose) -> Slot {
     let used = driver::without_prompts(uri).into_owned();
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
     let pools = pools.get_or_insert_default();
-    Arc::clone(pools.entry(used).or_default())
+    Arc::clone(pools.entry((used, purpose)).or_default())
 }
 
 #[cfg(test)]
@@ -128,10 +146,12 @@ mod tests {
 
     #[test]
     fn a_uri_over_ssh_shares_its_connections_with_the_one_in_batch_mode_that_it_stands_for() {
-        let asked = slot_of("qemu+ssh://host/system");
-        let used = slot_of("qemu+ssh://host/system?no_tty=1");
+        let asked = slot_of("qemu+ssh://host/system", Purpose::Calls);
+        let used = slot_of("qemu+ssh://host/system?no_tty=1", Purpose::Calls);
         assert!(Arc::ptr_eq(&asked, &used));
-        let other = slot_of("qemu+ssh://host/system?no_tty=0");
+        let other = slot_of("qemu+ssh://host/system?no_tty=0", Purpose::Calls);
         assert!(!Arc::ptr_eq(&asked, &other));
+        let streams = slot_of("qemu+ssh://host/system", Purpose::Streams);
+        assert!(!Arc::ptr_eq(&asked, &streams));
     }
 }

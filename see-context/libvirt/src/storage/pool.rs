@@ -236,21 +236,4 @@ impl StoragePool {
             })
             .await
     }
-
-    /// Creates a volume with the content of `source`, which may lie in another pool. This copies:
-    /// mind the time limit.
-    ///
-    /// # Errors
-    /// As [`StoragePool::create_volume`].
-    pub async fn clone_volume(&self, xml: &str, source: &Volume) -> Result<Volume, Error> {
-        let (xml, source) = (xml.to_owned(), source.clone());
-        self.object
-            .adopt_from("clone a volume into", move |pool, session| {
-                let source = source.object.on(session)?;
-                Ok(virt::storage_vol::StorageVol::create_xml_from(
-                    pool, &xml, &source, 0,
-                )?)
-            })
-            .await
-    }
 }

@@ -41,24 +41,30 @@ impl Drop for GiveUp {
 impl Volume {
     /// Fills the volume with the first `length` bytes of a file. Holes of the file stay holes.
     ///
-    /// It may take as long as it takes, but no longer than the time limit without
-    /// progress, and a day.
-    /// `go_on` is asked before each piece; once it says no, the upload is broken off. The volume
-    /// then holds a part of the file.
+    /// It has a connection of its own, so that it delays no other call, and no time limit but a day: only without
+    /// progress it ends after the volume's. After each piece `go_on` is told how far the upload is, in bytes of the
+    /// file; once it says no, the upload is aborted, and the volume holds a part of the file.
     ///
     /// # Errors
-    /// [`Cause::Aborted`] when broken off, [`Cause::Malformed`] for a file that is shorter,
+    /// [`Cause::Aborted`] when `go_on` said no, [`Cause::Malformed`] for a file that is shorter,
     /// whatever libvirt reports, or the time limit.
     pub async fn upload(
         &self,
         source: File,
         length: u64,
-        go_on: impl Fn() -> bool + Send + 'static,
+        go_on: impl Fn(u64) -> bool + Send + 'static,
     ) -> Result<(), Error> {
+        let key = self.object.id().clone();
+        let connection = self.connection().for_streams().await?;
+        let own: Self = connection
+            .find(format!("volume {}", self.name()), move |connect| {
+                connect.lookup_storage_vol_by_key(&key)
+            })
+            .await?;
         let transfer = Arc::new(Transfer::default());
         let _give_up = GiveUp(Arc::clone(&transfer));
         let seen = Arc::clone(&transfer);
-        let object = self.object.within(LONGEST);
+        let object = own.object.within(LONGEST);
         let work = object.call_with("upload to", move |volume, session| {
             let stream = Handle::new(virt::stream::Stream::new(session.connect(), 0)?);
             volume.upload(
@@ -67,9 +73,9 @@ impl Volume {
                 length,
                 sys::VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM,
             )?;
-            let sent = send_all(&stream, &source, length, &|count| {
-                seen.sent.fetch_add(count, Ordering::SeqCst);
-                !seen.given_up.load(Ordering::SeqCst) && go_on()
+            let sent = send_all(&stream, &source, length, &|position| {
+                seen.sent.store(position, Ordering::SeqCst);
+                !seen.given_up.load(Ordering::SeqCst) && go_on(position)
             });
             // SAFETY: the stream is valid here, and both functions only end its transfer.
             let end = |good: bool| unsafe {
@@ -109,13 +115,17 @@ impl Volume {
     }
 }
 
-/// Sends the data and the holes of a file; `progress` is told of each, and says whether to go on.
+/// Sends the data and the holes of a file; `progress` is told how far it is, and says whether to go on.
 fn send_all(
     stream: &virt::stream::Stream,
     source: &File,
     length: u64,
     progress: &dyn Fn(u64) -> bool,
 ) -> Result<(), Cause> {
+    let go_on = |position| match progress(position) {
+        true => Ok(()),
+        false => Err(Cause::Aborted("it was broken off".to_owned())),
+    };
     let mut buffer = vec![0_u8; PIECE];
     let mut position = 0;
     while position < length {
@@ -128,6 +138,7 @@ fn send_all(
                 return Err(Cause::last());
             }
             position = data;
+            go_on(position)?;
         }
         let end = next(source, SeekFrom::Hole(position), length)?;
         while position < end {
@@ -142,9 +153,7 @@ fn send_all(
             }
             send(stream, &buffer[..count])?;
             position += count as u64;
-            if !progress(count as u64) {
-                return Err(Cause::Aborted("it was broken off".to_owned()));
-            }
+            go_on(position)?;
         }
     }
     Ok(())

@@ -33,7 +33,7 @@ async fn a_pool_holds_volumes_until_they_are_deleted() {
     );
     let VolumeInfo { capacity, .. } = first.info().await.unwrap();
     assert_eq!(capacity, 3 << 20);
-    let second = pool.clone_volume(&volume("two.img"), &first).await.unwrap();
+    let second = pool.create_volume(&volume("two.img")).await.unwrap();
     assert!(second.xml().await.unwrap().contains("two.img"));
     let error = pool.create_volume(&volume("one.img")).await.unwrap_err();
     assert!(error.to_string().contains("already exists"), "{error}");

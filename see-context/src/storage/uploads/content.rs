@@ -1,4 +1,4 @@
-//! An image of this host, and what it is known by elsewhere.
+//! An image of this host on its way to another one.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,18 +6,20 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ring::digest::{Context, SHA256};
-use see_core::{Error, ErrorKind, ImageFormat, Result, StopToken};
+use see_core::{Error, ErrorKind, ImageFormat, ImagePhase, Result, StopToken};
+use see_libvirt::Volume;
+use see_libvirt::xml::Document;
 
-use crate::error::blocking;
+use crate::allocation::Site;
+use crate::error::{blocking, libvirt};
 
-/// An image of this host, open and with what it is known by.
+/// An image of this host, open.
 #[derive(Debug)]
 pub(crate) struct Content {
     pub(super) file: File,
-    pub(super) length: u64,
-    pub(super) format: ImageFormat,
-    pub(super) digest: String,
-    /// The file as it was before it was read.
+    pub(in crate::storage) length: u64,
+    pub(in crate::storage) format: ImageFormat,
+    /// The file as it was when it was opened.
     pub(super) state: State,
 }
 
@@ -43,45 +45,97 @@ impl State {
 }
 
 impl Content {
-    /// Opens an image and reads all of it.
+    /// Opens the image. Blocks.
     ///
     /// # Errors
-    /// When it cannot be read or is of no known format, and [`ErrorKind::Stopped`](see_core::ErrorKind::Stopped).
-    pub(crate) async fn read(path: &Path, stop: &StopToken) -> Result<Self> {
+    /// When it cannot be read, and for a format that is not known.
+    fn open(path: &Path) -> Result<Self> {
+        let failed =
+            |error| Error::io("the disk image cannot be read", error).subject(path.display());
+        let file = File::open(path).map_err(failed)?;
+        let state = State::of(&file)?;
+        let format = ImageFormat::of(&file).map_err(|error| error.subject(path.display()))?;
+        Ok(Self {
+            file,
+            length: state.length,
+            format,
+            state,
+        })
+    }
+
+    /// The image, and the digest of all its bytes where that is asked for.
+    ///
+    /// # Errors
+    /// When it cannot be read, for a format that is not known, a file that is written to meanwhile, and
+    /// [`ErrorKind::Stopped`].
+    pub(in crate::storage) async fn read(
+        path: &Path,
+        with_digest: bool,
+        stop: &StopToken,
+    ) -> Result<(Self, Option<String>)> {
         let (path, stop) = (path.to_owned(), stop.clone());
         blocking("read the disk image", move || {
-            let failed =
-                |error| Error::io("the disk image cannot be read", error).subject(path.display());
-            let mut file = File::open(&path).map_err(failed)?;
-            let state = State::of(&file)?;
-            let format = ImageFormat::of(&file).map_err(|error| error.subject(path.display()))?;
-            let mut context = Context::new(&SHA256);
-            let mut buffer = vec![0; 1 << 20];
-            loop {
-                stop.check("read the disk image")?;
-                match file.read(&mut buffer).map_err(failed)? {
-                    0 => break,
-                    count => context.update(&buffer[..count]),
-                }
-            }
-            let content = Self {
-                file,
-                length: state.length,
-                format,
-                digest: hex(context.finish().as_ref()),
-                state,
-            };
-            content.check_unchanged()?;
-            Ok(content)
+            let content = Self::open(&path)?;
+            let digest = with_digest.then(|| content.digest(&stop)).transpose()?;
+            Ok((content, digest))
         })
         .await
     }
 
-    /// Refuses a file that was written to since before it was read: its digest may not be that of its bytes.
+    /// The SHA-256 of its bytes. Blocks.
+    fn digest(&self, stop: &StopToken) -> Result<String> {
+        let mut file = &self.file;
+        let mut context = Context::new(&SHA256);
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            stop.check("read the disk image")?;
+            match file.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => context.update(&buffer[..count]),
+                Err(error) => return Err(Error::io("the disk image cannot be read", error)),
+            }
+        }
+        self.check_unchanged()?;
+        Ok(hex(context.finish().as_ref()))
+    }
+
+    /// Uploads it into a volume, which is empty and of its length. Where this fails, the volume holds a part of it.
+    ///
+    /// # Errors
+    /// What libvirt reports, a file that was written to since it was opened, and [`ErrorKind::Stopped`].
+    pub(in crate::storage) async fn upload(&self, volume: &Volume, site: &Site<'_>) -> Result<()> {
+        let failed = |error| libvirt(error).during("upload the image");
+        let source = self.file.try_clone();
+        let source = source.map_err(|error| Error::io("the disk image cannot be read", error))?;
+        let total = Some(self.length);
+        site.progress.phase(ImagePhase::Uploading, total);
+        let (stop, progress) = (site.stop.clone(), site.progress.clone());
+        let uploading = volume.upload(source, self.length, move |done| {
+            progress.report(done, total);
+            !stop.is_stopped()
+        });
+        let uploaded = uploading.await;
+        site.stop.check("upload the image")?;
+        uploaded.map_err(failed)?;
+        self.check_unchanged()?;
+        let size = size(volume).await.map_err(failed)?;
+        if size == total {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Hypervisor,
+            format!(
+                "the hypervisor's host has {size:?} of the {} bytes that were uploaded",
+                self.length
+            ),
+        ))
+    }
+
+    /// Refuses a file that was written to since it was opened: what was read of it may be a mixture.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] where it was.
-    pub(super) fn check_unchanged(&self) -> Result<()> {
+    fn check_unchanged(&self) -> Result<()> {
         if State::of(&self.file)? == self.state {
             return Ok(());
         }
@@ -91,6 +145,13 @@ impl Content {
         )
         .advice("give the run an image that nobody changes"))
     }
+}
+
+/// The size of a volume's file, in bytes; `None` where libvirt does not tell it.
+pub(super) async fn size(volume: &Volume) -> Result<Option<u64>, see_libvirt::Error> {
+    let text = volume.xml().await?;
+    let document = Document::parse(&text).ok();
+    Ok(document.and_then(|xml| xml.root().child("physical")?.text().trim().parse().ok()))
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {

@@ -11,12 +11,13 @@ use uuid::{Builder, Uuid};
 
 use super::content::hex;
 use super::piece::Piece;
+use crate::driver::is_session;
 use crate::error::libvirt;
 use crate::storage::account;
 
 /// How often a step is tried again whose pool was removed or stopped by another in between.
-pub(super) const TRIES: u32 = 20;
-pub(super) const PAUSE: Duration = Duration::from_millis(100);
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Such a folder.
 #[derive(Debug, Clone)]
@@ -26,11 +27,56 @@ pub(super) struct Folder {
 }
 
 impl Folder {
+    /// The folder of images below `parent`. Each daemon has one of its own, by the UUID of its host: one that shares
+    /// `parent` with others, on a network's file system or by another path, does not see what these make there, so
+    /// leases in one folder would be missed.
+    ///
+    /// # Errors
+    /// What libvirt reports, and [`ErrorKind::Hypervisor`] where it does not tell the UUID.
+    pub(super) async fn below(parent: &str, connection: &Connection) -> Result<Self> {
+        let capabilities = connection.capabilities().await.map_err(libvirt)?;
+        let host = Document::parse(&capabilities)
+            .ok()
+            .and_then(|xml| Some(xml.root().at(&["host", "uuid"])?.text()))
+            .ok_or_else(|| {
+                let message = "the hypervisor does not tell the UUID of its host";
+                Error::new(ErrorKind::Hypervisor, message)
+            })?;
+        let daemon = if is_session(connection.uri()) {
+            "session"
+        } else {
+            "system"
+        };
+        let key = digest(&format!("{host} {daemon} {parent}"))?;
+        Ok(Self {
+            connection: connection.clone(),
+            path: format!("{parent}/see-images-{}", hex(&key[..4])),
+        })
+    }
+
     /// Everything in the folder; nothing where there is no pool.
     pub(super) async fn volumes(&self) -> Result<Vec<Volume>> {
         let found = self.with_pool(|pool| async move { pool.volumes().await });
         let found = found.await?;
         Ok(found.unwrap_or_default())
+    }
+
+    /// Whether there is a volume of this name, asked without a change to anything. A pool that does not run tells of
+    /// none, and counts as one that holds it.
+    pub(super) async fn may_hold(&self, name: &str) -> Result<bool> {
+        let mut tries = 0;
+        while let Some(pool) = self.pool().await? {
+            match pool.volume(name).await {
+                Ok(_) => return Ok(true),
+                Err(error) if error.is_no_volume() => return Ok(false),
+                // Another may be about to remove it.
+                Err(error) if is_passing(&error) && tries < TRIES => tries += 1,
+                Err(error) if is_passing(&error) => return Ok(true),
+                Err(error) => return Err(libvirt(error)),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(false)
     }
 
     /// Creates a volume of this size; `None` where it exists.
@@ -66,10 +112,8 @@ impl Folder {
         let xml = Document::of(xml).to_string();
         let mut tries = 0;
         loop {
-            let pool = match self.running().await? {
-                (pool, false) => pool,
-                (pool, true) => self.admit(pool).await?,
-            };
+            let pool = self.running().await?;
+            self.admit(&pool).await?;
             match pool.create_volume(&xml).await {
                 Ok(volume) => return Ok(Some(volume)),
                 // It may be gone again by now.
@@ -115,7 +159,7 @@ impl Folder {
                 done => return done.map(Some).map_err(libvirt),
             }
             tokio::time::sleep(PAUSE).await;
-            passing(start(&pool).await.map(drop))?;
+            passing(start(&pool).await)?;
         }
     }
 
@@ -138,8 +182,8 @@ impl Folder {
         .advice("rename that pool, or set `disk.clone.storage_pool_path` to another folder"))
     }
 
-    /// The pool, defined and running, and whether it was started only now.
-    pub(super) async fn running(&self) -> Result<(StoragePool, bool)> {
+    /// The pool, defined and running.
+    async fn running(&self) -> Result<StoragePool> {
         let failed = |error| libvirt(error).during("make the storage pool of images");
         let (mut tries, mut defined) = (0, false);
         loop {
@@ -151,7 +195,7 @@ impl Folder {
                 }
             };
             match start(&pool).await {
-                Ok(now) => return Ok((pool, now)),
+                Ok(()) => return Ok(pool),
                 // Another starts it too, or has just removed it.
                 Err(error) if is_passing(&error) && tries < TRIES => tries += 1,
                 Err(error) => {
@@ -185,15 +229,15 @@ impl Folder {
             .map_err(|error| libvirt(error).during("define the storage pool of images"))
     }
 
-    /// Refuses a folder that holds what is none of SEE's, and lets go of its pool.
-    async fn admit(&self, pool: StoragePool) -> Result<StoragePool> {
+    /// Refuses a folder that holds what is none of SEE's; where it holds nothing else, its pool goes.
+    async fn admit(&self, pool: &StoragePool) -> Result<()> {
         let volumes = match pool.volumes().await {
-            Err(error) if is_passing(&error) => return Ok(pool),
+            Err(error) if is_passing(&error) => return Ok(()),
             volumes => volumes.map_err(libvirt)?,
         };
         let is_ours = |volume: &&Volume| Piece::parse(volume.name()).is_some();
         let Some(stranger) = volumes.iter().find(|volume| !is_ours(volume)) else {
-            return Ok(pool);
+            return Ok(());
         };
         if !volumes.iter().any(|volume| is_ours(&volume)) {
             passing(pool.destroy().await)?;
@@ -212,12 +256,11 @@ impl Folder {
 
     /// Name and UUID of the pool, which follow from its folder alone.
     fn pool_identity(&self) -> Result<(String, Uuid)> {
-        let digest = ring::digest::digest(&SHA256, self.path.as_bytes());
-        let bytes = digest.as_ref().first_chunk::<16>();
-        let bytes =
-            bytes.ok_or_else(|| Error::new(ErrorKind::Internal, "a digest is too short"))?;
-        let uuid = Builder::from_custom_bytes(*bytes).into_uuid();
-        Ok((format!("see-images-{}", hex(&bytes[..4])), uuid))
+        let name = self.path.rsplit('/').next().unwrap_or_default();
+        Ok((
+            name.to_owned(),
+            Builder::from_custom_bytes(digest(&self.path)?).into_uuid(),
+        ))
     }
 
     /// Removes the folder with its pool, where it is empty.
@@ -247,22 +290,28 @@ impl Folder {
     }
 }
 
-/// Starts a pool with its folder, and says whether it did not run before.
-async fn start(pool: &StoragePool) -> Result<bool, see_libvirt::Error> {
+/// The first half of the SHA-256 of a text.
+fn digest(text: &str) -> Result<[u8; 16]> {
+    let digest = ring::digest::digest(&SHA256, text.as_bytes());
+    let half = digest.as_ref().first_chunk::<16>().copied();
+    half.ok_or_else(|| Error::new(ErrorKind::Internal, "a digest is too short"))
+}
+
+/// Starts a pool with its folder, unless it runs.
+async fn start(pool: &StoragePool) -> Result<(), see_libvirt::Error> {
     if pool.is_active().await? {
-        return Ok(false);
+        return Ok(());
     }
     pool.build().await?;
-    pool.start().await?;
-    Ok(true)
+    pool.start().await
 }
 
 /// Whether others who use the folder at the same time make this error: they start, stop, fill and remove it.
-pub(super) fn is_passing(error: &see_libvirt::Error) -> bool {
+fn is_passing(error: &see_libvirt::Error) -> bool {
     error.is_no_storage_pool() || error.is_no_volume() || error.is_invalid_state()
 }
 
-pub(super) fn passing(result: Result<(), see_libvirt::Error>) -> Result<()> {
+fn passing(result: Result<(), see_libvirt::Error>) -> Result<()> {
     match result {
         Err(error) if is_passing(&error) => Ok(()),
         other => other.map_err(libvirt),
