@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use see_core::config::{ConfigPath, Located};
 use see_core::{Error, ErrorKind, Image, ImageProvider, ImageRequest, Result, StopToken};
-use see_libvirt::{Connection, StoragePool};
+use see_libvirt::{Connection, StoragePool, is_on_this_host};
 use serde::Deserialize;
 
 use self::own::{CREATION, Own, name_of};
@@ -78,7 +78,7 @@ impl ImageProvider for LibvirtPool {
         let wrong = |message: &'static str| Error::new(ErrorKind::Configuration, message);
         let hypervisor = match configuration.hypervisor {
             None => SYSTEM.to_owned(),
-            Some(uri) if is_local(&uri) => uri.into_inner(),
+            Some(uri) if uri.contains("://") && is_on_this_host(&uri) => uri.into_inner(),
             Some(uri) => {
                 let message = format!(
                     "found the hypervisor `{}`, expected a libvirt URI of this host",
@@ -311,12 +311,6 @@ async fn is_ours(pool: &StoragePool) -> bool {
 /// Whether somebody took the pool away, or is about to look into it.
 fn is_gone(error: &see_libvirt::Error) -> bool {
     error.is_no_storage_pool() || error.is_invalid_state()
-}
-
-/// Whether a URI's host is this one.
-fn is_local(uri: &str) -> bool {
-    uri.split_once("://")
-        .is_some_and(|(scheme, rest)| !scheme.is_empty() && rest.starts_with('/'))
 }
 
 /// A volume as an image: a file of this host.
