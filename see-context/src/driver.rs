@@ -21,8 +21,11 @@ pub(crate) struct Driver {
     pub(crate) has_screen: bool,
     /// Whether its machines can be given a network that is made for them, with an address that libvirt tells.
     pub(crate) has_networks: bool,
-    /// Whether the files that it keeps of its domains are known here.
-    pub(crate) has_known_files: bool,
+    /// The name of its folders among libvirt's, such as `qemu` of `/run/libvirt/qemu` for state and
+    /// `/var/log/libvirt/qemu` for logs; `None` where it is not known what it keeps of its domains.
+    pub(crate) folders: Option<&'static str>,
+    /// Whether machines can be given a serial port for the agent; over the network it is reached on any.
+    pub(crate) has_agent_port: bool,
     /// What it takes as a disk.
     pub(crate) disk: DiskKind,
     /// Whether SEE's tests run machines on it.
@@ -60,7 +63,8 @@ static UNKNOWN: Driver = Driver {
     reboot: ShutdownMode::Default,
     has_screen: true,
     has_networks: false,
-    has_known_files: false,
+    folders: None,
+    has_agent_port: false,
     disk: DiskKind::Overlay,
     is_tried: false,
 };
@@ -94,7 +98,8 @@ static DRIVERS: [Driver; 9] = [
         reboot: ShutdownMode::Signal,
         has_screen: false,
         has_networks: true,
-        has_known_files: true,
+        folders: Some("lxc"),
+        has_agent_port: true,
         disk: DiskKind::Folder,
         is_tried: true,
     },
@@ -106,7 +111,8 @@ static DRIVERS: [Driver; 9] = [
         reboot: ShutdownMode::Acpi,
         has_screen: true,
         has_networks: true,
-        has_known_files: true,
+        folders: Some("qemu"),
+        has_agent_port: true,
         disk: DiskKind::Overlay,
         is_tried: true,
     },
@@ -158,12 +164,6 @@ pub(crate) fn driver_of(location: &str) -> &str {
         true => "qemu",
         false => location.split(['+', ':']).next().unwrap_or(location),
     }
-}
-
-/// Whether a libvirt URI leads to this host.
-pub(crate) fn is_on_this_host(uri: &str) -> bool {
-    let rest = uri.split_once("://");
-    rest.is_none_or(|(_, rest)| rest.starts_with('/'))
 }
 
 /// Whether a libvirt URI means a user's own daemon.

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use see_core::config::{ConfigPath, Configuration, Located};
 use see_core::ledger::{CollectRequest, Resource};
 use see_core::{Allocation, Error, ErrorKind, Result};
-use see_libvirt::Connection;
 use see_libvirt::xml::DomainXml;
+use see_libvirt::{Connection, is_on_this_host};
 
 use crate::allocation::Site;
-use crate::driver::{Driver, is_on_this_host, is_session};
+use crate::driver::{Driver, is_session};
 use crate::embedded;
 use crate::error::libvirt;
 use crate::host::read_xml;

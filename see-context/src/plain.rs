@@ -103,7 +103,7 @@ impl PlainMachine {
         if !driver.is_tried {
             tracing::warn!(
                 "SEE's tests have never run a machine on the driver `{}`",
-                driver.scheme
+                driver_of(&uri)
             );
         }
         let image = preparation.image(&configuration.disk.image)?;
@@ -116,7 +116,7 @@ impl PlainMachine {
                     .plan(&hypervisor, &agent, section.place())?
             }
         };
-        configuration.check_agent()?;
+        configuration.check_agent(driver)?;
         refuse_limits(
             configuration.limits.as_ref(),
             &["memory", "pids"],
@@ -198,13 +198,15 @@ impl PlainConfiguration {
         }
     }
 
-    fn check_agent(&self) -> Result<()> {
+    fn check_agent(&self, driver: &Driver) -> Result<()> {
         match &self.agent {
-            Some(agent) if agent.transport == AgentTransport::Serial => Err(Error::configuration(
-                agent.place().clone(),
-                "no way to a serial port of this hypervisor's machines is known".to_owned(),
-            )
-            .advice("set `transport` to \"tcp\" or \"none\"")),
+            Some(agent) if agent.transport == AgentTransport::Serial && !driver.has_agent_port => {
+                Err(Error::configuration(
+                    agent.place().clone(),
+                    "no way to a serial port of this hypervisor's machines is known".to_owned(),
+                )
+                .advice("set `transport` to \"tcp\" or \"none\""))
+            }
             _ => Ok(()),
         }
     }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use see_core::ledger::{CollectRequest, Collected};
 use see_core::{Error, ErrorKind, Result};
+use see_libvirt::is_on_this_host;
 
 pub(crate) use self::traces::Traces;
 use crate::driver::{Driver, is_session};
@@ -41,8 +42,7 @@ pub(crate) fn end_emulator(request: &CollectRequest) -> Result<Collected> {
 
 /// The file in which libvirt keeps what it and the emulator say of a domain; `None` on another host.
 pub(crate) fn log_of(location: &str, name: &str) -> Option<PathBuf> {
-    let is_here = location.starts_with('/') || bridge::is_local(location);
-    let folder = places::logs(location).filter(|_| is_here)?;
+    let folder = places::logs(location).filter(|_| is_here(location))?;
     Some(Path::new("/").join(folder).join(format!("{name}.log")))
 }
 
@@ -71,8 +71,7 @@ pub(crate) fn pid_of(location: &str, name: &str) -> Result<Option<u32>> {
 /// The file system of the hypervisor at a location of the ledger's, where it is on this host and its files are this
 /// user's to remove.
 pub(crate) fn traces_of(location: &str) -> Option<Traces> {
-    let is_here = location.starts_with('/') || bridge::is_local(location);
-    let may = is_here && is_of_this_user(location);
+    let may = is_here(location) && is_of_this_user(location);
     may.then(|| Traces::of(location).ok()).flatten()
 }
 
@@ -81,9 +80,9 @@ fn is_of_this_user(location: &str) -> bool {
     rustix::process::geteuid().is_root() || location.starts_with('/') || is_session(location)
 }
 
-/// Whether the hypervisor behind a URI keeps files of its domains that are known here.
-pub(crate) fn has_files_here(location: &str) -> bool {
-    Driver::of(location).has_known_files
+/// Whether the hypervisor at a location of the ledger's keeps files that are known, and devices, on this host.
+pub(crate) fn is_here(location: &str) -> bool {
+    is_on_this_host(location) && Driver::of(location).folders.is_some()
 }
 
 /// Says what could not be cleared up.

@@ -66,14 +66,15 @@ impl Walls {
     /// any time.
     pub(crate) async fn broken(&mut self) -> Error {
         loop {
-            tokio::select! {
+            let occasion = tokio::select! {
                 biased;
                 Some(event) = self.hole.heard() => return self.hole_of(&event),
                 Some(event) = self.not_checked.heard() => return self.could_not_be_tried(&event),
-                () = changed(&*self.sandbox) => {}
-                _ = self.looks.tick() => {}
-            }
+                () = changed(&*self.sandbox) => "notification",
+                _ = self.looks.tick() => "interval",
+            };
             if let Err(error) = self.look().await {
+                tracing::info!(occasion, "the guest's network is not closed any more");
                 return self.found(error);
             }
         }

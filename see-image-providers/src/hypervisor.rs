@@ -2,6 +2,7 @@
 
 use see_core::config::Located;
 use see_core::{Error, Result};
+use see_libvirt::is_on_this_host;
 
 /// The hypervisor where none is said, as python-see had it.
 const SYSTEM: &str = "qemu:///system";
@@ -15,10 +16,7 @@ pub(crate) fn hypervisor(uri: Option<Located<String>>) -> Result<String> {
     let Some(uri) = uri else {
         return Ok(SYSTEM.to_owned());
     };
-    let is_local = uri
-        .split_once("://")
-        .is_some_and(|(scheme, rest)| !scheme.is_empty() && rest.starts_with('/'));
-    if is_local {
+    if uri.contains("://") && is_on_this_host(&uri) {
         return Ok(uri.into_inner());
     }
     let message = "the hypervisor is none of this host";

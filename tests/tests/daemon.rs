@@ -147,3 +147,29 @@ fn a_private_daemon_apart_is_reached_over_tcp_and_shares_no_file() {
     assert_eq!(daemon.remote_uri(Transport::Tcp), uri);
     virsh(&uri, &["version"]);
 }
+
+#[test]
+fn a_private_daemon_apart_starts_where_the_target_folder_lies_in_the_temporary_folder() {
+    let clone = tempfile::tempdir_in("/tmp").expect("a temporary folder");
+    let target = target_folder();
+    let own = std::env::current_exe().expect("a running test has a path");
+    let there = own.strip_prefix(&target).expect("it is in that folder");
+    let there = clone.path().join(there);
+    let output = Command::new("unshare")
+        .args([
+            "--mount",
+            "sh",
+            "-ec",
+            "mount --bind \"$1\" \"$2\"; exec \"$3\" --exact \"$4\"",
+            "sh",
+        ])
+        .args([target.as_path(), clone.path(), there.as_path()])
+        .arg("a_private_daemon_apart_is_reached_over_tcp_and_shares_no_file")
+        .output()
+        .expect("unshare is installed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text} {output:?}"
+    );
+}

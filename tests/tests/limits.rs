@@ -15,6 +15,26 @@ const HYPERVISORS: [&str; 2] = ["embedded", "qemu:///system"];
 
 /// Runs a sample that would go on for minutes, with one limit set low.
 fn run_to_the_limit(hypervisor: &str, key: &str, limit: &Value, sample: &str) {
+    // A busy host lets a guest take its time to boot.
+    let steps = json!([
+        { "step": "poweron" },
+        { "step": "wait", "for": "ready", "timeout": "170s" },
+        { "step": "trigger", "event": "run_sample",
+          "attributes": { "sample": "${sample}", "command": "${command}" } },
+        { "step": "wait", "for": "sample_finished", "timeout": "150s" },
+    ]);
+    let (home, outcome) = run_with_limit(hypervisor, key, limit, sample, &steps);
+    assert_ended(&home, &outcome, key, limit);
+}
+
+/// Runs these steps with one limit set low.
+fn run_with_limit(
+    hypervisor: &str,
+    key: &str,
+    limit: &Value,
+    sample: &str,
+    steps: &Value,
+) -> (Home, Outcome) {
     let home = Home::passable();
     let context = json!({
         "hypervisor": hypervisor,
@@ -29,14 +49,7 @@ fn run_to_the_limit(hypervisor: &str, key: &str, limit: &Value, sample: &str) {
             "configuration": { "results_folder": "results" },
             "hooks": [{ "name": "commands", "configuration": { "ready_timeout": "160s" } }],
         },
-        // A busy host lets a guest take its time to boot.
-        "protocol": [
-            { "step": "poweron" },
-            { "step": "wait", "for": "ready", "timeout": "170s" },
-            { "step": "trigger", "event": "run_sample",
-              "attributes": { "sample": "${sample}", "command": "${command}" } },
-            { "step": "wait", "for": "sample_finished", "timeout": "150s" },
-        ],
+        "protocol": steps,
     });
     let file = home.write("run.json", run.to_string());
     let sample = home.write("sample.sh", format!("#!/bin/sh\n{sample}\n"));
@@ -51,15 +64,17 @@ fn run_to_the_limit(hypervisor: &str, key: &str, limit: &Value, sample: &str) {
         ],
         LIMIT,
     );
-    assert_ended(&home, &outcome, key, limit);
+    (home, outcome)
 }
 
 /// Fails unless the run ended at this limit, named, and left nothing.
 fn assert_ended(home: &Home, outcome: &Outcome, key: &str, limit: &Value) {
-    assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{outcome:#?}");
-    let result = outcome.result();
-    let result = result.get("result").unwrap_or(&result);
-    let failure = result["failure"].to_string();
+    let failure = assert_failed(home, outcome)["failure"].to_string();
+    assert_names(&failure, key, limit);
+}
+
+/// Fails unless this names the limit.
+fn assert_names(failure: &str, key: &str, limit: &Value) {
     assert!(
         failure.contains(&format!("context.limits.{key}")),
         "{failure}"
@@ -68,12 +83,17 @@ fn assert_ended(home: &Home, outcome: &Outcome, key: &str, limit: &Value) {
         .as_str()
         .map_or_else(|| limit.to_string(), str::to_owned);
     assert!(failure.contains(&limit), "{failure}");
-    let identifier = result["identifier"]
-        .as_str()
-        .expect("the run has one")
-        .to_owned();
-    assert_nothing_remains(&identifier);
+}
+
+/// The result of a run whose sandbox failed; fails where it did not, and unless it left nothing.
+fn assert_failed(home: &Home, outcome: &Outcome) -> Value {
+    assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{outcome:#?}");
+    let result = outcome.result();
+    let result = result.get("result").unwrap_or(&result);
+    let identifier = result["identifier"].as_str().expect("the run has one");
+    assert_nothing_remains(identifier);
     assert_eq!(home.listed(), Vec::<Value>::new());
+    result.clone()
 }
 
 #[test]
@@ -87,6 +107,28 @@ fn a_guest_that_fills_its_disk_or_floods_its_console_ends_its_run_named_and_its_
         run_to_the_limit(hypervisor, "console", &json!("256KiB"), flood);
     }
     neighbour.assert_finishes();
+}
+
+#[test]
+fn a_guest_that_fills_its_disk_after_a_step_failed_loses_its_power_at_the_limit() {
+    let limit = json!("32MiB");
+    let steps = json!([
+        { "step": "poweron" },
+        { "step": "wait", "for": "ready", "timeout": "170s" },
+        { "step": "wait", "for": "never", "timeout": "1ms" },
+        { "step": "trigger", "event": "run_sample", "always": true,
+          "attributes": { "sample": "${sample}", "command": "${command}" } },
+        { "step": "wait", "for": "sample_finished", "timeout": "150s", "always": true },
+    ]);
+    let fill = "dd if=/dev/zero of=/root/full bs=1M; sync; sleep 600";
+    let (home, outcome) = run_with_limit("embedded", "disk", &limit, fill, &steps);
+    let result = assert_failed(&home, &outcome);
+    let failure = result["failure"].to_string();
+    assert!(failure.contains("never"), "{failure}");
+    let mut steps = result["steps"].as_array().expect("a list").iter();
+    let ended = steps.find(|step| step["step"] == "wait for sample_finished");
+    let ended = ended.expect("it follows always")["error"].to_string();
+    assert_names(&ended, "disk", &limit);
 }
 
 #[test]

@@ -74,6 +74,13 @@ impl Driver {
     }
 }
 
+/// Whether a libvirt URI leads to this host: it names no other, and no program (`ext`) that may lead anywhere. What is
+/// no URI, such as the folder of the embedded driver, is this host's.
+pub fn is_on_this_host(uri: &str) -> bool {
+    uri.split_once("://")
+        .is_none_or(|(scheme, rest)| rest.starts_with('/') && !scheme.ends_with("+ext"))
+}
+
 /// From now on libvirt knows the embedded driver in this process.
 pub(crate) fn begin_embedded() {
     EMBEDDED.store(true, Ordering::Release);
@@ -116,6 +123,26 @@ mod tests {
         }
         for uri in ["qemu:///system", "test:///vbox", "vboxes:///x", ""] {
             assert_eq!(Driver::of(uri), &ANY, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_uri_leads_to_this_host_where_it_names_no_other() {
+        for uri in [
+            "qemu:///system",
+            "lxc:///",
+            "qemu+unix:///system?socket=/s",
+            "qemu+ssh:///system",
+            "/run/user/1000/see-1",
+        ] {
+            assert!(is_on_this_host(uri), "{uri}");
+        }
+        for uri in [
+            "qemu://host/system",
+            "qemu+tcp://host/system",
+            "qemu+ext:///system?command=/c",
+        ] {
+            assert!(!is_on_this_host(uri), "{uri}");
         }
     }
 

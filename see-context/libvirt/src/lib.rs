@@ -53,6 +53,7 @@ pub use domain::{
     InterfaceAddresses, Screenshot, ShutdownMode,
 };
 pub use domain_events::{DomainEvents, EVENT_QUEUE};
+pub use driver::is_on_this_host;
 pub use embedded::{EmbeddedRoot, EmulatorAccount};
 pub use error::{Cause, Error};
 pub use log::quiet_log;

@@ -5,10 +5,11 @@ use std::path::Path;
 use see_core::ledger::{CollectRequest, Looked};
 use see_libvirt::Connection;
 
+use crate::driver::Driver;
 use crate::error::{blocking, libvirt};
 use crate::hypervisor;
+use crate::residue::is_here;
 use crate::residue::look::{self, extend};
-use crate::residue::{bridge, has_files_here};
 
 /// Where a domain could have left something.
 pub(super) async fn look(request: &CollectRequest) -> Vec<Looked> {
@@ -26,8 +27,8 @@ pub(super) async fn look(request: &CollectRequest) -> Vec<Looked> {
             Err(error) => Looked::clear(what).ended_by(&error),
         });
     }
-    if !location.starts_with('/') && !bridge::is_local(&location) {
-        if has_files_here(&location) {
+    if !is_here(&location) {
+        if Driver::of(&location).folders.is_some() {
             let what = format!("the files of the hypervisor at {location}");
             looked.push(Looked::clear(what).denied("they are on another host"));
         }

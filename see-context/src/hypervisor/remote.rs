@@ -1,8 +1,7 @@
 //! URIs of other hosts: what in one has to change where no connection comes about.
 
 use see_core::{Error, ErrorKind, Result};
-
-use crate::driver::is_on_this_host;
+use see_libvirt::is_on_this_host;
 
 /// How a daemon on another host is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

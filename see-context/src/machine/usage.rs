@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use see_core::config::Size;
 use see_core::{Error, ErrorKind, Meter, Result, Usage};
-use see_libvirt::DomainState;
+use see_libvirt::{DomainState, is_on_this_host};
 use tokio::sync::{OnceCell, Semaphore};
 
 use self::process::{Process, Taken};
 use super::{Machine, Native};
-use crate::driver::{Driver, Runner, is_on_this_host};
+use crate::driver::{Driver, Runner};
 use crate::error::{blocking, libvirt};
 use crate::residue;
 

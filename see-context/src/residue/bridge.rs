@@ -18,9 +18,8 @@ use std::time::{Duration, Instant};
 use see_core::ledger::{CollectRequest, Collected};
 use see_core::{Error, ErrorKind, Result};
 
-use super::{emulator, traces_of};
+use super::{emulator, is_here, traces_of};
 
-use crate::driver::Driver;
 use crate::program::environment;
 
 /// The details by which a bridge is known again.
@@ -33,7 +32,7 @@ const TABLES: [&str; 3] = ["filter", "nat", "mangle"];
 /// Removes what is left of a network that libvirt does not know.
 pub(crate) fn collect(request: &CollectRequest) -> Result<Collected> {
     // Nothing was made before it was written down.
-    let Some((bridge, mac)) = written(request).filter(|_| is_local(&request.resource.location))
+    let Some((bridge, mac)) = written(request).filter(|_| is_here(&request.resource.location))
     else {
         return Ok(Collected::AlreadyGone);
     };
@@ -102,14 +101,6 @@ pub(crate) fn clear_traces(request: &CollectRequest) -> Result<()> {
         traces.clear_network(&request.resource.name, name_of(request))?;
     }
     Ok(())
-}
-
-/// Whether the devices and files of the daemon behind a URI may be this host's.
-pub(crate) fn is_local(location: &str) -> bool {
-    let driver = Driver::of(location);
-    let rest = location.strip_prefix(driver.scheme);
-    driver.has_known_files
-        && rest.is_some_and(|rest| rest.starts_with(":///") || rest.starts_with("+unix:///"))
 }
 
 /// Name and hardware address of the bridge, as they were written down before it was made.
@@ -310,20 +301,6 @@ mod tests {
         assert_eq!(collect(&request).unwrap(), Collected::AlreadyGone);
         for name in ["", "../lo", "a b", "longer-than-any-device"] {
             assert_eq!(written(&self::request("qemu:///system", name)), None);
-        }
-    }
-
-    #[test]
-    fn only_a_daemon_of_this_host_has_its_devices_here() {
-        for uri in ["qemu:///system", "lxc:///", "qemu+unix:///system?socket=/s"] {
-            assert!(is_local(uri), "{uri}");
-        }
-        for uri in [
-            "qemu://host/system",
-            "qemu+tcp://host/system",
-            "vbox:///session",
-        ] {
-            assert!(!is_local(uri), "{uri}");
         }
     }
 }

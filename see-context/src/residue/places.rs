@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::driver::{driver_of, is_session};
+use crate::driver::{Driver, is_session};
 
 /// How much of a domain's name libvirt has in the names of its folders.
 const SHORT: usize = 20;
@@ -130,7 +130,7 @@ impl Folders {
         if location.starts_with('/') {
             return Some(Self::of_root(location));
         }
-        let driver = driver_of(location);
+        let driver = Driver::of(location).folders?;
         if is_session(location) {
             let variable = |name: &str| {
                 let path = std::env::var_os(name).map(PathBuf::from);

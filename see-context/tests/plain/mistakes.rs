@@ -1,4 +1,4 @@
-//! Sections that VirtualBox cannot serve.
+//! Sections that VirtualBox, or a driver that is not known, cannot serve.
 
 use see_core::config::Configuration;
 use see_core::{Error, ErrorKind, Host, Registries};
@@ -76,6 +76,44 @@ async fn what_virtualbox_cannot_serve_is_refused_before_anything_is_made() {
     ];
     for (key, value, expected) in cases {
         let mut section = place.context();
+        section[key] = value;
+        let error = refused(&place, section).await;
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");
+        assert!(error.chain().contains(expected), "{key}: {}", error.chain());
+        assert!(error.place().is_some(), "{key}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_driver_that_is_not_known_cannot_serve_is_said_and_the_rest_is_libvirts_to_answer() {
+    let place = Place::new();
+    let mut unknown = place.context();
+    unknown["backend"] = json!("libvirt");
+    unknown["hypervisor"] = json!("hyperv:///session");
+    for (key, value, expected) in [
+        (
+            "network",
+            json!({ "mode": "nat" }),
+            "no network can be made",
+        ),
+        (
+            "agent",
+            json!({ "transport": "serial" }),
+            "no way to a serial port",
+        ),
+        (
+            "limits",
+            json!({ "pids": 9 }),
+            "the limit `pids` cannot be kept",
+        ),
+        // Nothing is left to refuse: libvirt is asked for it.
+        (
+            "agent",
+            json!({ "transport": "none" }),
+            "cannot open hyperv:///session",
+        ),
+    ] {
+        let mut section = unknown.clone();
         section[key] = value;
         let error = refused(&place, section).await;
         assert_eq!(error.kind(), ErrorKind::Configuration, "{error}");

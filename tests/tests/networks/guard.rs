@@ -5,7 +5,7 @@ use std::time::Duration;
 use see_tests::{Live, until};
 use serde_json::{Value, json};
 
-use crate::support::{RUN, SANDBOX_FAILED, Site, allocated, staying, told};
+use crate::support::{RUN, SANDBOX_FAILED, Site, allocated, is_event, sampling, staying, told};
 
 /// The table around the bridge of the shared network.
 const FLOOR: &str = "see-shared";
@@ -20,7 +20,8 @@ impl Walled {
     fn start(site: &Site, file: &str, mode: &str) -> Self {
         let before = tables(site);
         let run_file = site.run_file(file, json!({ "mode": mode, "verify": false }), staying());
-        let mut live = site.start(&run_file, "true");
+        let mut command = site.command(&run_file, "true");
+        let mut live = Live::start(command.env("SEE_LOG", "info"));
         allocated(&mut live);
         let new = tables(site).into_iter().find(|name| !before.contains(name));
         let table = new.expect("the guest has a wall");
@@ -49,15 +50,21 @@ impl Walled {
 
     /// Fails unless the run ends as one whose walls fell, and says this.
     fn assert_ended(self, why: &str) {
-        let outcome = self.live.finish(RUN);
-        assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{why}: {outcome:#?}");
-        let isolation = told(&outcome, "/isolation");
-        assert_eq!(isolation["verdict"], "broken", "{why}: {isolation}");
-        let found = isolation["why"].as_str().expect("it says why");
-        assert!(found.contains(why), "{why}: {found}");
-        assert_eq!(told(&outcome, "/teardown_errors"), json!([]), "{why}");
-        assert_eq!(told(&outcome, "/left_behind"), json!([]), "{why}");
+        assert_ended(self.live, why);
     }
+}
+
+/// Fails unless the run ends as one whose firewall rules changed, and says this. What it logged.
+fn assert_ended(live: Live, why: &str) -> String {
+    let outcome = live.finish(RUN);
+    assert_eq!(outcome.code, Some(SANDBOX_FAILED), "{why}: {outcome:#?}");
+    let isolation = told(&outcome, "/isolation");
+    assert_eq!(isolation["verdict"], "broken", "{why}: {isolation}");
+    let found = isolation["why"].as_str().expect("it says why");
+    assert!(found.contains(why), "{why}: {found}");
+    assert_eq!(told(&outcome, "/teardown_errors"), json!([]), "{why}");
+    assert_eq!(told(&outcome, "/left_behind"), json!([]), "{why}");
+    outcome.stderr
 }
 
 /// The walls that stand.
@@ -141,6 +148,32 @@ fn rules_and_ports_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_th
     assert!(last.live.runs(), "{:#?}", last.live);
     nft(&["flush", "chain", "inet", FLOOR, "forward"]);
     last.assert_ended("firewall rules changed: missing is");
+    until("the end of the networks", Duration::from_secs(10), || {
+        site.traces().is_empty()
+    });
+}
+
+#[test]
+fn a_flushed_ruleset_ends_the_runs_behind_it_as_soon_as_nftables_notifies_of_it() {
+    let site = Site::new();
+    let closed = site.run_file("closed.json", json!({ "mode": "isolated" }), sampling());
+    let mut command = site.command(&closed, "sleep 600");
+    let mut running = Live::start(command.env("SEE_LOG", "info"));
+    let begun = running.wait_for("sample", RUN, is_event("sample_started"));
+    assert!(begun.is_some(), "it ended before: {running:#?}");
+    let others = ["isolated", "shared", "isolated"].into_iter().enumerate();
+    let others = others
+        .map(|(number, mode)| Walled::start(&site, &format!("flushed-{number}.json"), mode).live);
+    let runs: Vec<Live> = others.chain([running]).collect();
+
+    site.daemon.told("nft", &["flush", "ruleset"]);
+    let logs = runs.into_iter();
+    let logs: Vec<String> = logs
+        .map(|run| assert_ended(run, "firewall rules are gone: the table see-"))
+        .collect();
+    // The look that each run takes in any case, once a second, may fall on that very moment, but not in all of them.
+    let is_notified = |log: &String| log.contains("notification");
+    assert!(logs.iter().any(is_notified), "{logs:#?}");
     until("the end of the networks", Duration::from_secs(10), || {
         site.traces().is_empty()
     });

@@ -87,6 +87,7 @@ pub(crate) const FACTS: &[Facts] = &[
     Facts {
         program: "networks",
         tests: &[
+            "addresses::a_guest_gets_and_uses_an_address_beside_a_route_of_each_private_range",
             "crashes::what_a_daemon_forgets_of_a_network_goes_with_the_run_or_its_collection_and_a_strangers_bridge_stays",
             "guard::rules_and_ports_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_their_results",
             "isolated::an_isolated_guest_answers_its_agents_host_and_reaches_nothing",

@@ -4,7 +4,7 @@ use see_core::ledger::{CollectRequest, Looked};
 
 use crate::error::{blocking, libvirt};
 use crate::hypervisor;
-use crate::residue::bridge;
+use crate::residue::is_here;
 use crate::residue::look::{self, extend};
 
 /// Where a network could have left something.
@@ -21,7 +21,7 @@ pub(super) async fn look(request: &CollectRequest) -> Vec<Looked> {
         Err(error) => looked.ended_by(&error),
     };
     let mut looked = vec![at_libvirt];
-    if bridge::is_local(&location) {
+    if is_here(&location) {
         let request = request.clone();
         let here = blocking("look at the host", move || Ok(look::network(&request))).await;
         extend(&mut looked, here);
