@@ -11,6 +11,7 @@ use see_core::ledger::{CollectRequest, Collected};
 use see_core::{Error, ErrorKind, Result};
 
 use super::late;
+use crate::driver::{Driver, Runner};
 
 /// The variable by which libvirt tells a container's first process, and all that it starts, whose they are.
 const CONTAINER: &str = "LIBVIRT_LXC_UUID";
@@ -24,23 +25,44 @@ pub(super) fn contained(uuid: &str) -> Result<Vec<(i32, OwnedFd)>> {
     })
 }
 
-/// The emulators of a machine, and the processes of a container, of this environment.
-pub(super) fn all_of(uuid: &str) -> Result<Vec<(i32, OwnedFd)>> {
-    let mut found = find(|line| is_emulator_of(line, uuid) || is_controller_of(line, uuid))?;
+/// The emulators of a machine at a location of the ledger's, or the processes of a container.
+pub(super) fn all_of(location: &str, uuid: &str) -> Result<Vec<(i32, OwnedFd)>> {
+    if Driver::of(location).runner != Runner::Controller {
+        return find(|line| is_emulator_of(line, uuid));
+    }
+    let mut found = find(|line| is_controller_of(line, uuid))?;
     found.extend(contained(uuid)?);
     Ok(found)
 }
 
-/// Ends the emulators and the containers of the environment that are left when libvirt knows no domain of it.
+/// Ends the emulators or the container of the environment that are left when libvirt knows no domain of it.
 pub(crate) fn collect_forgotten(request: &CollectRequest) -> Result<Collected> {
     let uuid = request.identifier.to_string();
-    let mut found = find(|line| is_emulator_of(line, &uuid))?;
-    let controllers = find(|line| is_controller_of(line, &uuid))?;
-    let container = contained(&uuid)?;
-    if found.is_empty() && controllers.is_empty() && container.is_empty() {
+    if Driver::of(&request.resource.location).runner == Runner::Controller {
+        return collect_container(request, &uuid);
+    }
+    end_those(request, |line| is_emulator_of(line, &uuid))
+}
+
+/// Ends the emulators with such command lines.
+pub(super) fn end_those(
+    request: &CollectRequest,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> Result<Collected> {
+    let found = find(wanted)?;
+    if found.is_empty() {
         return Ok(Collected::AlreadyGone);
     }
-    found.extend(container);
+    end(found, request)?;
+    Ok(Collected::Removed)
+}
+
+fn collect_container(request: &CollectRequest, uuid: &str) -> Result<Collected> {
+    let controllers = find(|line| is_controller_of(line, uuid))?;
+    let mut found = contained(uuid)?;
+    if controllers.is_empty() && found.is_empty() {
+        return Ok(Collected::AlreadyGone);
+    }
     if !request.dry_run {
         for (pid, controller) in &controllers {
             // A stopped one starts no container after this look. It may have ended meanwhile.
@@ -56,7 +78,7 @@ pub(crate) fn collect_forgotten(request: &CollectRequest) -> Result<Collected> {
     }
     // A process of a container may have started another one meanwhile.
     loop {
-        let left = contained(&uuid)?;
+        let left = contained(uuid)?;
         if left.is_empty() {
             return Ok(Collected::Removed);
         }

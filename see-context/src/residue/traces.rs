@@ -83,7 +83,8 @@ impl Traces {
         files
     }
 
-    fn clear_files(&self, location: &str, name: &str) -> Result<()> {
+    /// Removes the files of a domain at a location of the ledger's; where some stay, only names do.
+    pub(crate) fn clear_files(&self, location: &str, name: &str) -> Result<()> {
         let mut failed = None;
         for place in places::of_domains(location) {
             // Whatever becomes of one, the others go.
