@@ -241,7 +241,7 @@ fn remove_tree(parent: &OwnedFd, name: &str, depth: usize) -> rustix::io::Result
 }
 
 /// What is in a folder, but for itself and the one above.
-fn names(folder: &OwnedFd, path: &str) -> Result<Vec<String>> {
+pub(super) fn names(folder: &OwnedFd, path: &str) -> Result<Vec<String>> {
     let entries = Dir::read_from(folder).map_err(|error| failed(path, error))?;
     let mut names = Vec::new();
     for entry in entries {
