@@ -1,6 +1,7 @@
 //! Ending an emulator, or a container's controller, that libvirt does not know any more.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -178,7 +179,14 @@ pub(super) fn find(wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<(i32, OwnedFd)>
 
 /// The living processes of which the kernel tells this in a file of theirs.
 fn find_by(file: &str, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<(i32, OwnedFd)>> {
-    let is_wanted = |process: &Path| fs::read(process.join(file)).is_ok_and(|line| wanted(&line));
+    let mut told = Vec::with_capacity(1 << 13);
+    let mut is_wanted = |process: &Path| {
+        told.clear();
+        // `fs::read` would ask for the length first, of every process of the host.
+        let read = File::open(process.join(file))
+            .and_then(|file| file.take(u64::MAX).read_to_end(&mut told));
+        read.is_ok() && wanted(&told)
+    };
     let mut found = Vec::new();
     let processes = fs::read_dir("/proc")
         .map_err(|error| Error::io("the host's processes cannot be listed", error))?;
@@ -297,6 +305,30 @@ mod tests {
         assert_eq!(collect_forgotten(&request).unwrap(), Collected::Removed);
         assert!(first.wait().unwrap().code().is_none());
         assert_eq!(collect_forgotten(&request).unwrap(), Collected::AlreadyGone);
+    }
+
+    #[test]
+    fn an_emulator_whose_daemon_takes_its_machine_for_off_is_found_and_ended() {
+        use std::os::unix::process::CommandExt as _;
+        let location = "qemu:///system";
+        let identifier = see_core::Identifier::random();
+        let name = identifier.to_string();
+        let resource = see_core::ledger::Resource::new("libvirt.domain", &*name, location);
+        let request = CollectRequest::new(identifier, resource);
+        assert_eq!(collect_forgotten(&request).unwrap(), Collected::AlreadyGone);
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .arg0("qemu-system-none")
+            .stdin(std::process::Stdio::piped());
+        let mut emulator = shell
+            .args(["-c", "read line", "-uuid", &name])
+            .spawn()
+            .unwrap();
+        let found = all_of(location, &name).unwrap();
+        assert_eq!(found[0].0, i32::try_from(emulator.id()).unwrap());
+        assert_eq!(collect_forgotten(&request).unwrap(), Collected::Removed);
+        assert!(emulator.wait().unwrap().code().is_none());
+        assert!(all_of(location, &name).unwrap().is_empty());
     }
 
     #[test]
