@@ -232,33 +232,32 @@ async fn clear_files(location: &str, name: &str) -> Result<()> {
 /// Ends an emulator or a container that libvirt does not know: its daemon died while it started it, or the process
 /// that had the embedded driver is gone.
 async fn forgotten(request: &CollectRequest) -> Result<Collected> {
-    let (location, name) = (&request.resource.location, &request.resource.name);
-    if location.starts_with('/') {
+    if request.resource.location.starts_with('/') {
         // The files go with the root.
         let request = request.clone();
         return blocking("end the emulator", move || residue::end_emulator(&request)).await;
     }
-    let ended = {
-        let request = request.clone();
-        blocking("end a forgotten machine", move || {
-            let (location, name) = (&request.resource.location, &request.resource.name);
-            // Of a container nobody else may be left to tell which processes are its own, and they may be frozen.
-            let is_root = rustix::process::geteuid().is_root();
-            let had_groups = match traces_of(location).filter(|_| is_root && !request.dry_run) {
-                Some(traces) => traces.clear_groups(Driver::of(location).scheme, name)?,
-                None => false,
-            };
-            match emulator::collect_forgotten(&request)? {
-                Collected::AlreadyGone if had_groups => Ok(Collected::Removed),
-                ended => Ok(ended),
+    let request = request.clone();
+    blocking("end a forgotten machine", move || {
+        let (location, name) = (&request.resource.location, &request.resource.name);
+        let traces = traces_of(location).filter(|_| !request.dry_run);
+        // Of a container nobody else may be left to tell which processes are its own, and they may be frozen.
+        let had_groups = match &traces {
+            Some(traces) if rustix::process::geteuid().is_root() => {
+                traces.clear_groups(Driver::of(location).scheme, name)?
             }
+            _ => false,
+        };
+        let ended = emulator::collect_forgotten(&request)?;
+        if let Some(traces) = traces {
+            residue::note(traces.clear_files(location, name));
+        }
+        Ok(match ended {
+            Collected::AlreadyGone if had_groups => Collected::Removed,
+            ended => ended,
         })
-        .await?
-    };
-    if !request.dry_run {
-        clear_files(location, name).await?;
-    }
-    Ok(ended)
+    })
+    .await
 }
 
 /// Why a domain is not the environment's, by its UUID. The one that was written down once it was made must agree, or the

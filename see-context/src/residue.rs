@@ -23,9 +23,7 @@ use crate::driver::{Driver, is_session};
 pub(crate) fn end_emulator(request: &CollectRequest) -> Result<Collected> {
     let uuid = request.identifier.to_string();
     let root = &request.resource.location;
-    let found = emulator::find(|line| emulator::has_arguments(line, &uuid, root))?;
-    let ran = !found.is_empty();
-    emulator::end(found, request)?;
+    let ended = emulator::end_those(request, |line| emulator::has_arguments(line, &uuid, root))?;
     // Only for root does libvirt make any.
     let had_groups = !request.dry_run
         && rustix::process::geteuid().is_root()
@@ -33,10 +31,10 @@ pub(crate) fn end_emulator(request: &CollectRequest) -> Result<Collected> {
             Ok(traces) => traces.clear_groups("qemu", &uuid)?,
             Err(_) => false,
         };
-    Ok(if ran || had_groups {
+    Ok(if had_groups {
         Collected::Removed
     } else {
-        Collected::AlreadyGone
+        ended
     })
 }
 

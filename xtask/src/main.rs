@@ -40,7 +40,7 @@ struct Duty {
 const DUTIES: &[Duty] = &[
     Duty {
         name: "bench",
-        help: "measure: the event bus beside python-see, the demonstration's start, images, subnets; `bench events`, `bench demo`, `bench images`, `bench subnets`",
+        help: "measure: the event bus beside python-see, the demonstration's start, images, sandboxes, subnets; `bench events`, `bench demo`, `bench images`, `bench sandboxes`, `bench subnets`",
         run: bench::run,
     },
     Duty {

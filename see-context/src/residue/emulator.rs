@@ -1,6 +1,7 @@
 //! Ending an emulator, or a container's controller, that libvirt does not know any more.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use see_core::ledger::{CollectRequest, Collected};
 use see_core::{Error, ErrorKind, Result};
 
 use super::late;
+use crate::driver::{Driver, Runner};
 
 /// The variable by which libvirt tells a container's first process, and all that it starts, whose they are.
 const CONTAINER: &str = "LIBVIRT_LXC_UUID";
@@ -24,23 +26,44 @@ pub(super) fn contained(uuid: &str) -> Result<Vec<(i32, OwnedFd)>> {
     })
 }
 
-/// The emulators of a machine, and the processes of a container, of this environment.
-pub(super) fn all_of(uuid: &str) -> Result<Vec<(i32, OwnedFd)>> {
-    let mut found = find(|line| is_emulator_of(line, uuid) || is_controller_of(line, uuid))?;
+/// The emulators of a machine at a location of the ledger's, or the processes of a container.
+pub(super) fn all_of(location: &str, uuid: &str) -> Result<Vec<(i32, OwnedFd)>> {
+    if Driver::of(location).runner != Runner::Controller {
+        return find(|line| is_emulator_of(line, uuid));
+    }
+    let mut found = find(|line| is_controller_of(line, uuid))?;
     found.extend(contained(uuid)?);
     Ok(found)
 }
 
-/// Ends the emulators and the containers of the environment that are left when libvirt knows no domain of it.
+/// Ends the emulators or the container of the environment that are left when libvirt knows no domain of it.
 pub(crate) fn collect_forgotten(request: &CollectRequest) -> Result<Collected> {
     let uuid = request.identifier.to_string();
-    let mut found = find(|line| is_emulator_of(line, &uuid))?;
-    let controllers = find(|line| is_controller_of(line, &uuid))?;
-    let container = contained(&uuid)?;
-    if found.is_empty() && controllers.is_empty() && container.is_empty() {
+    if Driver::of(&request.resource.location).runner == Runner::Controller {
+        return collect_container(request, &uuid);
+    }
+    end_those(request, |line| is_emulator_of(line, &uuid))
+}
+
+/// Ends the emulators with such command lines.
+pub(super) fn end_those(
+    request: &CollectRequest,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> Result<Collected> {
+    let found = find(wanted)?;
+    if found.is_empty() {
         return Ok(Collected::AlreadyGone);
     }
-    found.extend(container);
+    end(found, request)?;
+    Ok(Collected::Removed)
+}
+
+fn collect_container(request: &CollectRequest, uuid: &str) -> Result<Collected> {
+    let controllers = find(|line| is_controller_of(line, uuid))?;
+    let mut found = contained(uuid)?;
+    if controllers.is_empty() && found.is_empty() {
+        return Ok(Collected::AlreadyGone);
+    }
     if !request.dry_run {
         for (pid, controller) in &controllers {
             // A stopped one starts no container after this look. It may have ended meanwhile.
@@ -56,7 +79,7 @@ pub(crate) fn collect_forgotten(request: &CollectRequest) -> Result<Collected> {
     }
     // A process of a container may have started another one meanwhile.
     loop {
-        let left = contained(&uuid)?;
+        let left = contained(uuid)?;
         if left.is_empty() {
             return Ok(Collected::Removed);
         }
@@ -156,7 +179,14 @@ pub(super) fn find(wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<(i32, OwnedFd)>
 
 /// The living processes of which the kernel tells this in a file of theirs.
 fn find_by(file: &str, wanted: impl Fn(&[u8]) -> bool) -> Result<Vec<(i32, OwnedFd)>> {
-    let is_wanted = |process: &Path| fs::read(process.join(file)).is_ok_and(|line| wanted(&line));
+    let mut told = Vec::with_capacity(1 << 13);
+    let mut is_wanted = |process: &Path| {
+        told.clear();
+        // `fs::read` would ask for the length first, of every process of the host.
+        let read = File::open(process.join(file))
+            .and_then(|file| file.take(u64::MAX).read_to_end(&mut told));
+        read.is_ok() && wanted(&told)
+    };
     let mut found = Vec::new();
     let processes = fs::read_dir("/proc")
         .map_err(|error| Error::io("the host's processes cannot be listed", error))?;
@@ -275,6 +305,30 @@ mod tests {
         assert_eq!(collect_forgotten(&request).unwrap(), Collected::Removed);
         assert!(first.wait().unwrap().code().is_none());
         assert_eq!(collect_forgotten(&request).unwrap(), Collected::AlreadyGone);
+    }
+
+    #[test]
+    fn an_emulator_whose_daemon_takes_its_machine_for_off_is_found_and_ended() {
+        use std::os::unix::process::CommandExt as _;
+        let location = "qemu:///system";
+        let identifier = see_core::Identifier::random();
+        let name = identifier.to_string();
+        let resource = see_core::ledger::Resource::new("libvirt.domain", &*name, location);
+        let request = CollectRequest::new(identifier, resource);
+        assert_eq!(collect_forgotten(&request).unwrap(), Collected::AlreadyGone);
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .arg0("qemu-system-none")
+            .stdin(std::process::Stdio::piped());
+        let mut emulator = shell
+            .args(["-c", "read line", "-uuid", &name])
+            .spawn()
+            .unwrap();
+        let found = all_of(location, &name).unwrap();
+        assert_eq!(found[0].0, i32::try_from(emulator.id()).unwrap());
+        assert_eq!(collect_forgotten(&request).unwrap(), Collected::Removed);
+        assert!(emulator.wait().unwrap().code().is_none());
+        assert!(all_of(location, &name).unwrap().is_empty());
     }
 
     #[test]

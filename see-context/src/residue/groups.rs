@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use see_core::{Error, Result};
 
-use super::traces::{Traces, failed};
+use super::traces::{Traces, failed, names};
 
 /// Where the hierarchies are mounted; in version 2 it is the only one.
 const HIERARCHIES: &str = "sys/fs/cgroup";
@@ -36,14 +36,8 @@ impl Traces {
     pub(crate) fn clear_groups(&self, driver: &str, name: &str) -> Result<bool> {
         let end = Instant::now() + PATIENCE;
         let mut found = false;
-        // The kernel may leave one out of a list while its neighbour goes: two looks have to agree.
-        let mut clean = 0;
-        while clean < 2 {
-            if self.clear_listed(driver, name, end)? {
-                (found, clean) = (true, 0);
-            } else {
-                clean += 1;
-            }
+        while self.clear_listed(driver, name, end)? {
+            found = true;
         }
         Ok(found)
     }
@@ -55,8 +49,15 @@ impl Traces {
         let mut found = Vec::new();
         for hierarchy in hierarchies.chain([HIERARCHIES.to_owned()]) {
             for machines in MACHINES.map(|machines| format!("{hierarchy}/{machines}")) {
-                let mut groups = self.names(&machines)?;
+                let Some(open) = self.folder(&machines)? else {
+                    continue;
+                };
+                // The kernel may leave one out of a list while its neighbour goes: what is in either of two counts.
+                let mut groups = names(&open, &machines)?;
+                groups.extend(names(&open, &machines)?);
                 groups.retain(|group| is_group_of(group, driver, name));
+                groups.sort_unstable();
+                groups.dedup();
                 if !groups.is_empty() {
                     found.push((machines, groups));
                 }

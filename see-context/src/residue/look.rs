@@ -71,9 +71,11 @@ fn sockets(name: &str) -> Result<Vec<String>> {
 pub(crate) fn domain(request: &CollectRequest) -> Vec<Looked> {
     let (location, name) = (&request.resource.location, &request.resource.name);
     let mut looked = vec![
-        told("its processes", emulator::all_of(name), |(pid, _)| {
-            format!("process {pid}")
-        }),
+        told(
+            "its processes",
+            emulator::all_of(location, name),
+            |(pid, _)| format!("process {pid}"),
+        ),
         told("its open sockets", sockets(name), |path| {
             format!("socket {path}")
         }),

@@ -83,7 +83,8 @@ impl Traces {
         files
     }
 
-    fn clear_files(&self, location: &str, name: &str) -> Result<()> {
+    /// Removes the files of a domain at a location of the ledger's; where some stay, only names do.
+    pub(crate) fn clear_files(&self, location: &str, name: &str) -> Result<()> {
         let mut failed = None;
         for place in places::of_domains(location) {
             // Whatever becomes of one, the others go.
@@ -240,7 +241,7 @@ fn remove_tree(parent: &OwnedFd, name: &str, depth: usize) -> rustix::io::Result
 }
 
 /// What is in a folder, but for itself and the one above.
-fn names(folder: &OwnedFd, path: &str) -> Result<Vec<String>> {
+pub(super) fn names(folder: &OwnedFd, path: &str) -> Result<Vec<String>> {
     let entries = Dir::read_from(folder).map_err(|error| failed(path, error))?;
     let mut names = Vec::new();
     for entry in entries {

@@ -94,7 +94,9 @@ impl Folder {
             other => other,
         };
         match done {
-            Ok(()) => self.sync().map(|()| true),
+            Ok(()) => rustix::fs::fsync(&self.fd)
+                .map(|()| true)
+                .map_err(|error| self.failed("the ledger cannot be written to disk", ".", error)),
             Err(rustix::io::Errno::NOENT) => Ok(false),
             Err(error) => {
                 // Without a name nobody reads it, and gc takes it should this fail.
@@ -165,11 +167,11 @@ impl Folder {
         }
     }
 
-    /// Removes a file whose lock we hold.
+    /// Removes a file whose lock we hold. Nobody waits for the disk: a record that comes back after a power failure
+    /// names what is gone, and the next collection finds that it is.
     pub(super) fn remove(&self, name: &str) -> Result<()> {
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()) {
-            Ok(()) => self.sync(),
-            Err(rustix::io::Errno::NOENT) => Ok(()),
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(error) => Err(self.failed("a ledger record cannot be removed", name, error)),
         }
     }
@@ -188,11 +190,6 @@ impl Folder {
         }
         names.sort_unstable_by(|left, right| left.0.cmp(&right.0));
         Ok(names)
-    }
-
-    fn sync(&self) -> Result<()> {
-        rustix::fs::fsync(&self.fd)
-            .map_err(|error| self.failed("the ledger cannot be written to disk", ".", error))
     }
 
     fn failed(&self, message: &'static str, name: &str, error: rustix::io::Errno) -> Error {

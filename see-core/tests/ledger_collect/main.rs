@@ -143,6 +143,28 @@ async fn a_dry_run_changes_nothing_and_says_the_same() {
 }
 
 #[tokio::test]
+async fn a_record_that_comes_back_after_a_power_failure_is_collected_though_all_is_gone() {
+    let place = Place::new();
+    let record = place.begin();
+    place.folder(&record, "").create_folder_blocking().unwrap();
+    let file = fs::read_dir(place.ledger.path()).unwrap().next().unwrap();
+    let file = file.unwrap().path();
+    let before = fs::read(&file).unwrap();
+    drop(record);
+    assert!(place.collect().await.is_clean());
+    assert_eq!(place.records(), 0);
+    fs::write(&file, before).unwrap();
+    let report = place.collect().await;
+    assert!(report.is_clean(), "{report:?}");
+    assert!(matches!(only(&report).outcome, RecordOutcome::Collected));
+    let [(_, outcome)] = &only(&report).resources[..] else {
+        panic!("{report:?}");
+    };
+    assert!(matches!(outcome, Outcome::AlreadyGone), "{outcome:?}");
+    assert_eq!(place.records(), 0);
+}
+
+#[tokio::test]
 async fn neighbours_with_similar_names_are_not_touched() {
     let place = Place::new();
     let record = place.begin();

@@ -1,16 +1,19 @@
-//! `bench sandboxes`: how long it takes to make a sandbox, to prove its network closed, and to remove it.
+//! `bench sandboxes`: how long it takes to make a sandbox, to prove its network closed, and to remove it; and how many are
+//! made and removed in a second where many are at once.
 //!
 //! Sandboxes that are not started, SEE's and python-see's in turn, so that a busy moment of the host hits both. The proof
 //! is measured in whole runs of `seectl` with the small guest, which tell how long it took.
 
+mod place;
+
 use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::place::Place;
 use super::{DEADLINE, PYTHON_SEE, ROUNDS, circumstances, images, median, publish, say};
 use crate::command;
 use crate::failure::{Failure, While, exit_code};
@@ -19,86 +22,131 @@ use crate::setup::{self, Purpose};
 use crate::stage::stage;
 use crate::workspace;
 
-/// Sandboxes that each program makes in a round.
+/// Sandboxes that each program makes in a round, one after the other.
 const EACH: usize = 5;
-/// A machine on a network as python-see's users write it.
-const DOMAIN: &str = "<domain type='qemu'><memory unit='MiB'>128</memory><os><type>hvm</type></os><devices>\
-                      <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><target dev='vda' bus='virtio'/>\
-                      </disk></devices></domain>";
+/// How many each program makes at once.
+const AT_ONCE: usize = 16;
 /// The longest that the proof may add to a run, in seconds.
-const PROOF: f64 = 8.0;
+const PROOF: f64 = 5.0;
 
-/// What is made: for people, the context of ours, the one of python-see's where it has such, and how many times
-/// python-see's time ours may take.
+/// What is made.
 struct Case {
+    /// For people.
     title: &'static str,
-    ours: Value,
-    theirs: Option<Value>,
-    most: f64,
+    context: Value,
+    /// How often in a round each of those at once is made; never: only one after the other.
+    repeated_at_once: usize,
+    /// Where python-see has such.
+    promise: Option<Promise>,
+}
+
+/// What is promised beside python-see. Each is a sixth worse than what was measured when it was promised, since two
+/// rounds on the same host differ that much.
+#[derive(Debug, Clone, Copy)]
+struct Promise {
+    /// How many times python-see's time ours takes at most.
+    making: f64,
+    removing: f64,
+    /// How many times as many as python-see's ours are in a second at least.
+    at_once: f64,
 }
 
 fn cases() -> Vec<Case> {
-    let daemon = || json!({ "hypervisor": "qemu:///system" });
     let with = |network: Value| json!({ "hypervisor": "qemu:///system", "network": network });
-    let dynamic = || json!({ "dynamic_address": { "ipv4": "10.201.0.0", "prefix": 16, "subnet_prefix": 24 } });
-    let case = |title, ours, theirs, most| Case {
+    let mode = |mode: &str| with(json!({ "mode": mode }));
+    let dynamic =
+        json!({ "dynamic_address": { "ipv4": "10.201.0.0", "prefix": 16, "subnet_prefix": 24 } });
+    let case = |title, context, repeated_at_once, promise| Case {
         title,
-        ours,
-        theirs,
-        most,
+        context,
+        repeated_at_once,
+        promise,
     };
+    let without = Promise {
+        making: 1.15,
+        removing: 1.5,
+        at_once: 0.75,
+    };
+    let on_network = Promise {
+        making: 1.35,
+        removing: 1.4,
+        at_once: 0.85,
+    };
+    let daemon = json!({ "hypervisor": "qemu:///system" });
     vec![
-        case("no network, system daemon", daemon(), Some(daemon()), 1.5),
-        case("no network, embedded", json!({}), None, 0.0),
-        case(
-            "`dynamic_address`",
-            with(dynamic()),
-            Some(with(dynamic())),
-            1.5,
-        ),
-        case("`nat`", with(json!({ "mode": "nat" })), None, 0.0),
-        case("`isolated`", with(json!({ "mode": "isolated" })), None, 0.0),
-        case("`shared`", with(json!({ "mode": "shared" })), None, 0.0),
+        case("no network, system daemon", daemon, EACH, Some(without)),
+        case("no network, embedded", json!({}), 0, None),
+        case("`dynamic_address`", with(dynamic), 1, Some(on_network)),
+        case("`nat`", mode("nat"), 0, None),
+        case("`isolated`", mode("isolated"), 1, None),
+        case("`shared`", mode("shared"), 1, None),
     ]
 }
 
-/// Seconds, as a measuring program prints them.
-#[derive(Debug, Default, Deserialize)]
-struct Seconds {
-    allocate: Vec<f64>,
-    deallocate: Vec<f64>,
+/// What one program took: each time in milliseconds, and sandboxes in a second where many are at once.
+#[derive(Debug, Default)]
+struct Side {
+    making: Vec<f64>,
+    removing: Vec<f64>,
+    at_once: Vec<f64>,
 }
 
-impl Seconds {
-    fn add(&mut self, more: Self) {
-        self.allocate.extend(more.allocate);
-        self.deallocate.extend(more.deallocate);
+/// The medians of a side.
+#[derive(Debug, Clone, Copy)]
+struct Typical {
+    making: f64,
+    removing: f64,
+    at_once: Option<f64>,
+}
+
+impl Side {
+    /// Measures one after the other, then many at once.
+    fn round(
+        &mut self,
+        program: impl Fn() -> Command,
+        (place, context): (&Place, &Value),
+        repeated_at_once: usize,
+    ) -> Result<(), Failure> {
+        let found = place.measure(program(), EACH, 1, context)?;
+        let milliseconds = |seconds: Vec<f64>| seconds.into_iter().map(|each| each * 1e3);
+        self.making.extend(milliseconds(found.allocate));
+        self.removing.extend(milliseconds(found.deallocate));
+        if repeated_at_once > 0 {
+            let found = place.measure(program(), repeated_at_once, AT_ONCE, context)?;
+            self.at_once.push(found.allocate.len() as f64 / found.all);
+        }
+        Ok(())
     }
 
-    /// The medians in milliseconds.
-    fn typical(&self) -> Result<(f64, f64), Failure> {
-        let of = |seconds: &[f64]| {
-            let median = median(seconds).map(|seconds| seconds * 1e3);
-            median.ok_or_else(|| Failure::new("a program measured nothing"))
-        };
-        Ok((of(&self.allocate)?, of(&self.deallocate)?))
+    fn typical(&self) -> Result<Typical, Failure> {
+        let of =
+            |found: &[f64]| median(found).ok_or_else(|| Failure::new("a program measured nothing"));
+        Ok(Typical {
+            making: of(&self.making)?,
+            removing: of(&self.removing)?,
+            at_once: median(&self.at_once),
+        })
     }
 }
 
-/// A line of the table, in milliseconds.
+/// A case that was measured.
 #[derive(Debug)]
 struct Line {
     title: &'static str,
-    ours: (f64, f64),
-    theirs: Option<(f64, f64)>,
-    most: f64,
+    ours: Typical,
+    theirs: Option<(Typical, Promise)>,
 }
 
 impl Line {
-    /// How many times python-see's time ours takes, from the first action to the last.
-    fn ratio(&self) -> Option<f64> {
-        let whole = |(allocate, deallocate): (f64, f64)| allocate + deallocate;
-        self.theirs.map(|theirs| whole(self.ours) / whole(theirs))
+    /// How many times python-see's each of ours is.
+    fn ratios(&self) -> Option<Promise> {
+        let (theirs, _) = self.theirs?;
+        let at_once = self.ours.at_once.zip(theirs.at_once);
+        Some(Promise {
+            making: self.ours.making / theirs.making,
+            removing: self.ours.removing / theirs.removing,
+            at_once: at_once.map_or(f64::INFINITY, |(ours, theirs)| ours / theirs),
+        })
     }
 }
 
@@ -117,23 +165,29 @@ pub(super) fn run() -> Result<(), Failure> {
         .doing(format_args!("cannot write {}", script.display()))?;
     let mut lines = Vec::new();
     for case in cases() {
-        let (mut ours, mut theirs) = (Seconds::default(), Seconds::default());
+        let (mut ours, mut theirs) = (Side::default(), Side::default());
+        let context = place.context(&case.context);
+        let context_of_theirs = place.context_of_python_see(&case.context);
+        let repeated = case.repeated_at_once;
         stage(case.title, || {
             for _ in 0..ROUNDS {
-                ours.add(place.measure(&mut Command::new(&program), &place.context(&case.ours))?);
-                if let Some(context) = &case.theirs {
-                    let mut python = Command::new(&python);
-                    let context = place.context_of_python_see(context);
-                    theirs.add(place.measure(python.arg("-I").arg(&script), &context)?);
+                ours.round(|| Command::new(&program), (&place, &context), repeated)?;
+                if case.promise.is_some() {
+                    let program = || {
+                        let mut python = Command::new(&python);
+                        python.arg("-I").arg(&script);
+                        python
+                    };
+                    theirs.round(program, (&place, &context_of_theirs), repeated)?;
                 }
             }
             Ok(())
         })?;
+        let theirs = case.promise.map(|promise| Ok((theirs.typical()?, promise)));
         lines.push(Line {
             title: case.title,
             ours: ours.typical()?,
-            theirs: case.theirs.map(|_| theirs.typical()).transpose()?,
-            most: case.most,
+            theirs: theirs.transpose()?,
         });
     }
     let mut proofs = Vec::new();
@@ -149,9 +203,9 @@ pub(super) fn run() -> Result<(), Failure> {
     println!("\n{table}");
     let text = format!(
         "## Making and removing sandboxes beside python-see\n\n\
-         `cargo xtask bench sandboxes`: medians of {} sandboxes that are not started, both programs in turn; the proof, \
-         in runs of a small emulated guest, from its agent's first answer.\n\n{table}\n{}- {}, release build\n- {}, \
-         {PYTHON_SEE}\n",
+         `cargo xtask bench sandboxes`: medians of {} sandboxes that are not started, and of {ROUNDS} rounds with \
+         {AT_ONCE} at once, both programs in turn; the proof, in runs of a small emulated guest, from its agent's first \
+         answer.\n\n{table}\n{}- {}, release build\n- {}, {PYTHON_SEE}\n",
         ROUNDS * EACH,
         circumstances()?,
         say(Command::new("rustc").arg("--version"))?,
@@ -167,37 +221,54 @@ pub(super) fn run() -> Result<(), Failure> {
 
 /// What is slower than promised.
 fn slow(lines: &[Line], proofs: &[(&str, f64)]) -> Vec<String> {
-    let lines = lines.iter().filter_map(|line| {
-        let ratio = line.ratio().filter(|ratio| *ratio > line.most)?;
-        Some(format!(
-            "{}: {ratio:.2} times python-see's time, promised are {:.1}",
-            line.title, line.most
-        ))
-    });
+    let mut found = Vec::new();
+    for line in lines {
+        let (Some(ratios), Some((_, promise))) = (line.ratios(), line.theirs) else {
+            continue;
+        };
+        let title = line.title;
+        for (what, ratio, most) in [
+            ("making", ratios.making, promise.making),
+            ("removing", ratios.removing, promise.removing),
+        ] {
+            if ratio > most {
+                found.push(format!(
+                    "{title}: {what} takes {ratio:.2} times python-see's time, promised are {most:.2}"
+                ));
+            }
+        }
+        if ratios.at_once < promise.at_once {
+            found.push(format!(
+                "{title}: {AT_ONCE} at once are {:.2} times as many in a second as python-see's, promised are {:.2}",
+                ratios.at_once, promise.at_once
+            ));
+        }
+    }
     let proofs = proofs.iter().filter(|(_, seconds)| *seconds > PROOF);
-    let proofs = proofs.map(|(mode, seconds)| {
+    found.extend(proofs.map(|(mode, seconds)| {
         format!("the proof of `{mode}` takes {seconds:.1} s, promised are {PROOF:.0}")
-    });
-    lines.chain(proofs).collect()
+    }));
+    found
 }
 
 fn table(lines: &[Line], proofs: &[(&str, f64)]) -> String {
     let mut text = String::from(
-        "| milliseconds to make / to remove | SEE | python-see | ratio of the sums | promised |\n|---|---:|---:|---:|---:|\n",
+        "| milliseconds to make / to remove | SEE | python-see | ratios | promised |\n|---|---:|---:|---:|---:|\n",
     );
-    let shown = |(allocate, deallocate): (f64, f64)| format!("{allocate:.1} / {deallocate:.1}");
     for line in lines {
-        let theirs = line.theirs.map(shown).unwrap_or_default();
-        let ratio = line.ratio().map(|ratio| format!("{ratio:.2}"));
-        let most = line.theirs.map(|_| format!("{:.1}", line.most));
-        let _ = writeln!(
-            text,
-            "| {} | {} | {theirs} | {} | {} |",
-            line.title,
-            shown(line.ours),
-            ratio.unwrap_or_default(),
-            most.unwrap_or_default(),
-        );
+        let shown = |side: Typical| format!("{:.1} / {:.1}", side.making, side.removing);
+        let ratios = |side: Promise| format!("{:.2} / {:.2}", side.making, side.removing);
+        row(&mut text, line, Some(shown(line.ours)), shown, ratios);
+    }
+    let _ = write!(
+        text,
+        "\n| sandboxes a second, {AT_ONCE} at once | SEE | python-see | ratio | promised |\n|---|---:|---:|---:|---:|\n",
+    );
+    for line in lines {
+        let shown = |rate: f64| format!("{rate:.1}");
+        let theirs = |side: Typical| side.at_once.map(shown).unwrap_or_default();
+        let ratio = |side: Promise| format!("{:.2}", side.at_once);
+        row(&mut text, line, line.ours.at_once.map(shown), theirs, ratio);
     }
     text.push_str("\n| seconds | SEE | promised |\n|---|---:|---:|\n");
     for (mode, seconds) in proofs {
@@ -207,6 +278,27 @@ fn table(lines: &[Line], proofs: &[(&str, f64)]) -> String {
         );
     }
     text
+}
+
+/// Adds a line to a table, where ours was measured.
+fn row(
+    text: &mut String,
+    line: &Line,
+    ours: Option<String>,
+    theirs: impl Fn(Typical) -> String,
+    ratio: impl Fn(Promise) -> String,
+) {
+    let Some(ours) = ours else { return };
+    let beside = line.ratios().zip(line.theirs);
+    let beside = beside.map(|(ratios, (found, promise))| {
+        format!("{} | {} | {}", theirs(found), ratio(ratios), ratio(promise))
+    });
+    let _ = writeln!(
+        text,
+        "| {} | {ours} | {} |",
+        line.title,
+        beside.as_deref().unwrap_or(" | | ")
+    );
 }
 
 fn build() -> Result<(PathBuf, PathBuf), Failure> {
@@ -230,117 +322,65 @@ fn build() -> Result<(PathBuf, PathBuf), Failure> {
     ))
 }
 
-/// A folder with an image that the system's emulators may pass.
-struct Place {
-    folder: tempfile::TempDir,
-    image: PathBuf,
-}
-
-impl Place {
-    fn new(guest: &Path) -> Result<Self, Failure> {
-        let folder = tempfile::Builder::new()
-            .prefix("see-bench-")
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
-            .tempdir()
-            .doing("cannot make a folder")?;
-        let image = folder.path().join("images/guest.qcow2");
-        for name in ["images", "clones"] {
-            let path = folder.path().join(name);
-            fs::create_dir(&path).doing(format_args!("cannot make {}", path.display()))?;
-        }
-        fs::copy(guest, &image).doing(format_args!("cannot write {}", image.display()))?;
-        let domain = folder.path().join("domain.xml");
-        fs::write(&domain, DOMAIN).doing(format_args!("cannot write {}", domain.display()))?;
-        Ok(Self { folder, image })
-    }
-
-    fn context(&self, case: &Value) -> Value {
-        let mut context = case.clone();
-        context["backend"] = json!("qemu");
-        context["acceleration"] = json!("tcg");
-        context["disk"] = json!({ "image": self.image });
-        context
-    }
-
-    fn context_of_python_see(&self, case: &Value) -> Value {
-        let mut context = case.clone();
-        let folder = self.folder.path();
-        context["domain"] = json!({ "configuration": folder.join("domain.xml") });
-        context["disk"] = json!({ "image": self.image, "clone": {
-            "storage_pool_path": folder.join("clones"), "copy_on_write": true } });
-        context
-    }
-
-    fn measure(&self, program: &mut Command, context: &Value) -> Result<Seconds, Failure> {
-        let folder = self.folder.path();
-        program.arg(folder).arg(EACH.to_string());
-        let output = command::output(program.arg(context.to_string()), DEADLINE)?;
-        serde_json::from_str(&output).doing(format_args!("a program printed {output:?}"))
-    }
-
-    /// The seconds that the proof takes in a run of this mode.
-    fn proof(&self, seectl: &Path, mode: &str) -> Result<f64, Failure> {
-        let mut context =
-            self.context(&json!({ "hypervisor": "qemu:///system", "network": { "mode": mode } }));
-        context["memory"] = json!("128MiB");
-        let run = json!({
-            "version": 1,
-            "context": context,
-            "hooks": { "hooks": [
-                { "name": "commands", "configuration": { "ready_timeout": "160s" } } ] },
-            "protocol": [
-                { "step": "poweron" },
-                { "step": "wait", "for": "ready", "timeout": "300s" } ],
-        });
-        let file = self.folder.path().join("run.json");
-        fs::write(&file, run.to_string()).doing(format_args!("cannot write {}", file.display()))?;
-        let mut run = Command::new(seectl);
-        run.args(["run", "--output", "json"]).arg(&file);
-        run.current_dir(self.folder.path())
-            .env("SEE_STATE_DIR", self.folder.path().join("state"));
-        let output = command::output(&mut run, DEADLINE)?;
-        proven_in(&output).ok_or_else(|| {
-            Failure::new(format!(
-                "the run does not tell how long its proof took:\n{output}"
-            ))
-        })
-    }
-}
-
-/// The seconds that the proof took, from the events of a run.
-fn proven_in(output: &str) -> Option<f64> {
-    let lines = output.lines();
-    let mut events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let proven = events.find(|event| event["event"] == "isolation_proven")?;
-    proven["attributes"]["seconds"].as_f64()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_slower_than_promised_is_told_and_what_has_nothing_beside_it_is_not() {
-        let line = |ours, theirs| Line {
-            title: "x",
-            ours,
-            theirs,
-            most: 1.5,
+    fn line(ours: [f64; 3], theirs: Option<[f64; 3]>) -> Line {
+        let typical = |[making, removing, at_once]: [f64; 3]| Typical {
+            making,
+            removing,
+            at_once: Some(at_once),
         };
-        let fast = line((10.0, 4.0), Some((10.0, 2.0)));
-        assert_eq!(
-            slow(&[fast, line((9e9, 9e9), None)], &[("isolated", 3.0)]),
-            [""; 0]
-        );
-        let found = slow(&[line((20.0, 2.0), Some((10.0, 1.0)))], &[("shared", 9.0)]);
-        assert!(found[0].starts_with("x: 2.00 times"), "{found:?}");
-        assert!(found[1].contains("`shared` takes 9.0 s"), "{found:?}");
+        let promise = Promise {
+            making: 1.2,
+            removing: 1.5,
+            at_once: 0.8,
+        };
+        Line {
+            title: "x",
+            ours: typical(ours),
+            theirs: theirs.map(|theirs| (typical(theirs), promise)),
+        }
     }
 
     #[test]
-    fn the_time_of_the_proof_is_read_from_the_events_of_a_run() {
-        let output = "{\"event\":\"ready\"}\n{\"event\":\"isolation_proven\",\"attributes\":{\"tried\":9,\"seconds\":2.5}}\n";
-        assert_eq!(proven_in(output), Some(2.5));
-        assert_eq!(proven_in("nothing"), None);
+    fn what_is_slower_than_promised_is_told_and_what_has_nothing_beside_it_is_not() {
+        let theirs = Some([10.0, 2.0, 100.0]);
+        let fine = [line([11.0, 2.9, 81.0], theirs), line([9e9, 9e9, 0.1], None)];
+        assert_eq!(slow(&fine, &[("isolated", 3.0)]), [""; 0]);
+        for (ours, wanted) in [
+            ([13.0, 1.0, 99.0], "x: making takes 1.30 times"),
+            ([1.0, 4.0, 99.0], "x: removing takes 2.00 times"),
+            ([1.0, 1.0, 50.0], "x: 16 at once are 0.50 times"),
+        ] {
+            let found = slow(&[line(ours, theirs)], &[]);
+            assert!(
+                found.len() == 1 && found[0].starts_with(wanted),
+                "{found:?}"
+            );
+        }
+        let found = slow(&[], &[("shared", 9.0)]);
+        assert!(found[0].contains("`shared` takes 9.0 s"), "{found:?}");
+    }
+
+    #[test]
+    fn what_was_not_measured_at_once_stands_in_one_table_alone() {
+        let mut alone = line([1.0, 2.0, 3.0], None);
+        alone.ours.at_once = None;
+        alone.title = "alone";
+        let text = table(
+            &[line([1.0, 2.0, 80.0], Some([1.0, 2.0, 100.0])), alone],
+            &[],
+        );
+        assert!(
+            text.contains("| x | 1.0 / 2.0 | 1.0 / 2.0 | 1.00 / 1.00 | 1.20 / 1.50 |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("| x | 80.0 | 100.0 | 0.80 | 0.80 |"),
+            "{text}"
+        );
+        assert_eq!(text.matches("| alone |").count(), 1, "{text}");
     }
 }
