@@ -334,7 +334,7 @@ impl Uploaded {
             let text = self.volume.xml().await.map_err(libvirt)?;
             let found = Document::parse(&text).ok().and_then(|xml| {
                 let format = xml.root().at(&["target", "format"])?;
-                format.attribute("type").map(|found| found.into_owned())
+                format.attribute("type").map(str::to_owned)
             });
             if found.as_deref() == Some(self.format.name()) {
                 return Ok(());
