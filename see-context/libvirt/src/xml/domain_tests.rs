@@ -322,7 +322,7 @@ fn a_network_is_built_with_bridge_and_addresses() {
     assert_eq!(again.subnets(), [("10.0.0.1".parse().unwrap(), 24)]);
     assert_eq!(again.bridge().as_deref(), Some("virbr-12345678"));
     assert_eq!(again.label().as_deref(), Some("abc"));
-    assert_eq!(again.forward_mode().as_deref(), Some("nat"));
+    assert_eq!(again.root().attribute_of("forward", "mode"), Some("nat"));
     assert!(matches!(
         network.set_addresses(&addresses),
         Err(XmlError::Conflict { .. })

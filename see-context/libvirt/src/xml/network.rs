@@ -117,12 +117,6 @@ impl NetworkXml {
         mac.map(str::to_owned)
     }
 
-    /// How packets leave the network; `None` is an isolated one.
-    pub fn forward_mode(&self) -> Option<String> {
-        let forward = self.root().child("forward")?;
-        Some(forward.attribute("mode").unwrap_or("nat").to_owned())
-    }
-
     /// The environment that it is labelled with, where it is.
     pub fn label(&self) -> Option<String> {
         label::label_in(self.root())
