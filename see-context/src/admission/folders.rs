@@ -17,11 +17,11 @@ pub(super) fn look(domain: &DomainXml) -> Vec<Finding> {
     let shared = domain.devices("filesystem").filter(|device| {
         let kind = device.attribute("type");
         // The container's root is copied, and looked at where it is.
-        matches!(kind.as_deref(), None | Some("mount")) && !(is_container && is_root(device))
+        matches!(kind, None | Some("mount")) && !(is_container && is_root(device))
     });
     let findings = shared.filter_map(|device| {
-        let source = device.child("source")?.attribute("dir")?;
-        let (problem, advice) = wrong(Path::new(&*source))?;
+        let source = device.attribute_of("source", "dir")?;
+        let (problem, advice) = wrong(Path::new(source))?;
         Some(Finding {
             position: device.position(),
             problem,
@@ -32,8 +32,7 @@ pub(super) fn look(domain: &DomainXml) -> Vec<Finding> {
 }
 
 fn is_root(device: &Element) -> bool {
-    let target = device.child("target");
-    target.is_some_and(|target| target.attribute("dir").as_deref() == Some("/"))
+    device.attribute_of("target", "dir") == Some("/")
 }
 
 fn wrong(source: &Path) -> Option<(String, &'static str)> {

@@ -40,7 +40,7 @@ pub(super) fn settle(domain: &mut DomainXml, is_here: bool) {
         }
     }
     for device in devices.children_mut() {
-        let kind = device.attribute("type").map(|kind| kind.into_owned());
+        let kind = device.attribute("type").map(str::to_owned);
         match (device.name(), kind.as_deref()) {
             ("graphics", Some("vnc" | "spice" | "rdp")) => listen_on_loopback(device),
             ("channel", Some("unix")) if is_bound(device) => {
@@ -81,9 +81,7 @@ fn emulator(program: &str, is_here: bool) -> Option<String> {
 }
 
 fn is_bound(channel: &Element) -> bool {
-    channel
-        .child("source")
-        .is_some_and(|source| source.attribute("mode").as_deref() == Some("bind"))
+    channel.attribute_of("source", "mode") == Some("bind")
 }
 
 /// Has the screens listen on this address and port, as the run file says; a machine without one gets a VNC
@@ -91,10 +89,7 @@ fn is_bound(channel: &Element) -> bool {
 pub(crate) fn listen(domain: &mut DomainXml, address: &str, port: Option<u16>) {
     let is_screen = |device: &Element| {
         device.name() == "graphics"
-            && matches!(
-                device.attribute("type").as_deref(),
-                Some("vnc" | "spice" | "rdp")
-            )
+            && matches!(device.attribute("type"), Some("vnc" | "spice" | "rdp"))
     };
     if !domain.devices("graphics").any(is_screen) {
         domain.add_device(Element::new("graphics").with("type", "vnc"));

@@ -215,7 +215,7 @@ impl Condition {
                     Some(child) => element.child(child),
                 };
                 let value = element.and_then(|element| element.attribute(name));
-                values.contains(&value.as_deref().unwrap_or_default())
+                values.contains(&value.unwrap_or_default())
             }
             Self::Attribute {
                 above: levels,
@@ -227,7 +227,7 @@ impl Condition {
                 let mut attributes = start_tag.into_iter().flatten();
                 let value = attributes.find(|attribute| attribute.name() == *name);
                 let value = value.map(Attribute::value);
-                values.contains(&value.as_deref().unwrap_or_default())
+                values.contains(&value.unwrap_or_default())
             }
         }
     }

@@ -80,8 +80,8 @@ async fn terminals(connection: &Connection, domain: &str) -> Result<Vec<PathBuf>
         .map_err(|error| Error::new(ErrorKind::Hypervisor, error.to_string()))?;
     Ok(xml
         .devices("console")
-        .filter_map(|console| console.child("source")?.attribute("path"))
-        .map(|path| PathBuf::from(path.as_ref()))
+        .filter_map(|console| console.attribute_of("source", "path"))
+        .map(PathBuf::from)
         .collect())
 }
 

@@ -70,13 +70,8 @@ fn source_of_root(
         )
         .advice(ADVICE));
     };
-    let source = root
-        .child("source")
-        .and_then(|source| source.attribute("dir"))
-        .map(|source| PathBuf::from(source.as_ref()));
-    let is_mount = root
-        .attribute("type")
-        .is_none_or(|kind| kind.as_ref() == "mount");
+    let source = root.attribute_of("source", "dir").map(PathBuf::from);
+    let is_mount = root.attribute("type").is_none_or(|kind| kind == "mount");
     match source.filter(|_| is_mount) {
         None => Err(wrong(root, "the container's root is not a folder".to_owned()).advice(ADVICE)),
         Some(source) if !source.is_absolute() || !source.is_dir() => Err(wrong(

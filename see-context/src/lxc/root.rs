@@ -146,10 +146,7 @@ fn copy_tree(source: &Path, target: &Path, users: Users, stop: &StopToken) -> Re
 
 /// The element of the container's root.
 pub(super) fn is_root(device: &Element) -> bool {
-    device.name() == "filesystem"
-        && device
-            .child("target")
-            .is_some_and(|target| target.attribute("dir").as_deref() == Some("/"))
+    device.name() == "filesystem" && device.attribute_of("target", "dir") == Some("/")
 }
 
 #[cfg(test)]

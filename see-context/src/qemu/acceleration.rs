@@ -108,8 +108,8 @@ async fn tried() -> Result<Kvm> {
 /// What libvirt is asked about: this machine, run so (`kvm`, `qemu`).
 pub(super) fn kind(domain: &DomainXml, virtualisation: &str) -> MachineKind {
     let of_type = |attribute: &str| {
-        let kind = domain.root().child("os")?.child("type")?;
-        let value = kind.attribute(attribute)?.trim().to_owned();
+        let os = domain.root().child("os")?;
+        let value = os.attribute_of("type", attribute)?.trim().to_owned();
         (!value.is_empty()).then_some(value)
     };
     MachineKind {
@@ -192,7 +192,7 @@ fn set_processor(domain: &mut DomainXml, kvm: bool) {
 fn adapt(domain: &mut DomainXml) {
     let root = domain.root_mut();
     if let Some(cpu) = root.child_mut("cpu")
-        && cpu.attribute("mode").as_deref() == Some("host-passthrough")
+        && cpu.attribute("mode") == Some("host-passthrough")
     {
         tracing::warn!("the host's processor cannot be emulated: `maximum` replaces it");
         cpu.set_attribute("mode", "maximum");
@@ -204,7 +204,7 @@ fn adapt(domain: &mut DomainXml) {
     let timers = root.child_mut("clock").map_or(0, |clock| {
         clock.remove_children(|timer| {
             let name = timer.attribute("name");
-            matches!(name.as_deref(), Some("hypervclock" | "kvmclock"))
+            matches!(name, Some("hypervclock" | "kvmclock"))
         })
     });
     if features + timers > 0 {

@@ -65,9 +65,10 @@ struct Finding {
 fn firmware(domain: &DomainXml, offered: &Element) -> Option<Finding> {
     let os = domain.root().child("os")?;
     let asked = os.attribute("firmware")?;
-    let listed = offered.child("os")?.children().find(|child| {
-        child.name() == "enum" && child.attribute("name").as_deref() == Some("firmware")
-    })?;
+    let listed = offered
+        .child("os")?
+        .children()
+        .find(|child| child.name() == "enum" && child.attribute("name") == Some("firmware"))?;
     let known: Vec<String> = listed.children().map(Element::text).collect();
     (!known.iter().any(|known| *known == asked)).then(|| Finding {
         position: os.position(),
@@ -92,9 +93,10 @@ fn processor(domain: &DomainXml, offered: &Element) -> Option<Finding> {
     }
     let model = cpu.child("model")?;
     let asked = model.text().trim().to_owned();
-    let custom = offered.child("cpu")?.children().find(|mode| {
-        mode.name() == "mode" && mode.attribute("name").as_deref() == Some("custom")
-    })?;
+    let custom = offered
+        .child("cpu")?
+        .children()
+        .find(|mode| mode.name() == "mode" && mode.attribute("name") == Some("custom"))?;
     let mut known = custom.children().filter(|child| child.name() == "model");
     let is_known = asked.is_empty() || known.any(|known| known.text() == asked);
     (!is_known).then(|| Finding {

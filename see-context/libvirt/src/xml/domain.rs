@@ -29,7 +29,7 @@ pub struct NetworkPort {
     pub isolated: bool,
 }
 
-/// A domain's XML: unchanged but for the edits that were made.
+/// A domain's XML: what was read, with the edits that were made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DomainXml {
     document: Document,
@@ -83,9 +83,7 @@ impl DomainXml {
 
     /// The type of the domain: `qemu`, `kvm`, `lxc`, `vbox`, …
     pub fn hypervisor_type(&self) -> Option<String> {
-        self.root()
-            .attribute("type")
-            .map(|value| value.into_owned())
+        self.root().attribute("type").map(str::to_owned)
     }
 
     /// The name, where there is one.
@@ -130,7 +128,7 @@ impl DomainXml {
             .filter(|table| table.name() == "system")
             .flat_map(Element::children_mut);
         for entry in entries {
-            if entry.attribute("name").as_deref() == Some("uuid") {
+            if entry.attribute("name") == Some("uuid") {
                 entry.set_text(uuid);
             }
         }
@@ -196,7 +194,7 @@ impl DomainXml {
     /// one was plugged in; how many it removed.
     pub fn keep_one_interface(&mut self) -> usize {
         let devices = self.devices_element();
-        let on_network = |child: &Element| child.attribute("type").as_deref() == Some("network");
+        let on_network = |child: &Element| child.attribute("type") == Some("network");
         let interfaces = || devices.children().filter(|child| is_interface(child));
         let kept = interfaces()
             .position(on_network)
@@ -210,7 +208,7 @@ impl DomainXml {
         if let Some(interface) = devices.children_mut().find(|child| is_interface(child)) {
             // What drives a device that is passed through drives no card.
             let kind = interface.attribute("type");
-            if matches!(kind.as_deref(), Some("hostdev" | "vdpa" | "vhostuser")) {
+            if matches!(kind, Some("hostdev" | "vdpa" | "vhostuser")) {
                 interface.remove_children(|child| child.name() == "driver");
             }
             interface.set_attribute("type", "network");
@@ -229,8 +227,8 @@ impl DomainXml {
             let Some(mac) = interface.child_mut("mac") else {
                 continue;
             };
-            let written = mac.attribute("address").map(|address| address.into_owned());
-            let Some([one, two, three, ..]) = written.as_deref().and_then(hardware_address) else {
+            let Some([one, two, three, ..]) = mac.attribute("address").and_then(hardware_address)
+            else {
                 continue;
             };
             let third = third.wrapping_add(u8::try_from(index).unwrap_or(u8::MAX));
@@ -290,7 +288,7 @@ impl DomainXml {
             }
         };
         let kind = line.attribute("type");
-        if !matches!(kind.as_deref(), None | Some("pty" | "null" | "vc" | "file")) {
+        if !matches!(kind, None | Some("pty" | "null" | "vc" | "file")) {
             return false;
         }
         line.set_attribute("type", "file");
@@ -338,10 +336,7 @@ fn hardware_address(text: &str) -> Option<[u8; 6]> {
 
 /// Whether a console is the first serial port under another name.
 fn is_serial_console(device: &Element) -> bool {
-    let of_target = |name: &str| {
-        let target = device.child("target")?;
-        target.attribute(name).map(|value| value.into_owned())
-    };
+    let of_target = |name| device.attribute_of("target", name);
     device.name() == "console"
         && of_target("type").is_none_or(|kind| kind == "serial")
         && of_target("port").is_none_or(|port| port == "0")
@@ -352,10 +347,7 @@ fn is_interface(device: &Element) -> bool {
 }
 
 fn is_agent_channel(device: &Element) -> bool {
-    device.name() == "channel"
-        && device
-            .child("target")
-            .is_some_and(|target| target.attribute("name").as_deref() == Some(AGENT_CHANNEL))
+    device.name() == "channel" && device.attribute_of("target", "name") == Some(AGENT_CHANNEL)
 }
 
 impl fmt::Display for DomainXml {

@@ -112,7 +112,7 @@ mod tests {
         domain.set_boot_file(BootFile::DeviceTree, Path::new("/run/dtb"));
         assert_eq!(
             domain.to_string(),
-            "<domain><os><!-- mine --><kernel>/run/kernel</kernel><initrd>/run/initrd</initrd>\
+            "<domain><os><kernel>/run/kernel</kernel><initrd>/run/initrd</initrd>\
              <cmdline>quiet</cmdline><acpi><table type='slic'>/run/table</table></acpi></os><devices/></domain>"
         );
     }

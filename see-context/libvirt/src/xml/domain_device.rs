@@ -19,14 +19,9 @@ pub struct Disk {
 
 impl Disk {
     pub(super) fn read(element: &Element) -> Self {
-        let of = |child: &str, attribute: &str| {
-            element
-                .child(child)
-                .and_then(|child| child.attribute(attribute))
-                .map(|value| value.into_owned())
-        };
+        let of = |child, attribute| element.attribute_of(child, attribute).map(str::to_owned);
         Self {
-            device: device_of(element),
+            device: device_of(element).to_owned(),
             target: of("target", "dev"),
             source: of("source", "file").map(PathBuf::from),
             format: of("driver", "type"),
@@ -34,9 +29,8 @@ impl Disk {
     }
 }
 
-pub(super) fn device_of(disk: &Element) -> String {
-    disk.attribute("device")
-        .map_or_else(|| "disk".to_owned(), |device| device.into_owned())
+pub(super) fn device_of(disk: &Element) -> &str {
+    disk.attribute("device").unwrap_or("disk")
 }
 
 /// What a disk is made to show.
@@ -125,17 +119,9 @@ pub struct Interface {
 
 impl Interface {
     pub(super) fn read(element: &Element) -> Self {
-        let of = |child: &str, attribute: &str| {
-            element
-                .child(child)
-                .and_then(|child| child.attribute(attribute))
-                .map(|value| value.into_owned())
-        };
+        let of = |child, attribute| element.attribute_of(child, attribute).map(str::to_owned);
         Self {
-            kind: element
-                .attribute("type")
-                .map(|kind| kind.into_owned())
-                .unwrap_or_default(),
+            kind: element.attribute("type").unwrap_or_default().to_owned(),
             mac: of("mac", "address"),
             network: of("source", "network"),
             target: of("target", "dev"),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::domain::DomainXml;
-use super::domain_device::{Disk, DiskSource, device_of, keep_owner};
+use super::domain_device::{DiskSource, device_of, keep_owner};
 use super::error::{Position, XmlError};
 use super::tree::Element;
 
@@ -96,7 +96,7 @@ impl DomainXml {
             if let Some(disk) = devices.children_mut().nth(index) {
                 let driver = disk.child_or_insert("driver");
                 // That way of reading needs a cache of its own.
-                let is_native = driver.attribute("io").as_deref() == Some("native");
+                let is_native = driver.attribute("io") == Some("native");
                 if driver.attribute("cache").is_none() && !is_native {
                     driver.set_attribute("cache", "unsafe");
                 }
@@ -107,17 +107,17 @@ impl DomainXml {
     /// The images that the guest reads without an overlay, but for raw ones: files of read-only disks and media.
     pub fn shown_images(&self) -> Vec<FurtherDisk> {
         let shown = self.devices("disk").filter(|disk| {
-            let is_media = matches!(device_of(disk).as_str(), "cdrom" | "floppy");
-            let format = disk
-                .child("driver")
-                .and_then(|driver| driver.attribute("type"));
+            let is_media = matches!(device_of(disk), "cdrom" | "floppy");
             (is_media || is_read_only(disk))
                 && is_file(disk)
-                && format.is_some_and(|format| format != "raw")
+                && !matches!(disk.attribute_of("driver", "type"), None | Some("raw"))
         });
         let read = |disk: &Element| FurtherDisk {
-            file: Disk::read(disk).source.unwrap_or_default(),
-            format: Disk::read(disk).format,
+            file: disk
+                .attribute_of("source", "file")
+                .unwrap_or_default()
+                .into(),
+            format: disk.attribute_of("driver", "type").map(str::to_owned),
             position: disk.position(),
         };
         shown.map(read).collect()
@@ -130,17 +130,15 @@ impl DomainXml {
             if disk.name() != "disk" {
                 continue;
             }
-            let is_media = matches!(device_of(disk).as_str(), "cdrom" | "floppy");
+            let is_media = matches!(device_of(disk), "cdrom" | "floppy");
             if !is_media && !is_read_only(disk) {
                 continue;
             }
             if is_media && !is_read_only(disk) {
                 disk.append(Element::new("readonly"));
             }
-            let is_local = matches!(
-                disk.attribute("type").as_deref(),
-                None | Some("file" | "block" | "volume")
-            );
+            let kind = disk.attribute("type");
+            let is_local = matches!(kind, None | Some("file" | "block" | "volume"));
             if is_file(disk) && disk.child("backingStore").is_none() {
                 disk.append(Element::new("backingStore"));
             }
@@ -165,7 +163,7 @@ fn image_disk(devices: &Element) -> Option<usize> {
     };
     let ordered = disks()
         .filter_map(|(index, disk)| {
-            let order = disk.child("boot")?.attribute("order")?;
+            let order = disk.attribute_of("boot", "order")?;
             Some((order.trim().parse::<u32>().ok()?, index))
         })
         .min();
@@ -186,10 +184,8 @@ fn image_disk(devices: &Element) -> Option<usize> {
 }
 
 /// `vd` and `a` of `vda`: the bus, and the disk's letters on it.
-fn target(disk: &Element) -> Option<(String, String)> {
-    let name = disk.child("target")?.attribute("dev")?;
-    let (bus, letters) = name.split_at_checked(2)?;
-    Some((bus.to_owned(), letters.to_owned()))
+fn target(disk: &Element) -> Option<(&str, &str)> {
+    disk.attribute_of("target", "dev")?.split_at_checked(2)
 }
 
 /// The places of the writable disks beside the image's.
@@ -198,7 +194,7 @@ fn further(devices: &Element) -> Vec<usize> {
     let is_further = |index: usize, child: &Element| {
         child.name() == "disk"
             && Some(index) != image
-            && matches!(device_of(child).as_str(), "disk" | "lun")
+            && matches!(device_of(child), "disk" | "lun")
             && !is_read_only(child)
             && child.child("source").is_some()
     };
@@ -211,7 +207,7 @@ fn further(devices: &Element) -> Vec<usize> {
 /// Whether a disk shows a file; `file` is libvirt's default.
 fn is_file(disk: &Element) -> bool {
     let kind = disk.attribute("type");
-    kind.as_deref().unwrap_or("file") == "file" && disk.child("source").is_some()
+    kind.unwrap_or("file") == "file" && disk.child("source").is_some()
 }
 
 fn is_read_only(disk: &Element) -> bool {
@@ -221,12 +217,6 @@ fn is_read_only(disk: &Element) -> bool {
 fn read(disk: &Element) -> Result<FurtherDisk, XmlError> {
     let position = disk.position();
     let refused = |problem: String| XmlError::Conflict { position, problem };
-    let of = |child: &str, attribute: &str| {
-        let value = disk
-            .child(child)
-            .and_then(|child| child.attribute(attribute));
-        value.map(|value| value.into_owned())
-    };
     let unfit = ["auth", "encryption"]
         .iter()
         .find(|name| disk.child(name).is_some());
@@ -236,13 +226,10 @@ fn read(disk: &Element) -> Result<FurtherDisk, XmlError> {
             "<{unfit}> of a disk that the guest writes to is about a file of which it gets an overlay"
         )));
     }
-    let name = of("target", "dev").unwrap_or_else(|| "without a name".to_owned());
-    let name = name.escape_debug();
-    // `file` is libvirt's default.
-    let kind = disk.attribute("type");
-    let file = of("source", "file").map(PathBuf::from);
-    match file {
-        Some(file) if kind.as_deref().unwrap_or("file") == "file" && device_of(disk) == "disk" => {
+    let name = disk.attribute_of("target", "dev");
+    let name = name.unwrap_or("without a name").escape_debug();
+    match disk.attribute_of("source", "file").map(PathBuf::from) {
+        Some(file) if is_file(disk) && device_of(disk) == "disk" => {
             if !file.is_absolute() {
                 return Err(refused(format!(
                     "the disk {name} shows a file whose path is not absolute"
@@ -250,7 +237,7 @@ fn read(disk: &Element) -> Result<FurtherDisk, XmlError> {
             }
             Ok(FurtherDisk {
                 file,
-                format: of("driver", "type"),
+                format: disk.attribute_of("driver", "type").map(str::to_owned),
                 position,
             })
         }

@@ -26,27 +26,20 @@ impl DomainXml {
         let Some(os) = self.root().child("os") else {
             return false;
         };
-        let of_loader = |name: &str, value: &str| {
-            os.child("loader")
-                .is_some_and(|loader| loader.attribute(name).as_deref() == Some(value))
-        };
-        if of_loader("stateless", "yes") || of_loader("type", "rom") {
+        let of_loader = |name| os.attribute_of("loader", name);
+        if of_loader("stateless") == Some("yes") || of_loader("type") == Some("rom") {
             return false;
         }
-        os.attribute("firmware").as_deref() == Some("efi")
-            || of_loader("type", "pflash")
+        os.attribute("firmware") == Some("efi")
+            || of_loader("type") == Some("pflash")
             || os.child("nvram").is_some()
     }
 
     /// Which of the firmware's files are qcow2: its code, and its variables.
     pub fn qcow2_firmware(&self) -> [bool; 2] {
-        ["loader", "nvram"].map(|name| {
-            let format = self
-                .root()
-                .at(&["os", name])
-                .and_then(|element| element.attribute("format"));
-            format.as_deref() == Some("qcow2")
-        })
+        let os = self.root().child("os");
+        ["loader", "nvram"]
+            .map(|name| os.and_then(|os| os.attribute_of(name, "format")) == Some("qcow2"))
     }
 
     /// Removes a file of variables that the firmware does not use: libvirt would change its owner all the same.
@@ -73,16 +66,14 @@ impl DomainXml {
         let of = |name| nvram.attribute(name);
         let format = of("format");
         if of("type").is_some_and(|kind| kind != "file")
-            || format
-                .as_deref()
-                .is_some_and(|format| !["raw", "qcow2"].contains(&format))
+            || format.is_some_and(|format| !["raw", "qcow2"].contains(&format))
         {
             return Err(refused(
                 "the firmware's variables have to be a raw or qcow2 file, of which each machine gets a copy",
             ));
         }
         let file = match nvram.child("source") {
-            Some(source) => source.attribute("file").map(|file| file.into_owned()),
+            Some(source) => source.attribute("file").map(str::to_owned),
             None => Some(nvram.text().trim().to_owned()),
         };
         let file = file.filter(|path| !path.is_empty()).map(PathBuf::from);
@@ -93,8 +84,8 @@ impl DomainXml {
         }
         Ok(NvramFiles {
             file,
-            template: of("template").map(|path| PathBuf::from(path.into_owned())),
-            is_qcow2: format.as_deref() == Some("qcow2"),
+            template: of("template").map(PathBuf::from),
+            is_qcow2: format == Some("qcow2"),
         })
     }
 
@@ -127,10 +118,10 @@ impl DomainXml {
         else {
             return Ok(());
         };
-        if loader.attribute("type").as_deref() != Some("pflash") {
+        if loader.attribute("type") != Some("pflash") {
             return Ok(());
         }
-        match loader.attribute("readonly").as_deref() {
+        match loader.attribute("readonly") {
             Some("yes") => Ok(()),
             None => {
                 // QEMU would open it for writing.

@@ -39,6 +39,13 @@ fn users() -> DomainXml {
     DomainXml::parse(USERS).expect("the users' XML is well-formed")
 }
 
+/// The domain without the white space between its elements.
+fn compact(text: &str) -> String {
+    let lines = text.lines().map(str::trim);
+    let text = lines.collect::<Vec<_>>().join(" ").replace("> <", "><");
+    DomainXml::parse(&text).unwrap().to_string()
+}
+
 fn source(backing: Vec<Backing>) -> DiskSource {
     DiskSource {
         file: PathBuf::from("/run/see/a & 'b'.qcow2"),
@@ -62,7 +69,7 @@ fn the_image_goes_into_the_disk_and_never_into_the_cdrom() {
       <backingStore/>",
     );
     let expected = expected.replace("<disk type='volume'>", "<disk type='file'>");
-    assert_eq!(domain.to_string(), expected);
+    assert_eq!(compact(&domain.to_string()), compact(&expected));
     let disks = DomainXml::parse(&domain.to_string()).unwrap().disks();
     assert_eq!(disks[0].source, Some(PathBuf::from("/isos/tools.iso")));
     assert_eq!(
@@ -123,10 +130,11 @@ fn identity_type_and_label_change_nothing_else() {
             "</lab:owner>",
             "</lab:owner>\n    <see:environment xmlns:see='urn:see:environment:1' id='abc'/>",
         );
-    assert_eq!(domain.to_string(), expected);
+    assert_eq!(compact(&domain.to_string()), compact(&expected));
     assert_eq!(domain.label().as_deref(), Some("abc"));
     domain.set_label("def");
-    assert_eq!(domain.to_string(), expected.replace("'abc'", "'def'"));
+    let expected = expected.replace("'abc'", "'def'");
+    assert_eq!(compact(&domain.to_string()), compact(&expected));
 }
 
 #[test]
@@ -169,7 +177,7 @@ fn an_interface_is_connected_isolated_or_removed() {
     domain.connect_network(&port);
     let text = domain.to_string();
     assert!(
-        text.contains("<source network='ours'/>\n      <port isolated='yes'/>"),
+        compact(&text).contains("<source network='ours'/><port isolated='yes'/>"),
         "{text}"
     );
     assert!(
@@ -314,7 +322,7 @@ fn a_network_is_built_with_bridge_and_addresses() {
     assert_eq!(again.subnets(), [("10.0.0.1".parse().unwrap(), 24)]);
     assert_eq!(again.bridge().as_deref(), Some("virbr-12345678"));
     assert_eq!(again.label().as_deref(), Some("abc"));
-    assert_eq!(again.forward_mode().as_deref(), Some("nat"));
+    assert_eq!(again.root().attribute_of("forward", "mode"), Some("nat"));
     assert!(matches!(
         network.set_addresses(&addresses),
         Err(XmlError::Conflict { .. })

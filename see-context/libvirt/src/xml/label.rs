@@ -17,19 +17,23 @@ pub fn label_in(root: &Element) -> Option<String> {
         .children()
         .find(|child| is_label(child, &[metadata, root]))
         .and_then(|label| label.attribute("id"))
-        .map(|id| id.into_owned())
+        .map(str::to_owned)
 }
 
-/// Writes the label, in place of one that is there.
+/// Writes the label, in place of those that are there.
 pub(super) fn set_label(root: &mut Element, environment: &str) {
     let label = Element::new("see:environment")
         .with(PREFIX_DECLARATION, LABEL_NAMESPACE)
         .with("id", environment);
-    // Declarations further up are looked at without the borrow of the list below.
-    let above = root.clone_start_tag();
+    let labels: Vec<bool> = root.child("metadata").map_or_else(Vec::new, |metadata| {
+        let children = metadata.children();
+        children
+            .map(|child| is_label(child, &[metadata, root]))
+            .collect()
+    });
+    let mut labels = labels.into_iter();
     let metadata = root.child_or_insert("metadata");
-    let around = metadata.clone_start_tag();
-    metadata.remove_children(|child| is_label(child, &[&around, &above]));
+    metadata.remove_children(|_| labels.next() == Some(true));
     metadata.append(label);
 }
 
@@ -41,5 +45,5 @@ fn is_label(element: &Element, above: &[&Element]) -> bool {
     let namespace = std::iter::once(&element)
         .chain(above)
         .find_map(|scope| scope.attribute(&declaration));
-    element.local_name() == "environment" && namespace.as_deref() == Some(LABEL_NAMESPACE)
+    element.local_name() == "environment" && namespace == Some(LABEL_NAMESPACE)
 }

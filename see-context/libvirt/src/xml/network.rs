@@ -31,7 +31,7 @@ pub enum Lent {
     Hosts(Vec<(String, IpAddr)>, Duration),
 }
 
-/// A network's XML: unchanged but for the edits that were made.
+/// A network's XML: what was read, with the edits that were made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetworkXml {
     document: Document,
@@ -107,28 +107,14 @@ impl NetworkXml {
 
     /// The host's bridge, where it is named.
     pub fn bridge(&self) -> Option<String> {
-        self.root()
-            .child("bridge")?
-            .attribute("name")
-            .map(|name| name.into_owned())
+        let bridge = self.root().attribute_of("bridge", "name");
+        bridge.map(str::to_owned)
     }
 
     /// The hardware address of the bridge, where it is said.
     pub fn mac(&self) -> Option<String> {
-        self.root()
-            .child("mac")?
-            .attribute("address")
-            .map(|mac| mac.into_owned())
-    }
-
-    /// How packets leave the network; `None` is an isolated one.
-    pub fn forward_mode(&self) -> Option<String> {
-        let forward = self.root().child("forward")?;
-        Some(
-            forward
-                .attribute("mode")
-                .map_or_else(|| "nat".to_owned(), |mode| mode.into_owned()),
-        )
+        let mac = self.root().attribute_of("mac", "address");
+        mac.map(str::to_owned)
     }
 
     /// The environment that it is labelled with, where it is.
@@ -167,7 +153,7 @@ impl NetworkXml {
             .flat_map(Element::children)
             .filter(|child| child.name() == "host")
             .filter_map(|host| {
-                let mac = host.attribute("mac")?.into_owned();
+                let mac = host.attribute("mac")?.to_owned();
                 Some((mac, host.attribute("ip")?.parse().ok()?))
             })
             .collect()

@@ -35,8 +35,8 @@ impl NetworkXml {
             position: element.position(),
             problem,
         };
-        let mode = forward.attribute("mode").unwrap_or("nat".into());
-        match &*mode {
+        let mode = forward.attribute("mode").unwrap_or("nat");
+        match mode {
             "nat" | "route" | "open" => return Ok(Carrier::OwnBridge),
             "bridge" | "private" | "vepa" | "passthrough" => {}
             "hostdev" => {
@@ -78,7 +78,7 @@ impl NetworkXml {
             if let Some(name) = element.attribute(attribute)
                 && devices.iter().all(|(known, _)| *known != name)
             {
-                devices.push((name.into_owned(), element.position()));
+                devices.push((name.to_owned(), element.position()));
             }
         }
         let by_address = forward
@@ -91,12 +91,9 @@ impl NetworkXml {
             );
             return Err(conflict(forward, problem));
         }
-        let port = self.root().child("virtualport");
-        let is_open_vswitch =
-            port.is_some_and(|port| port.attribute("type").as_deref() == Some("openvswitch"));
         Ok(Carrier::Host {
             devices,
-            is_open_vswitch,
+            is_open_vswitch: self.root().attribute_of("virtualport", "type") == Some("openvswitch"),
         })
     }
 }

@@ -1,11 +1,16 @@
 //! Text to tree, with bounds: hostile or mistaken input costs a bounded amount of work.
+//!
+//! The reader is quick-xml's, which passes over some mistakes, such as a missing space before an attribute. They do
+//! no harm: what libvirt gets is the tree, written anew.
 
 use quick_xml::Reader;
-use quick_xml::events::Event;
+use quick_xml::XmlVersion;
+use quick_xml::escape::resolve_predefined_entity;
+use quick_xml::events::attributes::AttrError;
+use quick_xml::events::{BytesStart, Event};
 
 use super::error::{Position, XmlError};
-use super::escape;
-use super::tree::{Attribute, Content, Document, Element, Node};
+use super::tree::{Attribute, Document, Element, is_allowed};
 
 /// The longest text that is read, in bytes. libvirt itself refuses more than 10 MiB.
 pub const MAX_SIZE: usize = 4 << 20;
@@ -13,9 +18,6 @@ pub const MAX_SIZE: usize = 4 << 20;
 pub const MAX_DEPTH: usize = 64;
 /// The most attributes that one element may have.
 pub const MAX_ATTRIBUTES: usize = 256;
-
-/// The white space of XML, which is not Unicode's.
-const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
 
 impl Document {
     /// Reads a document from bytes, which must be UTF-8.
@@ -58,12 +60,9 @@ fn check_size(size: usize) -> Result<(), XmlError> {
 }
 
 struct Parser<'a> {
+    /// Without its byte order mark, which the reader does not count.
     text: &'a str,
-    /// The length of a byte order mark, which the reader does not see.
-    mark: usize,
     reader: Reader<&'a [u8]>,
-    prolog: String,
-    epilog: String,
     root: Option<Element>,
     open: Vec<Element>,
     /// The last position that was counted, and its offset: tags come in order.
@@ -72,22 +71,12 @@ struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     fn new(text: &'a str) -> Self {
-        let body = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mark = text.len() - body.len();
-        let mut reader = Reader::from_str(body);
-        let config = reader.config_mut();
-        config.check_comments = true;
-        config.check_end_names = true;
-        config.expand_empty_elements = false;
-        config.trim_text(false);
-        // References are checked here, with a better message.
-        config.allow_dangling_amp = true;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut reader = Reader::from_str(text);
+        reader.config_mut().enable_all_checks(true);
         Self {
             text,
-            mark,
             reader,
-            prolog: text[..mark].to_owned(),
-            epilog: String::new(),
             root: None,
             open: Vec::new(),
             counted: (0, Position { line: 1, column: 1 }),
@@ -96,51 +85,52 @@ impl<'a> Parser<'a> {
 
     fn document(mut self) -> Result<Document, XmlError> {
         // The reader takes one mark away without counting it, so that none of its places would be true.
-        if self.text[self.mark..].starts_with('\u{feff}') {
-            return Err(self.syntax(self.mark, "a second byte order mark"));
+        if self.text.starts_with('\u{feff}') {
+            return Err(self.syntax(0, "a second byte order mark"));
+        }
+        if let Some((offset, character)) = self.text.char_indices().find(|it| !is_allowed(it.1)) {
+            return Err(self.syntax(offset, not_allowed(character)));
         }
         loop {
-            let start = self.offset(self.reader.buffer_position());
-            let event = match self.reader.read_event() {
-                Ok(event) => event,
-                Err(error) => {
-                    let offset = self.offset(self.reader.error_position());
-                    return Err(self.syntax(offset, error.to_string()));
-                }
-            };
-            let end = self.offset(self.reader.buffer_position());
-            let raw = &self.text[start..end];
+            let start = offset(self.reader.buffer_position());
+            let event = self.reader.read_event().map_err(|error| {
+                self.syntax(offset(self.reader.error_position()), error.to_string())
+            })?;
             match event {
-                Event::Start(_) => self.open(start, raw)?,
-                Event::Empty(_) => {
-                    self.open(start, raw)?;
-                    self.close(None)?;
+                Event::Start(tag) => {
+                    let element = self.element(start, &tag)?;
+                    self.open.push(element);
+                }
+                Event::Empty(tag) => {
+                    let element = self.element(start, &tag)?;
+                    self.add(element);
                 }
                 Event::End(_) => {
-                    let name = raw
-                        .strip_prefix("</")
-                        .and_then(|rest| rest.strip_suffix('>'));
-                    let space = name.map_or("", |name| &name[name.trim_end_matches(SPACE).len()..]);
-                    self.close(Some(space.to_owned()))?;
-                }
-                Event::Text(_) | Event::GeneralRef(_) => self.text(start, raw)?,
-                Event::CData(_) => {
-                    self.check_characters(start, raw)?;
-                    match self.open.last_mut() {
-                        Some(parent) => push(parent, Node::CData(raw.to_owned())),
-                        None => {
-                            return Err(self.syntax(start, "text outside the root element"));
-                        }
+                    // The reader refuses an end tag without its start tag.
+                    if let Some(element) = self.open.pop() {
+                        self.add(element);
                     }
                 }
-                Event::Comment(_) | Event::PI(_) => {
-                    self.check_characters(start, raw)?;
-                    self.other(raw);
+                Event::Text(text) => self.add_text(start, &text.xml10_content())?,
+                Event::CData(text) => self.add_text(start, &text.xml10_content())?,
+                Event::GeneralRef(reference) => {
+                    let mut utf8 = [0; 4];
+                    let character = reference.resolve_char_ref().ok().flatten();
+                    let text = match character.filter(|character| is_allowed(*character)) {
+                        Some(character) => Some(&*character.encode_utf8(&mut utf8)),
+                        None => resolve_predefined_entity(&reference),
+                    };
+                    let text = text.ok_or_else(|| {
+                        let name = reference.escape_debug();
+                        self.syntax(
+                            start,
+                            format!("&{name}; is not one of XML's own references"),
+                        )
+                    })?;
+                    self.add_text(start, text)?;
                 }
+                Event::Comment(_) | Event::PI(_) => {}
                 Event::Decl(declaration) => {
-                    if start != self.mark {
-                        return Err(self.syntax(start, "a declaration that is not the first thing"));
-                    }
                     if let Some(Ok(encoding)) = declaration.encoding()
                         && !["utf-8", "utf8", "us-ascii", "ascii"]
                             .contains(&encoding.to_ascii_lowercase().as_str())
@@ -150,7 +140,6 @@ impl<'a> Parser<'a> {
                             found: encoding.escape_debug().to_string(),
                         });
                     }
-                    self.other(raw);
                 }
                 Event::DocType(_) => {
                     return Err(XmlError::DocumentType {
@@ -161,29 +150,16 @@ impl<'a> Parser<'a> {
             }
         }
         if let Some(element) = self.open.last() {
-            return Err(self.syntax(
-                self.text.len(),
-                format!(
-                    "the text ends inside of <{}>, opened at {}",
-                    element.name, element.position
-                ),
-            ));
+            let problem = format!(
+                "the text ends inside of <{}>, opened at {}",
+                element.name, element.position
+            );
+            return Err(self.syntax(self.text.len(), problem));
         }
         match self.root.take() {
-            Some(root) => Ok(Document {
-                prolog: self.prolog,
-                root,
-                epilog: self.epilog,
-            }),
+            Some(root) => Ok(Document { root }),
             None => Err(self.syntax(self.text.len(), "there is no root element")),
         }
-    }
-
-    /// The reader counts from behind the byte order mark.
-    fn offset(&self, position: u64) -> usize {
-        usize::try_from(position)
-            .map_or(self.text.len(), |position| position + self.mark)
-            .min(self.text.len())
     }
 
     /// The position of a tag, counted from the last one: one pass over the text in all.
@@ -215,59 +191,20 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn text(&mut self, start: usize, raw: &str) -> Result<(), XmlError> {
-        if let Err((offset, problem)) = escape::check(raw) {
-            return Err(self.syntax(start + offset, problem));
-        }
-        if let Some(offset) = raw.find("]]>") {
-            return Err(self.syntax(start + offset, "]]> outside of CDATA is written ]]&gt;"));
-        }
+    fn add_text(&mut self, start: usize, text: &str) -> Result<(), XmlError> {
         match self.open.last_mut() {
-            Some(parent) => {
-                let nodes = &mut parent.content.get_or_insert_with(Content::default).nodes;
-                // The reader splits text at references.
-                if let Some(Node::Text(text)) = nodes.last_mut() {
-                    text.push_str(raw);
-                } else {
-                    nodes.push(Node::Text(raw.to_owned()));
-                }
-            }
+            Some(parent) => parent.append_text(text),
+            None if text.trim_start().is_empty() => {}
             None => {
-                let outside = |character: char| !SPACE.contains(&character);
-                if let Some(offset) = raw.find(outside) {
-                    return Err(self.syntax(start + offset, "text outside the root element"));
-                }
-                self.other(raw);
+                let blank = text.len() - text.trim_start().len();
+                return Err(self.syntax(start + blank, "text outside the root element"));
             }
         }
         Ok(())
     }
 
-    fn other(&mut self, raw: &str) {
-        match (self.open.last_mut(), &self.root) {
-            (Some(parent), _) => push(parent, Node::Other(raw.to_owned())),
-            (None, None) => self.prolog.push_str(raw),
-            (None, Some(_)) => self.epilog.push_str(raw),
-        }
-    }
-
-    fn check_characters(&self, start: usize, raw: &str) -> Result<(), XmlError> {
-        match raw
-            .char_indices()
-            .find(|(_, character)| !escape::is_allowed(*character))
-        {
-            Some((offset, character)) => Err(self.syntax(
-                start + offset,
-                format!(
-                    "the character U+{:04X} is not allowed",
-                    u32::from(character)
-                ),
-            )),
-            None => Ok(()),
-        }
-    }
-
-    fn open(&mut self, start: usize, raw: &str) -> Result<(), XmlError> {
+    /// The element of a start tag.
+    fn element(&mut self, start: usize, tag: &BytesStart<'_>) -> Result<Element, XmlError> {
         let position = self.position(start);
         if self.open.is_empty() && self.root.is_some() {
             return Err(self.syntax(start, "a second root element"));
@@ -278,140 +215,66 @@ impl<'a> Parser<'a> {
                 limit: MAX_DEPTH,
             });
         }
-        // The reader has seen a whole tag: `<name … >` or `<name … />`.
-        let inside = raw.strip_prefix('<').unwrap_or(raw);
-        let inside = inside.strip_suffix('>').unwrap_or(inside);
-        let inside = inside.strip_suffix('/').unwrap_or(inside);
-        let name_length = inside.find(SPACE).unwrap_or(inside.len());
-        let (name, mut rest) = inside.split_at(name_length);
-        if !is_name(name) {
-            return Err(self.syntax(start, format!("{:?} is not a name for an element", name)));
+        let mut element = Element::read(self.name(start, tag.name().as_ref())?, position);
+        for attribute in tag.attributes() {
+            let attribute = attribute.map_err(|error| {
+                let (at, problem) = match error {
+                    AttrError::ExpectedEq(at) => (at, "an attribute has no value"),
+                    AttrError::ExpectedValue(at) | AttrError::UnquotedValue(at) => {
+                        (at, "the value of an attribute is not in quotes")
+                    }
+                    AttrError::ExpectedQuote(at, _) => (at, "the value of an attribute has no end"),
+                    AttrError::Duplicated(at, _) => (at, "an attribute stands there twice"),
+                };
+                // The place is counted from behind the `<`.
+                self.syntax(start + 1 + at, problem)
+            })?;
+            if element.attributes.len() == MAX_ATTRIBUTES {
+                return Err(self.syntax(start, format!("more than {MAX_ATTRIBUTES} attributes")));
+            }
+            let name = self.name(start, attribute.key.as_ref())?.to_owned();
+            let value = attribute
+                .normalized_value(XmlVersion::Implicit1_0)
+                .map_err(|error| error.to_string());
+            let value = value.and_then(|value| match value.chars().find(|it| !is_allowed(*it)) {
+                Some(character) => Err(not_allowed(character)),
+                None => Ok(value.into_owned()),
+            });
+            let value = value.map_err(|problem| {
+                self.syntax(start, format!("the attribute {name}: {problem}"))
+            })?;
+            element.attributes.push(Attribute { name, value });
         }
-        let mut attributes: Vec<Attribute> = Vec::new();
-        let after = loop {
-            let offset = start + 1 + (inside.len() - rest.len());
-            let trimmed = rest.trim_start_matches(SPACE);
-            if trimmed.is_empty() {
-                break rest.to_owned();
-            }
-            let (attribute, length) =
-                attribute(rest).map_err(|problem| self.syntax(offset, problem))?;
-            if let Err((at, problem)) = escape::check(&attribute.value) {
-                let value = offset + length - 1 - attribute.value.len();
-                return Err(self.syntax(value + at, problem));
-            }
-            if attributes.iter().any(|other| other.name == attribute.name) {
-                return Err(self.syntax(
-                    offset,
-                    format!("the attribute {} stands there twice", attribute.name),
-                ));
-            }
-            if attributes.len() == MAX_ATTRIBUTES {
-                return Err(self.syntax(offset, format!("more than {MAX_ATTRIBUTES} attributes")));
-            }
-            attributes.push(attribute);
-            rest = &rest[length..];
-        };
-        self.open.push(Element {
-            name: name.to_owned(),
-            attributes,
-            after,
-            content: None,
-            position,
-        });
-        Ok(())
+        Ok(element)
     }
 
-    /// Ends the innermost element; with the space in its end tag, where it has one.
-    fn close(&mut self, end_space: Option<String>) -> Result<(), XmlError> {
-        let Some(mut element) = self.open.pop() else {
-            let offset = self.offset(self.reader.buffer_position());
-            return Err(self.syntax(offset, "an end tag without its start tag"));
-        };
-        if let Some(end_space) = end_space {
-            element
-                .content
-                .get_or_insert_with(Content::default)
-                .end_space = end_space;
+    /// Checks a name of an element or attribute, by XML's rules as far as ASCII goes; beyond it everything is taken.
+    fn name<'n>(&self, start: usize, name: &'n str) -> Result<&'n str, XmlError> {
+        let starts =
+            |it: char| it.is_ascii_alphabetic() || matches!(it, '_' | ':') || !it.is_ascii();
+        let goes_on = |it: char| starts(it) || it.is_ascii_digit() || matches!(it, '-' | '.');
+        if name.starts_with(starts) && name.chars().all(goes_on) {
+            return Ok(name);
         }
+        Err(self.syntax(start, format!("{name:?} is not a name in XML")))
+    }
+
+    /// Adds an element that is complete.
+    fn add(&mut self, element: Element) {
         match self.open.last_mut() {
-            Some(parent) => push(parent, Node::Element(element)),
+            Some(parent) => parent.append(element),
             None => self.root = Some(element),
         }
-        Ok(())
     }
 }
 
-fn push(parent: &mut Element, node: Node) {
-    parent
-        .content
-        .get_or_insert_with(Content::default)
-        .nodes
-        .push(node);
+fn offset(position: u64) -> usize {
+    usize::try_from(position).unwrap_or(usize::MAX)
 }
 
-/// Whether this is a name by XML's rules, as far as ASCII goes; beyond it everything is taken.
-fn is_name(name: &str) -> bool {
-    let mut characters = name.chars();
-    let first = characters.next().is_some_and(|first| {
-        first.is_ascii_alphabetic() || matches!(first, '_' | ':') || !first.is_ascii()
-    });
-    first
-        && characters.all(|rest| {
-            rest.is_ascii_alphanumeric()
-                || matches!(rest, '_' | ':' | '-' | '.')
-                || !rest.is_ascii()
-        })
-}
-
-/// Takes ` name = "value"` from the start of `rest`: the attribute and its length in bytes.
-fn attribute(rest: &str) -> Result<(Attribute, usize), String> {
-    let name_start = rest.len() - rest.trim_start_matches(SPACE).len();
-    if name_start == 0 {
-        return Err("there is no space before an attribute".to_owned());
-    }
-    let from_name = &rest[name_start..];
-    let name_length = from_name
-        .find(|character| character == '=' || SPACE.contains(&character))
-        .unwrap_or(from_name.len());
-    let name = &from_name[..name_length];
-    if !is_name(name) {
-        return Err(format!("{name:?} is not a name for an attribute"));
-    }
-    let from_equals = &from_name[name_length..];
-    let value = from_equals
-        .trim_start_matches(SPACE)
-        .strip_prefix('=')
-        .ok_or_else(|| format!("the attribute {name} has no value"))?
-        .trim_start_matches(SPACE);
-    let equals = &from_equals[..from_equals.len() - value.len()];
-    let quote = match value.chars().next() {
-        Some(quote @ ('"' | '\'')) => quote,
-        _ => {
-            return Err(format!(
-                "the value of the attribute {name} is not in quotes"
-            ));
-        }
-    };
-    let value = &value[1..];
-    let end = value
-        .find(quote)
-        .ok_or_else(|| format!("the value of the attribute {name} does not end"))?;
-    let value = &value[..end];
-    if value.contains('<') {
-        return Err(format!(
-            "a < in the value of the attribute {name} is written &lt;"
-        ));
-    }
-    let length = name_start + name_length + equals.len() + value.len() + 2;
-    Ok((
-        Attribute {
-            before: rest[..name_start].to_owned(),
-            name: name.to_owned(),
-            equals: equals.to_owned(),
-            quote,
-            value: value.to_owned(),
-        },
-        length,
-    ))
+fn not_allowed(character: char) -> String {
+    format!(
+        "the character U+{:04X} is not allowed",
+        u32::from(character)
+    )
 }

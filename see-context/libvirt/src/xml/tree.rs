@@ -1,74 +1,40 @@
-//! The tree: nodes that keep the bytes they were read from.
+//! The tree: elements with their attributes and the text between them.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use super::error::Position;
-use super::escape;
 
-/// One XML document.
+/// One XML document: its root element, since comments and processing instructions are not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
-    /// The declaration, comments and white space before the root element.
-    pub(super) prolog: String,
     pub(super) root: Element,
-    /// Comments and white space behind the root element.
-    pub(super) epilog: String,
-}
-
-/// What stands inside an element. Everything but elements is kept as it was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Node {
-    /// An element with everything in it.
-    Element(Element),
-    /// Character data, still escaped.
-    Text(String),
-    /// A section from `<![CDATA[` to `]]>`, both included.
-    CData(String),
-    /// A comment or a processing instruction with its delimiters.
-    Other(String),
 }
 
 /// One attribute of a start tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {
-    /// The white space before the name.
-    pub(super) before: String,
     pub(super) name: String,
-    /// The equals sign, with any white space around it.
-    pub(super) equals: String,
-    pub(super) quote: char,
-    /// The value, still escaped.
+    /// The value that is meant, references resolved.
     pub(super) value: String,
 }
 
-/// An element: its start tag, its content and its end tag.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An element, and the text that stands behind its end tag.
+#[derive(Debug, Clone)]
 pub struct Element {
     pub(super) name: String,
     pub(super) attributes: Vec<Attribute>,
-    /// The white space behind the last attribute of the start tag.
-    pub(super) after: String,
-    pub(super) content: Option<Content>,
+    /// The text before the first child.
+    pub(super) text: String,
+    pub(super) children: Vec<Element>,
+    /// The text from here to the next sibling, or to the end of the parent.
+    pub(super) tail: String,
     pub(super) position: Position,
 }
 
-/// The inside of an element that is not written as `<element/>`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Content {
-    pub(super) nodes: Vec<Node>,
-    /// The white space behind the name in the end tag.
-    pub(super) end_space: String,
-}
-
 impl Document {
-    /// A document of this element alone; for building.
+    /// A document of this element; for building.
     pub fn of(root: Element) -> Self {
-        Self {
-            prolog: String::new(),
-            root,
-            epilog: String::new(),
-        }
+        Self { root }
     }
 
     /// The root element.
@@ -89,20 +55,26 @@ impl Attribute {
     }
 
     /// The value that is meant, references resolved.
-    pub fn value(&self) -> Cow<'_, str> {
-        escape::unescape(&self.value)
+    pub fn value(&self) -> &str {
+        &self.value
     }
 }
 
 impl Element {
     /// An element without attributes and content. The name is the program's own, never input.
     pub fn new(name: &'static str) -> Self {
+        Self::read(name, Position { line: 1, column: 1 })
+    }
+
+    /// An element whose start tag was read at this position.
+    pub(super) fn read(name: &str, position: Position) -> Self {
         Self {
             name: name.to_owned(),
             attributes: Vec::new(),
-            after: String::new(),
-            content: None,
-            position: Position { line: 1, column: 1 },
+            text: String::new(),
+            children: Vec::new(),
+            tail: String::new(),
+            position,
         }
     }
 
@@ -153,30 +125,26 @@ impl Element {
     }
 
     /// The value of an attribute, references resolved.
-    pub fn attribute(&self, name: &str) -> Option<Cow<'_, str>> {
+    pub fn attribute(&self, name: &str) -> Option<&str> {
         self.attributes
             .iter()
             .find(|attribute| attribute.name == name)
             .map(Attribute::value)
     }
 
-    /// Sets an attribute: in place, in its own quotes, where it exists; else behind the others.
-    /// One that has this value already is left as it is written.
+    /// The value of an attribute of the first child of this name.
+    pub fn attribute_of(&self, child: &str, name: &str) -> Option<&str> {
+        self.child(child)?.attribute(name)
+    }
+
+    /// Sets an attribute: in place where it exists, else behind the others.
     pub fn set_attribute(&mut self, name: &'static str, value: impl AsRef<str>) {
-        let value = value.as_ref();
-        match self
-            .attributes
-            .iter_mut()
-            .find(|attribute| attribute.name == name)
-        {
-            Some(attribute) if attribute.value() == value => {}
-            Some(attribute) => attribute.value = escape::attribute(value, attribute.quote),
+        let value = value.as_ref().to_owned();
+        match self.attributes.iter_mut().find(|it| it.name == name) {
+            Some(attribute) => attribute.value = value,
             None => self.attributes.push(Attribute {
-                before: " ".to_owned(),
                 name: name.to_owned(),
-                equals: "=".to_owned(),
-                quote: '\'',
-                value: escape::attribute(value, '\''),
+                value,
             }),
         }
     }
@@ -188,25 +156,14 @@ impl Element {
         self.attributes.len() < before
     }
 
-    /// Everything inside, in order.
-    pub fn nodes(&self) -> &[Node] {
-        self.content.as_ref().map_or(&[], |content| &content.nodes)
-    }
-
     /// The child elements, in order.
     pub fn children(&self) -> impl Iterator<Item = &Element> {
-        self.nodes().iter().filter_map(Node::element)
+        self.children.iter()
     }
 
     /// The child elements, to edit.
     pub fn children_mut(&mut self) -> impl Iterator<Item = &mut Element> {
-        self.content
-            .iter_mut()
-            .flat_map(|content| content.nodes.iter_mut())
-            .filter_map(|node| match node {
-                Node::Element(element) => Some(element),
-                _ => None,
-            })
+        self.children.iter_mut()
     }
 
     /// The first child of this name.
@@ -227,178 +184,115 @@ impl Element {
 
     /// The first child of this name; a new, empty one behind the last child where there is none.
     pub fn child_or_insert(&mut self, name: &'static str) -> &mut Element {
-        let index = match self.index_of(name) {
-            Some(index) => index,
-            None => self.append(Element::new(name)),
-        };
-        match &mut self.nodes_mut()[index] {
-            Node::Element(element) => element,
-            // `index_of` and `append` give the index of an element.
-            _ => unreachable!("the index of an element leads to an element"),
-        }
+        let existing = self.children().position(|child| child.name == name);
+        let index = existing.unwrap_or_else(|| {
+            self.append(Element::new(name));
+            self.children.len() - 1
+        });
+        &mut self.children[index]
     }
 
-    /// The text directly inside, references resolved and CDATA opened.
+    /// The text directly inside, also between the children.
     pub fn text(&self) -> String {
-        let mut text = String::new();
-        for node in self.nodes() {
-            match node {
-                Node::Text(raw) => text.push_str(&escape::unescape(raw)),
-                Node::CData(raw) => text.push_str(
-                    raw.trim_start_matches("<![CDATA[")
-                        .strip_suffix("]]>")
-                        .unwrap_or_default(),
-                ),
-                Node::Element(_) | Node::Other(_) => {}
-            }
-        }
-        text
+        let tails = self.children().map(|child| child.tail.as_str());
+        std::iter::once(self.text.as_str()).chain(tails).collect()
     }
 
-    /// Replaces the whole content by this text. An element that says this already is left alone.
+    /// Replaces the whole content by this text.
     pub fn set_text(&mut self, text: impl AsRef<str>) {
-        let text = text.as_ref();
-        if self.content.is_some() && self.children().next().is_none() && self.text() == text {
-            return;
-        }
-        *self.nodes_mut() = vec![Node::Text(escape::text(text))];
+        self.children.clear();
+        self.text = text.as_ref().to_owned();
     }
 
-    /// Adds a child behind the last one, on a line of its own where the others have theirs.
-    /// The index of its node.
-    pub fn append(&mut self, child: Element) -> usize {
-        let indent = self.indent();
-        let nodes = self.nodes_mut();
-        let last = nodes
-            .iter()
-            .rposition(|node| matches!(node, Node::Element(_) | Node::Other(_)));
-        let mut index = last.map_or(0, |last| last + 1);
-        if let Some(indent) = indent {
-            nodes.insert(index, Node::Text(indent));
-            index += 1;
+    /// Adds text at the end.
+    pub(super) fn append_text(&mut self, text: &str) {
+        match self.children.last_mut() {
+            Some(last) => last.tail.push_str(text),
+            None => self.text.push_str(text),
         }
-        nodes.insert(index, Node::Element(child));
-        index
     }
 
-    /// Adds a child before all others, on a line of its own where the others have theirs.
+    /// Adds a child behind the last one.
+    pub fn append(&mut self, child: Element) {
+        self.children.push(child);
+    }
+
+    /// Adds a child before all others.
     pub fn prepend(&mut self, child: Element) {
-        let indent = self.indent();
-        let nodes = self.nodes_mut();
-        nodes.insert(0, Node::Element(child));
-        if let Some(indent) = indent {
-            nodes.insert(0, Node::Text(indent));
-        }
+        self.children.insert(0, child);
     }
 
-    /// Removes the children that `unwanted` names, each with the white space before it.
-    /// How many there were.
+    /// Removes the children that `unwanted` names, each with the text behind it; how many there were.
     pub fn remove_children(&mut self, mut unwanted: impl FnMut(&Element) -> bool) -> usize {
-        let Some(content) = &mut self.content else {
-            return 0;
-        };
-        let mut removed = 0;
-        let mut kept: Vec<Node> = Vec::with_capacity(content.nodes.len());
-        for node in content.nodes.drain(..) {
-            if node.element().is_some_and(&mut unwanted) {
-                removed += 1;
-                if matches!(kept.last(), Some(Node::Text(text)) if is_blank(text)) {
-                    kept.pop();
-                }
-            } else {
-                kept.push(node);
-            }
-        }
-        content.nodes = kept;
-        removed
-    }
-
-    /// The name and attributes without the content.
-    pub(super) fn clone_start_tag(&self) -> Self {
-        Self {
-            content: None,
-            name: self.name.clone(),
-            attributes: self.attributes.clone(),
-            after: self.after.clone(),
-            position: self.position,
-        }
-    }
-
-    fn nodes_mut(&mut self) -> &mut Vec<Node> {
-        &mut self.content.get_or_insert_with(Content::default).nodes
-    }
-
-    fn index_of(&self, name: &str) -> Option<usize> {
-        self.nodes()
-            .iter()
-            .position(|node| node.element().is_some_and(|child| child.name == name))
-    }
-
-    /// The white space that stands before the first child.
-    fn indent(&self) -> Option<String> {
-        let nodes = self.nodes();
-        let first = nodes.iter().position(|node| node.element().is_some())?;
-        match nodes.get(first.checked_sub(1)?)? {
-            // Blank lines between groups are not repeated.
-            Node::Text(text) if is_blank(text) => {
-                Some(text[text.rfind('\n').unwrap_or(0)..].to_owned())
-            }
-            _ => None,
-        }
+        let before = self.children.len();
+        self.children.retain(|child| !unwanted(child));
+        before - self.children.len()
     }
 }
 
-fn is_blank(text: &str) -> bool {
-    text.chars()
-        .all(|character| matches!(character, ' ' | '\t' | '\r' | '\n'))
-}
+impl Eq for Element {}
 
-impl Node {
-    /// The element, where it is one.
-    pub fn element(&self) -> Option<&Element> {
-        match self {
-            Self::Element(element) => Some(element),
-            _ => None,
-        }
+/// Where they were read makes no difference between elements.
+impl PartialEq for Element {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.attributes == other.attributes
+            && self.text == other.text
+            && self.children == other.children
+            && self.tail == other.tail
     }
 }
 
+/// Writes the document without a declaration: it is UTF-8.
 impl fmt::Display for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}{}", self.prolog, self.root, self.epilog)
+        self.root.fmt(f)
     }
 }
 
+/// Writes the element, in which a reader finds the same tree again.
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "<{}", self.name)?;
-        for attribute in &self.attributes {
-            write!(f, "{attribute}")?;
+        for Attribute { name, value } in &self.attributes {
+            write!(f, " {name}='")?;
+            escape(f, value, true)?;
+            f.write_str("'")?;
         }
-        f.write_str(&self.after)?;
-        let Some(content) = &self.content else {
+        if self.text.is_empty() && self.children.is_empty() {
             return f.write_str("/>");
-        };
-        f.write_str(">")?;
-        for node in &content.nodes {
-            match node {
-                Node::Element(element) => write!(f, "{element}")?,
-                Node::Text(raw) | Node::CData(raw) | Node::Other(raw) => f.write_str(raw)?,
-            }
         }
-        write!(f, "</{}{}>", self.name, content.end_space)
+        f.write_str(">")?;
+        escape(f, &self.text, false)?;
+        for child in &self.children {
+            child.fmt(f)?;
+            escape(f, &child.tail, false)?;
+        }
+        write!(f, "</{}>", self.name)
     }
 }
 
-impl fmt::Display for Attribute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            before,
-            name,
-            equals,
-            quote,
-            value,
-        } = self;
-        write!(f, "{before}{name}{equals}{quote}{value}{quote}")
+/// Writes text. Characters that XML does not have become U+FFFD.
+fn escape(f: &mut fmt::Formatter<'_>, text: &str, is_attribute: bool) -> fmt::Result {
+    use fmt::Write as _;
+    for character in text.chars() {
+        match character {
+            '&' => f.write_str("&amp;")?,
+            '<' => f.write_str("&lt;")?,
+            '>' => f.write_str("&gt;")?,
+            '\'' if is_attribute => f.write_str("&apos;")?,
+            // A reader turns these into spaces or newlines unless they are written as numbers.
+            '\r' => f.write_str("&#13;")?,
+            '\n' if is_attribute => f.write_str("&#10;")?,
+            '\t' if is_attribute => f.write_str("&#9;")?,
+            other if is_allowed(other) => f.write_char(other)?,
+            _ => f.write_char(char::REPLACEMENT_CHARACTER)?,
+        }
     }
+    Ok(())
+}
+
+/// Whether XML 1.0 allows this character at all.
+pub(super) fn is_allowed(character: char) -> bool {
+    matches!(character, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }

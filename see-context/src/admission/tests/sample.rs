@@ -93,7 +93,7 @@ pub(super) fn has(text: &str, path: &str, attribute: Option<(&str, &str)>) -> bo
     }
     level.iter().any(|element| match attribute {
         None => true,
-        Some((name, value)) => element.attribute(name).as_deref() == Some(value),
+        Some((name, value)) => element.attribute(name) == Some(value),
     })
 }
 

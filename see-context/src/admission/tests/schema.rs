@@ -37,7 +37,7 @@ fn load(folder: &Path, name: &str, seen: &mut HashSet<String>, files: &mut Vec<D
         if include.name() == "include"
             && let Some(href) = include.attribute("href")
         {
-            load(folder, &href, seen, files);
+            load(folder, href, seen, files);
         }
     }
     files.push(document);
@@ -55,7 +55,7 @@ impl<'a> Reader<'a> {
                 && let Some(name) = child.attribute("name")
             {
                 self.definitions
-                    .entry(name.into_owned())
+                    .entry(name.to_owned())
                     .or_default()
                     .push(child);
             }
@@ -77,7 +77,7 @@ impl<'a> Reader<'a> {
     fn walk(&self, element: &Element, path: &str, within: &mut Vec<String>, into: &mut Schema) {
         for child in element.children() {
             let name = child.attribute("name");
-            match (child.name(), name.as_deref()) {
+            match (child.name(), name) {
                 ("ref", Some(name)) => self.walk_definition(name, path, within, into),
                 // The root itself.
                 ("element", Some("domain")) if path.is_empty() => {
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
                 ("value", _) => into.push(child.text()),
                 ("ref", Some(name)) if !within.contains(&name.to_string()) => {
                     within.push(name.to_string());
-                    for definition in self.definitions.get(&*name).into_iter().flatten() {
+                    for definition in self.definitions.get(name).into_iter().flatten() {
                         self.values(definition, within, into);
                     }
                     within.pop();

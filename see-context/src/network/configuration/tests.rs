@@ -29,7 +29,7 @@ fn own(json: &str) -> Own {
 fn python_sees_dynamic_address_makes_a_nat_network() {
     let json = r#"{"dynamic_address": {"ipv4": "192.168.0.0", "prefix": 16, "subnet_prefix": 24}}"#;
     let own = own(json);
-    assert_eq!(own.xml.forward_mode().as_deref(), Some("nat"));
+    assert_eq!(own.xml.root().attribute_of("forward", "mode"), Some("nat"));
     let within = Subnet::containing([192, 168, 0, 0].into(), 16).unwrap();
     assert_eq!(
         own.search,
