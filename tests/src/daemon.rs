@@ -2,8 +2,9 @@
 //!
 //! It runs as root in mount, network and process namespaces of its own, so any number of them stand beside each
 //! other and beside the host's daemon: each with its own domains, networks, bridges and firewall. Its folders
-//! (`/run/libvirt`, `/var/lib/libvirt`, `/var/cache/libvirt`, `/etc/libvirt`) are its own; every other file is the
-//! test's at the same path, so disks, sockets and consoles are shared. Emulators that outlive a killed daemon are
+//! (`/run/libvirt`, `/var/lib/libvirt`, `/var/cache/libvirt`, `/var/log/libvirt`, `/etc/libvirt`) are its own, and
+//! [`remains`](crate::remains) looks into them; every other file is the test's at the same path, so disks, sockets and
+//! consoles are shared. Emulators that outlive a killed daemon are
 //! reaped at once, and all of it is gone when the value is dropped, or when the test's process dies.
 //!
 //! ```no_run
@@ -37,6 +38,7 @@
 //! ```
 
 mod groups;
+mod look;
 mod relay;
 mod transports;
 
@@ -310,25 +312,6 @@ impl PrivateDaemon {
         }
         outer.stdin(Stdio::null());
         outer
-    }
-
-    /// The names of its domains, networks and pools that contain a text, running or not.
-    pub fn objects(&self, part: &str) -> Vec<String> {
-        let mut found = Vec::new();
-        for (driver, kind) in [
-            ("qemu", "list"),
-            ("qemu", "net-list"),
-            ("qemu", "pool-list"),
-            ("lxc", "list"),
-        ] {
-            let uri = format!("{driver}+unix:///system?socket={}", self.inner_socket());
-            let names = self.told("virsh", &["-q", "-c", &uri, kind, "--all", "--name"]);
-            let ours = names
-                .lines()
-                .filter(|line| line.contains(part) && !line.is_empty());
-            found.extend(ours.map(|line| format!("{driver} {kind}: {line}")));
-        }
-        found
     }
 
     /// The processes in its namespaces, as the host numbers them, with their command lines: the daemon, its

@@ -1,6 +1,6 @@
 //! What of an environment is on this host.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -11,30 +11,37 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Everything on this host that carries an identifier: processes, sockets, files in the folders for temporary
 /// and runtime files, shared memory, libvirt's and swtpm's logs and state, AppArmor's profiles, control groups, network
-/// devices, firewall tables, and the system daemon's domains, networks and pools.
+/// devices, firewall tables, and the system daemon's domains, networks and pools. Of a libvirtd in namespaces of its
+/// own, such as a [`PrivateDaemon`](crate::PrivateDaemon), the sockets, files, groups and devices that it sees, too.
 pub fn remains(identifier: &str) -> Vec<String> {
     let marks = Marks::of(identifier);
     let mut found = Vec::new();
     processes(&marks, &mut found);
-    sockets(&marks, &mut found);
     tables(&marks, &mut found);
-    let temporary = std::env::temp_dir();
-    // Deeper in the temporary folders are the tests' own homes, with the results that are to stay.
-    for (folder, depth) in [
-        (temporary.as_path(), 0),
-        (Path::new("/tmp"), 0),
-        (Path::new("/var/tmp"), 0),
-        (Path::new("/run/libvirt"), 3),
-        (Path::new("/var/lib/libvirt"), 3),
-        (Path::new("/etc/libvirt"), 3),
-        (Path::new("/var/log/libvirt"), 1),
-        (Path::new("/var/log/swtpm"), 2),
-        (Path::new("/dev/shm"), 0),
-        (Path::new("/etc/apparmor.d/libvirt"), 0),
-        (Path::new("/sys/class/net"), 0),
-        (Path::new("/sys/fs/cgroup"), 2),
-    ] {
-        entries(folder, depth, &marks, &mut found);
+    entries(&std::env::temp_dir(), 0, &marks, &mut found);
+    let daemons = daemons_apart();
+    let own = (PathBuf::from("/"), PathBuf::from("/proc/net/unix"));
+    let theirs = daemons
+        .iter()
+        .map(|process| (process.join("root"), process.join("net/unix")));
+    for (root, table) in std::iter::once(own).chain(theirs) {
+        sockets(&table, &marks, &mut found);
+        // Deeper in the temporary folders are the tests' own homes, with the results that are to stay.
+        for (folder, depth) in [
+            ("tmp", 0),
+            ("var/tmp", 0),
+            ("run/libvirt", 3),
+            ("var/lib/libvirt", 3),
+            ("etc/libvirt", 3),
+            ("var/log/libvirt", 1),
+            ("var/log/swtpm", 2),
+            ("dev/shm", 0),
+            ("etc/apparmor.d/libvirt", 0),
+            ("sys/class/net", 0),
+            ("sys/fs/cgroup", 2),
+        ] {
+            entries(&root.join(folder), depth, &marks, &mut found);
+        }
     }
     firewall(identifier, &mut found);
     found.extend(daemon_objects(identifier));
@@ -112,6 +119,8 @@ fn listed(daemon: &str, kind: &str) -> String {
 /// The texts by which something is known to belong to an environment.
 struct Marks {
     identifier: String,
+    /// As much of it as libvirt has in the names of its folders.
+    short: String,
     /// The embedded driver's root, unless other environments of the same process live in it.
     root: Option<String>,
     /// The network's bridge.
@@ -128,6 +137,7 @@ impl Marks {
             .any(|folder| has_other_users(&folder.join(&root), identifier));
         Self {
             identifier: identifier.to_owned(),
+            short: identifier.chars().take(20).collect(),
             root: (!others_live_there).then_some(root),
             bridge: format!("virbr-{}", &digits[..8]),
         }
@@ -137,7 +147,7 @@ impl Marks {
         // As systemd spells the name of a scope.
         let text = text.replace("\\x2d", "-");
         let has = |mark: &String| text.contains(mark);
-        has(&self.identifier) || has(&self.bridge) || self.root.as_ref().is_some_and(has)
+        has(&self.short) || has(&self.bridge) || self.root.as_ref().is_some_and(has)
     }
 }
 
@@ -177,8 +187,25 @@ fn processes(marks: &Marks, found: &mut Vec<String>) {
     }
 }
 
-fn sockets(marks: &Marks, found: &mut Vec<String>) {
-    let table = std::fs::read_to_string("/proc/net/unix").expect("/proc is there");
+/// The folders in /proc of the libvirtds whose file system is not this process's. Only root sees any.
+fn daemons_apart() -> Vec<PathBuf> {
+    let files = |process: &Path| std::fs::read_link(process.join("ns/mnt")).ok();
+    let own = files(Path::new("/proc/self"));
+    let processes = std::fs::read_dir("/proc").expect("/proc is there");
+    let processes = processes.flatten().map(|process| process.path());
+    processes
+        .filter(|process| {
+            let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+            let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+            let is_daemon = program == b"libvirtd" || program.ends_with(b"/libvirtd");
+            is_daemon && files(process).is_some_and(|files| Some(files) != own)
+        })
+        .collect()
+}
+
+/// What a table of unix sockets has; none of a process that ended meanwhile.
+fn sockets(table: &Path, marks: &Marks, found: &mut Vec<String>) {
+    let table = std::fs::read_to_string(table).unwrap_or_default();
     found.extend(
         table
             .lines()

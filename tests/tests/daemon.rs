@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use see_tests::{DaemonOptions, PrivateDaemon, Transport, target_folder, until};
+use see_tests::{DaemonOptions, PrivateDaemon, Transport, remains, target_folder, until};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -91,6 +91,30 @@ fn machines_outlive_a_killed_private_daemon_and_nothing_outlives_its_end() {
     let mut groups = Command::new("find");
     let groups = groups.arg("/sys/fs/cgroup").arg("-name").arg(name).output();
     assert_eq!(groups.expect("find is installed").stdout, b"");
+}
+
+#[test]
+fn what_libvirt_would_leave_in_a_private_daemon_is_seen_by_every_look() {
+    let daemon = PrivateDaemon::start();
+    let identifier = "01234567-89ab-4def-8123-456789abcdef";
+    assert_eq!(daemon.traces(), Vec::<String>::new());
+    assert_eq!(remains(identifier), Vec::<String>::new());
+    for path in [
+        "/var/log/libvirt/qemu/01234567-89ab-4def-8123-456789abcdef.log",
+        "/var/lib/libvirt/qemu/domain-7-01234567-89ab-4def-8",
+        "/var/lib/libvirt/dnsmasq/virbr-01234567.status",
+        "/run/libvirt/network/01234567-89ab-4def-8123-456789abcdef.pid",
+    ] {
+        let shell = "mkdir -p \"${1%/*}\"; echo >\"$1\"";
+        daemon.told("sh", &["-ec", shell, "sh", path]);
+        assert_eq!(daemon.traces(), [path]);
+        let [found] = &remains(identifier)[..] else {
+            panic!("{path}: {:?}", remains(identifier));
+        };
+        assert!(found.ends_with(path), "{found}");
+        daemon.told("rm", &[path]);
+    }
+    assert_eq!(remains(identifier), Vec::<String>::new());
 }
 
 #[test]

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use see_core::{AllocateOptions, EndLimits, ErrorKind, SandboxState};
-use see_tests::{Dice, Home, Lab, Live, PrivateDaemon, Watched, emulator, rounds, until};
+use see_tests::{
+    Dice, Home, Lab, Live, PrivateDaemon, Watched, assert_nothing_remains, emulator, rounds, until,
+};
 use serde_json::json;
 
 /// The longest wait for anything, on a busy host.
@@ -63,11 +65,7 @@ fn assert_gone(home: &Home, daemon: &PrivateDaemon, identifier: &str) {
         daemon.objects(identifier).is_empty()
     });
     assert_eq!(home.recorded(), Vec::<String>::new());
-    assert_eq!(emulator(identifier), None);
-    for folder in ["/tmp", "/var/tmp"] {
-        let name = format!("{folder}/see-{identifier}");
-        assert!(!std::path::Path::new(&name).exists(), "{name} is left");
-    }
+    assert_nothing_remains(identifier);
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! The table against libvirt's own schema, and against what people have.
 
-use std::collections::BTreeSet;
-
 use see_core::config::{ConfigPath, Configuration};
 use see_libvirt::xml::DomainXml;
 
@@ -9,6 +7,7 @@ use super::*;
 
 mod sample;
 mod schema;
+mod walk;
 
 /// A path of the configuration, as the run file's is.
 fn path() -> ConfigPath {
@@ -352,96 +351,4 @@ fn ordinary_domains_are_admitted_in_every_mode() {
             }
         }
     }
-}
-
-/// Attributes by which libvirt's format names what lies outside of the machine.
-const OUTSIDE: [&str; 16] = [
-    "bridge",
-    "dev",
-    "dir",
-    "evdev",
-    "file",
-    "host",
-    "listen",
-    "logFile",
-    "network",
-    "path",
-    "rendernode",
-    "service",
-    "socket",
-    "tap",
-    "vhost",
-    "wwpn",
-];
-
-/// Those of them that a machine with a closed network may have, and why that is no way out.
-const HARMLESS: [(&str, &str); 11] = [
-    (
-        "devices/disk/source",
-        "read-only, or beneath an overlay; of network disks there are none",
-    ),
-    ("devices/disk/target", "a name in the guest"),
-    ("devices/filesystem/source", "a folder that the guest reads"),
-    ("devices/filesystem/target", "a name in the guest"),
-    ("devices/graphics", "127.0.0.1 is written over it"),
-    ("devices/interface/guest", "a name in the guest"),
-    (
-        "devices/interface/source",
-        "the sandbox's own network is written over it",
-    ),
-    ("devices/interface/rom", "a file that the guest reads"),
-    ("os/boot", "hd, cdrom and the like"),
-    ("os/nvram/source", "each sandbox gets a copy"),
-    ("devices/hub", "a port in the guest"),
-];
-
-/// Walks every element, attribute and value that libvirt's own schema knows through both kinds of mode.
-#[test]
-fn nothing_of_libvirts_schema_passes_unless_the_table_says_why() {
-    let schema = schema::read("/usr/share/libvirt/schemas");
-    assert!(schema.len() > 600, "{} elements", schema.len());
-    let (mut tried, mut passed) = (0, 0);
-    let mut unknown = BTreeSet::new();
-    for (path, attributes) in &schema {
-        if path.contains("ANY") || path.starts_with("metadata/") {
-            continue;
-        }
-        let values = attributes.iter().flat_map(|(name, values)| {
-            let some = (values.is_empty()).then_some("x");
-            let values = values.iter().map(String::as_str).chain(some);
-            values.map(move |value| Some((name.as_str(), value)))
-        });
-        for attribute in values.chain([None]) {
-            for promise in [Promise::Closed, Promise::Open] {
-                for text in sample::samples(path, attribute, promise) {
-                    tried += 1;
-                    let Ok(left) = admitted(promise, &text) else {
-                        continue;
-                    };
-                    if !sample::has(&left, path, attribute) {
-                        continue;
-                    }
-                    passed += 1;
-                    let mut reasons = sample::about(path).into_iter().filter(|rule| {
-                        sample::is_admitted(rule, promise) && !rule.row.why.is_empty()
-                    });
-                    assert!(
-                        reasons.next().is_some(),
-                        "{promise:?} passes without a reason: {text}"
-                    );
-                    let outside = attribute.is_some_and(|(name, _)| OUTSIDE.contains(&name));
-                    if outside && promise == Promise::Closed {
-                        unknown.insert(path.clone());
-                    }
-                }
-            }
-        }
-    }
-    assert!(tried > 5000 && passed > 1000, "{passed} of {tried} pass");
-    let harmless: BTreeSet<String> = HARMLESS
-        .iter()
-        .map(|(path, _)| (*path).to_owned())
-        .collect();
-    let ways: Vec<_> = unknown.difference(&harmless).collect();
-    assert!(ways.is_empty(), "a closed network has ways out: {ways:#?}");
 }

@@ -86,7 +86,10 @@ fn processes_and_users_that_allocate_at_once_get_different_subnets_until_none_is
         assert_eq!(outcome.code, Some(143), "{outcome:#?}");
     }
     assert_undisturbed(beside);
-    assert_eq!(site.traces(), ["virbr-bare"], "which is somebody else's");
+    let mut left = site.traces();
+    // libvirt leaves the numbers of its address servers, which only root may remove.
+    left.retain(|trace| !(trace.starts_with("/run/libvirt/network/") && trace.ends_with(".pid")));
+    assert_eq!(left, ["virbr-bare"], "which is somebody else's");
 }
 
 /// A guest with a network of its own beside the others, which runs a sample once it has an address.
@@ -141,6 +144,9 @@ async fn a_bridge_that_exists_is_told_and_left_and_the_neighbour_finishes() {
         "{error}"
     );
     assert_eq!(bridges(), before, "they are somebody else's");
+    for name in &names {
+        site.daemon.told("ip", &["link", "delete", name]);
+    }
     assert_eq!(see_tests::remains(text), Vec::<String>::new());
     assert_eq!(site.daemon.objects(text), Vec::<String>::new());
     lab.finish().await;

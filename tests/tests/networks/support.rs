@@ -126,24 +126,9 @@ impl Site {
         Live::start(&mut self.command(run_file, command))
     }
 
-    /// Everything of ours in the daemon's network and firewall.
+    /// Everything of ours in the daemon's namespaces.
     pub(crate) fn traces(&self) -> Vec<String> {
-        let mut found: Vec<String> = self
-            .daemon
-            .told("nft", &["list", "tables"])
-            .lines()
-            .filter(|line| line.contains("see-"))
-            .map(str::to_owned)
-            .collect();
-        let links = self.daemon.told("ip", &["-o", "link"]);
-        let devices = links.lines().filter_map(|line| line.split(": ").nth(1));
-        found.extend(
-            devices
-                .filter(|name| name.starts_with("virbr") || name.starts_with("see"))
-                .map(str::to_owned),
-        );
-        found.extend(self.daemon.objects("-"));
-        found
+        self.daemon.traces()
     }
 }
 

@@ -218,19 +218,14 @@ impl Arena {
         }
     }
 
-    /// What is in a daemon of its own and in its firewall, whosever it is, once all runs are over.
+    /// What is in a daemon of its own, whosever it is, once all runs are over.
     pub(crate) fn left_at_all(&self) -> Vec<String> {
         let Some(daemon) = &self.daemon else {
             return Vec::new();
         };
         let end = Instant::now() + LETTING_GO;
         loop {
-            let mut found = daemon.objects("");
-            let tables = daemon.told("nft", &["list", "tables"]);
-            let links = daemon.told("ip", &["-o", "link"]);
-            let lines = tables.lines().chain(links.lines());
-            let ours = lines.filter(|line| line.contains(" see") || line.contains("virbr"));
-            found.extend(ours.map(str::to_owned));
+            let found = [daemon.objects(""), daemon.traces()].concat();
             if found.is_empty() || Instant::now() >= end {
                 return found;
             }
@@ -250,9 +245,9 @@ impl Arena {
             );
         }
         if let Some(daemon) = &self.daemon {
-            texts.extend(daemon.objects(""));
-            let script = "find /run/libvirt /var/lib/libvirt /etc/libvirt; find /sys/fs/cgroup -type d; \
-                          ip -o link; nft list ruleset; cat /var/lib/libvirt/dnsmasq/*.status 2>/dev/null || true";
+            texts.extend(daemon.traces());
+            let script =
+                "nft list ruleset; cat /var/lib/libvirt/dnsmasq/*.status 2>/dev/null || true";
             let told = daemon.told("sh", &["-c", script]);
             texts.extend(told.lines().map(str::to_owned));
         }

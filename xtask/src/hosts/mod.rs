@@ -15,7 +15,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 pub(crate) use entered::Entered;
-pub(crate) use facts::{FACTS, Facts};
+pub(crate) use facts::{FACTS, FACTS_TAKE, Facts};
 pub(crate) use first::run as first;
 
 use crate::command;

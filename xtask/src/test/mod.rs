@@ -2,6 +2,7 @@
 
 pub(crate) mod programs;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +13,7 @@ use crate::demos;
 use crate::failure::{Failure, While, exit_code};
 use crate::fuzz;
 use crate::guest;
-use crate::hosts::{DEBIAN_13, Entered, FACTS, Host};
+use crate::hosts::{DEBIAN_13, Entered, FACTS, FACTS_TAKE, Host};
 use crate::leftovers::Look;
 use crate::setup::{self, Purpose, Started};
 use crate::stage::{self, stage};
@@ -162,7 +163,11 @@ fn checks_elsewhere(host: Host, count: &mut Count) -> Vec<Failure> {
         })
         .and_then(|()| {
             stage("build of tests", || {
-                let mut tests = cargo(&["test", "--locked", "--package", "see-tests", "--tests"]);
+                let mut tests = cargo(&["test", "--locked", "--tests"]);
+                let crates = FACTS.iter().filter_map(|it| it.program.split(' ').next());
+                for name in crates.collect::<BTreeSet<_>>() {
+                    tests.args(["--package", name]);
+                }
                 programs::showing(&programs::build(&mut tests, DEADLINE)?, FACTS)
             })
         })
@@ -204,7 +209,13 @@ fn elsewhere(host: Host, programs: Vec<Program>, count: &mut Count) -> Result<()
     stage(&format!("tests on {}", host.name), || {
         let host = Entered::new(host)?;
         let before = Look::on(Some(&host))?;
+        let started = Instant::now();
         let outcome = tests(programs, Some(&host), threads(), count);
+        println!(
+            "       {:>6.1} s  all of them, of {} s that they may take on a quiet machine of two cores",
+            started.elapsed().as_secs_f64(),
+            FACTS_TAKE.as_secs()
+        );
         let place = format!("left behind on {}", host.host.name);
         with_left(outcome, &place, &before.left_on(Some(&host)))
     })

@@ -14,16 +14,18 @@ struct Level {
     name: String,
     attributes: BTreeMap<String, String>,
     children: BTreeMap<String, BTreeMap<String, String>>,
-    text: &'static str,
+    text: String,
 }
 
-/// Domains with an element at this path that has this attribute: one for each row that may be about its parent and
-/// about itself.
-pub(super) fn samples(
-    path: &str,
-    attribute: Option<(&str, &str)>,
-    promise: Promise,
-) -> Vec<String> {
+/// What a sample holds in its element: a value of an attribute, or a text.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Part<'a> {
+    Attribute(&'a str, &'a str),
+    Text(&'a str),
+}
+
+/// Domains with this part of an element at this path: one for each row that may be about its parent and about itself.
+pub(super) fn samples(path: &str, part: Part<'_>, promise: Promise) -> Vec<String> {
     let names: Vec<&str> = path.split('/').collect();
     let mut chains = vec![vec![Level::default()]];
     for depth in 1..=names.len() {
@@ -51,9 +53,12 @@ pub(super) fn samples(
         }
         chains = longer;
     }
-    if let Some((name, value)) = attribute {
-        for leaf in chains.iter_mut().filter_map(|chain| chain.last_mut()) {
-            leaf.attributes.insert(name.to_owned(), value.to_owned());
+    for leaf in chains.iter_mut().filter_map(|chain| chain.last_mut()) {
+        match part {
+            Part::Attribute(name, value) => {
+                leaf.attributes.insert(name.to_owned(), value.to_owned());
+            }
+            Part::Text(text) => text.clone_into(&mut leaf.text),
         }
     }
     chains.iter().map(|chain| written(chain)).collect()
@@ -79,8 +84,8 @@ pub(super) fn is_admitted(rule: &Rule, promise: Promise) -> bool {
     }
 }
 
-/// Whether a domain has an element at this path with this attribute.
-pub(super) fn has(text: &str, path: &str, attribute: Option<(&str, &str)>) -> bool {
+/// Whether a domain has this part of an element at this path.
+pub(super) fn has(text: &str, path: &str, part: Part<'_>) -> bool {
     let domain = DomainXml::parse(text).expect("what is left is a domain");
     let names: Vec<&str> = path.split('/').collect();
     let mut level: Vec<&Element> = vec![domain.root()];
@@ -91,9 +96,9 @@ pub(super) fn has(text: &str, path: &str, attribute: Option<(&str, &str)>) -> bo
             .filter(|child| child.name() == name)
             .collect();
     }
-    level.iter().any(|element| match attribute {
-        None => true,
-        Some((name, value)) => element.attribute(name) == Some(value),
+    level.iter().any(|element| match part {
+        Part::Attribute(name, value) => element.attribute(name) == Some(value),
+        Part::Text(text) => element.text() == text,
     })
 }
 
@@ -114,7 +119,7 @@ fn extended(chain: &[Level], name: &str, conditions: &[Condition]) -> Option<Vec
                 level.children.entry((*child).to_owned()).or_default();
             }
             Condition::Lacks(_) => {}
-            Condition::Text(values) => level.text = values[0],
+            Condition::Text(values) => level.text = values[0].to_owned(),
             Condition::Attribute {
                 above,
                 child,
@@ -160,7 +165,7 @@ fn written(chain: &[Level]) -> String {
             .map(|(name, value)| format!(" {name}='{value}'"));
         format!("<{name}{}>", attributes.collect::<String>())
     };
-    let mut text = tag(name, &level.attributes) + level.text;
+    let mut text = tag(name, &level.attributes) + &level.text;
     for (child, attributes) in &level.children {
         text += &format!("{}</{child}>", tag(child, attributes));
     }

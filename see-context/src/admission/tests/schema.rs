@@ -1,12 +1,28 @@
 //! libvirt's schema of a domain, as far as elements and attributes go.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use see_libvirt::xml::{Document, Element};
 
-/// Every element of a domain by its path beneath it, with its attributes and the values that the schema lists.
-pub(super) type Schema = BTreeMap<String, BTreeMap<String, Vec<String>>>;
+/// Every element of a domain by its path beneath it.
+pub(super) type Schema = BTreeMap<String, Definition>;
+
+/// What the schema says of an element.
+#[derive(Debug, Default)]
+pub(super) struct Definition {
+    pub(super) attributes: BTreeMap<String, Content>,
+    pub(super) text: Content,
+}
+
+/// What may stand in an attribute, or in an element as its text.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    /// The values that the schema lists.
+    pub(super) values: BTreeSet<String>,
+    /// The schema's names of what it may be, `absFilePath` for one.
+    pub(super) types: BTreeSet<String>,
+}
 
 /// Reads the schema that is installed with libvirt.
 pub(super) fn read(folder: &str) -> Schema {
@@ -88,16 +104,14 @@ impl<'a> Reader<'a> {
                         "" => name.to_owned(),
                         path => format!("{path}/{name}"),
                     };
-                    into.entry(below.clone()).or_default();
+                    let text = &mut into.entry(below.clone()).or_default().text;
+                    self.content(child, &mut Vec::new(), text);
                     self.walk(child, &below, within, into);
                 }
                 ("attribute", Some(name)) if !path.is_empty() => {
-                    let mut values = Vec::new();
-                    self.values(child, &mut Vec::new(), &mut values);
-                    let attributes = into.entry(path.to_owned()).or_default();
-                    let known = attributes.entry(name.to_owned()).or_default();
-                    values.retain(|value| !known.contains(value));
-                    known.append(&mut values);
+                    let element = into.entry(path.to_owned()).or_default();
+                    let known = element.attributes.entry(name.to_owned()).or_default();
+                    self.content(child, &mut Vec::new(), known);
                 }
                 ("attribute" | "element", _) => {}
                 _ => self.walk(child, path, within, into),
@@ -105,18 +119,23 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn values(&self, element: &Element, within: &mut Vec<String>, into: &mut Vec<String>) {
+    /// What may stand directly in an element or attribute.
+    fn content(&self, element: &Element, within: &mut Vec<String>, into: &mut Content) {
         for child in element.children() {
             match (child.name(), child.attribute("name")) {
-                ("value", _) => into.push(child.text()),
+                ("value", _) => {
+                    into.values.insert(child.text());
+                }
                 ("ref", Some(name)) if !within.contains(&name.to_string()) => {
+                    into.types.insert(name.to_string());
                     within.push(name.to_string());
                     for definition in self.definitions.get(name).into_iter().flatten() {
-                        self.values(definition, within, into);
+                        self.content(definition, within, into);
                     }
                     within.pop();
                 }
-                _ => self.values(child, within, into),
+                ("attribute" | "element", _) => {}
+                _ => self.content(child, within, into),
             }
         }
     }
