@@ -139,7 +139,7 @@ fn of_a_start_that_failed_the_hypervisors_log_is_kept_with_the_results_and_nothi
     for hypervisor in ["embedded", "qemu:///system"] {
         let context = json!({
             "hypervisor": hypervisor,
-            "domain": { "configuration": "refused.xml" },
+            "domain": { "configuration": "refused.xml", "allow_command_line": true },
         });
         let outcome = run(&home, context, &[]);
         assert_eq!(outcome.code, SANDBOX_FAILED, "{outcome:#?}");
