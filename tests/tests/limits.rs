@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use see_tests::{Home, Neighbour, Outcome, assert_nothing_remains};
+use see_tests::{Footprint, Home, Neighbour, Outcome, assert_nothing_remains};
 use serde_json::{Value, json};
 
 /// The longest run, emulated on a busy machine.
@@ -13,15 +13,18 @@ const SANDBOX_FAILED: i32 = 4;
 /// Whose emulators: our own process's, and those of a daemon, which are another account's.
 const HYPERVISORS: [&str; 2] = ["embedded", "qemu:///system"];
 
-/// Runs a sample that would go on for minutes, with one limit set low.
+/// Runs a sample that would go on for minutes in the built-in machine, with one limit set low.
 fn run_to_the_limit(hypervisor: &str, key: &str, limit: &Value, sample: &str) {
     let home = Home::passable();
-    let context = json!({
-        "hypervisor": hypervisor,
-        "memory": "128MiB",
-        "disk": { "image": home.guest("guest.qcow2") },
-        "limits": { key: limit },
-    });
+    let machine = json!({ "hypervisor": hypervisor, "memory": "128MiB" });
+    run_machine_to_the_limit(&home, machine, key, limit, sample);
+}
+
+/// The same in this machine.
+fn run_machine_to_the_limit(home: &Home, machine: Value, key: &str, limit: &Value, sample: &str) {
+    let mut context = machine;
+    context["disk"] = json!({ "image": home.guest("guest.qcow2") });
+    context["limits"] = json!({ key: limit });
     let run = json!({
         "version": 1,
         "context": context,
@@ -51,7 +54,7 @@ fn run_to_the_limit(hypervisor: &str, key: &str, limit: &Value, sample: &str) {
         ],
         LIMIT,
     );
-    assert_ended(&home, &outcome, key, limit);
+    assert_ended(home, &outcome, key, limit);
 }
 
 /// Fails unless the run ended at this limit, named, and left nothing.
@@ -87,6 +90,36 @@ fn a_guest_that_fills_its_disk_or_floods_its_console_ends_its_run_named_and_its_
         run_to_the_limit(hypervisor, "console", &json!("256KiB"), flood);
     }
     neighbour.assert_finishes();
+}
+
+/// A machine as a user writes it, whose lines of text are kept in files of the user's.
+const LINES_IN_FILES: &str = "<domain type='qemu'><memory unit='MiB'>128</memory>\
+    <os><type machine='pc'>hvm</type></os><features><acpi/></features><devices>\
+    <disk type='file' device='disk'><target dev='vda' bus='virtio'/></disk>\
+    <serial type='file'><source path='FOLDER/serial'/><log file='FOLDER/log'/></serial>\
+    <serial type='file'><source path='FOLDER/second'/></serial>\
+    </devices></domain>";
+
+#[test]
+fn a_guest_that_floods_lines_which_its_xml_keeps_in_files_ends_its_run_named_and_writes_to_none_of_them()
+ {
+    for hypervisor in HYPERVISORS {
+        let home = Home::passable();
+        let folder = home.path("user");
+        std::fs::create_dir(&folder).expect("the home is writable");
+        for name in ["serial", "log"] {
+            std::fs::write(folder.join(name), "mine").expect("the folder is writable");
+        }
+        let before = Footprint::of(&folder);
+        let domain = LINES_IN_FILES.replace("FOLDER", &folder.to_string_lossy());
+        let machine = json!({
+            "hypervisor": hypervisor,
+            "domain": { "configuration": home.write("domain.xml", domain) },
+        });
+        let flood = "for line in /dev/ttyS0 /dev/ttyS1; do yes flood >$line & done; wait";
+        run_machine_to_the_limit(&home, machine, "console", &json!("256KiB"), flood);
+        before.assert_unchanged(&folder);
+    }
 }
 
 #[test]
