@@ -105,7 +105,9 @@ pub(crate) const FACTS: &[Facts] = &[
     // The domains that other programs write, as libvirt reads them.
     Facts {
         program: "ordinary_xml",
-        tests: &["domains_of_nova_and_vagrant_libvirt_run_twice_at_once_on_a_closed_network"],
+        tests: &[
+            "domains_of_other_programs_run_twice_at_once_on_a_closed_network_and_what_is_taken_out_is_said",
+        ],
     },
     // Who may use the daemon, and the daemon of an ordinary user's session.
     Facts {
