@@ -23,8 +23,8 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
 
-    /// Say more on stderr: once for what is done, twice for how. SEE_LOG filters more finely. What to know of an image
-    /// is told without it.
+    /// Say more on stderr: once for what is done, twice for how. SEE_LOG filters more finely. What to know of an image,
+    /// and what is taken out of a domain's XML, is told without it.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 }

@@ -31,6 +31,8 @@ pub(crate) enum Promise {
     Closed,
     /// The guest reaches what the domain's XML, or the network that was asked for, lets it reach.
     Open,
+    /// The same, and the user answers for what the domain's XML hands to the hypervisor unread.
+    Unread,
 }
 
 /// An element or attribute that a sandbox may not have.
@@ -145,16 +147,20 @@ impl Walk {
             return false;
         }
         match (row.admitted, self.promise) {
-            (Admitted::Always, _) | (Admitted::Open, Promise::Open) => {}
-            (Admitted::TakenOutIfClosed, Promise::Open) => {}
+            (Admitted::Always, _) | (Admitted::Unread, Promise::Unread) => {}
+            (Admitted::Open | Admitted::TakenOutIfClosed, Promise::Open | Promise::Unread) => {}
             (Admitted::TakenOut, _) | (Admitted::TakenOutIfClosed, Promise::Closed) => {
                 self.removed.push((shown(child), row.why));
                 return false;
             }
-            (Admitted::Never, _) | (Admitted::Open, Promise::Closed) => {
+            (Admitted::Never | Admitted::Unread, _) | (Admitted::Open, Promise::Closed) => {
                 let advice = match (row.instead, row.admitted) {
                     (Some(instead), _) => instead,
                     (None, Admitted::Never) => "take it out",
+                    (None, Admitted::Unread) => {
+                        "take it out; where the network is not closed, `\"allow_command_line\": true` in the run \
+                         file's `domain` lets it pass, and you answer for what it does"
+                    }
                     (None, _) => "take it out, or use a `network` that is not closed",
                 };
                 let problem = format!("{} is refused: {}", shown(child), row.why);

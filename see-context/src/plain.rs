@@ -123,7 +123,7 @@ impl PlainMachine {
             "since it is not known which processes run the machines of this hypervisor",
         )?;
         let path = &configuration.domain.configuration;
-        let domain = read(path, driver, &network)?;
+        let domain = read(&configuration.domain, driver, &network)?;
         let storage = configuration.storage(driver)?;
         require_program(storage::QEMU_IMG, "qemu-utils")?;
         let connection = reach(&uri, configuration.hypervisor.as_ref(), advice).await?;
@@ -242,7 +242,8 @@ impl PlainConfiguration {
 }
 
 /// Reads the domain's XML, and checks that the image will find its disk.
-fn read(path: &ConfigPath, driver: &Driver, network: &NetworkPlan) -> Result<DomainXml> {
+fn read(section: &DomainSection, driver: &Driver, network: &NetworkPlan) -> Result<DomainXml> {
+    let path = &section.configuration;
     let located = |error| xml(error, path.path(), path.place());
     let bytes = read_xml(path, "a libvirt domain XML")?;
     let mut domain = DomainXml::parse_bytes(&bytes).map_err(located)?;
@@ -260,7 +261,8 @@ fn read(path: &ConfigPath, driver: &Driver, network: &NetworkPlan) -> Result<Dom
         .advice(format!("write <domain type='{known}'>")));
     }
     network.unplug(&mut domain);
-    admission::admit(&mut domain, network.promise(), true, path)?;
+    let promise = section.promise(network.promise());
+    admission::admit(&mut domain, promise, true, path)?;
     if let Some(disk) = domain.further_disks().map_err(located)?.first() {
         return Err(located(XmlError::Conflict {
             position: disk.position,

@@ -8,6 +8,7 @@ mod daemon;
 mod dice;
 mod footprint;
 mod home;
+pub mod hostile;
 mod lab;
 mod live;
 mod neighbour;

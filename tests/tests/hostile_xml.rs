@@ -4,12 +4,10 @@
 //! What cannot be admitted is refused at its line before anything is made; what can be made harmless is, and then a
 //! real guest tries to use it.
 
-use std::net::{TcpListener, UdpSocket};
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
+use see_tests::hostile::{MADE_HARMLESS, TRY, Target};
 use see_tests::{
     DaemonOptions, Home, Outcome, PrivateDaemon, assert_nothing_remains, finish, spawn,
 };
@@ -59,124 +57,31 @@ const REFUSED: [&str; 33] = [
      <target dev='vdc' bus='virtio'/></disk><interface type='user'/>",
 ];
 
-/// What becomes the sandbox's own, or is taken out.
-const MADE_HARMLESS: [&str; 7] = [
-    "<emulator>FILE</emulator>",
-    "<serial type='pty'><log file='FILE' append='off'/></serial>",
-    "<serial type='file'><source path='FILE'/></serial>",
-    "<serial type='unix'><source mode='bind' path='FILE'/></serial>",
-    "<channel type='unix'><source mode='bind' path='FILE'/><target type='virtio' name='org.see.x'/></channel>",
-    "<graphics type='vnc' port='PORT' autoport='no' listen='0.0.0.0' socket='FILE'/>",
-    "<interface type='user'><model type='virtio'/></interface><interface type='user'/><interface type='bridge'><source bridge='nobr'/></interface>",
-];
-
-/// What the guest does with all that it has: it writes to each line and each disk but the first, and calls the host.
-const TRY: &str = "for line in /dev/ttyS* /dev/hvc* /dev/vport*; do [ \"$line\" = /dev/ttyS0 ] || \
-    (echo HOSTILE >$line) 2>/dev/null & done; \
-    for disk in /dev/vd[b-z]; do [ -b $disk ] && echo HOSTILE >$disk; done; \
-    for address in 10.0.2.2 127.0.0.1; do (echo HOSTILE | nc -w 2 $address PORT) 2>/dev/null & done; sleep 3; echo tried";
-
-/// A file of the user with what tells that somebody touched it, and services of the host.
-struct Target {
-    file: PathBuf,
-    before: (Vec<u8>, u32, u32, u32, i64, i64, i64),
-    tcp: TcpListener,
-    udp: UdpSocket,
-    unix: UnixListener,
-    socket: PathBuf,
-}
-
-impl Target {
-    fn new(home: &Home) -> Self {
-        let file = home.write("thesis", vec![7; 1 << 20]);
-        let socket = home.path("service.sock");
-        let tcp = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let udp = UdpSocket::bind(tcp.local_addr().expect("it has one")).expect("the same port");
-        let unix = UnixListener::bind(&socket).expect("a free name");
-        tcp.set_nonblocking(true).expect("it can");
-        udp.set_nonblocking(true).expect("it can");
-        unix.set_nonblocking(true).expect("it can");
-        let before = state(&file);
-        Self {
-            file,
-            before,
-            tcp,
-            udp,
-            unix,
-            socket,
-        }
-    }
-
-    /// The text with this target's paths and port in it.
-    fn filled_in(&self, text: &str) -> String {
-        let port = self
-            .tcp
-            .local_addr()
-            .expect("it has one")
-            .port()
-            .to_string();
-        let folder = self.file.parent().expect("it lies in a folder");
-        text.replace("FILE", &self.file.to_string_lossy())
-            .replace("FOLDER", &folder.to_string_lossy())
-            .replace("SOCKET", &self.socket.to_string_lossy())
-            .replace("PORT", &port)
-    }
-
-    fn assert_untouched(&self, what: &str) {
-        assert_eq!(
-            state(&self.file),
-            self.before,
-            "{what}: the user's file changed"
-        );
-        assert!(
-            self.tcp.accept().is_err(),
-            "{what}: somebody called the host"
-        );
-        assert!(
-            self.udp.recv(&mut [0; 16]).is_err(),
-            "{what}: somebody sent to the host"
-        );
-        assert!(
-            self.unix.accept().is_err(),
-            "{what}: somebody opened the host's socket"
-        );
-    }
-}
-
-fn state(file: &Path) -> (Vec<u8>, u32, u32, u32, i64, i64, i64) {
-    let found = std::fs::symlink_metadata(file).expect("the user's file is there");
-    assert!(found.is_file(), "the user's file is a file");
-    let content = std::fs::read(file).expect("the user's file can be read");
+/// What is refused beside the devices, in each closed mode, with what is said of it.
+const REFUSED_BESIDE: [(&str, &str); 5] = [
     (
-        content,
-        found.uid(),
-        found.gid(),
-        found.mode(),
-        found.mtime_nsec(),
-        found.ctime(),
-        found.ctime_nsec(),
-    )
-}
+        "<commandline xmlns='QEMU'><arg value='-drive'/><arg value='file=FILE,if=virtio'/></commandline>",
+        "<commandline> is refused",
+    ),
+    (
+        "<override xmlns='QEMU'><device alias='ua-x'/></override>",
+        "<override> is refused",
+    ),
+    (
+        "<capabilities xmlns='QEMU'><add capability='x'/></capabilities>",
+        "<capabilities> is refused",
+    ),
+    ("<os><kernel>FILE</kernel></os>", "a second <os>"),
+    (
+        "<metadata/><metadata><see:see xmlns:see='urn:x'/></metadata>",
+        "a second <metadata>",
+    ),
+];
+/// The namespace in which libvirt takes words for QEMU.
+const QEMU: &str = "http://libvirt.org/schemas/domain/qemu/1.0";
 
-/// A whole machine with these devices beside its disk, which stand from line 8 on.
-fn domain(devices: &str) -> String {
-    format!(
-        "<domain type='qemu'>\n<memory unit='MiB'>128</memory>\n<os><type machine='pc'>hvm</type></os>\n\
-         <features><acpi/></features>\n<devices>\n<disk type='file' device='disk'><target dev='vda' bus='virtio'/>\n\
-         <boot order='1'/></disk>\n{devices}\n</devices>\n</domain>"
-    )
-}
-
-fn run(
-    home: &Home,
-    beside: Option<&PrivateDaemon>,
-    context: &Value,
-    xml: &str,
-    command: &str,
-) -> Outcome {
-    let mut context = context.clone();
-    context["domain"] = json!({ "configuration": home.write("domain.xml", xml) });
-    let file = home.sampling(&context);
+fn run(home: &Home, beside: Option<&PrivateDaemon>, context: &Value, command: &str) -> Outcome {
+    let file = home.sampling(context);
     let mut seectl = home.seectl();
     seectl
         .args(["run", "--output", "json"])
@@ -189,6 +94,16 @@ fn run(
     finish(spawn(&mut seectl), RUN)
 }
 
+/// A machine of this XML, on this hypervisor, in this mode.
+fn context(target: &Target, domain: &Path, hypervisor: &str, mode: &str) -> Value {
+    json!({
+        "hypervisor": hypervisor,
+        "domain": { "configuration": domain },
+        "disk": { "image": target.image() },
+        "network": { "mode": mode },
+    })
+}
+
 fn failure(outcome: &Outcome) -> String {
     format!("{}{}", outcome.stdout, outcome.stderr)
 }
@@ -196,25 +111,59 @@ fn failure(outcome: &Outcome) -> String {
 #[test]
 fn each_way_out_of_a_machine_without_a_network_is_refused_at_its_line() {
     let home = Home::new();
-    let target = Target::new(&home);
-    let mut context = Home::embedded();
-    context["network"] = json!({ "mode": "none" });
-    for device in REFUSED {
-        let xml = domain(&target.filled_in(device));
-        let outcome = run(&home, None, &context, &xml, "true");
+    let mut target = Target::new(&home.path("user"));
+    let devices = REFUSED.map(|device| (device, "", "domain.xml:8:"));
+    let beside = REFUSED_BESIDE.map(|(element, part)| ("", element, part));
+    for (device, element, part) in devices.into_iter().chain(beside) {
+        let what = format!("{device}{element}");
+        let domain = target.domain(device, &element.replace("QEMU", QEMU));
+        let context = context(&target, &domain, "embedded", "none");
+        let outcome = run(&home, None, &context, "true");
         let told = failure(&outcome);
-        assert_eq!(outcome.code, BAD_CONFIGURATION, "{device}: {told}");
-        assert!(told.contains("domain.xml:8:"), "{device}: {told}");
-        target.assert_untouched(device);
+        assert_eq!(outcome.code, BAD_CONFIGURATION, "{what}: {told}");
+        assert!(told.contains(part), "{what}: {told}");
+        target.assert_untouched(&what);
     }
     assert_eq!(home.listed(), Vec::<Value>::new());
+}
+
+/// QEMU opens any file that the words name; only who says so in the run file has it started with them.
+#[test]
+fn words_for_the_emulator_are_refused_in_an_open_mode_unless_the_run_file_allows_them() {
+    let home = Home::new();
+    let mut target = Target::new(&home.path("user"));
+    let words = REFUSED_BESIDE[0].0.replace("QEMU", QEMU);
+    let domain = target.domain("", &words);
+    let mut context = context(&target, &domain, "embedded", "none");
+    context["domain"]["allow_command_line"] = json!(true);
+    let closed = run(&home, None, &context, "true");
+    assert_eq!(closed.code, BAD_CONFIGURATION, "{closed:#?}");
+    target.assert_untouched("allowed, and no network");
+
+    let keys = context.as_object_mut().expect("an object");
+    keys.remove("network");
+    context["domain"]["allow_command_line"] = json!(false);
+    let refused = run(&home, None, &context, "true");
+    let told = failure(&refused);
+    assert_eq!(refused.code, BAD_CONFIGURATION, "{told}");
+    assert!(told.contains("domain.xml:10:"), "{told}");
+    assert!(told.contains("allow_command_line"), "{told}");
+    target.assert_untouched("refused");
+
+    // Also where the words name nothing of the user's.
+    let name = "<commandline xmlns='QEMU'><arg value='-name'/><arg value='debug-threads=on'/></commandline>";
+    target.domain("", &name.replace("QEMU", QEMU));
+    context["domain"]["allow_command_line"] = json!(true);
+    let allowed = run(&home, None, &context, "true");
+    assert_eq!(allowed.code, Some(0), "{allowed:#?}");
+    target.assert_untouched("allowed");
 }
 
 /// The header of an image may name what lies beneath it, and QEMU opens that.
 #[test]
 fn an_image_that_the_guest_only_reads_has_nothing_beneath() {
     let home = Home::new();
-    let target = Target::new(&home);
+    let mut target = Target::new(&home.path("user"));
     let made = std::process::Command::new("qemu-img")
         .args(["create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b"])
         .arg(target.filled_in("nbd://127.0.0.1:PORT"))
@@ -222,8 +171,6 @@ fn an_image_that_the_guest_only_reads_has_nothing_beneath() {
         .arg("1M")
         .status();
     assert!(made.expect("qemu-img is installed").success());
-    let mut context = Home::embedded();
-    context["network"] = json!({ "mode": "none" });
     let data = home.path("data.qcow2");
     let data = data.display();
     for device in [
@@ -234,7 +181,9 @@ fn an_image_that_the_guest_only_reads_has_nothing_beneath() {
             "<disk type='file' device='cdrom'><driver name='qemu' type='qcow2'/><source file='{data}'/><target dev='hdc'/></disk>"
         ),
     ] {
-        let outcome = run(&home, None, &context, &domain(&device), "true");
+        let domain = target.domain(&device, "");
+        let context = context(&target, &domain, "embedded", "none");
+        let outcome = run(&home, None, &context, "true");
         let told = failure(&outcome);
         assert_eq!(outcome.code, BAD_CONFIGURATION, "{device}: {told}");
         assert!(told.contains("domain.xml:8:"), "{device}: {told}");
@@ -246,30 +195,20 @@ fn an_image_that_the_guest_only_reads_has_nothing_beneath() {
 fn all_ways_out_of_a_closed_network_are_told_at_once() {
     let daemon = PrivateDaemon::with(&DaemonOptions::default());
     let home = Home::passable();
-    home.guest("guest.qcow2");
-    let target = Target::new(&home);
-    let devices: Vec<String> = REFUSED
-        .iter()
-        .map(|device| target.filled_in(device))
-        .collect();
+    let mut target = Target::new(&home.path("user"));
+    let beside = REFUSED_BESIDE.map(|(element, _)| element).join("");
+    let domain = target.domain(&REFUSED.join("\n"), &beside.replace("QEMU", QEMU));
     for mode in ["isolated", "shared"] {
-        let context = json!({
-            "hypervisor": daemon.uri(),
-            "disk": { "image": "guest.qcow2" },
-            "network": { "mode": mode },
-        });
-        let outcome = run(
-            &home,
-            Some(&daemon),
-            &context,
-            &domain(&devices.join("\n")),
-            "true",
-        );
+        let context = context(&target, &domain, &daemon.uri(), mode);
+        let outcome = run(&home, Some(&daemon), &context, "true");
         let told = failure(&outcome);
         assert_eq!(outcome.code, BAD_CONFIGURATION, "{told}");
-        for (index, device) in devices.iter().enumerate() {
+        for (index, device) in REFUSED.iter().enumerate() {
             let place = format!("domain.xml:{}:", index + 8);
             assert!(told.contains(&place), "{mode}: {device}: {told}");
+        }
+        for (element, part) in REFUSED_BESIDE {
+            assert!(told.contains(part), "{mode}: {element}: {told}");
         }
         target.assert_untouched(mode);
     }
@@ -277,51 +216,15 @@ fn all_ways_out_of_a_closed_network_are_told_at_once() {
 
 #[test]
 fn what_is_made_harmless_lets_no_guest_without_a_network_out() {
-    let home = Home::new();
-    let target = Target::new(&home);
-    let mut context = Home::embedded();
-    context["network"] = json!({ "mode": "none" });
-    let devices: Vec<String> = MADE_HARMLESS
-        .iter()
-        .map(|device| target.filled_in(device))
-        .collect();
-    let outcome = run(
-        &home,
-        None,
-        &context,
-        &domain(&devices.join("\n")),
-        &target.filled_in(TRY),
-    );
-    assert_eq!(outcome.code, Some(0), "{outcome:#?}");
-    target.assert_untouched("none");
-    assert_nothing_remains(
-        outcome.result()["result"]["identifier"]
-            .as_str()
-            .expect("it has one"),
-    );
-}
-
-#[test]
-fn what_is_made_harmless_lets_no_guest_of_a_closed_network_out() {
-    let daemon = PrivateDaemon::with(&DaemonOptions::default());
     let home = Home::passable();
-    home.guest("guest.qcow2");
-    let target = Target::new(&home);
-    let devices: Vec<String> = MADE_HARMLESS
-        .iter()
-        .map(|device| target.filled_in(device))
-        .collect();
-    for mode in ["isolated", "shared"] {
-        let context = json!({
-            "hypervisor": daemon.uri(),
-            "disk": { "image": "guest.qcow2" },
-            "network": { "mode": mode },
-        });
-        let xml = domain(&devices.join("\n"));
-        let outcome = run(&home, Some(&daemon), &context, &xml, &target.filled_in(TRY));
+    let mut target = Target::new(&home.path("user"));
+    let domain = target.domain(&MADE_HARMLESS.join("\n"), "");
+    for hypervisor in ["embedded", "qemu:///system"] {
+        let context = context(&target, &domain, hypervisor, "none");
+        let outcome = run(&home, None, &context, &target.filled_in(TRY));
         assert_eq!(outcome.code, Some(0), "{outcome:#?}");
-        let result = &outcome.result()["result"];
-        assert_eq!(result["isolation"]["verdict"], "proven", "{result:#}");
-        target.assert_untouched(mode);
+        target.assert_untouched(hypervisor);
+        let identifier = &outcome.result()["result"]["identifier"];
+        assert_nothing_remains(identifier.as_str().expect("it has one"));
     }
 }

@@ -107,6 +107,30 @@ fn a_run_on_the_daemon_leaves_no_log_and_says_where_it_looked() {
 }
 
 #[test]
+fn a_run_on_a_network_of_its_own_looks_for_the_bridge_and_the_address_servers_files() {
+    let home = home();
+    let context = json!({
+        "hypervisor": "qemu:///system",
+        "network": { "dynamic_address": {
+            "ipv4": "10.213.78.0", "prefix": 24, "subnet_prefix": 24 } },
+    });
+    let outcome = run(&home, context, &[]);
+    assert_eq!(outcome.code, OK, "{outcome:#?}");
+    let result = result(&outcome);
+    assert_eq!(result["left_behind"], json!([]), "{result:#}");
+    let looked = looked_for(&result);
+    for what in [
+        "the domain at qemu:///system",
+        "the network at qemu:///system",
+        "its bridge and address server",
+        "the address server's files",
+    ] {
+        assert!(looked.iter().any(|looked| looked == what), "{looked:#?}");
+    }
+    assert_nothing_remains(&identifier(&result));
+}
+
+#[test]
 fn the_collection_of_a_kept_machine_removes_its_log_and_the_rotated_ones() {
     let home = home();
     let context = json!({ "hypervisor": "qemu:///system" });
@@ -139,7 +163,7 @@ fn of_a_start_that_failed_the_hypervisors_log_is_kept_with_the_results_and_nothi
     for hypervisor in ["embedded", "qemu:///system"] {
         let context = json!({
             "hypervisor": hypervisor,
-            "domain": { "configuration": "refused.xml" },
+            "domain": { "configuration": "refused.xml", "allow_command_line": true },
         });
         let outcome = run(&home, context, &[]);
         assert_eq!(outcome.code, SANDBOX_FAILED, "{outcome:#?}");

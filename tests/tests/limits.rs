@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use see_tests::{Home, Neighbour, Outcome, assert_nothing_remains};
+use see_tests::{Footprint, Home, Neighbour, Outcome, assert_nothing_remains};
 use serde_json::{Value, json};
 
 /// The longest run, emulated on a busy machine.
@@ -13,8 +13,19 @@ const SANDBOX_FAILED: i32 = 4;
 /// Whose emulators: our own process's, and those of a daemon, which are another account's.
 const HYPERVISORS: [&str; 2] = ["embedded", "qemu:///system"];
 
-/// Runs a sample that would go on for minutes, with one limit set low.
+/// Runs a sample that would go on for minutes in the built-in machine, with one limit set low.
 fn run_to_the_limit(hypervisor: &str, key: &str, limit: &Value, sample: &str) {
+    let home = Home::passable();
+    run_machine_to_the_limit(&home, built_in(hypervisor), key, limit, sample);
+}
+
+/// The built-in machine.
+fn built_in(hypervisor: &str) -> Value {
+    json!({ "hypervisor": hypervisor, "memory": "128MiB" })
+}
+
+/// Runs a sample that would go on for minutes in this machine.
+fn run_machine_to_the_limit(home: &Home, machine: Value, key: &str, limit: &Value, sample: &str) {
     // A busy host lets a guest take its time to boot.
     let steps = json!([
         { "step": "poweron" },
@@ -23,25 +34,22 @@ fn run_to_the_limit(hypervisor: &str, key: &str, limit: &Value, sample: &str) {
           "attributes": { "sample": "${sample}", "command": "${command}" } },
         { "step": "wait", "for": "sample_finished", "timeout": "150s" },
     ]);
-    let (home, outcome) = run_with_limit(hypervisor, key, limit, sample, &steps);
-    assert_ended(&home, &outcome, key, limit);
+    let outcome = run_with_limit(home, machine, key, limit, sample, &steps);
+    assert_ended(home, &outcome, key, limit);
 }
 
 /// Runs these steps with one limit set low.
 fn run_with_limit(
-    hypervisor: &str,
+    home: &Home,
+    machine: Value,
     key: &str,
     limit: &Value,
     sample: &str,
     steps: &Value,
-) -> (Home, Outcome) {
-    let home = Home::passable();
-    let context = json!({
-        "hypervisor": hypervisor,
-        "memory": "128MiB",
-        "disk": { "image": home.guest("guest.qcow2") },
-        "limits": { key: limit },
-    });
+) -> Outcome {
+    let mut context = machine;
+    context["disk"] = json!({ "image": home.guest("guest.qcow2") });
+    context["limits"] = json!({ key: limit });
     let run = json!({
         "version": 1,
         "context": context,
@@ -53,7 +61,7 @@ fn run_with_limit(
     });
     let file = home.write("run.json", run.to_string());
     let sample = home.write("sample.sh", format!("#!/bin/sh\n{sample}\n"));
-    let outcome = home.run(
+    home.run(
         [
             "run".as_ref(),
             file.as_os_str(),
@@ -63,8 +71,7 @@ fn run_with_limit(
             "json".as_ref(),
         ],
         LIMIT,
-    );
-    (home, outcome)
+    )
 }
 
 /// Fails unless the run ended at this limit, named, and left nothing.
@@ -109,6 +116,36 @@ fn a_guest_that_fills_its_disk_or_floods_its_console_ends_its_run_named_and_its_
     neighbour.assert_finishes();
 }
 
+/// A machine as a user writes it, whose lines of text are kept in files of the user's.
+const LINES_IN_FILES: &str = "<domain type='qemu'><memory unit='MiB'>128</memory>\
+    <os><type machine='pc'>hvm</type></os><features><acpi/></features><devices>\
+    <disk type='file' device='disk'><target dev='vda' bus='virtio'/></disk>\
+    <serial type='file'><source path='FOLDER/serial'/><log file='FOLDER/log'/></serial>\
+    <serial type='file'><source path='FOLDER/second'/></serial>\
+    </devices></domain>";
+
+#[test]
+fn a_guest_that_floods_lines_which_its_xml_keeps_in_files_ends_its_run_named_and_writes_to_none_of_them()
+ {
+    for hypervisor in HYPERVISORS {
+        let home = Home::passable();
+        let folder = home.path("user");
+        std::fs::create_dir(&folder).expect("the home is writable");
+        for name in ["serial", "log"] {
+            std::fs::write(folder.join(name), "mine").expect("the folder is writable");
+        }
+        let before = Footprint::of(&folder);
+        let domain = LINES_IN_FILES.replace("FOLDER", &folder.to_string_lossy());
+        let machine = json!({
+            "hypervisor": hypervisor,
+            "domain": { "configuration": home.write("domain.xml", domain) },
+        });
+        let flood = "for line in /dev/ttyS0 /dev/ttyS1; do yes flood >$line & done; wait";
+        run_machine_to_the_limit(&home, machine, "console", &json!("256KiB"), flood);
+        before.assert_unchanged(&folder);
+    }
+}
+
 #[test]
 fn a_guest_that_fills_its_disk_after_a_step_failed_loses_its_power_at_the_limit() {
     let limit = json!("32MiB");
@@ -121,7 +158,8 @@ fn a_guest_that_fills_its_disk_after_a_step_failed_loses_its_power_at_the_limit(
         { "step": "wait", "for": "sample_finished", "timeout": "150s", "always": true },
     ]);
     let fill = "dd if=/dev/zero of=/root/full bs=1M; sync; sleep 600";
-    let (home, outcome) = run_with_limit("embedded", "disk", &limit, fill, &steps);
+    let home = Home::passable();
+    let outcome = run_with_limit(&home, built_in("embedded"), "disk", &limit, fill, &steps);
     let result = assert_failed(&home, &outcome);
     let failure = result["failure"].to_string();
     assert!(failure.contains("never"), "{failure}");

@@ -10,6 +10,8 @@ pub(super) enum Admitted {
     Always,
     /// Where the network is not closed.
     Open,
+    /// Where the network is not closed and the run file says `domain.allow_command_line`.
+    Unread,
     /// In no mode.
     Never,
     /// Taken out in every mode.
@@ -52,6 +54,7 @@ fn read(line: &'static str) -> Option<Row> {
     let admitted = match columns.next()? {
         "always" => Admitted::Always,
         "open" => Admitted::Open,
+        "unread" => Admitted::Unread,
         "never" => Admitted::Never,
         "taken-out" => Admitted::TakenOut,
         "taken-out-if-closed" => Admitted::TakenOutIfClosed,

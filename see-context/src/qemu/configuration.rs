@@ -7,7 +7,7 @@ use see_core::{AgentSettings, Error, Result};
 use see_libvirt::xml::DomainXml;
 use serde::Deserialize;
 
-use crate::admission;
+use crate::admission::{self, Promise};
 use crate::driver::{driver_of, is_session};
 use crate::hypervisor::{Hypervisor, Owners, written_type};
 use crate::network::{NetworkConfiguration, NetworkPlan};
@@ -49,6 +49,21 @@ pub struct DomainSection {
     /// A libvirt domain XML. Name, UUID, the disk's image, the network, the agent's channel and,
     /// where it has none, a console are filled in; everything else stays as it is written.
     pub configuration: ConfigPath,
+    /// Whether the XML may hand to the hypervisor what SEE does not read: `<qemu:commandline>`, `<qemu:override>`,
+    /// `<qemu:capabilities>` and those of other drivers. The guest may then write to any file that the hypervisor may
+    /// write to. Never where the network is closed. `false`.
+    #[serde(default)]
+    pub allow_command_line: bool,
+}
+
+impl DomainSection {
+    /// What is promised of a machine of this XML on a network that promises this.
+    pub(crate) fn promise(&self, network: Promise) -> Promise {
+        match (network, self.allow_command_line) {
+            (Promise::Open, true) => Promise::Unread,
+            (promise, _) => promise,
+        }
+    }
 }
 
 /// What runs the guest's instructions.

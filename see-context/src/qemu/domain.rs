@@ -4,7 +4,7 @@ use see_core::config::{ConfigPath, Place};
 use see_core::{Error, Result};
 use see_libvirt::xml::{DiskSource, DomainXml, Element};
 
-use super::configuration::QemuConfiguration;
+use super::configuration::{DomainSection, QemuConfiguration};
 use super::elsewhere;
 use super::files::{self, Files};
 use super::template::{self, Shape};
@@ -30,7 +30,7 @@ pub(super) async fn prepare(
         Some(section) => {
             let path = &section.configuration;
             let mut domain = read(path, configuration)?;
-            check(&mut domain, path, hypervisor, network)?;
+            check(&mut domain, section, hypervisor, network)?;
             let files = if hypervisor.is_remote() {
                 let found = Error::all(elsewhere::files(&domain, path, hypervisor.owners()));
                 found.map_or(Ok(()), Err)?;
@@ -101,10 +101,11 @@ fn read(path: &ConfigPath, configuration: &QemuConfiguration) -> Result<DomainXm
 
 fn check(
     domain: &mut DomainXml,
-    path: &ConfigPath,
+    section: &DomainSection,
     hypervisor: &Hypervisor,
     network: &NetworkPlan,
 ) -> Result<()> {
+    let path = &section.configuration;
     let located = |error| xml(error, path.path(), path.place());
     let wrong = |element: &Element, message: String| {
         xml(
@@ -154,5 +155,6 @@ fn check(
              qemu:///system",
         ));
     }
-    admission::admit(domain, network.promise(), !hypervisor.is_remote(), path)
+    let promise = section.promise(network.promise());
+    admission::admit(domain, promise, !hypervisor.is_remote(), path)
 }

@@ -2,6 +2,7 @@
 //!
 //! They need root and a libvirtd with its LXC driver, and fail without.
 
+mod hostile;
 mod limits;
 mod refused;
 
@@ -175,6 +176,20 @@ fn a_sample_runs_in_a_container_that_shuts_down_when_signalled_and_leaves_no_hos
         "{outcome:#?}"
     );
     assert_eq!(listed(&root), before, "the user's root was written");
+    let looked = told(&outcome, "/looked_for");
+    for what in [
+        "the domain at lxc:///",
+        "its processes",
+        "its control groups",
+        "libvirt's run-time files",
+        "libvirt's logs",
+    ] {
+        let looked = looked.as_array().expect("a list");
+        let looked_for = looked.iter().find(|looked| looked["what"] == what);
+        let looked_for = looked_for.unwrap_or_else(|| panic!("{what}: {looked:#?}"));
+        assert_eq!(looked_for["found"], json!([]), "{looked_for:#}");
+        assert_eq!(looked_for["denied"], Value::Null, "{looked_for:#}");
+    }
     assert_clean(&home, &outcome);
 }
 

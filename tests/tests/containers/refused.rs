@@ -1,5 +1,7 @@
 //! Containers that SEE or libvirt refuses.
 
+use see_tests::Footprint;
+
 use super::*;
 
 #[test]
@@ -95,4 +97,44 @@ fn a_container_that_shares_what_is_the_hosts_is_refused_with_its_place() {
     }
     assert_eq!(home.recorded(), Vec::<String>::new());
     assert_eq!(listed(&home.path("shared")), Vec::<String>::new());
+}
+
+#[test]
+fn a_container_with_a_further_folder_or_disk_of_the_host_is_refused_and_the_host_keeps_its_files() {
+    let home = home();
+    let folder = home.path("user");
+    std::fs::create_dir(&folder).expect("the home is writable");
+    std::fs::write(folder.join("thesis"), "mine").expect("the folder is writable");
+    let before = Footprint::of(&folder);
+    let domain = DOMAIN.replace("ROOT", &guest("container").to_string_lossy());
+    let devices = [
+        "<filesystem type='mount'><source dir='FOLDER'/><target dir='/mnt'/></filesystem>",
+        // As root in the container can mount it anew, writable.
+        "<filesystem type='mount'><source dir='FOLDER'/><target dir='/mnt'/><readonly/></filesystem>",
+        "<filesystem type='bind'><source dir='FOLDER'/><target dir='/mnt'/></filesystem>",
+        "<filesystem type='file'><source file='FOLDER/thesis'/><target dir='/mnt'/></filesystem>",
+        "<disk type='file' device='disk'><source file='FOLDER/thesis'/><target dev='sda'/></disk>",
+    ];
+    for mode in [Value::Null, json!("none"), json!("isolated")] {
+        for device in devices {
+            let device = device.replace("FOLDER", &folder.to_string_lossy());
+            let domain = domain.replace("</devices>", &format!("{device}</devices>"));
+            home.write("container.xml", domain);
+            let mut context = context(&json!({ "agent": { "transport": "none" } }));
+            if !mode.is_null() {
+                context["network"] = json!({ "mode": mode });
+            }
+            let file = run_file(&home, &context, &Value::Null);
+            let sample = "for file in /mnt/* /dev/sda; do rm -f $file; echo HOSTILE >$file; done";
+            let outcome = run(&home, &file, sample);
+            before.assert_unchanged(&folder);
+            assert_eq!(outcome.code, Some(2), "{mode}: {device}: {outcome:#?}");
+            let said = format!("{}{}", outcome.stdout, outcome.stderr);
+            assert!(
+                said.contains("container.xml:6:"),
+                "{mode}: {device}: {said}"
+            );
+        }
+    }
+    assert_eq!(home.recorded(), Vec::<String>::new());
 }

@@ -8,6 +8,7 @@ mod counted;
 mod crashes;
 mod guard;
 mod holes;
+mod hostile;
 mod hosts;
 mod identity;
 mod isolated;

@@ -49,10 +49,12 @@ pub(crate) const FACTS: &[Facts] = &[
             "a_container_whose_owner_was_killed_is_collected_with_its_folders",
             "a_host_folder_is_there_while_its_container_runs_and_links_out_of_it_are_not_followed",
             "a_sample_runs_in_a_container_that_shuts_down_when_signalled_and_leaves_no_host_folder",
+            "hostile::what_is_made_harmless_lets_no_container_out",
             "limits::a_container_of_too_many_processes_or_too_much_processor_time_ends_and_the_limit_is_named",
             "limits::a_container_that_uses_up_its_memory_ends_its_run_named",
             "limits::a_container_that_writes_much_to_its_console_goes_on_and_is_ended_at_the_limit",
             "refused::a_container_that_libvirt_refuses_leaves_nothing",
+            "refused::a_container_with_a_further_folder_or_disk_of_the_host_is_refused_and_the_host_keeps_its_files",
         ],
     },
     // The embedded driver: the folders that libvirt makes in its root, QEMU's monitor, pictures, and events.
@@ -72,7 +74,8 @@ pub(crate) const FACTS: &[Facts] = &[
     Facts {
         program: "see-tests hostile_xml",
         tests: &[
-            "what_is_made_harmless_lets_no_guest_of_a_closed_network_out",
+            "all_ways_out_of_a_closed_network_are_told_at_once",
+            "each_way_out_of_a_machine_without_a_network_is_refused_at_its_line",
             "what_is_made_harmless_lets_no_guest_without_a_network_out",
         ],
     },
@@ -90,6 +93,7 @@ pub(crate) const FACTS: &[Facts] = &[
         program: "see-tests leftovers",
         tests: &[
             "a_network_that_libvirt_cannot_start_leaves_no_files_of_its_address_server",
+            "a_run_on_a_network_of_its_own_looks_for_the_bridge_and_the_address_servers_files",
             "a_run_on_the_daemon_leaves_no_log_and_says_where_it_looked",
             "of_a_start_that_failed_the_hypervisors_log_is_kept_with_the_results_and_nothing_else",
             "the_collection_of_a_kept_machine_removes_its_log_and_the_rotated_ones",
@@ -112,6 +116,7 @@ pub(crate) const FACTS: &[Facts] = &[
             "guard::rules_and_ports_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_their_results",
             "hosts::a_guest_is_connected_to_a_bridge_of_the_hosts_which_stays_as_it_is",
             "hosts::closed_networks_need_no_chains_of_libvirts_where_the_host_forwards_and_others_tell_what_is_missing",
+            "hostile::what_is_made_harmless_lets_no_guest_of_a_closed_network_out",
             "isolated::an_isolated_guest_answers_its_agents_host_and_reaches_nothing",
             "modes::a_guest_behind_nat_has_a_lease_and_reaches_the_world_through_its_gateway",
             "modes::a_guest_behind_nat_has_no_other_card_whatever_its_domains_xml_has",
@@ -124,7 +129,9 @@ pub(crate) const FACTS: &[Facts] = &[
     // The domains that other programs write, as libvirt reads them.
     Facts {
         program: "see-tests ordinary_xml",
-        tests: &["domains_of_nova_and_vagrant_libvirt_run_twice_at_once_on_a_closed_network"],
+        tests: &[
+            "domains_of_other_programs_run_twice_at_once_on_a_closed_network_and_what_is_taken_out_is_said",
+        ],
     },
     // Who may use the daemon, and the daemon of an ordinary user's session.
     Facts {

@@ -79,7 +79,8 @@ pub(super) fn about(path: &str) -> Vec<&'static Rule> {
 pub(super) fn is_admitted(rule: &Rule, promise: Promise) -> bool {
     match rule.row.admitted {
         Admitted::Always => true,
-        Admitted::Open | Admitted::TakenOutIfClosed => promise == Promise::Open,
+        Admitted::Open | Admitted::TakenOutIfClosed => promise != Promise::Closed,
+        Admitted::Unread => promise == Promise::Unread,
         Admitted::Never | Admitted::TakenOut => false,
     }
 }
