@@ -157,12 +157,12 @@ fn files_terminals_and_labels_of_another_run_become_the_sandboxs_own() {
     for promise in [Promise::Closed, Promise::Open] {
         assert_eq!(
             admitted(promise, &text).unwrap(),
-            "<domain type='qemu'><genid></genid><devices><serial type='pty'></serial>\
-             <serial type='null'></serial><serial type='null'></serial>\
+            "<domain type='qemu'><genid/><devices><serial type='pty'/>\
+             <serial type='null'/><serial type='null'/>\
              <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>\
-             <graphics type='vnc' autoport='yes' listen='127.0.0.1' websocket='-1'>\
-             </graphics><graphics type='rdp' listen='127.0.0.1' autoport='yes'/>\
-             <graphics type='spice' autoport='yes' listen='127.0.0.1'></graphics></devices></domain>"
+             <graphics type='vnc' autoport='yes' listen='127.0.0.1' websocket='-1'/>\
+             <graphics type='rdp' listen='127.0.0.1' autoport='yes'/>\
+             <graphics type='spice' autoport='yes' listen='127.0.0.1'/></devices></domain>"
         );
     }
 }
