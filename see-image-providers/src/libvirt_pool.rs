@@ -165,7 +165,9 @@ async fn local(path: PathBuf) -> Result<Image> {
             Error::new(ErrorKind::Unsupported, "the volume is not a regular file")
                 .subject(path.display()),
         ),
-        Err(error) => Err(Error::io("the volume cannot be used", error).subject(path.display())),
+        Err(error) => Err(Error::io("the volume cannot be used", error)
+            .subject(path.display())
+            .advice("give the `name` of a file in the pool's folder")),
     });
     found.await.unwrap_or_else(|error| {
         Err(Error::new(ErrorKind::Internal, "looking at the volume panicked").caused_by(error))

@@ -60,7 +60,8 @@ fn an_encrypted_corrupt_cut_off_or_foreign_image_is_refused_by_pull_and_run_in_t
         for (command, code) in [(&pull[..], 7), (&["run", "run.json"], 2)] {
             let outcome = home.run(command, LIMIT);
             assert_eq!(outcome.code, Some(code), "{name}: {outcome:#?}");
-            assert!(outcome.stderr.contains(words), "{name}: {outcome:#?}");
+            let told = [outcome.stdout.as_str(), &outcome.stderr].concat();
+            assert!(told.contains(words), "{name}: {outcome:#?}");
         }
     }
 }
