@@ -309,7 +309,9 @@ mod tests {
 
     #[test]
     fn an_emulator_whose_daemon_takes_its_machine_for_off_is_found_and_ended() {
+        use std::io::Read as _;
         use std::os::unix::process::CommandExt as _;
+        use std::process::Stdio;
         let location = "qemu:///system";
         let identifier = see_core::Identifier::random();
         let name = identifier.to_string();
@@ -319,10 +321,19 @@ mod tests {
         let mut shell = std::process::Command::new("sh");
         shell
             .arg0("qemu-system-none")
-            .stdin(std::process::Stdio::piped());
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut emulator = shell
-            .args(["-c", "read line", "-uuid", &name])
+            .args(["-c", "echo; read line", "-uuid", &name])
             .spawn()
+            .unwrap();
+        // The kernel tells a process's arguments a moment after its start only.
+        let mut begun = [0];
+        emulator
+            .stdout
+            .take()
+            .unwrap()
+            .read_exact(&mut begun)
             .unwrap();
         let found = all_of(location, &name).unwrap();
         assert_eq!(found[0].0, i32::try_from(emulator.id()).unwrap());
