@@ -73,11 +73,15 @@ mod tests {
 
     use super::*;
 
-    proptest! {
-        #[test]
-        fn every_absolute_path_comes_back_as_it_was(name in prop::collection::vec(1_u8.., 0..300)) {
-            let path = Path::new("/").join(OsStr::from_bytes(&name));
-            prop_assert_eq!(path_from_text(&path_to_text(&path)), path);
+    mod properties {
+        use super::*;
+
+        proptest! {
+            #[test]
+            fn every_absolute_path_comes_back_as_it_was(name in prop::collection::vec(1_u8.., 0..300)) {
+                let path = Path::new("/").join(OsStr::from_bytes(&name));
+                prop_assert_eq!(path_from_text(&path_to_text(&path)), path);
+            }
         }
     }
 

@@ -311,70 +311,72 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..24)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+mod properties {
+    use super::*;
 
-    /// Every prefix of a record, torn anywhere and with zeros or garbage after the tear, reads as
-    /// what its whole lines say.
-    #[test]
-    fn a_torn_record_reads_as_its_whole_lines(
-        steps in steps(),
-        cut in any::<prop::sample::Index>(),
-        zeros in 0..64usize,
-    ) {
-        let scratch = scratch();
-        let ledger = open(scratch.path().join("see").as_path());
-        let record = begin(&ledger);
-        let file = file_of(&ledger, record.identifier());
-        let mut entries = Vec::new();
-        let mut names: Vec<String> = Vec::new();
-        // The length after each write of whole lines, and what is held then.
-        let mut history = vec![(fs::metadata(&file).unwrap().len(), Vec::new())];
-        for (number, step) in steps.into_iter().enumerate() {
-            match step {
-                Step::Intend(count) => {
-                    for index in 0..count {
-                        let name = format!("{number}-{index} ü \"\n");
-                        entries.push(record.intend_one_blocking(domain(&name)).unwrap());
-                        names.push(name);
-                        history.push((fs::metadata(&file).unwrap().len(), names.clone()));
+    proptest! {
+        /// Every prefix of a record, torn anywhere and with zeros or garbage after the tear, reads as
+        /// what its whole lines say.
+        #[test]
+        fn a_torn_record_reads_as_its_whole_lines(
+            steps in steps(),
+            cut in any::<prop::sample::Index>(),
+            zeros in 0..64usize,
+        ) {
+            let scratch = scratch();
+            let ledger = open(scratch.path().join("see").as_path());
+            let record = begin(&ledger);
+            let file = file_of(&ledger, record.identifier());
+            let mut entries = Vec::new();
+            let mut names: Vec<String> = Vec::new();
+            // The length after each write of whole lines, and what is held then.
+            let mut history = vec![(fs::metadata(&file).unwrap().len(), Vec::new())];
+            for (number, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Intend(count) => {
+                        for index in 0..count {
+                            let name = format!("{number}-{index} ü \"\n");
+                            entries.push(record.intend_one_blocking(domain(&name)).unwrap());
+                            names.push(name);
+                            history.push((fs::metadata(&file).unwrap().len(), names.clone()));
+                        }
                     }
+                    Step::Created(index) if !entries.is_empty() => {
+                        let index = index % entries.len();
+                        let identity = domain("").detail("n", number).details;
+                        entries[index].created_blocking(identity).unwrap();
+                    }
+                    Step::Gone(index) if !entries.is_empty() => {
+                        let index = index % entries.len();
+                        entries.remove(index).gone_blocking().unwrap();
+                        names.remove(index);
+                    }
+                    Step::Keep(seconds) => {
+                        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.into());
+                        record.keep_until_blocking(time).unwrap();
+                    }
+                    Step::Created(_) | Step::Gone(_) => {}
                 }
-                Step::Created(index) if !entries.is_empty() => {
-                    let index = index % entries.len();
-                    let identity = domain("").detail("n", number).details;
-                    entries[index].created_blocking(identity).unwrap();
-                }
-                Step::Gone(index) if !entries.is_empty() => {
-                    let index = index % entries.len();
-                    entries.remove(index).gone_blocking().unwrap();
-                    names.remove(index);
-                }
-                Step::Keep(seconds) => {
-                    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.into());
-                    record.keep_until_blocking(time).unwrap();
-                }
-                Step::Created(_) | Step::Gone(_) => {}
+                history.push((fs::metadata(&file).unwrap().len(), names.clone()));
             }
-            history.push((fs::metadata(&file).unwrap().len(), names.clone()));
+            let identifier = record.identifier();
+            drop(entries);
+            drop(record);
+
+            let mut bytes = fs::read(&file).unwrap();
+            let header = usize::try_from(history[0].0).unwrap();
+            let cut = header + cut.index(bytes.len() - header + 1);
+            bytes.truncate(cut);
+            bytes.resize(cut + zeros, 0);
+            fs::write(&file, &bytes).unwrap();
+
+            let expected = history.iter().rfind(|(end, _)| *end <= cut as u64).unwrap();
+            let listed = ledger.list_blocking().unwrap();
+            prop_assert_eq!(listed.len(), 1);
+            prop_assert_eq!(listed[0].identifier, identifier);
+            prop_assert!(!matches!(listed[0].state, RecordState::Broken(_)), "{:?}", listed[0]);
+            let held: Vec<String> = listed[0].holdings.iter().map(|held| held.name.clone()).collect();
+            prop_assert_eq!(&held, &expected.1);
         }
-        let identifier = record.identifier();
-        drop(entries);
-        drop(record);
-
-        let mut bytes = fs::read(&file).unwrap();
-        let header = usize::try_from(history[0].0).unwrap();
-        let cut = header + cut.index(bytes.len() - header + 1);
-        bytes.truncate(cut);
-        bytes.resize(cut + zeros, 0);
-        fs::write(&file, &bytes).unwrap();
-
-        let expected = history.iter().rfind(|(end, _)| *end <= cut as u64).unwrap();
-        let listed = ledger.list_blocking().unwrap();
-        prop_assert_eq!(listed.len(), 1);
-        prop_assert_eq!(listed[0].identifier, identifier);
-        prop_assert!(!matches!(listed[0].state, RecordState::Broken(_)), "{:?}", listed[0]);
-        let held: Vec<String> = listed[0].holdings.iter().map(|held| held.name.clone()).collect();
-        prop_assert_eq!(&held, &expected.1);
     }
 }

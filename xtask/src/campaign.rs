@@ -1,7 +1,7 @@
 //! `campaign`: the large counts, in chunks, resumable, with a report.
 //!
-//! A campaign is a test program that takes its count and its seed from the
-//! environment (`SEE_CAMPAIGN_COUNT`, `SEE_CAMPAIGN_SEED`). After each chunk
+//! A campaign is test programs that take their count and their seed from the
+//! environment (`SEE_CAMPAIGN_COUNT` and `SEE_CAMPAIGN_SEED`, or proptest's own). After each chunk
 //! the state is saved, so an interrupted campaign goes on where it was.
 
 mod list;
@@ -34,7 +34,7 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
     let mut words = words.iter();
     let Some(name) = words.next() else {
         for campaign in CAMPAIGNS {
-            println!("  {:<8} {}", campaign.name, campaign.help);
+            println!("  {:<10} {}", campaign.name, campaign.help);
         }
         println!(
             "usage: cargo xtask campaign NAME [--count N] [--seed N] [--fresh] [--host debian-13]"
@@ -106,13 +106,13 @@ fn go(asked: &Asked) -> Result<(), Failure> {
     setup::install(Purpose::Everything)?;
     guest::build()?;
     let outcome = match asked.host {
-        Some(host) => build(asked.campaign).and_then(|program| {
+        Some(host) => build(asked.campaign).and_then(|programs| {
             let entered = Entered::new(host)?;
-            chunks(asked, &program, Some(&entered))
+            chunks(asked, &programs, Some(&entered))
         }),
         None => {
             let daemon = setup::start_daemon()?;
-            let outcome = build(asked.campaign).and_then(|program| chunks(asked, &program, None));
+            let outcome = build(asked.campaign).and_then(|programs| chunks(asked, &programs, None));
             if daemon == Started::Yes {
                 setup::stop_daemon()?;
             }
@@ -133,9 +133,9 @@ fn go(asked: &Asked) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Builds the programs that the rounds run, and gives the campaign's. It may replace this very program, which the
+/// Builds the programs that the rounds run, and gives the campaign's own. It may replace this very program, which the
 /// daemon's parent is: that one is started before.
-fn build(campaign: &Campaign) -> Result<Program, Failure> {
+fn build(campaign: &Campaign) -> Result<Vec<Program>, Failure> {
     let cargo = |words: &[&str]| {
         let mut cargo = Command::new(workspace::cargo());
         cargo
@@ -150,16 +150,11 @@ fn build(campaign: &Campaign) -> Result<Program, Failure> {
         let mut build = cargo(&["build", "--quiet", "--workspace", "--locked"]);
         command::output(&mut build, DEADLINE)?;
     }
-    let words = ["test", "--locked", "-p", "see-tests", "--test"];
-    let mut test = cargo(&words);
-    let programs = programs::build(test.arg(campaign.program), DEADLINE)?;
-    let mut programs = programs.into_iter();
-    programs
-        .next()
-        .ok_or_else(|| Failure::new("cargo told of no test program"))
+    let mut test = cargo(&["test", "--locked"]);
+    programs::build(test.args(campaign.programs), DEADLINE)
 }
 
-fn chunks(asked: &Asked, program: &Program, host: Option<&Entered>) -> Result<State, Failure> {
+fn chunks(asked: &Asked, programs: &[Program], host: Option<&Entered>) -> Result<State, Failure> {
     let &Asked {
         campaign,
         count,
@@ -197,33 +192,46 @@ fn chunks(asked: &Asked, program: &Program, host: Option<&Entered>) -> Result<St
     while let Some((rounds, seed)) = state.next(campaign.chunk) {
         let started = Instant::now();
         let before = Look::on(host)?;
-        let mut program = program.command(host);
-        program
-            .env("SEE_CAMPAIGN_COUNT", rounds.to_string())
-            .env("SEE_CAMPAIGN_SEED", seed.to_string())
-            .arg("--nocapture")
-            .args(campaign.only);
-        let finished = command::finish(&mut program, DEADLINE)?;
-        // The program itself must have run: one that is not there is no failed round.
-        if !finished.stdout.contains("test result:") {
-            return Err(Failure::new(format!(
-                "the campaign's program did not run:\n{}",
-                finished.stderr.trim_end()
-            )));
+        let (mut ran, mut failed) = (false, false);
+        for program in programs {
+            let mut command = program.command(host);
+            command
+                .env("SEE_CAMPAIGN_COUNT", rounds.to_string())
+                .env("SEE_CAMPAIGN_SEED", seed.to_string())
+                .env("PROPTEST_CASES", rounds.to_string())
+                .env("PROPTEST_RNG_SEED", seed.to_string())
+                .arg("--nocapture")
+                .args(campaign.only);
+            let finished = command::finish(&mut command, DEADLINE)?;
+            // A program itself must have run: one that is not there is no failed round.
+            if !finished.stdout.contains("test result:") {
+                return Err(Failure::new(format!(
+                    "the campaign's program did not run:\n{}",
+                    finished.stderr.trim_end()
+                )));
+            }
+            ran |= !finished.stdout.contains("running 0 tests");
+            if !finished.status.success() {
+                failed = true;
+                let log = folder.join(format!("{name}-{seed}-{}.log", program.file_name()));
+                fs::write(&log, format!("{}{}", finished.stdout, finished.stderr))
+                    .doing(format_args!("cannot write {}", log.display()))?;
+                state
+                    .failed_chunks
+                    .push(format!("seed {seed}, {rounds} rounds: {}", log.display()));
+            }
+            let telling = |line: &&str| SUMS.iter().any(|sum| line.starts_with(sum));
+            for line in finished.stdout.lines().filter(telling) {
+                state.told.push(format!("seed {seed}: {line}"));
+            }
         }
-        if finished.status.success() {
+        if !ran {
+            return Err(Failure::new(
+                "the campaign's programs have none of its tests",
+            ));
+        }
+        if !failed {
             state.passed += rounds;
-        } else {
-            let log = folder.join(format!("{name}-{seed}.log"));
-            fs::write(&log, format!("{}{}", finished.stdout, finished.stderr))
-                .doing(format_args!("cannot write {}", log.display()))?;
-            state
-                .failed_chunks
-                .push(format!("seed {seed}, {rounds} rounds: {}", log.display()));
-        }
-        let telling = |line: &&str| SUMS.iter().any(|sum| line.starts_with(sum));
-        for line in finished.stdout.lines().filter(telling) {
-            state.told.push(format!("seed {seed}: {line}"));
         }
         for leak in before.left_on(host) {
             state.leaks.push(format!("seed {seed}: {leak}"));

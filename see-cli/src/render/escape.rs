@@ -102,29 +102,33 @@ mod tests {
             .all(|c| stays.contains(&c) || !(c.is_control() || is_invisible(c)))
     }
 
-    proptest! {
-        #[test]
-        fn nothing_harmful_passes(text in any::<String>(), bytes in any::<Vec<u8>>()) {
-            prop_assert!(is_harmless(&line(&text), &[]));
-            prop_assert!(is_harmless(&block(text.as_bytes()), &['\n', '\t']));
-            prop_assert!(is_harmless(&block(&bytes), &['\n', '\t']));
-        }
+    mod properties {
+        use super::*;
 
-        #[test]
-        fn terminal_sequences_do_not_pass(parts in prop::collection::vec(
-            prop_oneof![
-                Just("\x1b[2J"), Just("\x1b]0;title\x07"), Just("\u{9b}31m"), Just("\u{202e}"),
-                Just("\u{2066}"), Just("\x08"), Just("\x7f"), Just("ok"), Just("\n"), Just("\r"),
-            ],
-            0..40,
-        )) {
-            prop_assert!(is_harmless(&block(parts.concat().as_bytes()), &['\n', '\t']));
-        }
+        proptest! {
+            #[test]
+            fn nothing_harmful_passes(text in any::<String>(), bytes in any::<Vec<u8>>()) {
+                prop_assert!(is_harmless(&line(&text), &[]));
+                prop_assert!(is_harmless(&block(text.as_bytes()), &['\n', '\t']));
+                prop_assert!(is_harmless(&block(&bytes), &['\n', '\t']));
+            }
 
-        #[test]
-        fn plain_text_is_left_alone(text in "[a-zA-Z0-9 äöü漢字✓\\\\/.:-]*") {
-            prop_assert_eq!(line(&text), text.clone());
-            prop_assert_eq!(block(text.as_bytes()), text);
+            #[test]
+            fn terminal_sequences_do_not_pass(parts in prop::collection::vec(
+                prop_oneof![
+                    Just("\x1b[2J"), Just("\x1b]0;title\x07"), Just("\u{9b}31m"), Just("\u{202e}"),
+                    Just("\u{2066}"), Just("\x08"), Just("\x7f"), Just("ok"), Just("\n"), Just("\r"),
+                ],
+                0..40,
+            )) {
+                prop_assert!(is_harmless(&block(parts.concat().as_bytes()), &['\n', '\t']));
+            }
+
+            #[test]
+            fn plain_text_is_left_alone(text in "[a-zA-Z0-9 äöü漢字✓\\\\/.:-]*") {
+                prop_assert_eq!(line(&text), text.clone());
+                prop_assert_eq!(block(text.as_bytes()), text);
+            }
         }
     }
 }

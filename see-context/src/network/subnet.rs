@@ -194,45 +194,49 @@ mod tests {
         Subnet::containing(address.into(), prefix).unwrap()
     }
 
-    proptest! {
-        #[test]
-        fn a_picked_subnet_is_inside_and_overlaps_nothing_taken(
-            within in subnet(),
-            longer in 0_u8..=128,
-            taken in proptest::collection::vec(subnet(), 0..12),
-            index: u64,
-        ) {
-            let Some(free) = FreeSubnets::new(within, longer, &taken) else {
-                prop_assert!(longer < within.prefix() || longer > within.family.bits() - 2);
-                return Ok(());
-            };
-            match free.pick(index) {
-                None => prop_assert_eq!(free.count(), 0),
-                Some(found) => {
-                    prop_assert_eq!(found.prefix(), longer);
-                    prop_assert!(found.overlaps(within) && found.prefix() >= within.prefix());
-                    for other in &taken {
-                        prop_assert!(!found.overlaps(*other), "{} overlaps {}", found, other);
+    mod properties {
+        use super::*;
+
+        proptest! {
+            #[test]
+            fn a_picked_subnet_is_inside_and_overlaps_nothing_taken(
+                within in subnet(),
+                longer in 0_u8..=128,
+                taken in proptest::collection::vec(subnet(), 0..12),
+                index: u64,
+            ) {
+                let Some(free) = FreeSubnets::new(within, longer, &taken) else {
+                    prop_assert!(longer < within.prefix() || longer > within.family.bits() - 2);
+                    return Ok(());
+                };
+                match free.pick(index) {
+                    None => prop_assert_eq!(free.count(), 0),
+                    Some(found) => {
+                        prop_assert_eq!(found.prefix(), longer);
+                        prop_assert!(found.overlaps(within) && found.prefix() >= within.prefix());
+                        for other in &taken {
+                            prop_assert!(!found.overlaps(*other), "{} overlaps {}", found, other);
+                        }
                     }
                 }
             }
-        }
 
-        #[test]
-        fn every_free_subnet_is_counted(
-            taken in proptest::collection::vec((any::<u8>(), 20_u8..=32), 0..20),
-        ) {
-            let within = containing([10, 9, 0, 0], 20);
-            let taken: Vec<Subnet> = taken
-                .into_iter()
-                .map(|(low, prefix)| containing([10, 9, low % 16, low], prefix))
-                .collect();
-            let free = FreeSubnets::new(within, 26, &taken).unwrap();
-            let expected = (0..64_u32)
-                .map(|number| containing(within.host(number * 64).unwrap(), 26))
-                .filter(|subnet| !taken.iter().any(|other| other.overlaps(*subnet)))
-                .count() as u128;
-            prop_assert_eq!(free.count(), expected);
+            #[test]
+            fn every_free_subnet_is_counted(
+                taken in proptest::collection::vec((any::<u8>(), 20_u8..=32), 0..20),
+            ) {
+                let within = containing([10, 9, 0, 0], 20);
+                let taken: Vec<Subnet> = taken
+                    .into_iter()
+                    .map(|(low, prefix)| containing([10, 9, low % 16, low], prefix))
+                    .collect();
+                let free = FreeSubnets::new(within, 26, &taken).unwrap();
+                let expected = (0..64_u32)
+                    .map(|number| containing(within.host(number * 64).unwrap(), 26))
+                    .filter(|subnet| !taken.iter().any(|other| other.overlaps(*subnet)))
+                    .count() as u128;
+                prop_assert_eq!(free.count(), expected);
+            }
         }
     }
 

@@ -1,12 +1,12 @@
-//! Every campaign: its program, its tests, its counts.
+//! Every campaign: its programs, their tests, its counts.
 
-/// One campaign: the test program, and how much of it.
+/// One campaign: the test programs, and how much of them.
 pub(super) struct Campaign {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
-    /// The test program of the crate see-tests.
-    pub(super) program: &'static str,
-    /// Which of the program's tests; all where it is empty.
+    /// Its test programs, in words of `cargo test`.
+    pub(super) programs: &'static [&'static str],
+    /// Which of the programs' tests; all where it is empty.
     pub(super) only: &'static [&'static str],
     /// How many rounds, when nobody says.
     pub(super) count: u64,
@@ -17,14 +17,14 @@ pub(super) struct Campaign {
 }
 
 /// The program that cuts runs off.
-const TORTURE: &str = "torture";
+const TORTURE: &[&str] = &["-p", "see-tests", "--test", "torture"];
 
 /// Every campaign, in alphabetic order.
 pub(super) const CAMPAIGNS: &[Campaign] = &[
     Campaign {
         name: "cycles",
         help: "allocate, start and tear down, again and again; each twentieth boots",
-        program: "cycles",
+        programs: &["-p", "see-tests", "--test", "cycles"],
         only: &[],
         count: 300,
         // In one process: what piles up shows late.
@@ -34,7 +34,7 @@ pub(super) const CAMPAIGNS: &[Campaign] = &[
     Campaign {
         name: "daemons",
         help: "libvirtd killed and started again at seeded instants, with a run in each phase",
-        program: TORTURE,
+        programs: TORTURE,
         only: &["daemons::"],
         count: 10,
         chunk: 2,
@@ -43,7 +43,7 @@ pub(super) const CAMPAIGNS: &[Campaign] = &[
     Campaign {
         name: "fuzz",
         help: "a fuzzer at everything that reads what others wrote, so many inputs each",
-        program: "fuzz",
+        programs: &["-p", "see-tests", "--test", "fuzz"],
         only: &[],
         count: 10_000_000,
         chunk: 500_000,
@@ -52,7 +52,7 @@ pub(super) const CAMPAIGNS: &[Campaign] = &[
     Campaign {
         name: "images",
         help: "downloads whose server is stopped three times each, and images of 2 GiB that eight ask for",
-        program: "images",
+        programs: &["-p", "see-tests", "--test", "images"],
         only: &["resume::", "crowd::"],
         count: 20,
         chunk: 10,
@@ -61,7 +61,7 @@ pub(super) const CAMPAIGNS: &[Campaign] = &[
     Campaign {
         name: "kills",
         help: "SIGKILL at each ledger step and so often in each phase of each hypervisor, then collect",
-        program: TORTURE,
+        programs: TORTURE,
         only: &["kills::"],
         count: 50,
         // Each chunk begins with all steps of the ledger.
@@ -69,9 +69,25 @@ pub(super) const CAMPAIGNS: &[Campaign] = &[
         elsewhere: true,
     },
     Campaign {
+        name: "properties",
+        help: "the tests of properties of every crate, with so many inputs each that nobody tried before",
+        programs: &[
+            "--workspace",
+            "--exclude",
+            "see-tests",
+            "--lib",
+            "--bins",
+            "--tests",
+        ],
+        only: &["properties::"],
+        count: 20_000,
+        chunk: 5_000,
+        elsewhere: false,
+    },
+    Campaign {
         name: "signals",
         help: "SIGTERM, Ctrl-C and SIGHUP at the same instants, without a collection",
-        program: TORTURE,
+        programs: TORTURE,
         only: &["signals::"],
         count: 50,
         chunk: 25,

@@ -89,6 +89,11 @@ impl Program {
         })
     }
 
+    /// Its name as a part of a file's.
+    pub(crate) fn file_name(&self) -> String {
+        self.name.replace(' ', "-")
+    }
+
     /// The program of these facts, to show them alone.
     fn showing(&self, facts: &Facts) -> Option<Self> {
         (self.name == facts.program).then(|| Self {

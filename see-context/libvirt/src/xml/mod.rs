@@ -31,6 +31,8 @@ mod network;
 mod network_carrier;
 mod parse;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 mod tree;
 

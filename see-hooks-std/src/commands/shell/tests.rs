@@ -197,21 +197,25 @@ fn a_text_without_a_reference_is_left_alone() {
     assert_eq!(posix(text).unwrap(), ["/bin/sh", "-c", text]);
 }
 
-proptest::proptest! {
-    #[test]
-    fn no_text_has_the_agent_write_the_path_into_the_program(
-        pieces in proptest::collection::vec(proptest::sample::select(vec![
-            "{sample}", "${sample}", "{sample", "sample}", "$", "{", "}", "\\", "'", "\"", "`", "(", ")", "$(",
-            "$((", "<<", "<<-", "E", "\n", "#", " ", "ö",
-        ]), 0..24)
-    ) {
-        let Ok(arguments) = posix(&pieces.concat()) else {
-            return Ok(());
-        };
-        if let [_, _, text, _, _] = arguments.as_slice() {
-            proptest::prop_assert!(!text.contains(SAMPLE_PLACEHOLDER), "{text}");
-        } else {
-            proptest::prop_assert!(!arguments[2].contains(SAMPLE_PLACEHOLDER));
+mod properties {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_has_the_agent_write_the_path_into_the_program(
+            pieces in proptest::collection::vec(proptest::sample::select(vec![
+                "{sample}", "${sample}", "{sample", "sample}", "$", "{", "}", "\\", "'", "\"", "`", "(", ")", "$(",
+                "$((", "<<", "<<-", "E", "\n", "#", " ", "ö",
+            ]), 0..24)
+        ) {
+            let Ok(arguments) = posix(&pieces.concat()) else {
+                return Ok(());
+            };
+            if let [_, _, text, _, _] = arguments.as_slice() {
+                proptest::prop_assert!(!text.contains(SAMPLE_PLACEHOLDER), "{text}");
+            } else {
+                proptest::prop_assert!(!arguments[2].contains(SAMPLE_PLACEHOLDER));
+            }
         }
     }
 }
