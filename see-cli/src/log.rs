@@ -12,10 +12,10 @@ const VARIABLE: &str = "SEE_LOG";
 /// Starts the log; a second call changes nothing.
 pub(crate) fn start(verbose: u8, progress: MultiProgress) {
     let level = match verbose {
-        // What to know of an image: that it may not be the right one, or is copied for each run. And what is taken out
-        // of a domain's XML.
+        // What to know of an image: that it may not be the right one, or is copied for each run. What is taken out of a
+        // domain's XML. And that nobody tried this hypervisor.
         0 => {
-            "error,see_image_providers=warn,see_context::storage=warn,see_context::admission=warn,see_context::network::configuration=warn"
+            "error,see_image_providers=warn,see_context::storage=warn,see_context::admission=warn,see_context::network::configuration=warn,see_context::plain=warn"
         }
         1 => {
             "see=info,see_core=info,see_context=info,see_hooks_std=info,see_image_providers=info,see_libvirt=info,see_cli=info,warn"

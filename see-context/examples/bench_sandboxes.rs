@@ -73,8 +73,8 @@ async fn one_after_the_other(
 ) -> Measured {
     let mut measured = Vec::new();
     for _ in 0..rounds {
-        let prepared = host.prepare(&context, &HooksSection::default()).await?;
         let begun = Instant::now();
+        let prepared = host.prepare(&context, &HooksSection::default()).await?;
         let options = AllocateOptions::default();
         let environment = host.allocate(prepared, options, Stop::new()).await?;
         let made = begun.elapsed().as_secs_f64();

@@ -158,8 +158,9 @@ impl Walk {
                     (Some(instead), _) => instead,
                     (None, Admitted::Never) => "take it out",
                     (None, Admitted::Unread) => {
-                        "take it out; where the network is not closed, `\"allow_command_line\": true` in the run \
-                         file's `domain` lets it pass, and you answer for what it does"
+                        "take it out; for a virtual machine whose network is not closed, \
+                         `\"allow_command_line\": true` in the run file's `domain` lets it pass, and you answer for \
+                         what it does"
                     }
                     (None, _) => "take it out, or use a `network` that is not closed",
                 };

@@ -241,14 +241,19 @@ async fn forgotten(request: &CollectRequest) -> Result<Collected> {
     blocking("end a forgotten machine", move || {
         let (location, name) = (&request.resource.location, &request.resource.name);
         let traces = traces_of(location).filter(|_| !request.dry_run);
-        // Of a container nobody else may be left to tell which processes are its own, and they may be frozen.
-        let had_groups = match &traces {
+        let clear_groups = || match &traces {
             Some(traces) if rustix::process::geteuid().is_root() => {
-                traces.clear_groups(Driver::of(location).scheme, name)?
+                traces.clear_groups(Driver::of(location).scheme, name)
             }
-            _ => false,
+            _ => Ok(false),
         };
+        // Of a container nobody else may be left to tell which processes are its own, and they may be frozen.
+        let had_groups = clear_groups()?;
         let ended = emulator::collect_forgotten(&request)?;
+        if ended == Collected::Removed {
+            // Until its end, a container's controller may make groups.
+            clear_groups()?;
+        }
         if let Some(traces) = traces {
             residue::note(traces.clear_files(location, name));
         }

@@ -96,25 +96,26 @@ fn machines_outlive_a_killed_private_daemon_and_nothing_outlives_its_end() {
 #[test]
 fn what_libvirt_would_leave_in_a_private_daemon_is_seen_by_every_look() {
     let daemon = PrivateDaemon::start();
-    let identifier = "01234567-89ab-4def-8123-456789abcdef";
+    let identifier = see_core::Identifier::random().to_string();
+    let (short, shorter) = (&identifier[..20], &identifier[..8]);
     assert_eq!(daemon.traces(), Vec::<String>::new());
-    assert_eq!(remains(identifier), Vec::<String>::new());
+    assert_eq!(remains(&identifier), Vec::<String>::new());
     for path in [
-        "/var/log/libvirt/qemu/01234567-89ab-4def-8123-456789abcdef.log",
-        "/var/lib/libvirt/qemu/domain-7-01234567-89ab-4def-8",
-        "/var/lib/libvirt/dnsmasq/virbr-01234567.status",
-        "/run/libvirt/network/01234567-89ab-4def-8123-456789abcdef.pid",
+        &format!("/var/log/libvirt/qemu/{identifier}.log"),
+        &format!("/var/lib/libvirt/qemu/domain-7-{short}"),
+        &format!("/var/lib/libvirt/dnsmasq/virbr-{shorter}.status"),
+        &format!("/run/libvirt/network/{identifier}.pid"),
     ] {
         let shell = "mkdir -p \"${1%/*}\"; echo >\"$1\"";
         daemon.told("sh", &["-ec", shell, "sh", path]);
         assert_eq!(daemon.traces(), [path]);
-        let [found] = &remains(identifier)[..] else {
-            panic!("{path}: {:?}", remains(identifier));
+        let [found] = &remains(&identifier)[..] else {
+            panic!("{path}: {:?}", remains(&identifier));
         };
         assert!(found.ends_with(path), "{found}");
         daemon.told("rm", &[path]);
     }
-    assert_eq!(remains(identifier), Vec::<String>::new());
+    assert_eq!(remains(&identifier), Vec::<String>::new());
 }
 
 #[test]

@@ -113,15 +113,19 @@ fn each_way_out_of_a_machine_without_a_network_is_refused_at_its_line() {
     let home = Home::new();
     let mut target = Target::new(&home.path("user"));
     let devices = REFUSED.map(|device| (device, "", "domain.xml:8:"));
-    let beside = REFUSED_BESIDE.map(|(element, part)| ("", element, part));
-    for (device, element, part) in devices.into_iter().chain(beside) {
+    let beside = REFUSED_BESIDE.map(|(element, part)| ("", element, "domain.xml:10:", part));
+    let devices = devices.map(|(device, element, place)| (device, element, place, ""));
+    for (device, element, place, part) in devices.into_iter().chain(beside) {
         let what = format!("{device}{element}");
         let domain = target.domain(device, &element.replace("QEMU", QEMU));
         let context = context(&target, &domain, "embedded", "none");
         let outcome = run(&home, None, &context, "true");
         let told = failure(&outcome);
         assert_eq!(outcome.code, BAD_CONFIGURATION, "{what}: {told}");
-        assert!(told.contains(part), "{what}: {told}");
+        assert!(
+            told.contains(place) && told.contains(part),
+            "{what}: {told}"
+        );
         target.assert_untouched(&what);
     }
     assert_eq!(home.listed(), Vec::<Value>::new());

@@ -15,6 +15,9 @@ use crate::error::{blocking, libvirt};
 use crate::host::{self, Kvm};
 use crate::hypervisor::Hypervisor;
 
+/// Where the log says what is taken out of a domain's XML, whoever takes it out.
+const TAKEN_OUT: &str = "see_context::admission";
+
 /// Sets the type: what the user asks for, else the XML's, but KVM only where it is usable; and the processor of the
 /// built-in machine.
 pub(super) async fn choose(
@@ -194,7 +197,7 @@ fn adapt(domain: &mut DomainXml) {
     if let Some(cpu) = root.child_mut("cpu")
         && cpu.attribute("mode") == Some("host-passthrough")
     {
-        tracing::warn!("the host's processor cannot be emulated: `maximum` replaces it");
+        tracing::warn!(target: TAKEN_OUT, "the host's processor cannot be emulated: `maximum` replaces it");
         cpu.set_attribute("mode", "maximum");
         cpu.remove_attribute("migratable");
     }
@@ -209,6 +212,7 @@ fn adapt(domain: &mut DomainXml) {
     });
     if features + timers > 0 {
         tracing::warn!(
+            target: TAKEN_OUT,
             "an emulated machine has no features of Hyper-V and KVM: they are taken out"
         );
     }
