@@ -141,12 +141,38 @@ async fn certificates_and_keys_may_stand_in_the_configuration_itself() {
         ..TlsConfiguration::default()
     };
     assert_eq!(ask(&tls, &url).await.unwrap(), 200);
-    let broken = TlsConfiguration {
-        key: Some(path(Path::new("-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n"))),
-        ..tls
-    };
-    let error = Client::new(&broken).unwrap_err();
-    assert!(!error.chain().contains("c2VjcmV0"), "{error:?}");
+}
+
+#[test]
+fn a_key_in_the_configuration_is_never_shown() {
+    let ours = Authority::new();
+    ours.issue("me");
+    for key in [
+        "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n",
+        "-----BEGIN PRIVATE KEY----- c2VjcmV0 -----END PRIVATE KEY-----",
+        "Bag Attributes\n    friendlyName: c2VjcmV0\nKey Attributes: <No Attributes>\n",
+        "\u{feff}-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n",
+    ] {
+        let written = Some(path(Path::new(key)));
+        let with_key = TlsConfiguration {
+            cert: Some(path(&ours.file("me.pem"))),
+            key: written.clone(),
+            ..TlsConfiguration::default()
+        };
+        let with_authority = TlsConfiguration {
+            cacert: written,
+            ..TlsConfiguration::default()
+        };
+        for tls in [with_key, with_authority] {
+            let error = Client::new(&tls).unwrap_err();
+            assert!(error.to_string().contains("the text"), "{error}");
+            let decimal = "99, 50, 86, 106, 99, 109, 86, 48";
+            for shown in [error.chain(), format!("{error:?} {tls:?}")] {
+                assert!(!shown.contains("c2VjcmV0"), "{shown}");
+                assert!(!shown.contains(decimal), "{shown}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
