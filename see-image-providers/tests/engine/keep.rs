@@ -38,6 +38,26 @@ async fn a_complete_image_serves_while_its_server_is_away() {
 }
 
 #[tokio::test]
+async fn a_server_that_refuses_is_tried_again_where_no_image_serves() {
+    let (server, origin) = server_with("/image", 100_000).await;
+    let mut shelf = Shelf::new();
+    shelf.get(&origin).await.unwrap();
+    drop(server);
+    let pauses = async |shelf: &Shelf| {
+        let begun = std::time::Instant::now();
+        let error = shelf.get(&origin).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(begun.elapsed() >= Duration::from_millis(250 + 500));
+    };
+    shelf.delivery.digests = vec![digest(Algorithm::Sha512, &noise(100_000))];
+    pauses(&shelf).await;
+    shelf.delivery.digests.clear();
+    let stored = shelf.store().list().unwrap().remove(0);
+    shelf.store().remove_in_use(&stored.digest).unwrap();
+    pauses(&shelf).await;
+}
+
+#[tokio::test]
 async fn an_image_in_the_store_is_read_only_to_all_who_get_there_by_a_link() {
     let (_server, origin) = server_with("/image", 100_000).await;
     let shelf = Shelf::new();
