@@ -1,5 +1,7 @@
 //! What is in the store: given out, copied, kept, and removed in time.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::time::Duration;
 
@@ -396,7 +398,10 @@ async fn a_record_that_leads_to_no_image_any_more_is_collected_and_another_is_no
 async fn the_record_of_a_copy_goes_with_the_copy() {
     let (_server, origin) = server_with("/image", 100_000).await;
     let mut shelf = Shelf::new();
-    let path = shelf.folder.path().join("copy.img");
+    let folder = shelf.folder.path().join("disk");
+    std::fs::create_dir(&folder).unwrap();
+    // No UTF-8, as paths need not be.
+    let path = folder.join(OsStr::from_bytes(b"copy-\xff.img"));
     shelf.delivery.path = Some(path.clone());
     shelf.get(&origin).await.unwrap();
     let records =
@@ -406,6 +411,12 @@ async fn the_record_of_a_copy_goes_with_the_copy() {
     shelf.store().remove(&stored.digest).unwrap();
     shelf.store().collect(None).unwrap();
     assert_eq!(records(), [1, 1]);
+    // As while its disk is not mounted.
+    let away = shelf.folder.path().join("away");
+    std::fs::rename(&folder, &away).unwrap();
+    shelf.store().collect(None).unwrap();
+    assert_eq!(records(), [1, 1]);
+    std::fs::rename(&away, &folder).unwrap();
     std::fs::remove_file(path).unwrap();
     shelf.store().collect(None).unwrap();
     assert_eq!(records(), [0, 0]);
