@@ -19,7 +19,7 @@ pub use self::header::retry_after;
 pub(crate) use self::header::text;
 pub(crate) use self::open::{warn_if_open, warn_if_unproven};
 use self::retry::is_asked_again;
-pub(crate) use self::retry::{Retry, is_busy, is_passing, spare};
+pub(crate) use self::retry::{Retry, is_busy, is_passing, with_fallback};
 pub use self::tls::TlsConfiguration;
 
 /// The longest wait for a connection.

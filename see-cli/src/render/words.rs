@@ -40,7 +40,9 @@ pub(super) fn of(event: &Event, results: &Path) -> String {
 /// What a provider or a backend is busy with: `fetching the image (http)`.
 pub(super) fn of_phase(report: &ImageReport) -> String {
     let phase = match report.phase {
-        ImagePhase::Waiting => "waiting for the image, which another process brings".to_owned(),
+        ImagePhase::Waiting => {
+            "waiting for the image, which another process is fetching or uploading".to_owned()
+        }
         ImagePhase::Uploading => return "uploading the image to the hypervisor's host".to_owned(),
         phase => format!("{} the image", phase.words()),
     };
@@ -98,7 +100,7 @@ mod tests {
         progress.report(2048, None);
         assert_eq!(
             told(),
-            "waiting for the image, which another process brings: 2.0 KiB"
+            "waiting for the image, which another process is fetching or uploading: 2.0 KiB"
         );
     }
 

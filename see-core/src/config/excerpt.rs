@@ -24,7 +24,7 @@ const SECRETS: [&str; 8] = [
 
 /// A line of a configuration file, with the part that an error is about.
 ///
-/// Control characters are replaced, and so are values of keys that sound like secrets.
+/// Control characters are replaced, and so are values of keys that sound like secrets, and the text of PEM files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excerpt {
     /// The line's number, from 1.
@@ -132,12 +132,12 @@ fn mask_secrets(characters: &mut [char]) {
         match characters[at] {
             '"' => {
                 let end = at + string_length(&characters[at..]);
-                if key_is_secret {
+                let word: String = characters[at..end].iter().collect();
+                if key_is_secret || is_pem(&word) {
                     let inside = end.saturating_sub(1).max(at + 1);
                     characters[at + 1..inside].fill('*');
                     key_is_secret = false;
                 } else {
-                    let word: String = characters[at..end].iter().collect();
                     let word = word.to_lowercase();
                     let is_key =
                         characters[end..].iter().find(|c| !c.is_whitespace()) == Some(&':');
@@ -157,6 +157,13 @@ fn mask_secrets(characters: &mut [char]) {
             _ => at += 1,
         }
     }
+}
+
+/// Whether a string, with its quotes, holds a key or a certificate; one without an end may stand on several lines.
+fn is_pem(string: &str) -> bool {
+    const BEGIN: &str = "-----BEGIN";
+    string.contains(BEGIN)
+        || serde_json::from_str(string).is_ok_and(|read: String| read.contains(BEGIN))
 }
 
 /// Replaces user and password in an address.
@@ -184,6 +191,22 @@ mod tests {
         let drawn = drawn(r#"{"uri": "http://me:hush@host/a@b", "x": 1}"#, 1, 37);
         let expected = r#"{"uri": "http://*******@host/a@b", "x": 1}"#;
         assert_eq!(drawn.lines().next(), Some(expected));
+    }
+
+    #[test]
+    fn the_text_of_a_pem_file_is_hidden_under_whatever_key_and_escapes() {
+        for value in [
+            r"-----BEGIN PRIVATE KEY-----\nhush\n",
+            r#"Bag\t\"hush\"\n-----BEGIN PRIVATE KEY-----\nhush\n"#,
+            r"\u002d----\u0042EGIN PRIVATE KEY-----\nhush\n",
+        ] {
+            let text = format!(r#"{{"key": "{value}", "n": 3}}"#);
+            let shown = drawn(&text, 1, 9);
+            let expected = format!(r#"{{"key": "{}", "n": 3}}"#, "*".repeat(value.len()));
+            assert_eq!(shown.lines().next(), Some(expected.as_str()));
+        }
+        let cut = drawn("{\"key\": \"-----BEGIN PRIVATE KEY-----\n", 1, 9);
+        assert!(!cut.contains("PRIVATE"), "{cut}");
     }
 
     fn drawn(text: &str, line: u32, column: u32) -> String {

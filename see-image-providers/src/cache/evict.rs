@@ -1,13 +1,12 @@
 //! Making room: what the store no longer needs, the least recently used first.
 
-use std::path::Path;
 use std::time::Duration;
 
 use see_core::Result;
 
 use super::digest::Digest;
 use super::folder::Folder;
-use super::place::is_current;
+use super::place::is_gone;
 use super::record::{CopyRecord, OriginRecord, digest_of};
 use super::store::{Folders, Store};
 
@@ -34,7 +33,8 @@ pub struct Collected {
 impl Store {
     /// Takes away downloads that nobody continued for a week, and, where a limit is given, images until what
     /// is left has at most so many bytes: the least recently used first, and never one that an environment
-    /// uses.
+    /// uses. So go records that lead to no image any more: of copies at a `path` that were removed or changed, and of
+    /// origins. That of a copy on a disk that is not mounted stays.
     ///
     /// # Errors
     /// Where the store cannot be read or written.
@@ -151,10 +151,8 @@ impl Store {
         let mut copied = Vec::new();
         for name in copies.names()? {
             match copies.record::<CopyRecord>(&name)? {
-                Some(record) if is_current(self, Path::new(&record.path), &record.image) => {
-                    copied.push(record.image);
-                }
-                Some(_) => copies.remove(&name)?,
+                Some(record) if is_gone(&record) => copies.remove(&name)?,
+                Some(record) => copied.push(record.image),
                 None => {}
             }
         }

@@ -17,7 +17,7 @@ use super::record::{OriginRecord, PartialRecord, key};
 use super::settings::{Delivery, Settings, Unpack};
 use super::store::{Store, StoredImage, record_name};
 use super::{blocking, open, partial};
-use crate::client::spare;
+use crate::client::with_fallback;
 
 /// How often the server may have another image, or take back what it said, before that is an error.
 const ROUNDS: usize = 4;
@@ -119,23 +119,34 @@ impl Fetch<'_> {
 
     /// What the server has now, or an older image that serves while it cannot be asked.
     async fn resolve(&self) -> Result<Result<Object, PathBuf>> {
-        let older = self.settings.offline && self.on_store(Store::origin).await?.is_some();
         let resolving = self.origin.resolve(self.request.stop());
-        let resolved = match older {
-            true => spare(resolving).await,
+        let resolved = match self.settings.offline && self.has_older().await? {
+            true => with_fallback(resolving).await,
             false => resolving.await,
         };
         let error = match resolved {
             Ok(object) => return Ok(Ok(object)),
             Err(error) => error,
         };
-        if older
+        if self.settings.offline
             && self.origin.older_serves(&error)
             && let Some(path) = self.older(&error).await?
         {
             return Ok(Err(path));
         }
         Err(error)
+    }
+
+    /// Whether the image that the identity gave last is here, and is what is pinned.
+    async fn has_older(&self) -> Result<bool> {
+        let Some(record) = self.on_store(Store::origin).await? else {
+            return Ok(false);
+        };
+        if !self.check_pins(&record.sent).unwrap_or(false) {
+            return Ok(false);
+        }
+        let is_copied = self.copied(&record.image, &record.name).await?.is_some();
+        Ok(is_copied || self.stored(&record.image).await?.is_some())
     }
 
     /// The image that the identity gave last.
@@ -265,15 +276,8 @@ impl Fetch<'_> {
     /// The image as it is wanted: the copy at its path, where that is the one that was made of it, whether it is stored
     /// or not; else out of the store. `None` where neither is there, or it was removed just now.
     async fn give(&self, image: &Digest, name: &str) -> Result<Option<PathBuf>> {
-        if let Some(path) = self.delivery.path.clone() {
-            let (image, name) = (image.clone(), name.to_owned());
-            let copied = move |store: &Store, _: &str| {
-                let target = place::target(&path, &name)?;
-                Ok(place::is_current(store, &target, &image).then_some(target))
-            };
-            if let Some(copy) = self.on_store(copied).await? {
-                return Ok(Some(copy));
-            }
+        if let Some(copy) = self.copied(image, name).await? {
+            return Ok(Some(copy));
         }
         let Some(stored) = self.stored(image).await? else {
             return Ok(None);
@@ -285,6 +289,19 @@ impl Fetch<'_> {
             return Ok(None);
         }
         self.deliver(image, name).await.map(Some)
+    }
+
+    /// The copy at the path that is wanted, where it is the one that was made of this image.
+    async fn copied(&self, image: &Digest, name: &str) -> Result<Option<PathBuf>> {
+        let Some(path) = self.delivery.path.clone() else {
+            return Ok(None);
+        };
+        let (image, name) = (image.clone(), name.to_owned());
+        self.on_store(move |store, _| {
+            let target = place::target(&path, &name)?;
+            Ok(place::is_current(store, &target, &image).then_some(target))
+        })
+        .await
     }
 
     /// Says that the environment uses the image; `false` where it was removed just now.

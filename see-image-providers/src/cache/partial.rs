@@ -14,7 +14,7 @@ use super::inspect;
 use super::record::PartialRecord;
 use super::settings::Unpack;
 use super::store::{PIECE, Store, record_name};
-use super::unpack::{Output, Packing, Unpacker};
+use super::unpack::{Output, Packing, SYNCED, Unpacker};
 
 /// How many pieces wait for the disk at most.
 const WAITING: usize = 8;
@@ -53,6 +53,8 @@ pub(crate) struct Partial {
     length: u64,
     /// How much was there when it was opened.
     resumed: u64,
+    /// How much was written since the disk was last waited for.
+    unsynced: u64,
     hashers: Vec<Hasher>,
     /// The first bytes, until there are enough to tell what they are.
     head: Option<Vec<u8>>,
@@ -108,6 +110,7 @@ impl Partial {
             unpacker: None,
             length: 0,
             resumed: trusted,
+            unsynced: 0,
             file,
             store,
             plan,
@@ -180,6 +183,14 @@ impl Partial {
             .write_all(bytes)
             .map_err(|error| self.failed("the image cannot be written", error))?;
         self.length += bytes.len() as u64;
+        self.unsynced += bytes.len() as u64;
+        if self.unsynced >= SYNCED {
+            self.file
+                .sync_data()
+                .map_err(|error| self.failed("the image cannot be written to disk", error))?;
+            self.unsynced = 0;
+            self.lock.touch();
+        }
         self.absorb(bytes)
     }
 

@@ -1,6 +1,6 @@
 //! python-see's `path`: a copy of the image where the user wants it, besides the one in the store.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -67,14 +67,30 @@ pub(crate) fn is_current(store: &Store, target: &Path, image: &Digest) -> bool {
     let Ok(Some(record)) = record else {
         return false;
     };
-    let Ok(found) = std::fs::symlink_metadata(target) else {
-        return false;
-    };
-    found.is_file()
-        && record.image == *image
-        && record.path == target.to_string_lossy()
-        && (record.device, record.inode, record.size) == (found.dev(), found.ino(), found.len())
-        && record.changed == (found.ctime(), found.ctime_nsec())
+    record.image == *image && std::fs::symlink_metadata(target).is_ok_and(|found| record.is(&found))
+}
+
+/// Whether the copy of this record is gone or is another by now, and not merely out of reach.
+pub(crate) fn is_gone(record: &CopyRecord) -> bool {
+    let path = Path::new(&record.path);
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => !record.is(&found),
+        // A disk that is not mounted leaves no folder here, or an empty one of another device.
+        Err(error) => {
+            let folder = path.parent().and_then(|folder| folder.metadata().ok());
+            error.kind() == std::io::ErrorKind::NotFound
+                && folder.is_some_and(|folder| folder.dev() == record.device)
+        }
+    }
+}
+
+impl CopyRecord {
+    /// Whether this file is the copy.
+    fn is(&self, found: &Metadata) -> bool {
+        found.is_file()
+            && (self.device, self.inode, self.size) == (found.dev(), found.ino(), found.len())
+            && self.changed == (found.ctime(), found.ctime_nsec())
+    }
 }
 
 /// Puts a copy of the image at `target`: whole, or not at all. Blocks between progress and stop.
@@ -133,13 +149,15 @@ pub(crate) fn copy(
         }
     }
     copy.as_file().sync_all().map_err(failed)?;
+    // Who collects records must not take the one of this copy for that of the copy before.
+    let _lock = store.lock()?;
     let file = copy.persist(target).map_err(|error| failed(error.error))?;
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(failed)?;
     let found = file.metadata().map_err(failed)?;
     let record = CopyRecord {
-        path: target.to_string_lossy().into_owned(),
+        path: target.as_os_str().to_owned(),
         image: image.clone(),
         device: found.dev(),
         inode: found.ino(),

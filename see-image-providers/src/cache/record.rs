@@ -1,5 +1,6 @@
 //! What the store writes down beside the bytes.
 
+use std::ffi::OsString;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -62,7 +63,8 @@ pub(crate) struct PartialRecord {
 /// A copy of an image at a path of the user's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CopyRecord {
-    pub(crate) path: String,
+    /// Whole, whatever bytes are in it.
+    pub(crate) path: OsString,
     pub(crate) image: Digest,
     pub(crate) device: u64,
     pub(crate) inode: u64,

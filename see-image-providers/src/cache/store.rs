@@ -335,10 +335,13 @@ impl Store {
     /// Makes an image read-only to all: nobody but the owner passes the store, and what a sandbox's folder links to the
     /// emulators' account has to be able to read.
     fn protect(&self, digest: &Digest) -> Result<()> {
-        let path = self.path(digest);
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o444)).map_err(|error| {
-            Error::io("an image cannot be made read-only", error).subject(path.display())
-        })
+        let file = self.0.images.read(&image_name(digest))?;
+        let file = file.ok_or_else(|| missing(digest))?;
+        file.set_permissions(std::fs::Permissions::from_mode(0o444))
+            .map_err(|error| {
+                Error::io("an image cannot be made read-only", error)
+                    .subject(self.path(digest).display())
+            })
     }
 
     /// Holds off everyone else who adds or removes images.
@@ -390,4 +393,24 @@ fn missing(digest: &Digest) -> Error {
     Error::new(ErrorKind::NotFound, "the store has no such image")
         .subject(digest)
         .advice("`seectl image ls` lists what it has")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::digest::Algorithm;
+
+    #[test]
+    fn what_a_link_in_the_place_of_an_image_leads_to_keeps_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let victim = folder.path().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        std::fs::set_permissions(&victim, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let digest = Hasher::new(Algorithm::Sha256).finish();
+        std::os::unix::fs::symlink(&victim, store.path(&digest)).unwrap();
+        store.protect(&digest).unwrap_err();
+        let mode = std::fs::metadata(&victim).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o600);
+    }
 }

@@ -15,6 +15,9 @@ const MEMORY: u64 = 160 << 20;
 const WINDOW: u32 = 27;
 /// Zeros of this length are left out of the file where they begin at a multiple of it.
 const HOLE: usize = 64 << 10;
+/// How much is written at most before the disk is waited for: all of it at the end would take longer than those who wait
+/// for the image are patient.
+pub(crate) const SYNCED: u64 = 256 << 20;
 
 /// How bytes are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,6 +161,8 @@ pub(crate) struct Output {
     file: File,
     hasher: Hasher,
     written: u64,
+    /// How much of that was written since the disk was last waited for.
+    unsynced: u64,
     limit: u64,
     is_over: bool,
 }
@@ -169,6 +174,7 @@ impl Output {
             file,
             hasher: Hasher::new(Algorithm::Sha256),
             written: 0,
+            unsynced: 0,
             limit,
             is_over: false,
         }
@@ -192,6 +198,11 @@ impl Write for Output {
         let piece = &bytes[..bytes.len().min(to_edge)];
         if piece.len() < HOLE || piece.iter().any(|byte| *byte != 0) {
             self.file.write_all_at(piece, self.written)?;
+            self.unsynced += piece.len() as u64;
+        }
+        if self.unsynced >= SYNCED {
+            self.file.sync_data()?;
+            self.unsynced = 0;
         }
         self.hasher.update(piece);
         self.written += piece.len() as u64;

@@ -5,7 +5,7 @@
 //! | no connection, no answer in time, an answer that broke off | yes |
 //! | 408, 425, 429, 500, 502, 503, 504 | yes |
 //! | any other status, or no agreement on TLS | no |
-//! | a connection that is refused, for a question that need not be answered | no |
+//! | a connection that is refused, where something else serves | no |
 //!
 //! The pause is what the server names in `Retry-After`, and otherwise 250 ms, doubled each time up to 15 s. A pause that
 //! ends after the patience is not begun.
@@ -37,19 +37,19 @@ pub(crate) fn is_passing(error: &Error) -> bool {
 }
 
 tokio::task_local! {
-    static IS_SPARE: ();
+    static HAS_FALLBACK: ();
 }
 
 /// Asks what need not be answered, since there is something else that serves: a connection that is refused is not tried
 /// again.
-pub(crate) async fn spare<F: Future>(question: F) -> F::Output {
-    IS_SPARE.scope((), question).await
+pub(crate) async fn with_fallback<F: Future>(question: F) -> F::Output {
+    HAS_FALLBACK.scope((), question).await
 }
 
 /// Whether a question that failed so is asked again.
 pub(super) fn is_asked_again(error: &Error) -> bool {
-    let is_spare = IS_SPARE.try_with(|()| ()).is_ok();
-    is_passing(error) && !(is_spare && failure::is_refused(error))
+    let has_fallback = HAS_FALLBACK.try_with(|()| ()).is_ok();
+    is_passing(error) && !(has_fallback && failure::is_refused(error))
 }
 
 /// How much patience is left with a server.

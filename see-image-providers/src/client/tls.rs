@@ -1,5 +1,6 @@
 //! Whom a server has to be, and who we are to it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -11,8 +12,13 @@ use see_core::config::ConfigPath;
 use see_core::{Error, Result};
 use serde::Deserialize;
 
+/// What a message calls a text: a key may stand in it.
+const TEXT: &str = "the text";
+
 /// How servers prove who they are, and how we do: what stands under a provider's `session` or `tls`.
-#[derive(Debug, Clone, Default, Deserialize)]
+///
+/// `Debug` shows paths, and no text that stands in their place.
+#[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfiguration {
     /// A PEM file with the certificate authorities that servers' certificates must come from, or its text. By default
@@ -25,6 +31,22 @@ pub struct TlsConfiguration {
     pub key: Option<ConfigPath>,
     /// Takes any certificate, so that anyone on the way can read and change everything. `false`.
     pub insecure: Option<bool>,
+}
+
+impl fmt::Debug for TlsConfiguration {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |file: &Option<ConfigPath>| {
+            let written = file.as_ref()?.written();
+            Some(if is_text(written) { TEXT } else { written }.to_owned())
+        };
+        formatter
+            .debug_struct("TlsConfiguration")
+            .field("cacert", &shown(&self.cacert))
+            .field("cert", &shown(&self.cert))
+            .field("key", &shown(&self.key))
+            .field("insecure", &self.insecure)
+            .finish()
+    }
 }
 
 impl TlsConfiguration {
@@ -51,12 +73,13 @@ impl TlsConfiguration {
         let certificates = certificates(certificate)?;
         let key_file = self.key.as_ref().unwrap_or(certificate);
         let (text, name) = pem(key_file, "a PEM file with a private key")?;
-        let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+        // The reason is not shown: it quotes the text, and the key may stand in it.
+        let key = PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
             Error::configuration(
                 key_file.place().clone(),
-                format!("found no private key in {name}: {error}"),
+                format!("found no private key in {name}"),
             )
-            .advice("expected a PEM file with an unencrypted private key")
+            .advice("expected a PEM file, line by line, with an unencrypted private key")
         })?;
         let settings = self.verified()?.with_client_auth_cert(certificates, key);
         settings.map(Some).map_err(|error| {
@@ -108,25 +131,29 @@ impl TlsConfiguration {
 }
 
 fn certificates(file: &ConfigPath) -> Result<Vec<CertificateDer<'static>>> {
-    let refused = |what: String| {
-        Error::configuration(file.place().clone(), what)
-            .advice("expected a PEM file with BEGIN CERTIFICATE")
-    };
     let (text, name) = pem(file, "a PEM file with certificates")?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let found =
-        found.map_err(|error| refused(format!("found no certificates in {name}: {error}")))?;
-    match found.is_empty() {
-        true => Err(refused(format!("found no certificate in {name}"))),
-        false => Ok(found),
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        // The reason is not shown, as for a key: both may stand in one text.
+        _ => {
+            let message = format!("found no certificate in {name}");
+            Err(Error::configuration(file.place().clone(), message)
+                .advice("expected a PEM file, line by line, with BEGIN CERTIFICATE"))
+        }
     }
 }
 
-/// The PEM that a configuration names or holds, and what a message calls it: the text itself may be a secret.
+/// Whether a value is the text of a PEM file, and no path: it is never shown.
+fn is_text(written: &str) -> bool {
+    written.contains("-----BEGIN") || written.contains(['\n', '\r'])
+}
+
+/// The PEM that a configuration names or holds, and what a message calls it.
 fn pem<'a>(file: &'a ConfigPath, what: &str) -> Result<(Vec<u8>, &'a str)> {
     let written = file.written();
-    if written.trim_start().starts_with("-----BEGIN ") {
-        return Ok((written.as_bytes().to_vec(), "the text"));
+    if is_text(written) {
+        return Ok((written.as_bytes().to_vec(), TEXT));
     }
     let path = file.existing_file(what)?;
     let text = std::fs::read(&path).map_err(|error| {

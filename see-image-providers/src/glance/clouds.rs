@@ -336,6 +336,10 @@ fn first(
     for folder in &around.folders {
         for ending in ["yaml", "yml", "json"] {
             let path = folder.join(format!("{stem}.{ending}"));
+            // Nobody named it: to open a pipe that has the name would wait for its other end.
+            if std::fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+                continue;
+            }
             match read(&path) {
                 Ok(text) => {
                     let file = parsed(&path, &text)?;

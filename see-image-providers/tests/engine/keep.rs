@@ -1,6 +1,9 @@
 //! What is in the store: given out, copied, kept, and removed in time.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::sync::Arc;
 use std::time::Duration;
 
 use see_core::ErrorKind;
@@ -23,18 +26,46 @@ async fn a_complete_image_serves_while_its_server_is_away() {
     let mut shelf = Shelf::new();
     let image = shelf.get(&origin).await.unwrap();
     drop(server);
-    // A connection that is refused is not tried again where something serves.
-    let begun = std::time::Instant::now();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::DEBUG)
+        .with_writer(Arc::new(log.reopen().unwrap()))
+        .finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let tried_again = || {
+        let told = std::fs::read_to_string(log.path()).unwrap();
+        told.matches("no answer came").count()
+    };
     assert_eq!(shelf.get(&origin).await.unwrap().path, image.path);
-    let with_pauses = Duration::from_millis(250 + 500 + 1000);
-    assert!(begun.elapsed() < with_pauses, "{:?}", begun.elapsed());
+    assert_eq!(tried_again(), 0, "something serves");
     shelf.configuration.offline = Some(false);
     let error = shelf.get(&origin).await.unwrap_err();
+    assert_ne!(tried_again(), 0, "nothing serves");
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(
         error.to_string().contains("whether the server runs"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_is_tried_again_where_no_image_serves() {
+    let (server, origin) = server_with("/image", 100_000).await;
+    let mut shelf = Shelf::new();
+    shelf.get(&origin).await.unwrap();
+    drop(server);
+    let pauses = async |shelf: &Shelf| {
+        let begun = std::time::Instant::now();
+        let error = shelf.get(&origin).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(begun.elapsed() >= Duration::from_millis(250 + 500));
+    };
+    shelf.delivery.digests = vec![digest(Algorithm::Sha512, &noise(100_000))];
+    pauses(&shelf).await;
+    shelf.delivery.digests.clear();
+    let stored = shelf.store().list().unwrap().remove(0);
+    shelf.store().remove_in_use(&stored.digest).unwrap();
+    pauses(&shelf).await;
 }
 
 #[tokio::test]
@@ -376,7 +407,10 @@ async fn a_record_that_leads_to_no_image_any_more_is_collected_and_another_is_no
 async fn the_record_of_a_copy_goes_with_the_copy() {
     let (_server, origin) = server_with("/image", 100_000).await;
     let mut shelf = Shelf::new();
-    let path = shelf.folder.path().join("copy.img");
+    let folder = shelf.folder.path().join("disk");
+    std::fs::create_dir(&folder).unwrap();
+    // No UTF-8, as paths need not be.
+    let path = folder.join(OsStr::from_bytes(b"copy-\xff.img"));
     shelf.delivery.path = Some(path.clone());
     shelf.get(&origin).await.unwrap();
     let records =
@@ -386,6 +420,12 @@ async fn the_record_of_a_copy_goes_with_the_copy() {
     shelf.store().remove(&stored.digest).unwrap();
     shelf.store().collect(None).unwrap();
     assert_eq!(records(), [1, 1]);
+    // As while its disk is not mounted.
+    let away = shelf.folder.path().join("away");
+    std::fs::rename(&folder, &away).unwrap();
+    shelf.store().collect(None).unwrap();
+    assert_eq!(records(), [1, 1]);
+    std::fs::rename(&away, &folder).unwrap();
     std::fs::remove_file(path).unwrap();
     shelf.store().collect(None).unwrap();
     assert_eq!(records(), [0, 0]);

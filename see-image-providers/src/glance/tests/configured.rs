@@ -120,6 +120,23 @@ fn what_is_wrong_is_told_before_anything_is_asked() {
 }
 
 #[test]
+fn a_pipe_with_the_name_of_a_file_of_clouds_is_not_waited_for() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("clouds.yaml");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let (told, hears) = std::sync::mpsc::channel();
+    let path = folder.path().to_owned();
+    std::thread::spawn(move || {
+        let text = refused(json!({"cloud": "c"}), surroundings(&[], &[&path]));
+        told.send(text).unwrap();
+    });
+    let text = hears.recv_timeout(std::time::Duration::from_secs(20));
+    let text = text.expect("nobody writes to the pipe");
+    assert!(text.contains("no clouds.yaml"), "{text}");
+}
+
+#[test]
 fn the_first_file_of_clouds_counts_and_a_secure_one_is_merged() {
     let first = tempfile::tempdir().unwrap();
     let second = tempfile::tempdir().unwrap();
