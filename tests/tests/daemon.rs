@@ -108,7 +108,7 @@ fn what_libvirt_would_leave_in_a_private_daemon_is_seen_by_every_look() {
     ] {
         let shell = "mkdir -p \"${1%/*}\"; echo >\"$1\"";
         daemon.told("sh", &["-ec", shell, "sh", path]);
-        assert_eq!(daemon.traces(), [path]);
+        assert_eq!(daemon.traces(), [path.to_owned()]);
         let [found] = &remains(&identifier)[..] else {
             panic!("{path}: {:?}", remains(&identifier));
         };

@@ -1,6 +1,7 @@
 //! Storage pools: where images are found, and where sandboxes have their disks.
 
-use std::path::Path;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use see_core::config::Configuration;
@@ -129,12 +130,27 @@ fn the_pool_of_a_sandbox_is_transient_and_goes_with_it() {
     });
 }
 
-/// The provider with a folder without a pool.
+/// The provider with a folder, or with the pool over it.
 #[derive(Debug)]
-struct Folder(Home);
+struct Pools {
+    home: Home,
+    pool: Option<String>,
+}
+
+impl Pools {
+    fn new(pool: Option<String>) -> Self {
+        let home = Home::passable();
+        std::fs::create_dir(home.path("images")).expect("the home is writable");
+        Self { home, pool }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.home.path("images")
+    }
+}
 
 #[async_trait]
-impl ImageCandidate for Folder {
+impl ImageCandidate for Pools {
     fn registries(&self) -> see_core::Result<Registries> {
         let mut registries = Registries::new();
         see_context::register(&mut registries)?;
@@ -143,38 +159,37 @@ impl ImageCandidate for Folder {
     }
 
     fn section(&self, name: &str) -> Value {
-        json!({ "provider": "libvirt-pool", "name": name,
-            "provider_configuration": { "storage_pool_path": self.0.path("images") } })
+        let configuration = match &self.pool {
+            Some(pool) => json!({ "storage_pool": pool }),
+            None => json!({ "storage_pool_path": self.folder() }),
+        };
+        json!({ "provider": "libvirt-pool", "name": name, "provider_configuration": configuration })
     }
 
     async fn put(&self, name: &str, content: &[u8]) -> see_core::Result<()> {
-        self.0.write(&format!("images/{name}"), content);
+        self.home.write(&format!("images/{name}"), content);
         Ok(())
     }
 
     async fn remove(&self, name: &str) -> see_core::Result<()> {
-        std::fs::remove_file(self.0.path(&format!("images/{name}")))
-            .map_err(|error| Error::io("remove", error))
+        std::fs::remove_file(self.folder().join(name)).map_err(|error| Error::io("remove", error))
     }
 
     async fn remains(&self, _: Identifier) -> Vec<String> {
-        // Of asks at the same time, any may have the pool at the moment.
-        Vec::new()
+        // The provider makes no pool, not even for a moment.
+        let mut pools = pools_over(&self.folder());
+        pools.retain(|name| Some(name) != self.pool.as_ref());
+        pools
     }
 }
 
-#[test]
-fn libvirt_pool_passes_the_conformance_suite_and_leaves_no_pool() {
-    let home = Home::passable();
-    let folder = home.path("images");
-    std::fs::create_dir(&folder).expect("the home is writable");
+fn passes(candidate: Pools) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .expect("a runtime");
     let wanted = ["configuration", "image", "again", "changed", "missing"];
-    let candidate = Folder(home);
     let report = runtime.block_on(providers::run_only(candidate, |name| {
         wanted.contains(&name)
     }));
@@ -182,5 +197,21 @@ fn libvirt_pool_passes_the_conformance_suite_and_leaves_no_pool() {
     for finding in report.findings() {
         assert!(matches!(finding.verdict, Verdict::Passed(_)), "{report}");
     }
-    assert_eq!(pools_over(&folder), Vec::<String>::new());
+}
+
+#[test]
+fn libvirt_pool_passes_the_conformance_suite_with_a_folder_and_makes_no_pool() {
+    passes(Pools::new(None));
+}
+
+#[test]
+fn libvirt_pool_passes_the_conformance_suite_with_a_pool_and_makes_no_other() {
+    let name = format!("see-test-{}", Identifier::random());
+    let candidate = Pools::new(Some(name.clone()));
+    let path = candidate.folder();
+    let path = path.to_str().expect("a test's paths are UTF-8");
+    virsh(&["pool-create-as", &name, "dir", "--target", path]);
+    let passed = std::panic::catch_unwind(AssertUnwindSafe(|| passes(candidate)));
+    virsh(&["pool-destroy", &name]);
+    passed.unwrap_or_else(|cause| std::panic::resume_unwind(cause));
 }
