@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use ring::digest::{Context, SHA256};
@@ -12,36 +11,16 @@ use see_libvirt::xml::Document;
 
 use crate::allocation::Site;
 use crate::error::{blocking, libvirt};
+use crate::storage::clone::Trace;
 
 /// An image of this host, open.
 #[derive(Debug)]
 pub(crate) struct Content {
-    pub(super) file: File,
+    file: File,
     pub(in crate::storage) length: u64,
     pub(in crate::storage) format: ImageFormat,
     /// The file as it was when it was opened.
-    pub(super) state: State,
-}
-
-/// What of a file changes when somebody writes to it: its length, and when it and its entry were last changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct State {
-    length: u64,
-    times: [(i64, i64); 2],
-}
-
-impl State {
-    pub(super) fn of(file: &File) -> Result<Self> {
-        let found = file.metadata();
-        let found = found.map_err(|error| Error::io("the disk image cannot be read", error))?;
-        Ok(Self {
-            length: found.len(),
-            times: [
-                (found.mtime(), found.mtime_nsec()),
-                (found.ctime(), found.ctime_nsec()),
-            ],
-        })
-    }
+    before: Trace,
 }
 
 impl Content {
@@ -49,17 +28,17 @@ impl Content {
     ///
     /// # Errors
     /// When it cannot be read, and for a format that is not known.
-    fn open(path: &Path) -> Result<Self> {
+    pub(super) fn open(path: &Path) -> Result<Self> {
         let failed =
             |error| Error::io("the disk image cannot be read", error).subject(path.display());
         let file = File::open(path).map_err(failed)?;
-        let state = State::of(&file)?;
+        let found = file.metadata().map_err(failed)?;
         let format = ImageFormat::of(&file).map_err(|error| error.subject(path.display()))?;
         Ok(Self {
             file,
-            length: state.length,
+            length: found.len(),
             format,
-            state,
+            before: Trace::from(&found),
         })
     }
 
@@ -136,7 +115,9 @@ impl Content {
     /// # Errors
     /// [`ErrorKind::Io`] where it was.
     fn check_unchanged(&self) -> Result<()> {
-        if State::of(&self.file)? == self.state {
+        let found = self.file.metadata();
+        let found = found.map_err(|error| Error::io("the disk image cannot be read", error))?;
+        if Trace::from(&found) == self.before {
             return Ok(());
         }
         Err(Error::new(
@@ -156,4 +137,27 @@ pub(super) async fn size(volume: &Volume) -> Result<Option<u64>, see_libvirt::Er
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_to_the_image_that_comes_or_goes_is_no_change_of_it_and_a_write_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (image, link) = (folder.path().join("image"), folder.path().join("link"));
+        std::fs::write(&image, [1; 4096]).unwrap();
+        // Long before the write, since the clock of a file's times ticks slowly.
+        let file = File::options().write(true).open(&image).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        let content = Content::open(&image).unwrap();
+        std::fs::hard_link(&image, &link).unwrap();
+        content.check_unchanged().unwrap();
+        std::fs::remove_file(&image).unwrap();
+        content.check_unchanged().unwrap();
+        std::fs::write(&link, [2; 4096]).unwrap();
+        let error = content.check_unchanged().unwrap_err();
+        assert!(error.message().contains("was written to"), "{error}");
+    }
 }

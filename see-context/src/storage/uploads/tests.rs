@@ -1,12 +1,10 @@
 //! Leases as the test driver can make them.
 
-use std::fs::File;
 use std::io::Write;
 
 use see_core::ledger::{Ledger, Record};
 use see_core::{Allocation, ImageProgress, Stop};
 
-use super::content::State;
 use super::*;
 
 /// Leases of two environments on one content, in libvirt's test driver: it makes volumes, and takes no upload.
@@ -24,14 +22,11 @@ async fn two_leases(digest: &str) -> [Lease; 2] {
     })
 }
 
-fn content(file: File) -> Content {
-    let state = State::of(&file).unwrap();
-    Content {
-        length: file.metadata().unwrap().len(),
-        file,
-        format: ImageFormat::Raw,
-        state,
-    }
+/// An image of this length.
+fn content(length: usize) -> Content {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&vec![1; length]).unwrap();
+    Content::open(file.path()).unwrap()
 }
 
 /// What a lease asks for its image.
@@ -98,10 +93,8 @@ async fn an_upload_that_stands_still_is_taken_for_dead_and_left_to_its_owner() {
     dead.take().await.unwrap();
     create(&dead, &[Piece::Claim, Piece::Image(dead.owner)]).await;
     next.take().await.unwrap();
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&[1; 4096]).unwrap();
     // It gets to its own upload, of which the test driver knows nothing.
-    let error = image(&next, &content(file), &Stop::new()).await;
+    let error = image(&next, &content(4096), &Stop::new()).await;
     let error = error.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
     next.release(false).await.unwrap();
@@ -118,7 +111,7 @@ async fn a_wait_for_another_upload_ends_with_a_stop() {
     busy.take().await.unwrap();
     create(&busy, &[Piece::Claim]).await;
     next.take().await.unwrap();
-    let content = content(tempfile::tempfile().unwrap());
+    let content = content(4096);
     let stop = Stop::new();
     stop.stop();
     let error = image(&next, &content, &stop).await.unwrap_err();
