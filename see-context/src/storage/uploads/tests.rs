@@ -30,7 +30,12 @@ fn content(length: usize) -> Content {
 }
 
 /// What a lease asks for its image.
-async fn image(lease: &Lease, content: &Content, stop: &Stop) -> Result<Uploaded> {
+async fn image(
+    lease: &Lease,
+    content: &Content,
+    stop: &Stop,
+    progress: &ImageProgress,
+) -> Result<Uploaded> {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(folder.path().join("ledger")).await.unwrap();
     let record: Record = ledger.begin(lease.owner, "test").await.unwrap();
@@ -38,7 +43,7 @@ async fn image(lease: &Lease, content: &Content, stop: &Stop) -> Result<Uploaded
         identifier: lease.owner,
         record,
         stop: stop.token(),
-        progress: ImageProgress::new(),
+        progress: progress.clone(),
     };
     let site = Site::new(&allocation, "test:///default".to_owned());
     lease.image(content, &site).await
@@ -94,7 +99,7 @@ async fn an_upload_that_stands_still_is_taken_for_dead_and_left_to_its_owner() {
     create(&dead, &[Piece::Claim, Piece::Image(dead.owner)]).await;
     next.take().await.unwrap();
     // It gets to its own upload, of which the test driver knows nothing.
-    let error = image(&next, &content(4096), &Stop::new()).await;
+    let error = image(&next, &content(4096), &Stop::new(), &ImageProgress::new()).await;
     let error = error.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
     next.release(false).await.unwrap();
@@ -107,14 +112,22 @@ async fn an_upload_that_stands_still_is_taken_for_dead_and_left_to_its_owner() {
 #[tokio::test]
 async fn a_wait_for_another_upload_ends_with_a_stop() {
     let digest = "d".repeat(64);
-    let [busy, next] = two_leases(&digest).await;
+    let [busy, mut next] = two_leases(&digest).await;
     busy.take().await.unwrap();
     create(&busy, &[Piece::Claim]).await;
     next.take().await.unwrap();
+    next.patience = LONGEST;
     let content = content(4096);
-    let stop = Stop::new();
-    stop.stop();
-    let error = image(&next, &content, &stop).await.unwrap_err();
+    let (stop, progress) = (Stop::new(), ImageProgress::new());
+    let mut reports = progress.listen();
+    let stopping = async {
+        let waits = reports.wait_for(|report| report.phase == ImagePhase::Waiting);
+        waits.await.unwrap();
+        stop.stop();
+    };
+    let both = async { tokio::join!(image(&next, &content, &stop, &progress), stopping) };
+    let ended = tokio::time::timeout(Duration::from_secs(30), both).await;
+    let error = ended.unwrap().0.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Stopped, "{error:?}");
 }
 
