@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
 use see_core::{Error, ErrorKind, ImageFormat, ImagePhase, Result, StopToken};
@@ -12,6 +13,9 @@ use see_libvirt::xml::Document;
 use crate::allocation::Site;
 use crate::error::{blocking, libvirt};
 use crate::storage::clone::Trace;
+
+/// How long an upload has to abort after a stop. One that waits for a dead network does not get to it.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// An image of this host, open.
 #[derive(Debug)]
@@ -93,7 +97,7 @@ impl Content {
             progress.report(done, total);
             !stop.is_stopped()
         });
-        let uploaded = uploading.await;
+        let uploaded = or_given_up(site.stop, uploading).await?;
         site.stop.check("upload the image")?;
         uploaded.map_err(failed)?;
         self.check_unchanged()?;
@@ -128,6 +132,18 @@ impl Content {
     }
 }
 
+/// What the upload gives; after a stop it is given up unless it ends itself soon.
+async fn or_given_up<T>(stop: &StopToken, upload: impl Future<Output = T>) -> Result<T> {
+    let overdue = async {
+        stop.stopped().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        done = upload => Ok(done),
+        () = overdue => Err(Error::stopped("upload the image")),
+    }
+}
+
 /// The size of a volume's file, in bytes; `None` where libvirt does not tell it.
 pub(super) async fn size(volume: &Volume) -> Result<Option<u64>, see_libvirt::Error> {
     let text = volume.xml().await?;
@@ -141,7 +157,25 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use see_core::Stop;
+
     use super::*;
+
+    #[tokio::test]
+    async fn an_upload_that_hangs_is_given_up_soon_after_a_stop_and_one_that_aborts_is_heard() {
+        let stop = Stop::new();
+        let token = stop.token();
+        let aborts = async {
+            token.stopped().await;
+            tokio::task::yield_now().await;
+            "aborted"
+        };
+        stop.stop();
+        assert_eq!(or_given_up(&token, aborts).await.unwrap(), "aborted");
+        let hangs = or_given_up(&token, std::future::pending::<()>());
+        let ended = tokio::time::timeout(5 * GRACE, hangs).await;
+        assert_eq!(ended.unwrap().unwrap_err().kind(), ErrorKind::Stopped);
+    }
 
     #[test]
     fn a_link_to_the_image_that_comes_or_goes_is_no_change_of_it_and_a_write_is() {
