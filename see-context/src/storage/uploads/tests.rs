@@ -110,24 +110,28 @@ async fn an_upload_that_stands_still_is_taken_for_dead_and_left_to_its_owner() {
 }
 
 #[tokio::test]
-async fn a_wait_for_another_upload_ends_with_a_stop() {
+async fn a_wait_for_another_upload_tells_how_far_it_is_at_most_all_and_ends_with_a_stop() {
     let digest = "d".repeat(64);
     let [busy, mut next] = two_leases(&digest).await;
     busy.take().await.unwrap();
-    create(&busy, &[Piece::Claim]).await;
+    let images = [Piece::Image(busy.owner), Piece::Image(Identifier::random())];
+    create(&busy, &[&[Piece::Claim], &images[..]].concat()).await;
     next.take().await.unwrap();
     next.patience = LONGEST;
-    let content = content(4096);
+    let content = content(1);
     let (stop, progress) = (Stop::new(), ImageProgress::new());
     let mut reports = progress.listen();
     let stopping = async {
         let waits = reports.wait_for(|report| report.phase == ImagePhase::Waiting);
-        waits.await.unwrap();
+        let report = *waits.await.unwrap();
         stop.stop();
+        report
     };
     let both = async { tokio::join!(image(&next, &content, &stop, &progress), stopping) };
     let ended = tokio::time::timeout(Duration::from_secs(30), both).await;
-    let error = ended.unwrap().0.unwrap_err();
+    let (image, report) = ended.unwrap();
+    assert_eq!((report.done, report.total), (1, Some(1)));
+    let error = image.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Stopped, "{error:?}");
 }
 
