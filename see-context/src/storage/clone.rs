@@ -141,7 +141,7 @@ fn failed(disk: &Path, error: std::io::Error) -> Error {
 
 /// What shows that an image is the one it was, and that nobody wrote to it. The time of its entry's last change is none
 /// of that: each link to it that comes or goes sets it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trace {
     place: (u64, u64),
     size: u64,

@@ -50,7 +50,7 @@ impl Volume {
     /// whatever libvirt reports, or the time limit.
     pub async fn upload(
         &self,
-        source: File,
+        source: Arc<File>,
         length: u64,
         go_on: impl Fn(u64) -> bool + Send + 'static,
     ) -> Result<(), Error> {
@@ -72,7 +72,7 @@ impl Volume {
     /// The upload on a connection of its own, without a limit for its progress.
     async fn upload_apart(
         &self,
-        source: File,
+        source: Arc<File>,
         length: u64,
         go_on: impl Fn(u64) -> bool + Send + 'static,
         transfer: Arc<Transfer>,

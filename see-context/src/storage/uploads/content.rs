@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ring::digest::{Context, SHA256};
@@ -18,9 +19,9 @@ use crate::storage::clone::Trace;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// An image of this host, open.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Content {
-    file: File,
+    file: Arc<File>,
     pub(in crate::storage) length: u64,
     pub(in crate::storage) format: ImageFormat,
     /// The file as it was when it was opened.
@@ -39,7 +40,7 @@ impl Content {
         let found = file.metadata().map_err(failed)?;
         let format = ImageFormat::of(&file).map_err(|error| error.subject(path.display()))?;
         Ok(Self {
-            file,
+            file: Arc::new(file),
             length: found.len(),
             format,
             before: Trace::from(&found),
@@ -67,7 +68,7 @@ impl Content {
 
     /// The SHA-256 of its bytes. Blocks.
     fn digest(&self, stop: &StopToken) -> Result<String> {
-        let mut file = &self.file;
+        let mut file = &*self.file;
         let mut context = Context::new(&SHA256);
         let mut buffer = vec![0; 1 << 20];
         loop {
@@ -88,19 +89,18 @@ impl Content {
     /// What libvirt reports, a file that was written to since it was opened, and [`ErrorKind::Stopped`].
     pub(in crate::storage) async fn upload(&self, volume: &Volume, site: &Site<'_>) -> Result<()> {
         let failed = |error| libvirt(error).during("upload the image");
-        let source = self.file.try_clone();
-        let source = source.map_err(|error| Error::io("the disk image cannot be read", error))?;
         let total = Some(self.length);
         site.progress.phase(ImagePhase::Uploading, total);
         let (stop, progress) = (site.stop.clone(), site.progress.clone());
-        let uploading = volume.upload(source, self.length, move |done| {
+        let uploading = volume.upload(Arc::clone(&self.file), self.length, move |done| {
             progress.report(done, total);
             !stop.is_stopped()
         });
         let uploaded = or_given_up(site.stop, uploading).await?;
         site.stop.check("upload the image")?;
         uploaded.map_err(failed)?;
-        self.check_unchanged()?;
+        let content = self.clone();
+        blocking("read the disk image", move || content.check_unchanged()).await?;
         let size = size(volume).await.map_err(failed)?;
         if size == total {
             return Ok(());
@@ -114,7 +114,7 @@ impl Content {
         ))
     }
 
-    /// Refuses a file that was written to since it was opened: what was read of it may be a mixture.
+    /// Refuses a file that was written to since it was opened: what was read of it may be a mixture. Blocks.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] where it was.
