@@ -1,6 +1,6 @@
 //! One disk made from one base image, which is only read.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -139,9 +139,10 @@ fn failed(disk: &Path, error: std::io::Error) -> Error {
     Error::io("the disk cannot be made", error).subject(disk.display())
 }
 
-/// What shows that an image is the one it was.
-#[derive(Debug, PartialEq, Eq)]
-struct Trace {
+/// What shows that an image is the one it was, and that nobody wrote to it. The time of its entry's last change is none
+/// of that: each link to it that comes or goes sets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Trace {
     place: (u64, u64),
     size: u64,
     modified: (i64, i64),
@@ -152,11 +153,7 @@ impl Trace {
         let found = fs::metadata(image).map_err(|error| {
             Error::io("the disk image cannot be used", error).subject(image.display())
         })?;
-        Ok(Self {
-            place: (found.dev(), found.ino()),
-            size: found.size(),
-            modified: (found.mtime(), found.mtime_nsec()),
-        })
+        Ok(Self::from(&found))
     }
 
     fn check(&self, image: &Path) -> Result<()> {
@@ -172,6 +169,16 @@ impl Trace {
             _ => ErrorKind::Io,
         };
         Err(Error::new(kind, message).subject(image.display()))
+    }
+}
+
+impl From<&Metadata> for Trace {
+    fn from(found: &Metadata) -> Self {
+        Self {
+            place: (found.dev(), found.ino()),
+            size: found.size(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        }
     }
 }
 

@@ -167,7 +167,9 @@ impl Lease {
                 site.progress
                     .phase(ImagePhase::Waiting, Some(content.length));
             }
-            site.progress.report(arrived, Some(content.length));
+            // The parts of uploads that were cut off are among it.
+            let done = arrived.min(content.length);
+            site.progress.report(done, Some(content.length));
             if arrived != progress.1 {
                 progress = (Instant::now(), arrived);
             } else if progress.0.elapsed() > self.patience {

@@ -53,10 +53,23 @@ impl RemoteDisk {
     /// A disk from this image, which is read where its content has to be known.
     ///
     /// # Errors
-    /// When it is not a regular file with an absolute path, cannot be read, and [`ErrorKind::Stopped`].
+    /// When it is not a regular file with an absolute path, cannot be read, or cannot be written to in its format, and
+    /// [`ErrorKind::Stopped`].
     pub(crate) async fn new(volumes: Volumes, image: &Image, stop: &StopToken) -> Result<Self> {
         super::check_image(&image.path)?;
         let (content, digest) = Content::read(&image.path, volumes.copy_on_write, stop).await?;
+        let is_writable = matches!(content.format, ImageFormat::Raw | ImageFormat::Qcow2);
+        if !volumes.copy_on_write && !is_writable {
+            let message = format!(
+                "a full copy on another host keeps the image's format, and not every QEMU writes {}",
+                content.format.name()
+            );
+            return Err(Error::new(ErrorKind::Configuration, message)
+                .subject(image.path.display())
+                .advice(
+                    "make a qcow2 of it with `qemu-img convert -O qcow2`, or leave `copy_on_write` out",
+                ));
+        }
         Ok(Self {
             volumes,
             content,
@@ -299,10 +312,35 @@ async fn collect(request: &CollectRequest, connection: &Connection) -> Result<Co
 mod tests {
     use std::time::Duration;
 
-    use see_core::Identifier;
     use see_core::ledger::Resource;
+    use see_core::{Identifier, Stop};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_full_copy_of_an_image_that_not_every_qemu_writes_is_refused_and_an_overlay_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        for format in ["raw", "qcow2", "vdi", "vhdx", "vpc"] {
+            let path = folder.path().join(format);
+            let mut qemu_img = std::process::Command::new("qemu-img");
+            qemu_img.args(["create", "-q", "-f", format]).arg(&path);
+            assert!(qemu_img.arg("8M").status().unwrap().success());
+            for copy_on_write in [true, false] {
+                let volumes = Volumes {
+                    copy_on_write,
+                    ..Volumes::default()
+                };
+                let image = Image::new(&path);
+                let disk = RemoteDisk::new(volumes, &image, &Stop::new().token()).await;
+                let is_refused = !copy_on_write && !["raw", "qcow2"].contains(&format);
+                assert_eq!(disk.is_err(), is_refused, "{format}: {disk:?}");
+                if let Err(error) = disk {
+                    assert_eq!(error.kind(), ErrorKind::Configuration);
+                    assert!(error.message().contains(format), "{error}");
+                }
+            }
+        }
+    }
 
     #[tokio::test]
     async fn a_pool_whose_maker_died_before_it_was_started_is_removed() {

@@ -1,8 +1,8 @@
 //! Bytes on their way into a volume.
 
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use see_libvirt::Connection;
@@ -31,7 +31,7 @@ async fn an_upload_keeps_holes_tells_how_far_it_is_ends_when_told_and_does_not_w
     source
         .write_all_at(&[7; 3 << 20], 100 << 20)
         .expect("there is room");
-    let again = || -> File { source.try_clone().expect("it is open") };
+    let source = Arc::new(source);
 
     let connection = Connection::open(&daemon.remote_uri(Transport::Tcp), PATIENCE)
         .await
@@ -49,7 +49,9 @@ async fn an_upload_keeps_holes_tells_how_far_it_is_ends_when_told_and_does_not_w
         .expect("there is room");
     let (tell, told) = std::sync::mpsc::channel();
     whole
-        .upload(again(), LENGTH, move |done| tell.send(done).is_ok())
+        .upload(Arc::clone(&source), LENGTH, move |done| {
+            tell.send(done).is_ok()
+        })
         .await
         .expect("it arrives");
     let told: Vec<u64> = told.into_iter().collect();
@@ -57,9 +59,10 @@ async fn an_upload_keeps_holes_tells_how_far_it_is_ends_when_told_and_does_not_w
     assert!(told.len() > 2 && told.last() == Some(&LENGTH), "{told:?}");
     let there = format!("{IMAGES}/mine/whole");
     let mut sum = Command::new("md5sum");
-    sum.stdin(std::process::Stdio::from(again()));
+    let input = source.try_clone().expect("it is open");
+    sum.stdin(std::process::Stdio::from(input));
     // The other thread of control over the file's position is ours alone.
-    std::io::Seek::rewind(&mut again()).expect("it is a file");
+    std::io::Seek::rewind(&mut &*source).expect("it is a file");
     let here = String::from_utf8(sum.output().expect("it is installed").stdout).expect("text");
     let arrived = daemon.told("md5sum", &[&there]);
     assert_eq!(arrived[..32], here[..32]);
@@ -78,7 +81,7 @@ async fn an_upload_keeps_holes_tells_how_far_it_is_ends_when_told_and_does_not_w
         .await
         .expect("there is room");
     let error = part
-        .upload(again(), LENGTH, |_| false)
+        .upload(Arc::clone(&source), LENGTH, |_| false)
         .await
         .expect_err("it was told to end");
     assert!(error.to_string().contains("broken off"), "{error}");
@@ -90,7 +93,7 @@ async fn an_upload_keeps_holes_tells_how_far_it_is_ends_when_told_and_does_not_w
     let hung = hung.within(Duration::from_secs(1));
     let (begun, mut started) = tokio::sync::mpsc::channel(1);
     let (go_on, paused) = std::sync::mpsc::channel();
-    let uploading = hung.upload(again(), LENGTH, move |_| {
+    let uploading = hung.upload(Arc::clone(&source), LENGTH, move |_| {
         // At the first piece it waits for the pause.
         if begun.try_send(()).is_ok() {
             let _ = paused.recv_timeout(PATIENCE);

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::sync::MutexGuard;
+
 use super::{CALL_LIMIT, Connection, Link};
 use crate::driver;
 use crate::error::{Cause, Error};
@@ -11,15 +13,7 @@ use crate::error::{Cause, Error};
 /// The most connections to one URI. Each has four calls under way at most, and a daemon works on twenty at once.
 const MOST: usize = 4;
 
-/// What connections are for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Purpose {
-    Calls,
-    /// Bytes on their way, which would keep the calls of a connection waiting.
-    Streams,
-}
-
-/// The connections to one URI for one purpose, each as long as somebody has it.
+/// The connections to one URI, each as long as somebody has it.
 #[derive(Default)]
 struct Pool {
     links: [Weak<Link>; MOST],
@@ -29,7 +23,7 @@ struct Pool {
 /// Locked while a connection is opened.
 type Slot = Arc<tokio::sync::Mutex<Pool>>;
 
-static POOLS: Mutex<Option<HashMap<(String, Purpose), Slot>>> = Mutex::new(None);
+static POOLS: Mutex<Option<HashMap<String, Slot>>> = Mutex::new(None);
 
 impl Connection {
     /// A connection to `uri` that this process shares: the next of at most four, so that one that is busy keeps few
@@ -38,13 +32,15 @@ impl Connection {
     /// # Errors
     /// As [`Connection::open`].
     pub async fn shared(uri: &str, limit: Duration) -> Result<Self, Error> {
-        Self::of_pool(slot_of(uri, Purpose::Calls), uri, limit, Pool::next).await
+        Self::of_pool(slot_of(uri), uri, limit, Pool::next).await
     }
 
-    /// A connection to the same URI for a stream: again the next of at most four, which no call uses.
-    pub(crate) async fn for_streams(&self) -> Result<Self, Error> {
-        let slot = slot_of(self.uri(), Purpose::Streams);
-        Self::of_pool(slot, self.uri(), self.limit, Pool::next).await
+    /// A new connection to the same URI, which nobody shares. It is opened in turn with all others, since an SSH server
+    /// turns some away of many that come at once.
+    pub(crate) async fn another(&self) -> Result<Self, Error> {
+        let slot = slot_of(self.uri());
+        let (_pool, left) = turn(&slot, self.uri(), self.limit).await?;
+        Self::open(self.uri(), left).await
     }
 
     /// The least busy of the shared connections to `uri` that somebody has, or a new one.
@@ -52,7 +48,7 @@ impl Connection {
     /// # Errors
     /// As [`Connection::open`].
     pub async fn shared_already(uri: &str, limit: Duration) -> Result<Self, Error> {
-        Self::of_pool(slot_of(uri, Purpose::Calls), uri, limit, |pool| {
+        Self::of_pool(slot_of(uri), uri, limit, |pool| {
             let free = |at: &usize| {
                 let link = pool.links[*at].upgrade();
                 link.map(|link| link.places().available_permits())
@@ -68,18 +64,7 @@ impl Connection {
         limit: Duration,
         choose: impl FnOnce(&mut Pool) -> usize,
     ) -> Result<Self, Error> {
-        let started = Instant::now();
-        let failed = |cause| Error::new("open", uri.to_owned(), cause);
-        let late = |_| {
-            failed(Cause::TimedOut {
-                after: limit,
-                waiting_for: "another attempt to open a connection",
-            })
-        };
-        let mut pool = tokio::time::timeout(limit, slot.lock())
-            .await
-            .map_err(late)?;
-        let left = limit.saturating_sub(started.elapsed());
+        let (mut pool, left) = turn(&slot, uri, limit).await?;
         let at = choose(&mut pool);
         let Some(link) = pool.links[at].upgrade() else {
             let opened = Self::open(uri, left).await?;
@@ -87,7 +72,8 @@ impl Connection {
             return Ok(opened);
         };
         drop(pool);
-        link.session(left).await.map_err(failed)?;
+        let session = link.session(left).await;
+        session.map_err(|cause| Error::new("open", uri, cause))?;
         Ok(Self {
             link,
             limit: CALL_LIMIT,
@@ -103,12 +89,31 @@ impl Pool {
     }
 }
 
+/// The pool once nobody else opens a connection of it, and what is left of the time.
+async fn turn<'a>(
+    slot: &'a Slot,
+    uri: &str,
+    limit: Duration,
+) -> Result<(MutexGuard<'a, Pool>, Duration), Error> {
+    let started = Instant::now();
+    let pool = tokio::time::timeout(limit, slot.lock())
+        .await
+        .map_err(|_| {
+            let cause = Cause::TimedOut {
+                after: limit,
+                waiting_for: "another attempt to open a connection",
+            };
+            Error::new("open", uri, cause)
+        })?;
+    Ok((pool, limit.saturating_sub(started.elapsed())))
+}
+
 /// Where the connections to this URI are: those that libvirt is asked for alike are the same.
-fn slot_of(uri: &str, purpose: Purpose) -> Slot {
+fn slot_of(uri: &str) -> Slot {
     let used = driver::without_prompts(uri).into_owned();
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
     let pools = pools.get_or_insert_default();
-    Arc::clone(pools.entry((used, purpose)).or_default())
+    Arc::clone(pools.entry(used).or_default())
 }
 
 #[cfg(test)]
@@ -144,14 +149,26 @@ mod tests {
         Connection::shared_already(uri, LIMIT).await.unwrap();
     }
 
+    #[tokio::test]
+    async fn each_stream_has_a_connection_that_nobody_else_uses() {
+        let shared = Connection::shared("test:///default?streams", LIMIT).await;
+        let shared = shared.unwrap();
+        let mut held = vec![shared.clone()];
+        for _ in 0..2 * MOST {
+            held.push(shared.another().await.unwrap());
+        }
+        let mut links: Vec<_> = held.iter().map(|one| Arc::as_ptr(&one.link)).collect();
+        links.sort_unstable();
+        links.dedup();
+        assert_eq!(links.len(), held.len());
+    }
+
     #[test]
     fn a_uri_over_ssh_shares_its_connections_with_the_one_in_batch_mode_that_it_stands_for() {
-        let asked = slot_of("qemu+ssh://host/system", Purpose::Calls);
-        let used = slot_of("qemu+ssh://host/system?no_tty=1", Purpose::Calls);
+        let asked = slot_of("qemu+ssh://host/system");
+        let used = slot_of("qemu+ssh://host/system?no_tty=1");
         assert!(Arc::ptr_eq(&asked, &used));
-        let other = slot_of("qemu+ssh://host/system?no_tty=0", Purpose::Calls);
+        let other = slot_of("qemu+ssh://host/system?no_tty=0");
         assert!(!Arc::ptr_eq(&asked, &other));
-        let streams = slot_of("qemu+ssh://host/system", Purpose::Streams);
-        assert!(!Arc::ptr_eq(&asked, &streams));
     }
 }

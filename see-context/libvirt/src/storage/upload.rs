@@ -41,31 +41,51 @@ impl Drop for GiveUp {
 impl Volume {
     /// Fills the volume with the first `length` bytes of a file. Holes of the file stay holes.
     ///
-    /// It has a connection of its own, so that it delays no other call, and no time limit but a day: only without
-    /// progress it ends after the volume's. After each piece `go_on` is told how far the upload is, in bytes of the
-    /// file; once it says no, the upload is aborted, and the volume holds a part of the file.
+    /// It has a connection of its own, so that neither other calls nor other uploads delay it, and no time limit but a
+    /// day: only without progress it ends after the volume's. After each piece `go_on` is told how far the upload is,
+    /// in bytes of the file; once it says no, the upload is aborted, and the volume holds a part of the file.
     ///
     /// # Errors
     /// [`Cause::Aborted`] when `go_on` said no, [`Cause::Malformed`] for a file that is shorter,
     /// whatever libvirt reports, or the time limit.
     pub async fn upload(
         &self,
-        source: File,
+        source: Arc<File>,
         length: u64,
         go_on: impl Fn(u64) -> bool + Send + 'static,
     ) -> Result<(), Error> {
+        let transfer = Arc::new(Transfer::default());
+        let _give_up = GiveUp(Arc::clone(&transfer));
+        let work = self.upload_apart(source, length, go_on, Arc::clone(&transfer));
+        let mut work = std::pin::pin!(work);
+        let limit = self.connection().limit;
+        loop {
+            let before = transfer.sent.load(Ordering::SeqCst);
+            match tokio::time::timeout(limit, &mut work).await {
+                Ok(done) => return done,
+                Err(_) if transfer.sent.load(Ordering::SeqCst) > before => {}
+                Err(_) => return Err(self.stalled(limit)),
+            }
+        }
+    }
+
+    /// The upload on a connection of its own, without a limit for its progress.
+    async fn upload_apart(
+        &self,
+        source: Arc<File>,
+        length: u64,
+        go_on: impl Fn(u64) -> bool + Send + 'static,
+        transfer: Arc<Transfer>,
+    ) -> Result<(), Error> {
         let key = self.object.id().clone();
-        let connection = self.connection().for_streams().await?;
+        let connection = self.connection().another().await?;
         let own: Self = connection
             .find(format!("volume {}", self.name()), move |connect| {
                 connect.lookup_storage_vol_by_key(&key)
             })
             .await?;
-        let transfer = Arc::new(Transfer::default());
-        let _give_up = GiveUp(Arc::clone(&transfer));
-        let seen = Arc::clone(&transfer);
         let object = own.object.within(LONGEST);
-        let work = object.call_with("upload to", move |volume, session| {
+        let sending = object.call_with("upload to", move |volume, session| {
             let stream = Handle::new(virt::stream::Stream::new(session.connect(), 0)?);
             volume.upload(
                 &stream,
@@ -74,8 +94,8 @@ impl Volume {
                 sys::VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM,
             )?;
             let sent = send_all(&stream, &source, length, &|position| {
-                seen.sent.store(position, Ordering::SeqCst);
-                !seen.given_up.load(Ordering::SeqCst) && go_on(position)
+                transfer.sent.store(position, Ordering::SeqCst);
+                !transfer.given_up.load(Ordering::SeqCst) && go_on(position)
             });
             // SAFETY: the stream is valid here, and both functions only end its transfer.
             let end = |good: bool| unsafe {
@@ -94,16 +114,7 @@ impl Volume {
                 }
             }
         });
-        let mut work = std::pin::pin!(work);
-        let limit = self.connection().limit;
-        loop {
-            let before = transfer.sent.load(Ordering::SeqCst);
-            match tokio::time::timeout(limit, &mut work).await {
-                Ok(done) => return done,
-                Err(_) if transfer.sent.load(Ordering::SeqCst) > before => {}
-                Err(_) => return Err(self.stalled(limit)),
-            }
-        }
+        sending.await
     }
 
     fn stalled(&self, limit: Duration) -> Error {

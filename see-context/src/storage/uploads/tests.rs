@@ -1,12 +1,10 @@
 //! Leases as the test driver can make them.
 
-use std::fs::File;
 use std::io::Write;
 
 use see_core::ledger::{Ledger, Record};
 use see_core::{Allocation, ImageProgress, Stop};
 
-use super::content::State;
 use super::*;
 
 /// Leases of two environments on one content, in libvirt's test driver: it makes volumes, and takes no upload.
@@ -24,18 +22,20 @@ async fn two_leases(digest: &str) -> [Lease; 2] {
     })
 }
 
-fn content(file: File) -> Content {
-    let state = State::of(&file).unwrap();
-    Content {
-        length: file.metadata().unwrap().len(),
-        file,
-        format: ImageFormat::Raw,
-        state,
-    }
+/// An image of this length.
+fn content(length: usize) -> Content {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&vec![1; length]).unwrap();
+    Content::open(file.path()).unwrap()
 }
 
 /// What a lease asks for its image.
-async fn image(lease: &Lease, content: &Content, stop: &Stop) -> Result<Uploaded> {
+async fn image(
+    lease: &Lease,
+    content: &Content,
+    stop: &Stop,
+    progress: &ImageProgress,
+) -> Result<Uploaded> {
     let folder = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(folder.path().join("ledger")).await.unwrap();
     let record: Record = ledger.begin(lease.owner, "test").await.unwrap();
@@ -43,7 +43,7 @@ async fn image(lease: &Lease, content: &Content, stop: &Stop) -> Result<Uploaded
         identifier: lease.owner,
         record,
         stop: stop.token(),
-        progress: ImageProgress::new(),
+        progress: progress.clone(),
     };
     let site = Site::new(&allocation, "test:///default".to_owned());
     lease.image(content, &site).await
@@ -98,10 +98,8 @@ async fn an_upload_that_stands_still_is_taken_for_dead_and_left_to_its_owner() {
     dead.take().await.unwrap();
     create(&dead, &[Piece::Claim, Piece::Image(dead.owner)]).await;
     next.take().await.unwrap();
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&[1; 4096]).unwrap();
     // It gets to its own upload, of which the test driver knows nothing.
-    let error = image(&next, &content(file), &Stop::new()).await;
+    let error = image(&next, &content(4096), &Stop::new(), &ImageProgress::new()).await;
     let error = error.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
     next.release(false).await.unwrap();
@@ -112,16 +110,28 @@ async fn an_upload_that_stands_still_is_taken_for_dead_and_left_to_its_owner() {
 }
 
 #[tokio::test]
-async fn a_wait_for_another_upload_ends_with_a_stop() {
+async fn a_wait_for_another_upload_tells_how_far_it_is_at_most_all_and_ends_with_a_stop() {
     let digest = "d".repeat(64);
-    let [busy, next] = two_leases(&digest).await;
+    let [busy, mut next] = two_leases(&digest).await;
     busy.take().await.unwrap();
-    create(&busy, &[Piece::Claim]).await;
+    let images = [Piece::Image(busy.owner), Piece::Image(Identifier::random())];
+    create(&busy, &[&[Piece::Claim], &images[..]].concat()).await;
     next.take().await.unwrap();
-    let content = content(tempfile::tempfile().unwrap());
-    let stop = Stop::new();
-    stop.stop();
-    let error = image(&next, &content, &stop).await.unwrap_err();
+    next.patience = LONGEST;
+    let content = content(1);
+    let (stop, progress) = (Stop::new(), ImageProgress::new());
+    let mut reports = progress.listen();
+    let stopping = async {
+        let waits = reports.wait_for(|report| report.phase == ImagePhase::Waiting);
+        let report = *waits.await.unwrap();
+        stop.stop();
+        report
+    };
+    let both = async { tokio::join!(image(&next, &content, &stop, &progress), stopping) };
+    let ended = tokio::time::timeout(Duration::from_secs(30), both).await;
+    let (image, report) = ended.unwrap();
+    assert_eq!((report.done, report.total), (1, Some(1)));
+    let error = image.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Stopped, "{error:?}");
 }
 
