@@ -43,6 +43,8 @@ const PACKAGES: &[&str] = &[
     "ovmf",
     "procps",
     "python3-minimal",
+    // Screens and sound by SPICE, QXL: what virt-install writes.
+    "qemu-system-modules-spice",
     "qemu-system-x86",
     "qemu-utils",
     "xfsprogs",
