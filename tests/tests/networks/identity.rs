@@ -1,6 +1,10 @@
 //! Who a guest is to the network's DHCP server.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use see_libvirt::xml::NetworkXml;
+use see_tests::until;
 use serde_json::json;
 
 use crate::support::{RUN, Site, allocated, staying};
@@ -40,15 +44,18 @@ fn a_guest_cannot_take_or_give_up_anothers_lease_by_its_client_identifier() {
         &addresses[1],
     ];
     site.daemon.told("python3", &words);
-    let leases = virsh(&["net-dhcp-leases", "see-shared"]);
-    for (mac, address) in [first, second] {
-        let is_theirs =
-            |line: &str| line.contains(mac.as_str()) && line.contains(&format!("{address}/"));
-        assert!(
-            leases.lines().any(is_theirs),
-            "{mac} has lost {address}: {leases}"
-        );
-    }
+    let has_lease = |leases: &str, (mac, address): &(String, IpAddr)| {
+        let end = format!("{address}/");
+        let is_theirs = |line: &str| line.contains(mac.as_str()) && line.contains(&end);
+        leases.lines().any(is_theirs)
+    };
+    // The server has each change written down after its answer, in order: the second client's lease was the last one.
+    let mut leases = String::new();
+    until("the second client's lease", Duration::from_secs(20), || {
+        leases = virsh(&["net-dhcp-leases", "see-shared"]);
+        has_lease(&leases, second)
+    });
+    assert!(has_lease(&leases, first), "{first:?} is lost: {leases}");
     site.daemon.told("ip", &["link", "del", "port0"]);
     run.signal(rustix::process::Signal::TERM);
     run.finish(RUN);
