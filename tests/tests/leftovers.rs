@@ -81,26 +81,35 @@ fn log_of(identifier: &str) -> PathBuf {
     Path::new("/var/log/libvirt/qemu").join(format!("{identifier}.log"))
 }
 
+/// Fails unless the run left nothing and looked for all these; gives its result and all that it looked for.
+fn assert_clean_and_looked(outcome: &Outcome, places: &[&str]) -> (Value, Vec<String>) {
+    assert_eq!(outcome.code, OK, "{outcome:#?}");
+    let result = result(outcome);
+    assert_eq!(result["left_behind"], json!([]), "{result:#}");
+    let looked = looked_for(&result);
+    for place in places {
+        assert!(looked.iter().any(|looked| looked == place), "{looked:#?}");
+    }
+    (result, looked)
+}
+
 #[test]
 fn a_run_on_the_daemon_leaves_no_log_and_says_where_it_looked() {
     let home = home();
     let outcome = run(&home, json!({ "hypervisor": "qemu:///system" }), &[]);
-    assert_eq!(outcome.code, OK, "{outcome:#?}");
-    let result = result(&outcome);
-    assert_eq!(result["left_behind"], json!([]), "{result:#}");
-    let looked = looked_for(&result);
-    for what in [
-        "the domain at qemu:///system",
-        "its processes",
-        "its open sockets",
-        "its control groups",
-        "libvirt's logs",
-        "shared memory",
-        "AppArmor's profiles",
-        "the emulated TPM's state",
-    ] {
-        assert!(looked.iter().any(|looked| looked == what), "{looked:#?}");
-    }
+    let (result, looked) = assert_clean_and_looked(
+        &outcome,
+        &[
+            "the domain at qemu:///system",
+            "its processes",
+            "its open sockets",
+            "its control groups",
+            "libvirt's logs",
+            "shared memory",
+            "AppArmor's profiles",
+            "the emulated TPM's state",
+        ],
+    );
     let folder = looked.iter().filter(|looked| looked.starts_with("folder "));
     assert!(folder.count() >= 2, "{looked:#?}");
     assert_nothing_remains(&identifier(&result));
@@ -115,18 +124,15 @@ fn a_run_on_a_network_of_its_own_looks_for_the_bridge_and_the_address_servers_fi
             "ipv4": "10.213.78.0", "prefix": 24, "subnet_prefix": 24 } },
     });
     let outcome = run(&home, context, &[]);
-    assert_eq!(outcome.code, OK, "{outcome:#?}");
-    let result = result(&outcome);
-    assert_eq!(result["left_behind"], json!([]), "{result:#}");
-    let looked = looked_for(&result);
-    for what in [
-        "the domain at qemu:///system",
-        "the network at qemu:///system",
-        "its bridge and address server",
-        "the address server's files",
-    ] {
-        assert!(looked.iter().any(|looked| looked == what), "{looked:#?}");
-    }
+    let (result, _) = assert_clean_and_looked(
+        &outcome,
+        &[
+            "the domain at qemu:///system",
+            "the network at qemu:///system",
+            "its bridge and address server",
+            "the address server's files",
+        ],
+    );
     assert_nothing_remains(&identifier(&result));
 }
 

@@ -15,7 +15,7 @@ use crate::error::{blocking, libvirt};
 use crate::host::{self, Kvm};
 use crate::hypervisor::Hypervisor;
 
-/// Where the log says what is taken out of a domain's XML, whoever takes it out.
+/// Where the log says what is taken out of a domain's XML: for all such, admission's name.
 const TAKEN_OUT: &str = "see_context::admission";
 
 /// Sets the type: what the user asks for, else the XML's, but KVM only where it is usable; and the processor of the

@@ -53,12 +53,7 @@ impl Pool {
     pub(crate) async fn make(&self, entries: Vec<Entry>, connection: &Connection) -> Result<()> {
         let [entry] = exactly(entries)?;
         let identifier = entry.identifier().to_string();
-        let folder = entry
-            .resource()
-            .details
-            .get(PATH)
-            .and_then(|path| path.as_str())
-            .unwrap_or_default();
+        let folder = folder_of(&entry);
         if let Err(error) = check_free(connection, &identifier).await {
             return Err(refused(entry, error).await);
         }
@@ -172,6 +167,12 @@ pub(super) async fn find(request: &CollectRequest, connection: &Connection) -> R
         )));
     }
     Ok(Found::Own(pool))
+}
+
+/// The folder that was recorded for a pool.
+pub(super) fn folder_of(entry: &Entry) -> &str {
+    let path = entry.resource().details.get(PATH);
+    path.and_then(|path| path.as_str()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -152,12 +152,7 @@ impl RemoteDisk {
 /// Makes the sandbox's pool.
 async fn make_pool(entry: Entry, connection: &Connection) -> Result<StoragePool> {
     let name = entry.identifier().to_string();
-    let folder = entry
-        .resource()
-        .details
-        .get(PATH)
-        .and_then(|path| path.as_str())
-        .unwrap_or_default();
+    let folder = pool::folder_of(&entry);
     let pool = match define(connection, &name, folder).await {
         Ok(pool) => pool,
         Err(error) => return Err(refused(entry, error).await),

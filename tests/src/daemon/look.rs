@@ -26,7 +26,7 @@ impl PrivateDaemon {
         found
     }
 
-    /// What is in its namespaces that a run has made, or libvirt for one, whoever made the run: machines, networks and
+    /// What is in its namespaces that a run has made, or libvirt for one, of any user: machines, networks and
     /// pools, libvirt's files (logs, notes, and those of address servers), control groups, network devices, and tables
     /// of the firewall. They are known by an environment's identifier, or the beginning of a name of SEE's.
     pub fn traces(&self) -> Vec<String> {

@@ -89,7 +89,7 @@ impl Fetch<'_> {
         let image = match published {
             Ok(image) => image,
             Err(error) => {
-                // Of no use to a later try: it is wrong, too large, or fills the disk, on which others need the room.
+                // Of no use to a later try: it is wrong, too large, or fills the disk, whose space others need.
                 if matches!(error.kind(), ErrorKind::Guest | ErrorKind::Exhausted) {
                     blocking(move || partial.discard()).await?;
                 }
