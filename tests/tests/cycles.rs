@@ -37,14 +37,22 @@ const LATE: (u64, u64) = (8 << 10, 2 << 20);
 const OURS: u64 = 2 << 10;
 /// The longest until libvirt's objects are given back, which happens beside what goes on.
 const GIVEN_BACK: Duration = Duration::from_secs(20);
-/// Threads that wait for blocking work come and go with the load.
-const IDLE: usize = 4;
+/// The threads of the runtimes of this test and of its host: workers, and those that wait for blocking work, which come
+/// and go with the load.
+const RUNTIMES: [&str; 2] = ["tokio-rt-worker", "see-host"];
+/// The workers of both, which stay.
+const WORKERS: usize = 4;
+/// The longest until a runtime ends the threads that it has no work for, which is after 10 s.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// What of the process grows when something is not given back.
 #[derive(Debug, Clone, Copy)]
 struct Usage {
     files: usize,
+    /// Threads that belong to no runtime.
     threads: usize,
+    /// Threads of the runtimes.
+    pooled: usize,
     memory: u64,
     libvirt: Alive,
 }
@@ -165,8 +173,9 @@ fn in_a_row() {
             // The first of all boots, so that what comes with it is warm.
             one(&host, &home, &file, cycle, cycle % BOOT == 1).await;
             if let Some(warm) = &warm {
-                until("libvirt's objects to be given back", GIVEN_BACK, || {
-                    usage().libvirt == warm.libvirt
+                until("libvirt's objects and threads to be given back", GIVEN_BACK, || {
+                    let usage = usage();
+                    usage.libvirt == warm.libvirt && usage.threads <= warm.threads
                 });
             }
             let usage = usage();
@@ -178,10 +187,6 @@ fn in_a_row() {
             }
             if let Some(warm) = warm {
                 assert!(usage.files <= warm.files, "{usage:?}, at first {warm:?}");
-                assert!(
-                    usage.threads <= warm.threads + IDLE,
-                    "{usage:?}, at first {warm:?}"
-                );
                 assert!(
                     usage.memory <= warm.memory + SLACK,
                     "{usage:?}, at first {warm:?}"
@@ -198,6 +203,9 @@ fn in_a_row() {
                 );
             }
         }
+        until("the runtimes' idle threads to end", IDLE, || {
+            usage().pooled <= WORKERS
+        });
         let (since, middle) = middle.expect("halfway");
         let own = usage().memory.saturating_sub(middle.memory);
         let bare = bare(&host, &home, &file, cycles - since).await;
@@ -309,7 +317,13 @@ async fn one(host: &Host, home: &Home, file: &Path, cycle: u64, boots: bool) {
 
 /// What this process uses now, once what ended is gone.
 fn usage() -> Usage {
-    let count = |folder: &str| std::fs::read_dir(folder).expect("/proc is there").count();
+    let entries = |folder: &str| std::fs::read_dir(folder).expect("/proc is there").flatten();
+    // One that ended meanwhile has no name.
+    let threads: Vec<String> = entries("/proc/self/task")
+        .filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok())
+        .collect();
+    let of_runtime = |name: &&String| RUNTIMES.contains(&name.trim_end());
+    let pooled = threads.iter().filter(of_runtime).count();
     let status = std::fs::read_to_string("/proc/self/status").expect("/proc is there");
     let resident = status
         .lines()
@@ -318,8 +332,9 @@ fn usage() -> Usage {
         .and_then(|number| number.trim().parse::<u64>().ok())
         .expect("the kernel counts memory");
     Usage {
-        files: count("/proc/self/fd"),
-        threads: count("/proc/self/task"),
+        files: entries("/proc/self/fd").count(),
+        threads: threads.len() - pooled,
+        pooled,
         memory: resident << 10,
         libvirt: see_libvirt::alive(),
     }
