@@ -148,7 +148,7 @@ impl Home {
                 { "step": "poweron" },
                 { "step": "wait", "for": "ready", "timeout": "160s" },
                 { "step": "trigger", "event": "run_sample", "attributes": { "command": "${command}" } },
-                { "step": "wait", "for": "sample_finished", "timeout": "60s" },
+                { "step": "wait", "for": "sample_finished", "timeout": "160s" },
                 { "step": "poweroff" },
             ],
         });

@@ -111,7 +111,7 @@ pub(crate) const FACTS: &[Facts] = &[
     Facts {
         program: "see-tests networks",
         tests: &[
-            "addresses::a_guest_gets_and_uses_an_address_beside_a_route_of_each_private_range",
+            "addresses::each_mode_runs_on_a_host_that_routes_private_ranges_elsewhere",
             "crashes::what_a_daemon_forgets_of_a_network_goes_with_the_run_or_its_collection_and_a_strangers_bridge_stays",
             "guard::rules_and_ports_that_are_changed_or_gone_end_the_runs_behind_them_and_mark_their_results",
             "hostile::what_is_made_harmless_lets_no_guest_of_a_closed_network_out",
@@ -130,7 +130,7 @@ pub(crate) const FACTS: &[Facts] = &[
     Facts {
         program: "see-tests ordinary_xml",
         tests: &[
-            "domains_of_other_programs_run_twice_at_once_on_a_closed_network_and_what_is_taken_out_is_said",
+            "domains_of_other_programs_run_at_once_on_closed_networks_one_of_them_twice",
         ],
     },
     // Who may use the daemon, and the daemon of an ordinary user's session.
