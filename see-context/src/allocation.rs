@@ -10,7 +10,9 @@ use std::pin::pin;
 use std::task::Poll;
 
 use see_core::ledger::{Entry, Resource};
-use see_core::{Allocation, Error, ErrorKind, Identifier, ImageProgress, Result, StopToken};
+use see_core::{
+    Allocation, ChangeSender, Error, ErrorKind, Identifier, ImageProgress, Result, StopToken,
+};
 
 /// Where an allocation takes place.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(crate) struct Site<'a> {
     pub(crate) stop: &'a StopToken,
     /// Told how far an image is on its way to another host.
     pub(crate) progress: &'a ImageProgress,
+    /// Where the machine's driver tells of changes.
+    pub(crate) changes: &'a ChangeSender,
     allocation: &'a Allocation,
 }
 
@@ -33,6 +37,7 @@ impl<'a> Site<'a> {
             location,
             stop: &allocation.stop,
             progress: &allocation.progress,
+            changes: &allocation.changes,
             allocation,
         }
     }

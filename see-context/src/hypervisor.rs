@@ -196,7 +196,7 @@ mod tests {
     use std::path::PathBuf;
 
     use see_core::ledger::Ledger;
-    use see_core::{Identifier, ImageProgress, Stop};
+    use see_core::{Identifier, Stop};
 
     use super::*;
 
@@ -210,12 +210,8 @@ mod tests {
         fs::create_dir(&path).unwrap();
         fs::write(path.join("thesis"), "a stranger's").unwrap();
         let stop = Stop::new();
-        let allocation = Allocation {
-            identifier,
-            record: ledger.begin(identifier, "test").await.unwrap(),
-            stop: stop.token(),
-            progress: ImageProgress::new(),
-        };
+        let record = ledger.begin(identifier, "test").await.unwrap();
+        let allocation = Allocation::new(record, stop.token());
         let site = Hypervisor::Embedded.site(&allocation).unwrap();
         let planned = Hypervisor::Embedded.intents(&site).unwrap();
         let [entries] = site.intend([planned]).await.unwrap();

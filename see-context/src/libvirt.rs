@@ -3,11 +3,9 @@
 //! Nothing is known of such a driver but what stands in the table of drivers, or nothing at all: it is asked for
 //! everything, and what it says that it cannot do is told. libvirt's test driver is the one that the tests run.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use see_core::config::Configuration;
-use see_core::{Allocation, Backend, Error, Preparation, Result, Sandbox};
+use see_core::{Allocation, Backend, Error, Preparation, Result};
 
 use crate::driver::{Driver, driver_of};
 use crate::hypervisor::written_type;
@@ -18,7 +16,7 @@ const OTHERS: [&str; 4] = ["embedded", "lxc", "qemu", "vbox"];
 
 /// The backend `libvirt`.
 ///
-/// [`Sandbox::native`] gives a [`Native`](crate::Native).
+/// [`native`](see_core::Driver::native) gives a [`Native`](crate::Native).
 #[derive(Debug)]
 pub struct Libvirt(PlainMachine);
 
@@ -64,7 +62,7 @@ impl Backend for Libvirt {
         Ok(Self(machine))
     }
 
-    async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+    async fn allocate(&self, allocation: &Allocation) -> Result<Box<dyn see_core::Driver>> {
         self.0.allocate(allocation).await
     }
 }

@@ -14,13 +14,9 @@ mod runtime;
 mod terminal;
 mod users;
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use see_core::config::{Configuration, Place};
-use see_core::{
-    AgentTransport, Allocation, Backend, Error, ErrorKind, Preparation, Result, Sandbox,
-};
+use see_core::{AgentTransport, Allocation, Backend, Error, ErrorKind, Preparation, Result};
 use see_libvirt::Connection;
 use see_libvirt::xml::DomainXml;
 
@@ -37,7 +33,7 @@ use self::root::Root;
 
 /// The backend `lxc`.
 ///
-/// [`Sandbox::native`] gives a [`Native`](crate::Native).
+/// [`native`](see_core::Driver::native) gives a [`Native`](crate::Native).
 #[derive(Debug)]
 pub struct Lxc {
     hypervisor: Hypervisor,
@@ -99,7 +95,7 @@ impl Backend for Lxc {
         })
     }
 
-    async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+    async fn allocate(&self, allocation: &Allocation) -> Result<Box<dyn see_core::Driver>> {
         allocation.stop.check("allocate")?;
         self.root.prepare().await?;
         let site = self.hypervisor.site(allocation)?;

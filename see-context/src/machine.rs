@@ -1,4 +1,4 @@
-//! A sandbox that is a libvirt domain: what QEMU, LXC and VirtualBox have in common.
+//! A machine that is a libvirt domain: what QEMU, LXC and VirtualBox have in common.
 
 mod abilities;
 mod container;
@@ -8,22 +8,19 @@ mod watch;
 use std::any::Any;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use see_core::config::Place;
 use see_core::ledger::Entry;
 use see_core::{
-    Address, Console, Error, ErrorKind, GuestChannel, HypervisorLog, Identifier, Isolation, Meter,
-    Picture, Result, Sandbox, SandboxChange, SandboxState, Screenshot,
+    Address, Console, Error, GuestChannel, HypervisorLog, Isolation, Meter, Picture, Result,
+    SandboxState, Screenshot,
 };
 use see_libvirt::xml::{Document, DomainXml};
-use see_libvirt::{CALL_LIMIT, Connection, Domain, DomainState, DomainStatus};
-use tokio::sync::{Mutex, MutexGuard, mpsc};
+use see_libvirt::{Connection, Domain, DomainState, DomainStatus};
 
 pub(crate) use self::abilities::{Abilities, Task};
-use self::container::RestartedContainer;
+use self::container::Container;
 use self::usage::Gauge;
 use self::watch::{Source, Watch};
 use crate::allocation::Site;
@@ -37,14 +34,7 @@ use crate::residue;
 /// The largest picture that is taken of a screen.
 const LARGEST_PICTURE: usize = 64 << 20;
 
-/// How long a command waits for earlier ones: longer than libvirt's answer may take.
-const COMMAND: Duration = CALL_LIMIT.saturating_mul(2);
-
-/// How long a cut of the power waits for them. It helps against a hypervisor that hangs, whose process libvirt
-/// kills while another call still waits for it.
-const OVERTAKES: Duration = Duration::from_secs(5);
-
-/// libvirt's objects behind a sandbox: what [`Sandbox::native`] gives for every backend here.
+/// libvirt's objects behind a machine: what [`native`](see_core::Driver::native) gives for every backend here.
 #[derive(Debug, Clone)]
 pub struct Native {
     /// The connection to the hypervisor.
@@ -53,15 +43,13 @@ pub struct Native {
     pub domain: Domain,
 }
 
-/// A sandbox that is a libvirt domain.
+/// The driver of a machine that is a libvirt domain.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    identifier: Identifier,
     driver: &'static Driver,
     native: Native,
-    /// The machine's power is changed by one command at a time. The work itself holds the lock.
-    commands: Arc<Mutex<()>>,
-    released: Arc<AtomicBool>,
+    /// Where the machine restarts by libvirt's help, and that has to be seen to.
+    container: Option<Arc<Container>>,
     watch: Watch,
     gauge: Arc<Gauge>,
     has_network: bool,
@@ -121,7 +109,7 @@ impl Machine {
         complete: Complete<'_>,
         entries: Vec<Entry>,
         site: Site<'_>,
-    ) -> Result<Arc<dyn Sandbox>> {
+    ) -> Result<Box<dyn see_core::Driver>> {
         let Complete {
             driver,
             connection,
@@ -132,74 +120,33 @@ impl Machine {
         let domain = domain::define(&xml, entries, &connection, (&site, asked_at)).await?;
         let native = Native { connection, domain };
         let location = site.location;
-        let changes = Source::of(&native).await?;
-        let (commands, released) = (Arc::default(), Arc::default());
-        let restarts = (driver.runner == Runner::Controller).then(|| {
-            Box::new(RestartedContainer {
-                domain: native.domain.clone(),
-                commands: Arc::clone(&commands),
-                released: Arc::clone(&released),
-            }) as _
-        });
+        let source = Source::of(&native).await?;
+        let is_container = driver.runner == Runner::Controller;
+        let container = is_container.then(|| Arc::new(Container::new(native.domain.clone())));
         let name = native.domain.name().to_owned();
         let gauge = Arc::new(Gauge::new(&native, &location));
         let log = residue::log_of(&location, &name);
-        Ok(Arc::new(Self {
+        Ok(Box::new(Self {
             log: log.map(|path| DomainLog {
                 location,
                 name,
                 path,
             }),
-            identifier: site.identifier,
             driver,
             gauge,
             native,
-            watch: Watch::start(changes, restarts),
-            commands,
-            released,
+            watch: Watch::start(source, site.changes.clone(), container.clone()),
+            container,
             has_network: !xml.interfaces().is_empty(),
             console: abilities.console.clone().map(ConsoleLog),
             abilities,
         }))
     }
 
-    /// Runs a command behind those that were given before; it ends even when this future is
-    /// dropped.
-    async fn command<F, Fut>(&self, operation: &'static str, command: F) -> Result<()>
-    where
-        F: FnOnce(Domain) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<(), see_libvirt::Error>> + Send,
-    {
-        self.command_after(operation, COMMAND, |domain, _| command(domain))
-            .await
-    }
-
-    /// The same, but behind earlier commands for `patience` only. The command is told whether it overtakes one.
-    async fn command_after<F, Fut>(
-        &self,
-        operation: &'static str,
-        patience: Duration,
-        command: F,
-    ) -> Result<()>
-    where
-        F: FnOnce(Domain, bool) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<(), see_libvirt::Error>> + Send,
-    {
-        let (commands, domain) = (Arc::clone(&self.commands), self.native.domain.clone());
-        let released = Arc::clone(&self.released);
-        let work = tokio::spawn(async move {
-            let turn = turn(&commands, patience).await;
-            if released.load(Ordering::Acquire) {
-                return Err(Error::new(ErrorKind::NotFound, "the machine was released"));
-            }
-            command(domain, turn.is_none()).await.map_err(libvirt)
-        });
-        let work = work.await;
+    /// What an action came to; where changes are asked for, they are asked for now.
+    fn told(&self, operation: &'static str, done: Result<(), see_libvirt::Error>) -> Result<()> {
         self.watch.look();
-        let cut_off =
-            |error| Error::new(ErrorKind::Internal, "the command was cut off").caused_by(error);
-        let done = work.unwrap_or_else(|error| Err(cut_off(error)));
-        done.map_err(|error| error.during(operation))
+        done.map_err(|error| libvirt(error).during(operation))
     }
 
     /// Says which path keeps the emulator out, where that is why it did not start.
@@ -243,21 +190,8 @@ async fn end(domain: &Domain) -> Result<bool, see_libvirt::Error> {
     }
 }
 
-/// The right to change the machine's power, or none where an earlier command still holds it after `patience`.
-async fn turn(commands: &Mutex<()>, patience: Duration) -> Option<MutexGuard<'_, ()>> {
-    let turn = tokio::time::timeout(patience, commands.lock()).await;
-    if turn.is_err() {
-        tracing::warn!("an earlier command hangs, and is overtaken after {patience:.1?}");
-    }
-    turn.ok()
-}
-
 #[async_trait]
-impl Sandbox for Machine {
-    fn identifier(&self) -> Identifier {
-        self.identifier
-    }
-
+impl see_core::Driver for Machine {
     async fn state(&self) -> Result<SandboxState> {
         let domain = &self.native.domain;
         let status = domain.status().await.map_err(libvirt)?;
@@ -273,62 +207,43 @@ impl Sandbox for Machine {
     }
 
     async fn start(&self) -> Result<()> {
-        let (orders, runner) = (self.watch.orders(), self.driver.runner);
-        let released = Arc::clone(&self.released);
-        let started = self
-            .command("start", move |domain| async move {
-                container::start_once(&domain, &orders).await?;
-                match runner {
-                    Runner::Controller => {
-                        container::start_until_heard(&domain, &orders, &released).await
-                    }
-                    _ => Ok(()),
-                }
-            })
-            .await;
+        let (domain, orders) = (&self.native.domain, self.watch.orders());
+        let started = match &self.container {
+            Some(container) => container.start(&orders).await,
+            None => container::start_once(domain, &orders).await,
+        };
+        let started = self.told("start", started);
         started.map_err(|error| self.advise(error))
     }
 
     async fn destroy(&self) -> Result<()> {
-        let (orders, commands) = (self.watch.orders(), Arc::clone(&self.commands));
-        self.command_after("destroy", OVERTAKES, |domain, overtakes| async move {
-            orders.cut();
-            if !end(&domain).await? && overtakes {
-                // A slow start that had not reached the hypervisor yet goes on, and would leave the machine on.
-                let _turn = turn(&commands, COMMAND).await;
+        let orders = self.watch.orders();
+        let ended = match &self.container {
+            Some(container) => container.end(&orders).await,
+            None => {
                 orders.cut();
-                end(&domain).await?;
+                end(&self.native.domain).await.map(drop)
             }
-            Ok(())
-        })
-        .await
+        };
+        self.told("destroy", ended)
     }
 
     async fn suspend(&self) -> Result<()> {
-        self.command("suspend", |domain| async move { domain.suspend().await })
-            .await
+        self.told("suspend", self.native.domain.suspend().await)
     }
 
     async fn resume(&self) -> Result<()> {
-        self.command("resume", |domain| async move { domain.resume().await })
-            .await
+        self.told("resume", self.native.domain.resume().await)
     }
 
     async fn shutdown(&self) -> Result<()> {
-        let mode = self.driver.shutdown;
-        self.command("shutdown", move |domain| async move {
-            domain.shutdown(mode).await
-        })
-        .await
+        let asked = self.native.domain.shutdown(self.driver.shutdown).await;
+        self.told("shutdown", asked)
     }
 
     async fn reboot(&self) -> Result<()> {
-        let mode = self.driver.reboot;
-        self.command(
-            "reboot",
-            move |domain| async move { domain.reboot(mode).await },
-        )
-        .await
+        let asked = self.native.domain.reboot(self.driver.reboot).await;
+        self.told("reboot", asked)
     }
 
     async fn addresses(&self) -> Result<Vec<Address>> {
@@ -367,15 +282,11 @@ impl Sandbox for Machine {
         self.has_network
     }
 
-    fn watch(&self) -> mpsc::Receiver<SandboxChange> {
-        self.watch.subscribe()
-    }
-
     async fn release(&self) -> Result<()> {
-        self.released.store(true, Ordering::Release);
-        // A command under way ends first, unless it hangs.
-        let _turn = turn(&self.commands, OVERTAKES).await;
         self.watch.end();
+        if let Some(container) = &self.container {
+            container.release().await;
+        }
         for task in &self.abilities.tasks {
             task.end();
         }

@@ -2,11 +2,9 @@
 //! domain is defined, its disk is a copy or an overlay, its networks are those of the XML. The backends `vbox` and
 //! `libvirt` are this with other defaults.
 
-use std::sync::Arc;
-
 use see_core::config::{ConfigPath, Configuration, Located, Place};
 use see_core::{
-    AgentSettings, AgentTransport, Allocation, Error, ImageSource, Preparation, Result, Sandbox,
+    AgentSettings, AgentTransport, Allocation, Error, ImageSource, Preparation, Result,
 };
 use see_libvirt::Connection;
 use see_libvirt::xml::{DiskSource, DomainXml, XmlError};
@@ -139,7 +137,10 @@ impl PlainMachine {
     }
 
     /// Makes a sandbox.
-    pub(crate) async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+    pub(crate) async fn allocate(
+        &self,
+        allocation: &Allocation,
+    ) -> Result<Box<dyn see_core::Driver>> {
         allocation.stop.check("allocate")?;
         let image = self.image.image(&allocation.image_request()).await?;
         let disk = SandboxDisk::new(self.storage.clone(), image)?;

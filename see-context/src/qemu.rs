@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use see_core::config::{Configuration, Place};
 use see_core::{
     AgentTransport, Allocation, Backend, Error, ErrorKind, GuestChannel, Image, ImageSource,
-    Preparation, Result, Sandbox,
+    Preparation, Result,
 };
 use see_libvirt::Connection;
 use see_libvirt::xml::DomainXml;
@@ -37,7 +37,7 @@ use self::files::Files;
 
 /// The backend `qemu`.
 ///
-/// [`Sandbox::native`] gives a [`Native`](crate::Native).
+/// [`native`](see_core::Driver::native) gives a [`Native`](crate::Native).
 #[derive(Debug)]
 pub struct Qemu {
     hypervisor: Hypervisor,
@@ -151,7 +151,7 @@ impl Backend for Qemu {
         })
     }
 
-    async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+    async fn allocate(&self, allocation: &Allocation) -> Result<Box<dyn see_core::Driver>> {
         allocation.stop.check("allocate")?;
         let image = self.image.image(&allocation.image_request()).await?;
         let site = self.hypervisor.site(allocation)?;
@@ -169,7 +169,7 @@ impl Qemu {
         storage: &Storage,
         image: Image,
         site: Site<'_>,
-    ) -> Result<Arc<dyn Sandbox>> {
+    ) -> Result<Box<dyn see_core::Driver>> {
         let disk = SandboxDisk::new(storage.clone(), image)?
             .and_further(&self.files.disks)
             .and_nvram(self.files.nvram.as_ref())
@@ -232,7 +232,7 @@ impl Qemu {
         volumes: &Volumes,
         image: Image,
         site: Site<'_>,
-    ) -> Result<Arc<dyn Sandbox>> {
+    ) -> Result<Box<dyn see_core::Driver>> {
         let Some(connection) = self.connection.clone() else {
             let message = "the embedded driver runs machines on this host alone";
             return Err(Error::new(ErrorKind::Internal, message));

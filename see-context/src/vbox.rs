@@ -5,11 +5,9 @@
 //! that none can be made for a sandbox. Disks are full copies in VirtualBox's own format, each with a medium
 //! UUID of its own: VirtualBox refuses a second medium with the same one.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use see_core::config::Configuration;
-use see_core::{Allocation, Backend, Preparation, Result, Sandbox};
+use see_core::{Allocation, Backend, Preparation, Result};
 
 use crate::driver::driver_of;
 use crate::hypervisor::written_type;
@@ -20,7 +18,7 @@ const VBOX: &str = "vbox";
 
 /// The backend `vbox`.
 ///
-/// [`Sandbox::native`] gives a [`Native`](crate::Native).
+/// [`native`](see_core::Driver::native) gives a [`Native`](crate::Native).
 #[derive(Debug)]
 pub struct Vbox(PlainMachine);
 
@@ -51,7 +49,7 @@ impl Backend for Vbox {
         Ok(Self(machine))
     }
 
-    async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+    async fn allocate(&self, allocation: &Allocation) -> Result<Box<dyn see_core::Driver>> {
         self.0.allocate(allocation).await
     }
 }

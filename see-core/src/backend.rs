@@ -1,7 +1,7 @@
-//! Hypervisors: what makes sandboxes.
+//! Hypervisors: what makes machines.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 use serde::de::DeserializeOwned;
@@ -10,12 +10,12 @@ use crate::config::{Configuration, Place};
 use crate::image::{ImageRegistry, ImageSource};
 use crate::ledger::Record;
 use crate::sync::lock;
-use crate::{Identifier, ImageProgress, ImageRequest, Result, Sandbox, StopToken};
+use crate::{ChangeSender, Driver, Identifier, ImageProgress, ImageRequest, Result, StopToken};
 
 /// A kind of hypervisor that can be named in a configuration.
 ///
 /// [`Backend::prepare`] checks everything that can be checked before the first resource is made;
-/// [`Backend::allocate`] then makes a whole sandbox, or leaves nothing. The example crate in this
+/// [`Backend::allocate`] then makes a whole machine, or leaves nothing. The example crate in this
 /// repository, `see-core/examples/namespaces`, is a complete one, and passes the conformance suite.
 #[async_trait]
 pub trait Backend: Send + Sync + Sized + 'static {
@@ -41,7 +41,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
         preparation: &Preparation<'_>,
     ) -> Result<Self>;
 
-    /// Makes a sandbox.
+    /// Makes a machine.
     ///
     /// Every resource is [intended](Record::intend) before it is made. The future is never dropped
     /// midway; long steps look at the allocation's `stop`.
@@ -50,7 +50,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// After an error core removes what the record still names, by what was recorded of it: a backend undoes
     /// nothing by itself. It [strikes off](crate::ledger::Entry::gone) only what was certainly not made. What cannot
     /// be removed stays in the ledger.
-    async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>>;
+    async fn allocate(&self, allocation: &Allocation) -> Result<Box<dyn Driver>>;
 }
 
 /// What a backend may use to prepare.
@@ -77,7 +77,7 @@ impl Preparation<'_> {
     }
 }
 
-/// What a backend makes a sandbox with.
+/// What a backend makes a machine with.
 #[derive(Debug, Clone)]
 pub struct Allocation {
     /// The environment's identifier: the name of everything that is made.
@@ -88,9 +88,22 @@ pub struct Allocation {
     pub stop: StopToken,
     /// Where it is told how far the fetch of images is.
     pub progress: ImageProgress,
+    /// Where the driver tells of the changes of its machine.
+    pub changes: ChangeSender,
 }
 
 impl Allocation {
+    /// An allocation of the environment that the record belongs to; nobody hears of its progress or its changes yet.
+    pub fn new(record: Record, stop: StopToken) -> Self {
+        Self {
+            identifier: record.identifier(),
+            record,
+            stop,
+            progress: ImageProgress::new(),
+            changes: ChangeSender::new(),
+        }
+    }
+
     /// What an image is asked for with, on behalf of the environment.
     pub fn image_request(&self) -> ImageRequest<'_> {
         ImageRequest::new(&self.record, &self.stop).with_progress(self.progress.clone())
@@ -105,12 +118,12 @@ pub struct PreparedBackend {
 
 #[async_trait]
 trait Allocate: Send + Sync {
-    async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>>;
+    async fn allocate(&self, allocation: &Allocation) -> Result<Box<dyn Driver>>;
 }
 
 #[async_trait]
 impl<T: Backend> Allocate for T {
-    async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+    async fn allocate(&self, allocation: &Allocation) -> Result<Box<dyn Driver>> {
         Backend::allocate(self, allocation).await
     }
 }
@@ -129,11 +142,11 @@ impl PreparedBackend {
         self.name
     }
 
-    /// Makes a sandbox, as [`Backend::allocate`].
+    /// Makes a machine, as [`Backend::allocate`].
     ///
     /// # Errors
     /// What the backend reports.
-    pub async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+    pub async fn allocate(&self, allocation: &Allocation) -> Result<Box<dyn Driver>> {
         self.allocate.allocate(allocation).await
     }
 }

@@ -15,7 +15,7 @@ use crate::mishap::MishapKind;
 use crate::settings::AgentSettings;
 use crate::shared::Shared;
 use crate::sync::lock;
-use crate::{Error, Event, EventBus, Identifier, Result, Sandbox, Stop, StopToken};
+use crate::{Error, Event, EventBus, Identifier, Machine, Result, Stop, StopToken};
 
 /// What a hook sees of its environment; cheap to clone.
 ///
@@ -82,9 +82,9 @@ impl Context {
         self.shared.identifier
     }
 
-    /// The sandbox, to look at; its power is changed through a turn.
-    pub fn sandbox(&self) -> &Arc<dyn Sandbox> {
-        &self.shared.sandbox
+    /// The machine, to look at; its power is changed through a turn.
+    pub fn machine(&self) -> &Machine {
+        &self.shared.machine
     }
 
     /// How the agent in the guest is reached.

@@ -11,7 +11,7 @@ use crate::proof::Proof;
 use crate::shared::{EndLimits, Shared};
 use crate::sync::died;
 use crate::teardown::{Fate, Resident, Rest, Stay, Teardown, tear_down};
-use crate::{Context, Event, EventBus, Identifier, Result, Sandbox, Turn};
+use crate::{Context, Event, EventBus, Identifier, Machine, Result, Turn};
 
 /// A sandbox and its hooks.
 ///
@@ -40,7 +40,7 @@ impl Environment {
             bus.subscribe(Some(name), &owner, hears, None);
         }
         let bus = Arc::new(bus);
-        let changes = shared.sandbox.watch();
+        let changes = shared.machine.watch();
         let tasks = vec![
             shared.runtime.spawn(Arc::clone(&shared).watch(changes)),
             shared
@@ -97,9 +97,9 @@ impl Environment {
         &self.bus
     }
 
-    /// The sandbox, to look at.
-    pub fn sandbox(&self) -> &Arc<dyn Sandbox> {
-        &self.shared.sandbox
+    /// The machine, to look at.
+    pub fn machine(&self) -> &Machine {
+        &self.shared.machine
     }
 
     /// The turn, as soon as it is free.

@@ -17,7 +17,7 @@ use crate::shared::{EndLimits, Parts, Shared};
 use crate::sync::died;
 use crate::teardown::{Resident, Stay, remove_all};
 use crate::{
-    Allocation, Environment, Error, ErrorKind, EventBus, Identifier, ImageProgress,
+    Allocation, Environment, Error, ErrorKind, EventBus, Identifier, ImageProgress, Machine,
     PreparedBackend, Registries, Result, Stop,
 };
 
@@ -310,21 +310,26 @@ impl Work {
         record.only_for(collectors.clone());
         options.trail.follow(&record);
         let allocation = Allocation {
-            identifier,
-            record,
-            stop: token.clone(),
             progress: options.progress,
+            ..Allocation::new(record, token.clone())
         };
         let (backend, lent) = (prepared.backend, allocation.clone());
         // In a task of its own, so that a panic is an error like any other.
         let made = tokio::spawn(async move { backend.allocate(&lent).await });
-        let sandbox = match made.await.unwrap_or_else(|failed| Err(died(failed))) {
-            Ok(sandbox) => sandbox,
+        let driver = match made.await.unwrap_or_else(|failed| Err(died(failed))) {
+            Ok(driver) => driver,
             Err(error) => {
                 undo(&allocation.record, &collectors, options.end.removal).await;
                 return Err(error);
             }
         };
+        let machine = Machine::new(
+            identifier,
+            driver,
+            allocation.changes,
+            runtime.clone(),
+            options.end.power,
+        );
         let parts = Parts {
             collectors,
             queue: options.bus.queue,
@@ -332,7 +337,7 @@ impl Work {
             stop,
             limits: options.end,
         };
-        let shared = Shared::new(sandbox, allocation.record.clone(), runtime, parts);
+        let shared = Shared::new(machine, allocation.record, runtime, parts);
         let mut environment = Environment::new(shared, EventBus::new(options.bus), stay);
         if let Err(error) = attach_all(&mut environment, prepared.hooks, &token).await {
             environment.deallocate().await;

@@ -9,7 +9,7 @@ use crate::bus::{Listener, Turn};
 use crate::event::Value;
 use crate::proof::{ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, IsolationVerdict, Proof};
 use crate::shared::Shared;
-use crate::{Error, ErrorKind, Event, Result, Sandbox};
+use crate::{Error, ErrorKind, Event, Machine, Result};
 
 /// How often the walls are looked at, beside whenever they may have changed.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ struct Breach {
 /// The walls of one run.
 #[derive(Debug)]
 pub(crate) struct Walls {
-    sandbox: Arc<dyn Sandbox>,
+    machine: Machine,
     proof: Arc<Proof>,
     not_checked: Listener,
     hole: Listener,
@@ -46,7 +46,7 @@ impl Walls {
         let mut looks = tokio::time::interval(INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            sandbox: Arc::clone(&shared.sandbox),
+            machine: shared.machine.clone(),
             proof: Arc::clone(&shared.proof),
             not_checked: turn.listen(ISOLATION_NOT_CHECKED),
             hole: turn.listen(ISOLATION_BROKEN),
@@ -70,7 +70,7 @@ impl Walls {
                 biased;
                 Some(event) = self.hole.heard() => return self.hole_of(&event),
                 Some(event) = self.not_checked.heard() => return self.could_not_be_tried(&event),
-                () = changed(&*self.sandbox) => "notification",
+                () = changed(&self.machine) => "notification",
                 _ = self.looks.tick() => "interval",
             };
             if let Err(error) = self.look().await {
@@ -109,7 +109,7 @@ impl Walls {
                 why: found.why.clone(),
                 holes: found.holes.clone(),
             },
-            None => match (self.sandbox.isolation(), &self.untried) {
+            None => match (self.machine.isolation(), &self.untried) {
                 (None, _) => IsolationVerdict::NoWalls,
                 (Some(_), Some(why)) => IsolationVerdict::Unproven { why: why.clone() },
                 (Some(isolation), None) => self.proof.verdict(isolation),
@@ -118,7 +118,7 @@ impl Walls {
     }
 
     async fn look(&mut self) -> Result<()> {
-        let Some(isolation) = self.sandbox.isolation() else {
+        let Some(isolation) = self.machine.isolation() else {
             return Ok(());
         };
         let looked = tokio::time::timeout(LOOK, isolation.check()).await;
@@ -176,8 +176,8 @@ impl Walls {
 }
 
 /// Waits until the walls may have changed.
-async fn changed(sandbox: &dyn Sandbox) {
-    match sandbox.isolation() {
+async fn changed(machine: &Machine) {
+    match machine.isolation() {
         Some(isolation) => isolation.changed().await,
         None => std::future::pending().await,
     }

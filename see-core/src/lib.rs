@@ -1,6 +1,6 @@
 //! The core of SEE: environments, events, hooks, backends, image providers and the ledger.
 //!
-//! An [`Environment`] is a throw-away machine, its [`Sandbox`], together with the [`Hook`]s that watch
+//! An [`Environment`] is a throw-away [`Machine`] together with the [`Hook`]s that watch
 //! and drive it through [`Event`]s. A [`Host`] allocates environments with a [`Backend`] and images from
 //! an [`ImageProvider`], and tears them down; what it makes is written into the [`ledger`] first, so that
 //! nothing is ever left behind unknown. This crate knows no hypervisor and no server: other crates bring
@@ -11,8 +11,10 @@
 
 mod backend;
 mod bus;
+mod changes;
 pub mod config;
 mod context;
+mod driver;
 mod environment;
 mod error;
 mod event;
@@ -23,6 +25,7 @@ mod identifier;
 mod image;
 mod isolation;
 pub mod ledger;
+mod machine;
 mod mishap;
 mod names;
 mod path_text;
@@ -32,7 +35,6 @@ mod protocol;
 mod quota;
 mod registry;
 mod run;
-mod sandbox;
 mod settings;
 mod shared;
 mod state;
@@ -47,7 +49,12 @@ pub use bus::{
     BesideHandler, BusLimits, EventBus, HandlerFuture, Listener, SerialHandler, Shutdown,
     Subscription, Turn,
 };
+pub use changes::{ChangeSender, Changes, SandboxChange};
 pub use context::Context;
+pub use driver::{
+    Address, ChannelStream, Closed, Console, Driver, GuestChannel, HypervisorLog, Isolation, Meter,
+    Picture, Screenshot, Target, Usage,
+};
 pub use environment::{Environment, Stopper, TurnGuard};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Text, Value};
@@ -58,6 +65,7 @@ pub use image::{
     Image, ImageFormat, ImagePhase, ImageProgress, ImageProvider, ImageRegistry, ImageReport,
     ImageRequest, ImageSource,
 };
+pub use machine::Machine;
 pub use mishap::{Mishap, MishapKind};
 pub use path_text::{path_from_text, path_to_text};
 pub use proof::{ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, ISOLATION_PROVEN, IsolationVerdict};
@@ -65,10 +73,6 @@ pub use protocol::{Action, Protocol, SAMPLE_FINISHED, Step};
 pub use quota::RunLimits;
 pub use registry::{BackendRegistry, HookRegistry, Registries};
 pub use run::{RunReport, StepReport};
-pub use sandbox::{
-    Address, ChannelStream, Closed, Console, GuestChannel, HypervisorLog, Isolation, Meter,
-    Picture, Sandbox, SandboxChange, Screenshot, Target, Usage,
-};
 pub use settings::{AgentSettings, AgentTransport, Limits, Secret};
 pub use shared::EndLimits;
 pub use state::{SandboxState, Transition};

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::event::{Text, Value};
 use crate::sync::lock;
-use crate::{Error, ErrorKind, Event, Isolation, Result, Sandbox};
+use crate::{Error, ErrorKind, Event, Isolation, Machine, Result};
 
 /// The event of the hook that let the guest try the walls, and saw that nothing answered it. It counts only
 /// from a hook that announced that it proves the network ([`Context::proves_isolation`]). A hook that gives
@@ -172,23 +172,23 @@ impl Proof {
     ///
     /// # Errors
     /// [`ErrorKind::Isolation`] where none is, and as [`Self::check_ended`].
-    pub(crate) fn check_start(&self, sandbox: &dyn Sandbox) -> Result<()> {
+    pub(crate) fn check_start(&self, machine: &Machine) -> Result<()> {
         self.check_ended()?;
         let mut state = lock(&self.0);
         state.started = true;
-        match is_owed(sandbox) && !state.proven && state.provers.is_empty() {
+        match is_owed(machine) && !state.proven && state.provers.is_empty() {
             true => Err(nobody_proves()),
             false => Ok(()),
         }
     }
 
     /// Whether the proof that is owed is there.
-    pub(crate) fn standing(&self, sandbox: &dyn Sandbox) -> Standing {
+    pub(crate) fn standing(&self, machine: &Machine) -> Standing {
         let state = lock(&self.0);
         if let Some(why) = &state.ended {
             return Standing::Ended(why.clone());
         }
-        if !is_owed(sandbox) || !state.started || state.is_proven() {
+        if !is_owed(machine) || !state.started || state.is_proven() {
             return Standing::Settled;
         }
         match &state.given_up {
@@ -201,8 +201,8 @@ impl Proof {
     ///
     /// # Errors
     /// [`ErrorKind::Isolation`].
-    pub(crate) fn check_end(&self, sandbox: &dyn Sandbox) -> Result<()> {
-        match self.standing(sandbox) {
+    pub(crate) fn check_end(&self, machine: &Machine) -> Result<()> {
+        match self.standing(machine) {
             Standing::Settled => Ok(()),
             Standing::GivenUp(why) => Err(unproven(why)),
             Standing::Ended(why) => Err(ended(&why)),
@@ -254,8 +254,8 @@ impl State {
 }
 
 /// Whether a guest on this network has to prove that it is closed.
-pub(crate) fn is_owed(sandbox: &dyn Sandbox) -> bool {
-    sandbox.isolation().is_some_and(Isolation::is_verified)
+pub(crate) fn is_owed(machine: &Machine) -> bool {
+    machine.isolation().is_some_and(Isolation::is_verified)
 }
 
 fn nobody_proves() -> Error {

@@ -19,7 +19,7 @@ use crate::config::Size;
 use crate::mishap::Mishaps;
 use crate::settings::Limits;
 use crate::sync::died;
-use crate::{Error, ErrorKind, Sandbox};
+use crate::{Error, ErrorKind, Machine};
 
 /// How often is measured.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -54,7 +54,7 @@ impl RunLimits {
     /// Begins to measure: what is used already does not count.
     pub(crate) async fn watch(
         &self,
-        sandbox: &Arc<dyn Sandbox>,
+        machine: &Machine,
         captures: &Captures,
         mishaps: &Arc<Mishaps>,
     ) -> Quotas {
@@ -62,10 +62,10 @@ impl RunLimits {
             return Quotas::default();
         };
         let mut rooms = vec![
-            Room::of_paths("disk", sandbox.disks(), limits.disk.0),
+            Room::of_paths("disk", machine.disks(), limits.disk.0),
             Room::of_captures(captures.clone(), limits.captures.0),
         ];
-        if let Some(console) = sandbox.console() {
+        if let Some(console) = machine.console() {
             let log = vec![console.log().to_owned()];
             rooms.push(Room::of_paths("console", log, limits.console.0));
         }
@@ -80,7 +80,7 @@ impl RunLimits {
         });
         Quotas {
             rooms: measured.await.unwrap_or_default(),
-            metered: Some(Metered::begin(sandbox, mishaps, limits).await),
+            metered: Some(Metered::begin(machine, mishaps, limits).await),
         }
     }
 }

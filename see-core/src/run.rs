@@ -78,8 +78,8 @@ impl Environment {
     /// [`Isolation::is_verified`]: crate::Isolation::is_verified
     pub async fn run(&mut self, protocol: &Protocol, limits: &RunLimits) -> Result<RunReport> {
         let shared = Arc::clone(self.shared());
-        let (sandbox, captures) = (&shared.sandbox, &shared.captures);
-        let quotas = limits.watch(sandbox, captures, &self.bus().mishaps).await;
+        let (machine, captures) = (&shared.machine, &shared.captures);
+        let quotas = limits.watch(machine, captures, &self.bus().mishaps).await;
         let mut turn = self.turn().await?;
         let mut watch = Watch {
             walls: Walls::watch(&shared, &mut turn),
@@ -174,7 +174,7 @@ impl Environment {
         let told = watch.walls.told().map_or(Ok(()), Err);
         let looked = watch.walls.last_look().await;
         let proven = match report.failure {
-            None => shared.proof.check_end(&*shared.sandbox),
+            None => shared.proof.check_end(&shared.machine),
             Some(_) => Ok(()),
         };
         for (name, looked) in [
@@ -257,7 +257,7 @@ impl Watch {
                         continue;
                     }
                     // Without power there is nothing to cut, and an analysis may go on.
-                    if self.last.is_some() && self.shared.is_off().await {
+                    if self.last.is_some() && self.shared.machine.is_off().await {
                         continue;
                     }
                     Ended::Cut(self.time_is_up())
@@ -331,7 +331,7 @@ async fn cut_power(shared: &Arc<Shared>, turn: &mut Turn) {
 
 /// The same while a step has the turn: no handler hears of it beforehand.
 async fn cut_power_beside(shared: &Arc<Shared>) {
-    let was_on = !shared.is_off().await;
+    let was_on = !shared.machine.is_off().await;
     // Also where it is said to be off: a start that is under way may be about to bring it on.
     if destroy(shared).await && was_on {
         let cut = Event::new("post_poweroff").source("environment");
@@ -345,7 +345,7 @@ async fn destroy(shared: &Arc<Shared>) -> bool {
     match shared.act(Transition::Poweroff).await {
         Ok(()) => true,
         Err(error) => {
-            if !shared.is_off().await {
+            if !shared.machine.is_off().await {
                 tracing::warn!("the power of a guest that must not go on stays on: {error}");
             }
             false

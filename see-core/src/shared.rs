@@ -1,5 +1,5 @@
-//! What an environment, its turn and its contexts have in common: the machine's power, the queue of posted
-//! events, and the stop.
+//! What an environment, its turn and its contexts have in common: the machine, the queue of posted events, and the
+//! stop.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,20 +9,21 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc};
 
+use crate::changes::Changes;
 use crate::ledger::{Collectors, Record};
 use crate::proof::{Proof, is_owed};
 use crate::quota::Captures;
 use crate::settings::AgentSettings;
-use crate::sync::{died, lock};
+use crate::sync::lock;
 use crate::{
-    Error, ErrorKind, Event, Identifier, Result, Sandbox, SandboxChange, SandboxState, Stop,
-    StopToken, Transition,
+    Error, ErrorKind, Event, Identifier, Machine, Result, SandboxChange, Stop, StopToken,
+    Transition,
 };
 
 /// What environment, turn and contexts have in common.
 pub(crate) struct Shared {
     pub(crate) identifier: Identifier,
-    pub(crate) sandbox: Arc<dyn Sandbox>,
+    pub(crate) machine: Machine,
     pub(crate) runtime: Handle,
     pub(crate) record: Record,
     pub(crate) collectors: Collectors,
@@ -41,7 +42,6 @@ pub(crate) struct Shared {
     /// How many posted events may wait.
     queue: usize,
     pub(crate) closed: AtomicBool,
-    pub(crate) power: Mutex<Power>,
     pub(crate) limits: EndLimits,
 }
 
@@ -64,7 +64,7 @@ pub struct EndLimits {
     /// The longest wait for the removal of everything that was made, the machine first; each resource gets at most a
     /// minute of it. What has not begun by then is left to a collection. 180 s.
     pub removal: Duration,
-    /// The longest wait for one change of power, above the backend's own deadlines. 120 s.
+    /// The longest wait for one change of power, or for what the hypervisor tells of the machine. 120 s.
     pub power: Duration,
 }
 
@@ -80,43 +80,6 @@ impl Default for EndLimits {
     }
 }
 
-/// How a guest ended that went to sleep: nothing in it fires an event until something wakes it.
-const ASLEEP: &str = "the guest suspended itself, and nothing wakes it";
-
-/// What the host wants the machine to be, so that the guest's own changes can be told apart.
-#[derive(Debug, Default)]
-pub(crate) struct Power {
-    pub(crate) wanted: Option<SandboxState>,
-    /// Changes that the host began. While not all of them are done, what the machine looks like says
-    /// nothing about the guest.
-    begun: u64,
-    /// Changes of the host that are done.
-    done: u64,
-    /// Restarts that were asked for and have not been seen yet.
-    restarts_asked: u32,
-    guest_end: Option<&'static str>,
-}
-
-/// A change of the host's, over when this is dropped: also where a backend panics.
-struct Change<'a> {
-    number: u64,
-    /// What the host wanted before.
-    before: Option<SandboxState>,
-    succeeded: bool,
-    power: &'a Mutex<Power>,
-}
-
-impl Drop for Change<'_> {
-    fn drop(&mut self) {
-        let mut power = lock(self.power);
-        power.done += 1;
-        // One that failed is wanted no more, unless another was begun since.
-        if !self.succeeded && power.begun == self.number {
-            power.wanted = self.before;
-        }
-    }
-}
-
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Shared").field(&self.identifier).finish()
@@ -125,7 +88,7 @@ impl fmt::Debug for Shared {
 
 impl Shared {
     pub(crate) fn new(
-        sandbox: Arc<dyn Sandbox>,
+        machine: Machine,
         record: Record,
         runtime: Handle,
         parts: Parts,
@@ -133,8 +96,8 @@ impl Shared {
         let (posted, waiting) = mpsc::channel(parts.queue);
         let stop = parts.stop;
         Arc::new(Self {
-            identifier: sandbox.identifier(),
-            sandbox,
+            identifier: machine.identifier(),
+            machine,
             runtime,
             record,
             collectors: parts.collectors,
@@ -150,7 +113,6 @@ impl Shared {
             posted,
             queue: parts.queue,
             closed: AtomicBool::new(false),
-            power: Mutex::default(),
             limits: parts.limits,
         })
     }
@@ -197,76 +159,24 @@ impl Shared {
 
     /// Fails where the guest runs already, owes the proof that its network is closed, and nobody delivers it.
     pub(crate) async fn check_running_guest(&self) -> Result<()> {
-        match is_owed(&*self.sandbox) && !self.is_off().await {
-            true => self.proof.check_start(&*self.sandbox),
+        match is_owed(&self.machine) && !self.machine.is_off().await {
+            true => self.proof.check_start(&self.machine),
             false => Ok(()),
         }
     }
 
-    /// Whether the machine is off, as far as the hypervisor says.
-    pub(crate) async fn is_off(&self) -> bool {
-        self.state().await.is_ok_and(SandboxState::is_off)
-    }
-
-    /// Whether the host wants the machine to be off.
-    pub(crate) fn is_wanted_off(&self) -> bool {
-        lock(&self.power).wanted == Some(SandboxState::Shutoff)
-    }
-
-    /// How the guest ended itself, if it did.
-    pub(crate) fn guest_end(&self) -> Option<&'static str> {
-        lock(&self.power).guest_end
-    }
-
-    /// Acts on the machine in a task of its own, so that a dropped caller cuts nothing off. The sandbox itself
-    /// lets commands queue: hooks may give it some, too.
-    pub(crate) async fn act(self: &Arc<Self>, transition: Transition) -> Result<()> {
-        let shared = Arc::clone(self);
-        let work = self.runtime.spawn(async move {
-            let mut change = shared.begin_change(transition);
-            let sandbox = &shared.sandbox;
-            let done = match transition {
-                // The network may have been found open while the handlers before it ran.
-                Transition::Poweron => match shared.proof.check_ended() {
-                    Ok(()) => sandbox.start().await,
-                    Err(open) => Err(open),
-                },
-                Transition::Resume => match shared.proof.check_ended() {
-                    Ok(()) => sandbox.resume().await,
-                    Err(open) => Err(open),
-                },
-                Transition::Pause => sandbox.suspend().await,
-                Transition::Poweroff => sandbox.destroy().await,
-                Transition::Shutdown => sandbox.shutdown().await,
-                Transition::Restart => sandbox.reboot().await,
-            };
-            change.succeeded = done.is_ok();
-            drop(change);
-            // What the guest did meanwhile was not looked at.
-            shared.look().await;
-            done
-        });
-        let limit = self.limits.power;
-        match tokio::time::timeout(limit, work).await {
-            Ok(joined) => joined.unwrap_or_else(|failed| Err(died(failed))),
-            Err(_) => Err(Error::timeout("the hypervisor", limit)),
+    /// Changes the machine's power; a guest whose network may be open does not go on.
+    pub(crate) async fn act(&self, transition: Transition) -> Result<()> {
+        if matches!(transition, Transition::Poweron | Transition::Resume) {
+            // The network may have been found open while the handlers before it ran.
+            let open = self.proof.check_ended();
+            open.map_err(|error| error.during(transition.name()))?;
         }
-        .map_err(|error| match error.operation() {
-            Some(_) => error,
-            None => error.during(transition.name()),
-        })
-    }
-
-    /// The machine's state, for a change of its power.
-    pub(crate) async fn state(&self) -> Result<SandboxState> {
-        let limit = self.limits.power;
-        tokio::time::timeout(limit, self.sandbox.state())
-            .await
-            .unwrap_or_else(|_| Err(Error::timeout("the hypervisor to tell the state", limit)))
+        self.machine.act(transition).await
     }
 
     /// Posts what the guest does to its own power.
-    pub(crate) async fn watch(self: Arc<Self>, mut changes: mpsc::Receiver<SandboxChange>) {
+    pub(crate) async fn watch(self: Arc<Self>, mut changes: Changes) {
         loop {
             let change = tokio::select! {
                 biased;
@@ -279,80 +189,13 @@ impl Shared {
                     Some(change) => change,
                     None => return,
                 },
+                () = self.machine.acted() => SandboxChange::Missed,
             };
-            match change {
-                SandboxChange::Rebooted => {
-                    let asked = {
-                        let mut power = lock(&self.power);
-                        let asked = power.restarts_asked > 0;
-                        power.restarts_asked = power.restarts_asked.saturating_sub(1);
-                        asked
-                    };
-                    self.tell(Event::new(if asked { "restarted" } else { "guest_reboot" }));
-                }
-                // Reports may be late or lost: what counts is how the machine stands now.
-                SandboxChange::State(_) | SandboxChange::Missed => self.look().await,
+            match self.machine.hear(change).await {
+                Some(name) => self.tell(Event::new(name)),
+                None => self.notice(),
             }
         }
-    }
-
-    /// Notes that the host begins to change the machine's power.
-    fn begin_change(&self, transition: Transition) -> Change<'_> {
-        let mut power = lock(&self.power);
-        power.begun += 1;
-        power.restarts_asked += u32::from(transition == Transition::Restart);
-        if matches!(transition, Transition::Poweron | Transition::Resume) {
-            power.guest_end = None;
-        }
-        Change {
-            number: power.begun,
-            before: power.wanted.replace(transition.leads_to()),
-            succeeded: false,
-            power: &self.power,
-        }
-    }
-
-    /// Looks whether the guest ended, went to sleep or woke by itself, and posts it.
-    async fn look(&self) {
-        let begun = lock(&self.power).begun;
-        let state = match self.sandbox.state().await {
-            Ok(state) => state,
-            Err(error) => {
-                tracing::debug!("the machine's state is not to be had: {error}");
-                return;
-            }
-        };
-        let news = {
-            let mut power = lock(&self.power);
-            let ours = power.done != power.begun || power.begun != begun;
-            let unwanted = power
-                .wanted
-                .is_some_and(|wanted| wanted != SandboxState::Shutoff);
-            let end = match state {
-                SandboxState::Shutoff => Some(("the guest switched itself off", "guest_poweroff")),
-                SandboxState::Crashed => Some(("the guest crashed", "guest_crash")),
-                SandboxState::Suspended => Some((ASLEEP, "guest_suspend")),
-                _ => None,
-            };
-            let wakes = state == SandboxState::Running && power.guest_end == Some(ASLEEP);
-            // A change under way, or made meanwhile, looks again when it is done.
-            if ours {
-                None
-            } else if wakes {
-                power.guest_end = None;
-                Some("guest_wakeup")
-            } else {
-                end.filter(|_| unwanted && power.guest_end.is_none())
-                    .map(|(words, name)| {
-                        power.guest_end = Some(words);
-                        name
-                    })
-            }
-        };
-        if let Some(name) = news {
-            self.tell(Event::new(name));
-        }
-        self.notice();
     }
 
     fn tell(&self, event: Event) {
@@ -362,7 +205,7 @@ impl Shared {
     }
 }
 
-/// What an environment is built of, beside its sandbox.
+/// What an environment is built of, beside its machine.
 pub(crate) struct Parts {
     pub(crate) collectors: Collectors,
     /// How many posted events may wait.

@@ -12,8 +12,8 @@ use crate::hook::Attached;
 use crate::ledger::{Collectors, Outcome, REMOVAL, Record, Resource};
 use crate::mishap::MishapKind;
 use crate::shared::Shared;
-use crate::sync::{died, lock};
-use crate::{Context, Error, ErrorKind, SandboxState};
+use crate::sync::died;
+use crate::{Context, Error, ErrorKind};
 
 /// What becomes of the sandbox.
 #[derive(Debug, Clone, Copy)]
@@ -162,14 +162,10 @@ async fn end_hook(resident: Resident, limit: Duration) -> Vec<Error> {
 }
 
 async fn release(shared: &Arc<Shared>, limit: Duration) -> Option<Error> {
-    lock(&shared.power).wanted = Some(SandboxState::Shutoff);
-    let sandbox = Arc::clone(&shared.sandbox);
-    let work = shared.runtime.spawn(async move { sandbox.release().await });
-    match tokio::time::timeout(limit, work).await {
-        Ok(Ok(Ok(()))) => None,
-        Ok(Ok(Err(error))) => Some(error),
-        Ok(Err(failed)) => Some(died(failed)),
-        Err(_) => Some(Error::timeout("the sandbox's release", limit)),
+    shared.machine.is_to_end();
+    match tokio::time::timeout(limit, shared.machine.release()).await {
+        Ok(released) => released.err(),
+        Err(_) => Some(Error::timeout("the machine's release", limit)),
     }
 }
 

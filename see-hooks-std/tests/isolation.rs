@@ -131,7 +131,7 @@ async fn a_hole_ends_the_run_before_anything_runs_and_is_named() {
         world.all("ready").len() + world.all("command_started").len(),
         0
     );
-    let state = world.environment.sandbox().state().await;
+    let state = world.environment.machine().state().await;
     assert_eq!(state.expect("a state"), SandboxState::Shutoff);
     world.end().await;
 }

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use see_context::Native;
 use see_core::ledger::Resource;
 use see_core::testing::conformance::{Candidate, GuestAct, Report, Stranger, Verdict};
-use see_core::{Error, ErrorKind, Identifier, Registries, Result, Sandbox};
+use see_core::{Error, ErrorKind, Identifier, Registries, Result};
 use see_libvirt::Domain;
 use serde_json::{Value, json};
 
@@ -213,8 +213,8 @@ impl Candidate for Machine {
         self.malformed.clone()
     }
 
-    async fn provoke(&self, sandbox: &dyn Sandbox, act: GuestAct) -> Option<Result<()>> {
-        let name = sandbox.identifier().to_string();
+    async fn provoke(&self, machine: &see_core::Machine, act: GuestAct) -> Option<Result<()>> {
+        let name = machine.identifier().to_string();
         if self.is_container() {
             let signal = match act {
                 GuestAct::Poweroff => Signal::TERM,
@@ -225,7 +225,7 @@ impl Candidate for Machine {
             return self.signal_first(&name, signal).await;
         }
         // Without an operating system nobody writes to the machine's ports but the monitor, in its place.
-        let native = sandbox.native()?.downcast_ref::<Native>()?;
+        let native = machine.native()?.downcast_ref::<Native>()?;
         let write = match act {
             GuestAct::Poweroff => return Some(power_off(&native.domain).await),
             GuestAct::Crash => "o /b 0x505 1",
@@ -235,8 +235,8 @@ impl Candidate for Machine {
         Some(told.map_err(refused))
     }
 
-    async fn kill(&self, sandbox: &dyn Sandbox) -> Option<Result<()>> {
-        let name = sandbox.identifier().to_string();
+    async fn kill(&self, machine: &see_core::Machine) -> Option<Result<()>> {
+        let name = machine.identifier().to_string();
         if self.is_container() {
             return self.signal_first(&name, Signal::KILL).await;
         }

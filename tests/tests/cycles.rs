@@ -230,8 +230,8 @@ fn in_a_row() {
 async fn bare(host: &Host, home: &Home, file: &Path, count: u64) -> u64 {
     // It holds the root of the driver, and the files that the domain names.
     let environment = allocate(host, home, file, "bare").await;
-    let sandbox = environment.sandbox().clone();
-    let native = sandbox.native().and_then(|native| native.downcast_ref());
+    let machine = environment.machine().clone();
+    let native = machine.native().and_then(|native| native.downcast_ref());
     let native: &Native = native.expect("a libvirt domain");
     let xml = native.domain.xml().await.expect("it is defined");
     let own = environment.identifier().to_string();
@@ -254,7 +254,7 @@ async fn bare(host: &Host, home: &Home, file: &Path, count: u64) -> u64 {
         domain.undefine().await.expect("it is defined");
     }
     let grown = usage().memory.saturating_sub(before);
-    drop(sandbox);
+    drop(machine);
     tear_down(environment).await;
     grown
 }

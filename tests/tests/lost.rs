@@ -59,6 +59,17 @@ async fn poweron(watched: &mut Watched) {
     turn.poweron().await.expect("it starts");
 }
 
+/// Starts the machine, which on a busy host may take longer than the time for one change of its power.
+async fn start(watched: &mut Watched) {
+    let mut turn = watched.environment.turn().await.expect("the turn");
+    let _ = turn.poweron().await;
+    let begin = Instant::now();
+    while turn.machine().state().await.ok() != Some(SandboxState::Running) {
+        assert!(begin.elapsed() < PATIENCE, "it does not start");
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Fails unless nothing of the environment is left in the daemon, the ledger and the host.
 fn assert_gone(home: &Home, daemon: &PrivateDaemon, identifier: &str) {
     until("the daemon to have let go of it", PATIENCE, || {
@@ -87,9 +98,7 @@ fn a_hung_libvirtd_holds_nobody_longer_than_the_deadline_and_what_it_leaves_is_c
         let allocated = lab.allocate_with(&run_file, options).await;
         let mut watched = allocated.expect("a sandbox");
         let identifier = watched.identifier();
-        // Not by the turn: a start may take longer than that on a busy host.
-        let sandbox = watched.environment.sandbox().clone();
-        sandbox.start().await.expect("it starts");
+        start(&mut watched).await;
 
         daemon.pause();
         let begin = Instant::now();
@@ -131,8 +140,7 @@ fn a_shutdown_by_a_hung_libvirtd_ends_soon_after_its_deadline_and_says_for_what_
         let allocated = lab.allocate_with(&run_file(&home, &daemon), options).await;
         let mut watched = allocated.expect("a sandbox");
         let identifier = watched.identifier();
-        let sandbox = watched.environment.sandbox().clone();
-        sandbox.start().await.expect("it starts");
+        start(&mut watched).await;
 
         daemon.pause();
         let begin = Instant::now();
@@ -224,8 +232,8 @@ fn a_guest_that_ends_while_its_libvirtd_is_away_is_told_once_the_daemon_is_back(
         // A daemon that was away for a moment finds the machine, and the machine its daemon.
         daemon.kill();
         daemon.restart();
-        let sandbox = watched.environment.sandbox().clone();
-        let state = sandbox.state().await.expect("it is connected again");
+        let machine = watched.environment.machine().clone();
+        let state = machine.state().await.expect("it is connected again");
         assert_eq!(state, SandboxState::Running);
         let mut turn = watched.environment.turn().await.expect("the turn");
         turn.pause().await.expect("it is suspended");
@@ -249,7 +257,7 @@ fn a_guest_that_ends_while_its_libvirtd_is_away_is_told_once_the_daemon_is_back(
             assert!(Instant::now() < end, "its end was not told: {names:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        assert!(sandbox.state().await.expect("a state").is_off());
+        assert!(machine.state().await.expect("a state").is_off());
         watched.end().await;
         lab.finish().await;
         assert_gone(&home, &daemon, &identifier);

@@ -6,20 +6,22 @@
 //! it ended, cannot be signalled, and its restart is never told. Only a new controller helps, so the container is
 //! started again: after a start before anybody uses it, after a restart of its own once that is known.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use see_libvirt::{Domain, Error};
-use tokio::sync::Mutex;
+use see_libvirt::{CALL_LIMIT, Domain, Error};
+use tokio::sync::{Mutex, MutexGuard};
 
-use super::watch::{Orders, Restarted};
-use super::{COMMAND, end, turn};
+use super::end;
+use super::watch::Orders;
 
 /// How long libvirt may take to learn of the first process after the container was started, and how often it is asked.
 const LEARNS: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long a start waits for the container's own restart: longer than libvirt's answer may take.
+const WAITS: Duration = CALL_LIMIT.saturating_mul(2);
+/// How long a cut of the power waits for either: it is the way out where something hangs.
+const OVERTAKES: Duration = Duration::from_secs(5);
 /// How often a container is started again.
 const TRIES: usize = 5;
 
@@ -69,26 +71,57 @@ where
     Ok(())
 }
 
-/// A container that libvirt itself starts when its first process asks for a restart.
+/// A container, which libvirt itself starts again when its first process asks for a restart. That has to be seen to, and
+/// excludes what core does meanwhile to the container's power.
 #[derive(Debug)]
-pub(super) struct RestartedContainer {
-    pub(super) domain: Domain,
-    /// One command at a time changes the machine's power.
-    pub(super) commands: Arc<Mutex<()>>,
-    pub(super) released: Arc<AtomicBool>,
+pub(super) struct Container {
+    domain: Domain,
+    power: Mutex<()>,
+    released: AtomicBool,
 }
 
-#[async_trait]
-impl Restarted for RestartedContainer {
-    /// As [`start_until_heard`], behind earlier commands.
-    async fn settle(&self, orders: &Orders) {
-        let turn = turn(&self.commands, COMMAND).await;
-        if turn.is_none() || self.released.load(Ordering::Acquire) {
+impl Container {
+    pub(super) fn new(domain: Domain) -> Self {
+        Self {
+            domain,
+            power: Mutex::default(),
+            released: AtomicBool::new(false),
+        }
+    }
+
+    /// Starts it, and again until libvirt hears of it.
+    pub(super) async fn start(&self, orders: &Orders) -> Result<(), Error> {
+        let _power = self.power(WAITS).await;
+        start_once(&self.domain, orders).await?;
+        start_until_heard(&self.domain, orders, &self.released).await
+    }
+
+    /// Cuts its power, also beside a start that hangs.
+    pub(super) async fn end(&self, orders: &Orders) -> Result<(), Error> {
+        let _power = self.power(OVERTAKES).await;
+        orders.cut();
+        end(&self.domain).await.map(drop)
+    }
+
+    /// It is not started again from now on.
+    pub(super) async fn release(&self) {
+        self.released.store(true, Ordering::Release);
+        drop(self.power(OVERTAKES).await);
+    }
+
+    /// As [`start_until_heard`], after a restart of its own.
+    pub(super) async fn settle(&self, orders: &Orders) {
+        let power = self.power(WAITS).await;
+        if power.is_none() || self.released.load(Ordering::Acquire) {
             return;
         }
         if let Err(error) = start_until_heard(&self.domain, orders, &self.released).await {
             tracing::warn!(%error, "the restarted container cannot be followed");
         }
+    }
+
+    async fn power(&self, patience: Duration) -> Option<MutexGuard<'_, ()>> {
+        tokio::time::timeout(patience, self.power.lock()).await.ok()
     }
 }
 
@@ -115,6 +148,7 @@ async fn first_process_known(domain: &Domain) -> Result<(), Error> {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
+    use see_core::ChangeSender;
     use see_libvirt::Connection;
 
     use super::super::watch::{Source, Watch};
@@ -139,7 +173,7 @@ mod tests {
         meanwhile: impl Fn() -> F,
     ) -> (usize, Result<(), Error>) {
         let unheard = domain.start().await.expect_err("it runs");
-        let watch = Watch::start(Source::Asked(domain.clone()), None);
+        let watch = Watch::start(Source::Asked(domain.clone()), ChangeSender::new(), None);
         let looks = AtomicUsize::new(0);
         let heard = async || {
             looks.fetch_add(1, Ordering::SeqCst);

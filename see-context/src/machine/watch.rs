@@ -1,20 +1,16 @@
-//! From libvirt's events to the changes of a sandbox.
+//! From libvirt's events to the changes of a machine.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use see_core::{Result, SandboxChange, SandboxState};
+use see_core::{ChangeSender, Result, SandboxChange, SandboxState};
 use see_libvirt::{Domain, DomainEvent, DomainEvents, IoErrorAction, StopCause};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::container::Container;
 use super::{Native, state_of};
 use crate::error::libvirt;
-
-/// How many changes wait for a reader before it is told that it missed some.
-const QUEUE: usize = 64;
 
 /// A guest does not restart twice within this. QEMU's firmware resets the machine once more when it finds
 /// that it ran already, so that each restart is reported twice.
@@ -47,26 +43,18 @@ impl Source {
     }
 }
 
-/// What has to be done about a machine that restarted before that is told.
-#[async_trait]
-pub(super) trait Restarted: fmt::Debug + Send + Sync {
-    /// Does it; the watch waits.
-    async fn settle(&self, orders: &Orders);
-}
-
-/// Hands every change to whoever watches.
+/// Tells core of every change.
 #[derive(Debug)]
 pub(super) struct Watch {
-    watchers: Arc<Mutex<Watchers>>,
+    known: Arc<Mutex<Known>>,
     reader: AbortHandle,
     /// The machine's power was changed by us.
     changed: Arc<Notify>,
 }
 
+/// What is known of the machine.
 #[derive(Debug, Default)]
-struct Watchers {
-    ended: bool,
-    list: Vec<Watcher>,
+struct Known {
     /// Why the hypervisor stopped the guest by itself.
     halted: Option<String>,
     runs: Runs,
@@ -113,29 +101,26 @@ impl Runs {
     }
 }
 
-#[derive(Debug)]
-struct Watcher {
-    sender: mpsc::Sender<SandboxChange>,
-    missed: bool,
-}
-
 impl Watch {
     /// Follows the machine in a task of its own, until [`Self::end`] or the connection's end.
     ///
     /// A container that restarted is started again until libvirt hears of it, and only then is its restart told.
-    pub(super) fn start(source: Source, container: Option<Box<dyn Restarted>>) -> Self {
-        let watchers = Arc::new(Mutex::new(Watchers::default()));
+    pub(super) fn start(
+        source: Source,
+        changes: ChangeSender,
+        container: Option<Arc<Container>>,
+    ) -> Self {
+        let known = Arc::new(Mutex::new(Known::default()));
         let changed = Arc::new(Notify::new());
-        let (told, looked) = (Arc::clone(&watchers), Arc::clone(&changed));
+        let (told, looked) = (Arc::clone(&known), Arc::clone(&changed));
         let reader = tokio::spawn(async move {
             match source {
-                Source::Told(events) => read(events, &told, container).await,
-                Source::Asked(domain) => ask(&domain, &told, &looked).await,
+                Source::Told(events) => read(events, &told, &changes, container).await,
+                Source::Asked(domain) => ask(&domain, &changes, &looked).await,
             }
-            lock(&told).end();
         });
         Self {
-            watchers,
+            known,
             reader: reader.abort_handle(),
             changed,
         }
@@ -149,37 +134,23 @@ impl Watch {
 
     /// Whoever starts the machine, or cuts its power, says so before.
     pub(super) fn orders(&self) -> Orders {
-        Orders(Arc::clone(&self.watchers))
-    }
-
-    /// Changes from now on; the channel closes with the machine.
-    pub(super) fn subscribe(&self) -> mpsc::Receiver<SandboxChange> {
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        let mut watchers = lock(&self.watchers);
-        if !watchers.ended {
-            watchers.list.push(Watcher {
-                sender,
-                missed: false,
-            });
-        }
-        receiver
+        Orders(Arc::clone(&self.known))
     }
 
     /// Why the hypervisor stopped the guest by itself, unless it runs again.
     pub(super) fn halted(&self) -> Option<String> {
-        lock(&self.watchers).halted.clone()
+        lock(&self.known).halted.clone()
     }
 
     /// Tells nobody any more.
     pub(super) fn end(&self) {
         self.reader.abort();
-        lock(&self.watchers).end();
     }
 }
 
 /// What we are about to do to the machine's power.
 #[derive(Debug)]
-pub(super) struct Orders(Arc<Mutex<Watchers>>);
+pub(super) struct Orders(Arc<Mutex<Known>>);
 
 impl Orders {
     /// A start.
@@ -205,7 +176,7 @@ impl Drop for Watch {
     }
 }
 
-impl Watchers {
+impl Known {
     fn halted_by(&mut self, event: &DomainEvent) {
         match event {
             DomainEvent::Started | DomainEvent::Resumed | DomainEvent::Stopped(_) => {
@@ -226,62 +197,41 @@ impl Watchers {
             _ => {}
         }
     }
-
-    fn end(&mut self) {
-        self.ended = true;
-        self.list.clear();
-    }
 }
 
-fn lock(watchers: &Mutex<Watchers>) -> std::sync::MutexGuard<'_, Watchers> {
-    watchers.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A watcher whose queue is full is told so as soon as there is room.
-fn tell(watchers: &Mutex<Watchers>, change: SandboxChange) {
-    lock(watchers).list.retain_mut(|watcher| {
-        if watcher.missed {
-            watcher.missed = watcher.sender.try_send(SandboxChange::Missed).is_err();
-        }
-        match watcher.sender.try_send(change) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                watcher.missed = true;
-                true
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
-        }
-    });
+fn lock(known: &Mutex<Known>) -> std::sync::MutexGuard<'_, Known> {
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells what the driver tells, until the connection is lost for good.
 async fn read(
     mut events: DomainEvents,
-    told: &Arc<Mutex<Watchers>>,
-    container: Option<Box<dyn Restarted>>,
+    known: &Arc<Mutex<Known>>,
+    changes: &ChangeSender,
+    container: Option<Arc<Container>>,
 ) {
     let mut restarts = Restarts::default();
     while let Some(event) = events.next().await {
         if let (DomainEvent::Rebooted, Some(container)) = (&event, &container) {
-            container.settle(&Orders(Arc::clone(told))).await;
+            container.settle(&Orders(Arc::clone(known))).await;
         }
         let is_cut = {
-            let mut watchers = lock(told);
-            watchers.halted_by(&event);
-            watchers.runs.hear(&event);
-            watchers.runs.is_cut()
+            let mut known = lock(known);
+            known.halted_by(&event);
+            known.runs.hear(&event);
+            known.runs.is_cut()
         };
         let change = change_of(&event, is_cut);
         let change = change.filter(|change| restarts.is_news(*change, Instant::now()));
         if let Some(change) = change {
-            tell(told, change);
+            changes.send(change);
         }
     }
 }
 
 /// Asks again and again, and tells what changed, until the domain is gone.
-async fn ask(domain: &Domain, told: &Mutex<Watchers>, changed: &Notify) {
-    // It was just defined. Afterwards: what the watchers know.
+async fn ask(domain: &Domain, changes: &ChangeSender, changed: &Notify) {
+    // It was just defined. Afterwards: what was told.
     let mut known = Some(SandboxState::Shutoff);
     loop {
         tokio::select! {
@@ -293,7 +243,7 @@ async fn ask(domain: &Domain, told: &Mutex<Watchers>, changed: &Notify) {
             Ok(status) => {
                 let state = state_of(status);
                 if known.replace(state) != Some(state) {
-                    tell(told, SandboxChange::State(state));
+                    changes.send(SandboxChange::State(state));
                 }
             }
             Err(error) if error.is_no_domain() => return,
@@ -343,27 +293,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_watcher_is_told_that_it_missed_something() {
-        let (sender, mut receiver) = mpsc::channel(1);
-        let watchers = Mutex::new(Watchers {
-            list: vec![Watcher {
-                sender,
-                missed: false,
-            }],
-            ..Watchers::default()
-        });
-        let running = SandboxChange::State(SandboxState::Running);
-        tell(&watchers, running);
-        tell(&watchers, SandboxChange::Rebooted);
-        assert_eq!(receiver.try_recv(), Ok(running));
-        tell(&watchers, SandboxChange::Rebooted);
-        assert_eq!(receiver.try_recv(), Ok(SandboxChange::Missed));
-        drop(receiver);
-        tell(&watchers, running);
-        assert!(lock(&watchers).list.is_empty());
-    }
-
-    #[test]
     fn a_guest_that_stops_by_itself_is_off_and_one_that_crashes_has_crashed() {
         let change_of = |event| change_of(&event, false);
         let off = change_of(DomainEvent::Stopped(StopCause::Shutdown));
@@ -403,24 +332,24 @@ mod tests {
 
     #[test]
     fn a_guest_whose_disk_cannot_grow_is_halted_until_it_runs_again() {
-        let mut watchers = Watchers::default();
+        let mut known = Known::default();
         let failed = |action| DomainEvent::IoError {
             device: "virtio-disk0".to_owned(),
             path: "/disk.qcow2".to_owned(),
             reason: "enospc".to_owned(),
             action,
         };
-        watchers.halted_by(&failed(IoErrorAction::Reported));
-        assert_eq!(watchers.halted, None);
-        watchers.halted_by(&failed(IoErrorAction::Pause));
-        watchers.halted_by(&DomainEvent::Rebooted);
-        let reason = watchers.halted.clone().unwrap();
+        known.halted_by(&failed(IoErrorAction::Reported));
+        assert_eq!(known.halted, None);
+        known.halted_by(&failed(IoErrorAction::Pause));
+        known.halted_by(&DomainEvent::Rebooted);
+        let reason = known.halted.clone().unwrap();
         assert!(
             reason.contains("no space") && reason.contains("/disk.qcow2"),
             "{reason}"
         );
-        watchers.halted_by(&DomainEvent::Resumed);
-        assert_eq!(watchers.halted, None);
+        known.halted_by(&DomainEvent::Resumed);
+        assert_eq!(known.halted, None);
     }
 
     #[test]

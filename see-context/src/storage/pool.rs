@@ -182,7 +182,7 @@ mod tests {
     use see_core::Identifier;
 
     use see_core::ledger::Ledger;
-    use see_core::{Allocation, ImageProgress, Stop};
+    use see_core::{Allocation, Stop};
 
     use super::*;
 
@@ -199,12 +199,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(folder.path().join("ledger")).await.unwrap();
         let stop = Stop::new();
-        let allocation = Allocation {
-            identifier,
-            record: ledger.begin(identifier, "test").await.unwrap(),
-            stop: stop.token(),
-            progress: ImageProgress::new(),
-        };
+        let record = ledger.begin(identifier, "test").await.unwrap();
+        let allocation = Allocation::new(record, stop.token());
         let pool = Pool::new(folder.path().to_owned());
         let site = Site::new(&allocation, "test:///default".to_owned());
         let [entries] = site.intend([pool.intents(&site).unwrap()]).await.unwrap();

@@ -18,8 +18,8 @@ const PLAIN: &str =
 async fn own() {
     let lab = Lab::new();
     let identifier = Identifier::random();
-    let environment = lab.allocate(PLAIN, identifier).await.unwrap();
-    environment.sandbox().start().await.unwrap();
+    let mut environment = lab.allocate(PLAIN, identifier).await.unwrap();
+    environment.turn().await.unwrap().poweron().await.unwrap();
     let state = lab.folder.path().join("state");
     let said = PathBuf::from(std::env::var_os(VARIABLE).unwrap());
     let text = format!("{identifier}\n{}\n", state.display());
@@ -92,10 +92,10 @@ async fn what_a_killed_owner_leaves_is_collected_by_another_process() {
 async fn what_a_process_kept_and_collects_itself_is_ended_by_the_libvirt_that_runs_it() {
     let lab = Lab::new();
     let identifier = Identifier::random();
-    let environment = lab.allocate(PLAIN, identifier).await.unwrap();
-    let sandbox = environment.sandbox().clone();
-    sandbox.start().await.unwrap();
-    let mut news = sandbox.watch();
+    let mut environment = lab.allocate(PLAIN, identifier).await.unwrap();
+    environment.turn().await.unwrap().poweron().await.unwrap();
+    let machine = environment.machine().clone();
+    let mut news = machine.watch();
     let kept = environment.keep(SystemTime::now() + LIMIT).await;
     assert!(kept.errors.is_empty(), "{kept:?}");
     assert!(emulator_runs(identifier), "it was not kept");

@@ -21,46 +21,46 @@ fn a_sandbox_lives_through_every_state_and_leaves_nothing() {
         let lab = Lab::new();
         let before = std::fs::read(lab.image()).unwrap();
         let identifier = Identifier::random();
-        let environment = lab.allocate(PLAIN, identifier).await.unwrap();
-        let sandbox = environment.sandbox().clone();
-        assert_eq!(sandbox.identifier(), identifier);
-        assert_eq!(sandbox.state().await.unwrap(), SandboxState::Shutoff);
-        assert!(!sandbox.has_network());
-        let mut changes = sandbox.watch();
+        let mut environment = lab.allocate(PLAIN, identifier).await.unwrap();
+        let machine = environment.machine().clone();
+        assert_eq!(machine.identifier(), identifier);
+        assert_eq!(machine.state().await.unwrap(), SandboxState::Shutoff);
+        assert!(!machine.has_network());
+        let mut changes = machine.watch();
 
-        sandbox.start().await.unwrap();
-        assert_eq!(sandbox.state().await.unwrap(), SandboxState::Running);
+        let mut turn = environment.turn().await.unwrap();
+        turn.poweron().await.unwrap();
+        assert_eq!(machine.state().await.unwrap(), SandboxState::Running);
         told(&mut changes, SandboxChange::State(SandboxState::Running)).await;
         assert!(emulator_runs(identifier));
 
-        let picture = sandbox.screenshot().unwrap().take().await.unwrap();
+        let picture = machine.screenshot().unwrap().take().await.unwrap();
         assert!(
             picture.bytes.starts_with(b"\x89PNG"),
             "{}",
             picture.mime_type
         );
 
-        let channel = sandbox.guest_channel().unwrap();
+        let channel = machine.guest_channel().unwrap();
         let open = channel.open().await.unwrap();
         let taken = channel.open().await.err().map(|error| error.kind());
         assert_eq!(taken, Some(ErrorKind::Unavailable));
         drop(open);
         channel.open().await.unwrap();
 
-        sandbox.suspend().await.unwrap();
-        assert_eq!(sandbox.state().await.unwrap(), SandboxState::Paused);
+        turn.pause().await.unwrap();
+        assert_eq!(machine.state().await.unwrap(), SandboxState::Paused);
         told(&mut changes, SandboxChange::State(SandboxState::Paused)).await;
-        sandbox.resume().await.unwrap();
+        turn.resume().await.unwrap();
         told(&mut changes, SandboxChange::State(SandboxState::Running)).await;
-        sandbox.destroy().await.unwrap();
+        turn.poweroff().await.unwrap();
         told(&mut changes, SandboxChange::State(SandboxState::Shutoff)).await;
-        sandbox.destroy().await.unwrap();
-        assert_eq!(sandbox.state().await.unwrap(), SandboxState::Shutoff);
+        assert_eq!(machine.state().await.unwrap(), SandboxState::Shutoff);
 
-        sandbox.start().await.unwrap();
+        turn.poweron().await.unwrap();
+        drop(turn);
         let ended = environment.deallocate().await;
         assert!(ended.errors.is_empty(), "{:?}", ended.errors);
-        sandbox.release().await.unwrap();
         lab.assert_nothing_left(identifier);
         assert_eq!(std::fs::read(lab.image()).unwrap(), before);
         lab.host.finish(LIMIT).await.unwrap();
@@ -78,16 +78,16 @@ fn several_sandboxes_of_one_process_are_independent_and_the_root_goes_with_the_l
             lab.allocate(PLAIN, second),
             lab.allocate(PLAIN, third),
         );
-        let first_one = allocated.0.unwrap();
-        let second_one = allocated.1.unwrap();
+        let mut first_one = allocated.0.unwrap();
+        let mut second_one = allocated.1.unwrap();
         let third_one = allocated.2.unwrap();
         let root = root_of(&first_one);
-        first_one.sandbox().start().await.unwrap();
-        second_one.sandbox().start().await.unwrap();
+        first_one.turn().await.unwrap().poweron().await.unwrap();
+        second_one.turn().await.unwrap().poweron().await.unwrap();
         assert!(first_one.deallocate().await.errors.is_empty());
         assert!(!emulator_runs(first));
         assert!(emulator_runs(second), "another sandbox was ended");
-        let state = second_one.sandbox().state().await.unwrap();
+        let state = second_one.machine().state().await.unwrap();
         assert_eq!(state, SandboxState::Running);
         assert!(root.join("users").join(second.to_string()).exists());
         assert!(third_one.deallocate().await.errors.is_empty());
@@ -98,8 +98,8 @@ fn several_sandboxes_of_one_process_are_independent_and_the_root_goes_with_the_l
 
         // libvirt's driver stays open in this process; a later sandbox gets the root anew.
         let again = Identifier::random();
-        let environment = lab.allocate(PLAIN, again).await.unwrap();
-        environment.sandbox().start().await.unwrap();
+        let mut environment = lab.allocate(PLAIN, again).await.unwrap();
+        environment.turn().await.unwrap().poweron().await.unwrap();
         assert_eq!(root_of(&environment), root);
         assert!(environment.deallocate().await.errors.is_empty());
         lab.assert_nothing_left(again);
@@ -108,7 +108,7 @@ fn several_sandboxes_of_one_process_are_independent_and_the_root_goes_with_the_l
 }
 
 fn root_of(environment: &see_core::Environment) -> std::path::PathBuf {
-    let native = environment.sandbox().native().unwrap();
+    let native = environment.machine().native().unwrap();
     let native: &see_context::Native = native.downcast_ref().unwrap();
     let uri = native.connection.uri().to_owned();
     uri.split_once("root=").unwrap().1.into()
@@ -123,10 +123,10 @@ fn a_full_copy_starts_without_the_base_image() {
         let identifier = Identifier::random();
         let json = r#"{"acceleration": "tcg", "disk": {"image": "base.qcow2",
             "clone": {"storage_pool_path": "pool", "copy_on_write": false}}}"#;
-        let environment = lab.allocate(json, identifier).await.unwrap();
+        let mut environment = lab.allocate(json, identifier).await.unwrap();
         assert!(pool.join(identifier.to_string()).is_dir());
         std::fs::remove_file(lab.image()).unwrap();
-        environment.sandbox().start().await.unwrap();
+        environment.turn().await.unwrap().poweron().await.unwrap();
         assert!(environment.deallocate().await.errors.is_empty());
         assert_eq!(std::fs::read_dir(&pool).unwrap().count(), 0);
         lab.assert_nothing_left(identifier);
@@ -189,9 +189,9 @@ fn the_users_xml_keeps_what_it_says_and_kvm_becomes_emulation_when_asked() {
         let identifier = Identifier::random();
         let json = r#"{"acceleration": "tcg", "domain": {"configuration": "domain.xml"},
             "disk": {"image": "base.qcow2"}}"#;
-        let environment = lab.allocate(json, identifier).await.unwrap();
-        environment.sandbox().start().await.unwrap();
-        let native = environment.sandbox().native().unwrap();
+        let mut environment = lab.allocate(json, identifier).await.unwrap();
+        environment.turn().await.unwrap().poweron().await.unwrap();
+        let native = environment.machine().native().unwrap();
         let native: &see_context::Native = native.downcast_ref().unwrap();
         let text = native.domain.xml().await.unwrap();
         for part in [

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use see_core::config::Configuration;
 use see_core::ledger::Ledger;
 use see_core::{
-    AllocateOptions, Environment, Error, Host, Identifier, Registries, SandboxChange, Stop,
+    AllocateOptions, Changes, Environment, Error, Host, Identifier, Registries, SandboxChange, Stop,
 };
-use tokio::sync::mpsc;
 
 /// The longest wait for anything. The first open on a host probes the emulators.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
@@ -123,7 +122,7 @@ where
 }
 
 /// Waits until the sandbox tells of this change.
-pub(crate) async fn told(changes: &mut mpsc::Receiver<SandboxChange>, wanted: SandboxChange) {
+pub(crate) async fn told(changes: &mut Changes, wanted: SandboxChange) {
     let found = tokio::time::timeout(LIMIT, async {
         while let Some(change) = changes.recv().await {
             if change == wanted {

@@ -5,16 +5,16 @@ use std::process::Command;
 use see_core::config::Configuration;
 use see_core::ledger::Ledger;
 use see_core::{
-    AllocateOptions, Environment, Host, Identifier, Registries, SandboxChange, SandboxState, Stop,
+    AllocateOptions, Changes, Environment, Host, Identifier, Registries, SandboxChange,
+    SandboxState, Stop,
 };
 use see_libvirt::ShutdownMode;
 use see_libvirt::xml::DomainXml;
 use serde_json::json;
-use tokio::sync::mpsc;
 
 use crate::candidate::{DOMAIN, HYPERVISOR, LIMIT, Place, behind_the_back, remains};
 
-async fn told(changes: &mut mpsc::Receiver<SandboxChange>) -> SandboxChange {
+async fn told(changes: &mut Changes) -> SandboxChange {
     let change = tokio::time::timeout(LIMIT, changes.recv()).await;
     change
         .expect("a change in time")
@@ -46,9 +46,9 @@ async fn a_document_of_python_sees_makes_a_machine_with_a_disk_of_virtualboxs_ow
         "domain": { "configuration": "domain.xml" },
         "disk": { "image": "base.qcow2" },
     });
-    let environment = allocate(&host, &place, &document).await;
-    let sandbox = environment.sandbox().clone();
-    let identifier = sandbox.identifier();
+    let mut environment = allocate(&host, &place, &document).await;
+    let machine = environment.machine().clone();
+    let identifier = machine.identifier();
     let domain = behind_the_back(identifier).await.unwrap();
     assert_eq!(domain.uuid().to_string(), identifier.to_string());
 
@@ -57,7 +57,7 @@ async fn a_document_of_python_sees_makes_a_machine_with_a_disk_of_virtualboxs_ow
     let cdrom = disks.iter().find(|disk| disk.device == "cdrom").unwrap();
     assert_eq!(cdrom.source, None, "the cdrom got an image");
     let hard = disks.iter().find(|disk| disk.device == "disk").unwrap();
-    let disk = &sandbox.disks()[0];
+    let disk = &machine.disks()[0];
     assert_eq!(hard.source.as_ref(), Some(disk));
     let shown = Command::new("qemu-img")
         .args(["info", "--output=json"])
@@ -70,23 +70,23 @@ async fn a_document_of_python_sees_makes_a_machine_with_a_disk_of_virtualboxs_ow
     assert_eq!(shown["virtual-size"], json!(8 << 20), "{shown:#}");
 
     // Nothing tells what the guest does, and yet it becomes known.
-    let mut changes = sandbox.watch();
+    let mut changes = machine.watch();
+    let mut turn = environment.turn().await.unwrap();
     let running = SandboxChange::State(SandboxState::Running);
     let off = SandboxChange::State(SandboxState::Shutoff);
-    sandbox.start().await.unwrap();
+    turn.poweron().await.unwrap();
     assert_eq!(told(&mut changes).await, running);
     domain.shutdown(ShutdownMode::Default).await.unwrap();
     assert_eq!(told(&mut changes).await, off);
     // Also what it did between two looks, as it stands as it stood before.
-    sandbox.start().await.unwrap();
+    turn.poweron().await.unwrap();
     domain.shutdown(ShutdownMode::Default).await.unwrap();
     let mut last = told(&mut changes).await;
     if last == running {
         last = told(&mut changes).await;
     }
     assert_eq!(last, off);
-    // A machine that is off needs no power cut.
-    sandbox.destroy().await.unwrap();
+    drop(turn);
 
     assert!(environment.deallocate().await.errors.is_empty());
     assert_eq!(remains(identifier).await, Vec::<String>::new());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use see_core::ledger::Resource;
 use see_core::testing::conformance::{self, Candidate, GuestAct, Stranger, Verdict};
-use see_core::{Error, ErrorKind, Identifier, Registries, Result, Sandbox};
+use see_core::{Error, ErrorKind, Identifier, Machine, Registries, Result};
 use see_libvirt::{Connection, Domain, ShutdownMode};
 use serde_json::{Value, json};
 
@@ -134,12 +134,12 @@ impl Candidate for Place {
         true
     }
 
-    async fn provoke(&self, sandbox: &dyn Sandbox, act: GuestAct) -> Option<Result<()>> {
+    async fn provoke(&self, machine: &Machine, act: GuestAct) -> Option<Result<()>> {
         // Only that it is off can be seen by asking.
         if act != GuestAct::Poweroff {
             return None;
         }
-        let domain = match behind_the_back(sandbox.identifier()).await {
+        let domain = match behind_the_back(machine.identifier()).await {
             Ok(domain) => domain,
             Err(error) => return Some(Err(error)),
         };
@@ -147,8 +147,8 @@ impl Candidate for Place {
         Some(done.map_err(failed))
     }
 
-    async fn kill(&self, sandbox: &dyn Sandbox) -> Option<Result<()>> {
-        let domain = match behind_the_back(sandbox.identifier()).await {
+    async fn kill(&self, machine: &Machine) -> Option<Result<()>> {
+        let domain = match behind_the_back(machine.identifier()).await {
             Ok(domain) => domain,
             Err(error) => return Some(Err(error)),
         };

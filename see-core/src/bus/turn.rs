@@ -12,7 +12,7 @@ use crate::event::{Text, Value};
 use crate::proof::{Standing, ended, unproven};
 use crate::shared::{Shared, TurnState};
 use crate::sync::lock;
-use crate::{Error, ErrorKind, Event, Result, Sandbox, StopToken, Transition};
+use crate::{Error, ErrorKind, Event, Machine, Result, StopToken, Transition};
 
 /// The right to run handlers and to change power.
 ///
@@ -62,9 +62,9 @@ impl Turn {
         &self.shared.stop_token
     }
 
-    /// The sandbox, to look at; its power is changed through the turn.
-    pub fn sandbox(&self) -> &Arc<dyn Sandbox> {
-        &self.shared.sandbox
+    /// The machine, to look at; its power is changed through the turn.
+    pub fn machine(&self) -> &Machine {
+        &self.shared.machine
     }
 
     /// Triggers an event and waits for its plain and serial handlers; beside handlers are started.
@@ -184,9 +184,9 @@ impl Turn {
     pub(crate) async fn wait_for_proof(&mut self, timeout: Duration) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let what = "wait for the proof that the network is closed";
-        let standing = || match shared.proof.standing(&*shared.sandbox) {
+        let standing = || match shared.proof.standing(&shared.machine) {
             // Nothing runs in a machine that is off.
-            Standing::Awaited if shared.is_wanted_off() => Some(Standing::Settled),
+            Standing::Awaited if shared.machine.is_wanted_off() => Some(Standing::Settled),
             Standing::Awaited => None,
             known => Some(known),
         };
@@ -223,7 +223,7 @@ impl Turn {
             if let Some(found) = found() {
                 return Ok(Some(found));
             }
-            if let Some(end) = shared.guest_end() {
+            if let Some(end) = shared.machine.guest_end() {
                 return Err(Error::new(ErrorKind::Guest, end).during(what.to_owned()));
             }
             tokio::select! {
@@ -330,9 +330,9 @@ impl Turn {
         }
         let attributes: Vec<_> = attributes.into_iter().collect();
         let (before, after) = transition.events();
-        transition.check(self.shared.state().await?)?;
+        transition.check(self.shared.machine.state().await?)?;
         let checked = match transition {
-            Transition::Poweron => self.shared.proof.check_start(&*self.shared.sandbox),
+            Transition::Poweron => self.shared.proof.check_start(&self.shared.machine),
             Transition::Resume => self.shared.proof.check_ended(),
             _ => Ok(()),
         };
@@ -363,7 +363,7 @@ impl Turn {
         let attributes: Vec<_> = attributes.into_iter().collect();
         let (before, after) = Transition::Shutdown.events();
         // A hypervisor that does not answer in time is asked to cut the power, as for a guest that stays.
-        let state = answer(Instant::now() + timeout, self.shared.state()).await?;
+        let state = answer(Instant::now() + timeout, self.shared.machine.state()).await?;
         let mut hangs = state.is_none();
         if let Some(state) = state {
             Transition::Shutdown.check(state)?;
@@ -398,7 +398,7 @@ impl Turn {
         // Backends without events of their own are asked now and then.
         let mut poll = tokio::time::interval(Duration::from_millis(250));
         loop {
-            match answer(deadline, self.shared.sandbox.state()).await? {
+            match answer(deadline, self.shared.machine.state()).await? {
                 Some(state) if state.is_off() => return Ok(true),
                 Some(_) => {}
                 // A hypervisor that does not say is asked to cut the power, as for a guest that stays.

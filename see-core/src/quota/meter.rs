@@ -10,7 +10,7 @@ use crate::mishap::MishapKind;
 use crate::mishap::Mishaps;
 use crate::settings::Limits;
 use crate::sync::lock;
-use crate::{Error, ErrorKind, Result, Sandbox, Usage};
+use crate::{Error, ErrorKind, Machine, Result, Usage};
 
 /// The longest wait for one measurement.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A sandbox, with what it may take.
 #[derive(Debug)]
 pub(super) struct Metered {
-    sandbox: Arc<dyn Sandbox>,
+    machine: Machine,
     mishaps: Arc<Mishaps>,
     cpu: Duration,
     memory: u64,
@@ -39,13 +39,9 @@ struct Before {
 }
 
 impl Metered {
-    pub(super) async fn begin(
-        sandbox: &Arc<dyn Sandbox>,
-        mishaps: &Arc<Mishaps>,
-        limits: &Limits,
-    ) -> Self {
+    pub(super) async fn begin(machine: &Machine, mishaps: &Arc<Mishaps>, limits: &Limits) -> Self {
         let metered = Self {
-            sandbox: Arc::clone(sandbox),
+            machine: machine.clone(),
             mishaps: Arc::clone(mishaps),
             cpu: limits.cpu().0,
             memory: limits.memory().0,
@@ -123,7 +119,7 @@ impl Metered {
     }
 
     async fn usage(&self) -> Result<Usage> {
-        let Some(meter) = self.sandbox.meter() else {
+        let Some(meter) = self.machine.meter() else {
             return Ok(Usage::default());
         };
         let measured = tokio::time::timeout(PATIENCE, meter.usage()).await;

@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 pub use self::fault::{Fault, FaultAt};
 use crate::config::{Configuration, DurationValue};
 use crate::ledger::Resource;
 use crate::sync::lock;
 use crate::{
-    Address, Allocation, Backend, ChannelStream, Closed, Error, ErrorKind, GuestChannel,
-    Identifier, ImageSource, Isolation, Meter, Picture, Preparation, Result, Sandbox,
+    Address, Allocation, Backend, ChangeSender, ChannelStream, Closed, Driver, Error, ErrorKind,
+    GuestChannel, ImageSource, Isolation, Machine, Meter, Picture, Preparation, Result,
     SandboxChange, SandboxState, Screenshot, StopToken, Usage,
 };
 
@@ -106,7 +106,7 @@ impl Backend for FakeBackend {
         })
     }
 
-    async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+    async fn allocate(&self, allocation: &Allocation) -> Result<Box<dyn Driver>> {
         if let Some(image) = &self.image {
             image.image(&allocation.image_request()).await?;
         }
@@ -116,29 +116,24 @@ impl Backend for FakeBackend {
                 state: SandboxState::Shutoff,
                 faults: self.configuration.faults.clone(),
                 calls: Vec::new(),
-                watchers: Vec::new(),
                 picture: None,
                 usage: Usage::default(),
                 dial: None,
                 disk: None,
-                released: false,
                 closed: None,
             }),
             walls_changed: Notify::new(),
+            changes: allocation.changes.clone(),
         }));
-        let sandbox = FakeSandbox {
-            identifier: allocation.identifier,
-            control,
-            commands: tokio::sync::Mutex::default(),
-        };
-        sandbox.make(allocation).await?;
-        Ok(Arc::new(sandbox))
+        let driver = FakeDriver(control);
+        driver.make(allocation).await?;
+        Ok(Box::new(driver))
     }
 }
 
 type Dial = Box<dyn Fn() -> Box<dyn ChannelStream> + Send + Sync>;
 
-/// The hands of a test inside a fake sandbox: what [`Sandbox::native`] of it is.
+/// The hands of a test inside a fake machine: what [`Machine::native`] of it is.
 #[derive(Clone)]
 pub struct FakeControl(Arc<Inner>);
 
@@ -146,18 +141,17 @@ struct Inner {
     configuration: FakeConfiguration,
     world: Mutex<World>,
     walls_changed: Notify,
+    changes: ChangeSender,
 }
 
 struct World {
     state: SandboxState,
     faults: BTreeMap<FaultAt, Fault>,
     calls: Vec<FaultAt>,
-    watchers: Vec<mpsc::Sender<SandboxChange>>,
     picture: Option<Picture>,
     usage: Usage,
     dial: Option<Dial>,
     disk: Option<PathBuf>,
-    released: bool,
     closed: Option<Vec<Closed>>,
 }
 
@@ -170,9 +164,9 @@ impl std::fmt::Debug for FakeControl {
 }
 
 impl FakeControl {
-    /// The control of a sandbox that the fake backend made.
-    pub fn of(sandbox: &dyn Sandbox) -> Option<Self> {
-        sandbox.native()?.downcast_ref::<Self>().cloned()
+    /// The control of a machine that the fake backend made.
+    pub fn of(machine: &Machine) -> Option<Self> {
+        machine.native()?.downcast_ref::<Self>().cloned()
     }
 
     /// The guest does this to its own power.
@@ -230,9 +224,7 @@ impl FakeControl {
     }
 
     fn tell(&self, change: SandboxChange) {
-        lock(&self.0.world)
-            .watchers
-            .retain(|watcher| watcher.try_send(change).is_ok());
+        self.0.changes.send(change);
     }
 
     async fn step(&self, at: FaultAt, stop: Option<&StopToken>) -> Result<()> {
@@ -264,16 +256,11 @@ impl FakeControl {
 }
 
 #[derive(Debug)]
-struct FakeSandbox {
-    identifier: Identifier,
-    control: FakeControl,
-    /// One command at a time, as every sandbox promises.
-    commands: tokio::sync::Mutex<()>,
-}
+struct FakeDriver(FakeControl);
 
-impl FakeSandbox {
+impl FakeDriver {
     async fn make(&self, allocation: &Allocation) -> Result<()> {
-        let root = &self.control.0.configuration.folder;
+        let root = &self.0.0.configuration.folder;
         let names =
             FaultAt::ALLOCATION.map(|step| format!("{}-{}", step.folder(), allocation.identifier));
         let resources: Result<Vec<_>> = names
@@ -283,16 +270,16 @@ impl FakeSandbox {
         let entries = allocation.record.intend(resources?).await?;
         for (step, entry) in FaultAt::ALLOCATION.into_iter().zip(entries) {
             allocation.stop.check("allocate")?;
-            self.control.step(step, Some(&allocation.stop)).await?;
+            self.0.step(step, Some(&allocation.stop)).await?;
             let folder = entry.create_folder().await?;
-            lock(&self.control.0.world).disk.get_or_insert(folder);
+            lock(&self.0.0.world).disk.get_or_insert(folder);
         }
         Ok(())
     }
 
     /// Puts another folder in the place of the first, which no collector takes for it.
     fn replace_disk(&self) -> std::io::Result<()> {
-        let disk = lock(&self.control.0.world).disk.clone().unwrap_or_default();
+        let disk = lock(&self.0.0.world).disk.clone().unwrap_or_default();
         let another = disk.with_extension("another");
         std::fs::create_dir(&another)?;
         std::fs::remove_dir_all(&disk)?;
@@ -300,28 +287,20 @@ impl FakeSandbox {
     }
 
     async fn change(&self, at: FaultAt, state: SandboxState) -> Result<()> {
-        let _queue = self.commands.lock().await;
-        self.control.step(at, None).await?;
-        self.control.turn_to(state);
+        self.0.step(at, None).await?;
+        self.0.turn_to(state);
         Ok(())
     }
 }
 
 #[async_trait]
-impl Sandbox for FakeSandbox {
-    fn identifier(&self) -> Identifier {
-        self.identifier
-    }
-
+impl Driver for FakeDriver {
     async fn state(&self) -> Result<SandboxState> {
-        self.control.step(FaultAt::State, None).await?;
-        Ok(lock(&self.control.0.world).state)
+        self.0.step(FaultAt::State, None).await?;
+        Ok(lock(&self.0.0.world).state)
     }
 
     async fn start(&self) -> Result<()> {
-        if lock(&self.control.0.world).released {
-            return Err(Error::new(ErrorKind::NotFound, "the machine was released"));
-        }
         self.change(FaultAt::Start, SandboxState::Running).await
     }
 
@@ -338,24 +317,22 @@ impl Sandbox for FakeSandbox {
     }
 
     async fn shutdown(&self) -> Result<()> {
-        let _queue = self.commands.lock().await;
-        self.control.step(FaultAt::Shutdown, None).await?;
-        if !self.control.0.configuration.deaf {
-            self.control.turn_to(SandboxState::Shutoff);
+        self.0.step(FaultAt::Shutdown, None).await?;
+        if !self.0.0.configuration.deaf {
+            self.0.turn_to(SandboxState::Shutoff);
         }
         Ok(())
     }
 
     async fn reboot(&self) -> Result<()> {
-        let _queue = self.commands.lock().await;
-        self.control.step(FaultAt::Reboot, None).await?;
-        self.control.tell(SandboxChange::Rebooted);
+        self.0.step(FaultAt::Reboot, None).await?;
+        self.0.tell(SandboxChange::Rebooted);
         Ok(())
     }
 
     async fn addresses(&self) -> Result<Vec<Address>> {
-        self.control.step(FaultAt::Addresses, None).await?;
-        let running = lock(&self.control.0.world).state == SandboxState::Running;
+        self.0.step(FaultAt::Addresses, None).await?;
+        let running = lock(&self.0.0.world).state == SandboxState::Running;
         let address = Address {
             mac: "52:54:00:00:00:01".to_owned(),
             ip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
@@ -366,21 +343,13 @@ impl Sandbox for FakeSandbox {
     }
 
     fn has_network(&self) -> bool {
-        self.control.0.configuration.network
-    }
-
-    fn watch(&self) -> mpsc::Receiver<SandboxChange> {
-        let (sender, receiver) = mpsc::channel(64);
-        lock(&self.control.0.world).watchers.push(sender);
-        receiver
+        self.0.0.configuration.network
     }
 
     async fn release(&self) -> Result<()> {
-        let _queue = self.commands.lock().await;
-        self.control.step(FaultAt::Release, None).await?;
-        lock(&self.control.0.world).released = true;
-        self.control.turn_to(SandboxState::Shutoff);
-        if self.control.step(FaultAt::Removal, None).await.is_err() {
+        self.0.step(FaultAt::Release, None).await?;
+        self.0.turn_to(SandboxState::Shutoff);
+        if self.0.step(FaultAt::Removal, None).await.is_err() {
             let replaced = self.replace_disk();
             replaced.map_err(|error| Error::io("the disk cannot be replaced", error))?;
         }
@@ -400,54 +369,54 @@ impl Sandbox for FakeSandbox {
     }
 
     fn isolation(&self) -> Option<&dyn Isolation> {
-        self.control.0.configuration.walls.then_some(self)
+        self.0.0.configuration.walls.then_some(self)
     }
 
     fn native(&self) -> Option<&dyn Any> {
-        Some(&self.control)
+        Some(&self.0)
     }
 }
 
 #[async_trait]
-impl Meter for FakeSandbox {
+impl Meter for FakeDriver {
     async fn usage(&self) -> Result<Usage> {
-        Ok(lock(&self.control.0.world).usage.clone())
+        Ok(lock(&self.0.0.world).usage.clone())
     }
 }
 
 #[async_trait]
-impl Isolation for FakeSandbox {
+impl Isolation for FakeDriver {
     fn is_verified(&self) -> bool {
-        lock(&self.control.0.world).closed.is_some()
+        lock(&self.0.0.world).closed.is_some()
     }
 
     async fn closed(&self) -> Result<Vec<Closed>> {
-        let closed = lock(&self.control.0.world).closed.clone();
+        let closed = lock(&self.0.0.world).closed.clone();
         Ok(closed.unwrap_or_default())
     }
 
     async fn check(&self) -> Result<()> {
-        let looked = self.control.step(FaultAt::Walls, None).await;
+        let looked = self.0.step(FaultAt::Walls, None).await;
         looked.map_err(|error| Error::new(ErrorKind::Isolation, error.message().to_owned()))
     }
 
     async fn changed(&self) {
-        self.control.0.walls_changed.notified().await;
+        self.0.0.walls_changed.notified().await;
     }
 }
 
 #[async_trait]
-impl Screenshot for FakeSandbox {
+impl Screenshot for FakeDriver {
     async fn take(&self) -> Result<Picture> {
-        let picture = lock(&self.control.0.world).picture.clone();
+        let picture = lock(&self.0.0.world).picture.clone();
         picture.ok_or_else(|| Error::unsupported("a picture of a screen that shows nothing"))
     }
 }
 
 #[async_trait]
-impl GuestChannel for FakeSandbox {
+impl GuestChannel for FakeDriver {
     async fn open(&self) -> Result<Box<dyn ChannelStream>> {
-        let world = lock(&self.control.0.world);
+        let world = lock(&self.0.0.world);
         match &world.dial {
             Some(dial) => Ok(dial()),
             None => Err(Error::new(

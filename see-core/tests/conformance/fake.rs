@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use see_core::testing::conformance::{self, Candidate, GuestAct, Verdict};
 use see_core::testing::{FakeBackend, FakeControl};
-use see_core::{Identifier, Picture, Registries, Result, Sandbox, SandboxState, Usage};
+use see_core::{Identifier, Machine, Picture, Registries, Result, SandboxState, Usage};
 use serde_json::{Value, json};
 
 /// The fake, in a folder of its own.
@@ -40,13 +40,13 @@ impl Candidate for Fake {
         true
     }
 
-    async fn settle(&self, sandbox: &dyn Sandbox) -> Result<()> {
-        furnish(sandbox);
+    async fn settle(&self, machine: &Machine) -> Result<()> {
+        furnish(machine);
         Ok(())
     }
 
-    async fn provoke(&self, sandbox: &dyn Sandbox, act: GuestAct) -> Option<Result<()>> {
-        let control = FakeControl::of(sandbox)?;
+    async fn provoke(&self, machine: &Machine, act: GuestAct) -> Option<Result<()>> {
+        let control = FakeControl::of(machine)?;
         match act {
             GuestAct::Poweroff => control.guest_becomes(SandboxState::Shutoff),
             GuestAct::Crash => control.guest_becomes(SandboxState::Crashed),
@@ -55,8 +55,8 @@ impl Candidate for Fake {
         Some(Ok(()))
     }
 
-    async fn kill(&self, sandbox: &dyn Sandbox) -> Option<Result<()>> {
-        FakeControl::of(sandbox)?.guest_becomes(SandboxState::Shutoff);
+    async fn kill(&self, machine: &Machine) -> Option<Result<()>> {
+        FakeControl::of(machine)?.guest_becomes(SandboxState::Shutoff);
         Some(Ok(()))
     }
 }
@@ -72,8 +72,8 @@ pub(crate) fn remains(folder: PathBuf, identifier: Identifier) -> Vec<String> {
 }
 
 /// Gives the fake a picture to show, something that it takes, and somebody who answers.
-pub(crate) fn furnish(sandbox: &dyn Sandbox) {
-    let control = FakeControl::of(sandbox).expect("it is a fake");
+pub(crate) fn furnish(machine: &Machine) {
+    let control = FakeControl::of(machine).expect("it is a fake");
     control.show(Picture {
         mime_type: "image/png".to_owned(),
         bytes: b"\x89PNG".to_vec(),

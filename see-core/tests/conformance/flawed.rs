@@ -2,19 +2,19 @@
 
 use std::any::Any;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use see_core::config::Configuration;
 use see_core::ledger::{CollectRequest, Collected, Collector, Resource};
 use see_core::testing::{FakeBackend, FakeConfiguration, FakeControl};
 use see_core::{
-    Address, Allocation, Backend, Error, ErrorKind, GuestChannel, Identifier, Picture, Preparation,
-    Result, Sandbox, SandboxChange, SandboxState, Screenshot, Stop,
+    Address, Allocation, Backend, ChangeSender, Driver, Error, ErrorKind, GuestChannel, Identifier,
+    Picture, Preparation, Result, SandboxState, Screenshot, Stop,
 };
 use serde::Deserialize;
-use tokio::sync::mpsc;
 
 /// What is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -50,20 +50,20 @@ pub(crate) enum Flaw {
     Silent,
     /// Its guest never obeys.
     Deaf,
-    /// The second release panics.
-    SecondReleasePanics,
     /// The first release never ends.
     EndlessRelease,
     /// Its collector fails for what is gone.
     CollectsOnce,
-    /// It can be started after its release.
-    Undead,
     /// It cannot release a machine that is off.
     ReleasesOnlyTheLiving,
     /// It tells one in ten machines whose power is cut as crashed.
     CrashesAtTheCut,
-    /// A start that is dropped leaves it neither on nor off.
+    /// A start fails, and leaves it neither on nor off.
     HalfStarted,
+    /// A start of a running machine starts a second one, of which it forgets the first.
+    StartsSecondMachine,
+    /// Its machine starts a process that outlives it.
+    LeavesChild,
 }
 
 #[derive(Debug, Deserialize)]
@@ -87,7 +87,7 @@ impl Backend for Flawed {
         Ok(Self(configuration))
     }
 
-    async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+    async fn allocate(&self, allocation: &Allocation) -> Result<Box<dyn Driver>> {
         let FlawedConfiguration { folder, flaw } = &self.0;
         let extra = folder.join(format!("extra-{}", allocation.identifier));
         match flaw {
@@ -121,42 +121,68 @@ impl Backend for Flawed {
         if matches!(flaw, Flaw::BlindToStop | Flaw::DefiesStop) {
             allocation.stop = never.token();
         }
+        if *flaw == Flaw::Silent {
+            allocation.changes = ChangeSender::new();
+        }
         let mut inner = FakeConfiguration::new(folder);
         inner.deaf = *flaw == Flaw::Deaf;
         let made = FakeBackend::new(inner).allocate(&allocation).await;
         if made.is_err() && *flaw == Flaw::SharedFolder {
             let _ = std::fs::remove_dir(folder.join("shared"));
         }
-        Ok(Arc::new(Wrong {
+        Ok(Box::new(Wrong {
             inner: made?,
             flaw: *flaw,
             extra,
-            released: AtomicBool::new(false),
             started: AtomicBool::new(false),
             cuts: AtomicUsize::new(0),
-            mute: Mutex::default(),
+            identifier: allocation.identifier,
+            process: Mutex::default(),
         }))
     }
 }
 
 #[derive(Debug)]
 struct Wrong {
-    inner: Arc<dyn Sandbox>,
+    inner: Box<dyn Driver>,
     flaw: Flaw,
     extra: PathBuf,
-    released: AtomicBool,
     started: AtomicBool,
     cuts: AtomicUsize,
-    /// The ends of watchers that stay open as long as the machine, and on which nothing ever comes.
-    mute: Mutex<Vec<mpsc::Sender<SandboxChange>>>,
+    identifier: Identifier,
+    /// The process that it knows of.
+    process: Mutex<Option<Child>>,
+}
+
+impl Wrong {
+    fn control(&self) -> &FakeControl {
+        let native = self.inner.native().and_then(|native| native.downcast_ref());
+        native.expect("it is a fake")
+    }
+
+    /// Starts a process, which would end by itself long after the test.
+    fn spawn(&self) {
+        let child = Command::new("sleep")
+            .arg("60")
+            .env("FLAWED_MACHINE", self.identifier.to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        *self.process.lock().expect("no holder panics") = Some(child.expect("it starts"));
+    }
+
+    fn kill(&self) {
+        if let Some(mut child) = self.process.lock().expect("no holder panics").take() {
+            child
+                .kill()
+                .and_then(|()| child.wait())
+                .expect("it is killed");
+        }
+    }
 }
 
 #[async_trait]
-impl Sandbox for Wrong {
-    fn identifier(&self) -> Identifier {
-        self.inner.identifier()
-    }
-
+impl Driver for Wrong {
     async fn state(&self) -> Result<SandboxState> {
         match self.flaw {
             Flaw::AlwaysRuns => Ok(SandboxState::Running),
@@ -170,11 +196,12 @@ impl Sandbox for Wrong {
             Flaw::TogglesPower if self.inner.state().await? == SandboxState::Running => {
                 self.inner.destroy().await
             }
-            Flaw::Undead if self.released.load(Ordering::SeqCst) => Ok(()),
             Flaw::HalfStarted => {
-                let control = FakeControl::of(&*self.inner).expect("it is a fake");
-                control.guest_becomes(SandboxState::ShuttingDown);
-                tokio::task::yield_now().await;
+                self.control().guest_becomes(SandboxState::ShuttingDown);
+                Err(Error::new(ErrorKind::Hypervisor, "it is stuck"))
+            }
+            Flaw::StartsSecondMachine | Flaw::LeavesChild => {
+                self.spawn();
                 self.inner.start().await
             }
             _ => self.inner.start().await,
@@ -184,8 +211,10 @@ impl Sandbox for Wrong {
     async fn destroy(&self) -> Result<()> {
         let cuts = self.cuts.fetch_add(1, Ordering::SeqCst);
         if self.flaw == Flaw::CrashesAtTheCut && cuts % 10 == 9 {
-            let control = FakeControl::of(&*self.inner).expect("it is a fake");
-            control.guest_becomes(SandboxState::Crashed);
+            self.control().guest_becomes(SandboxState::Crashed);
+        }
+        if self.flaw == Flaw::StartsSecondMachine {
+            self.kill();
         }
         self.inner.destroy().await
     }
@@ -222,27 +251,17 @@ impl Sandbox for Wrong {
         self.inner.has_network()
     }
 
-    fn watch(&self) -> mpsc::Receiver<SandboxChange> {
-        if self.flaw != Flaw::Silent {
-            return self.inner.watch();
-        }
-        let (sender, receiver) = mpsc::channel(1);
-        self.mute.lock().expect("no holder panics").push(sender);
-        receiver
-    }
-
     async fn release(&self) -> Result<()> {
-        let second = self.released.swap(true, Ordering::SeqCst);
         match self.flaw {
-            Flaw::SecondReleasePanics => assert!(!second, "it is gone already"),
             Flaw::EndlessRelease => std::future::pending().await,
-            Flaw::ReleasesOnlyTheLiving if !second && self.inner.state().await?.is_off() => {
+            Flaw::ReleasesOnlyTheLiving if self.inner.state().await?.is_off() => {
                 return Err(Error::new(ErrorKind::Hypervisor, "it does not run"));
             }
             Flaw::UnwrittenFolder => drop(std::fs::remove_dir(&self.extra)),
             Flaw::SharedFolder => {
                 drop(std::fs::remove_dir(self.extra.with_file_name("shared")));
             }
+            Flaw::StartsSecondMachine => self.kill(),
             _ => {}
         }
         self.inner.release().await
@@ -308,7 +327,7 @@ impl Backend for Careless {
         Ok(Self(FakeBackend::new(FakeConfiguration::new(folder))))
     }
 
-    async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+    async fn allocate(&self, allocation: &Allocation) -> Result<Box<dyn Driver>> {
         self.0.allocate(allocation).await
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use see_core::testing::FakeControl;
 use see_core::testing::conformance::{self, Candidate, Verdict};
-use see_core::{Identifier, Registries, Result, Sandbox, SandboxState};
+use see_core::{Identifier, Machine, Registries, Result, SandboxState};
 use serde_json::{Value, json};
 
 use crate::fake::{furnish, remains};
@@ -44,13 +44,13 @@ impl Candidate for Suspect {
         true
     }
 
-    async fn settle(&self, sandbox: &dyn Sandbox) -> Result<()> {
-        furnish(sandbox);
+    async fn settle(&self, machine: &Machine) -> Result<()> {
+        furnish(machine);
         Ok(())
     }
 
-    async fn kill(&self, sandbox: &dyn Sandbox) -> Option<Result<()>> {
-        FakeControl::of(sandbox)?.guest_becomes(SandboxState::Shutoff);
+    async fn kill(&self, machine: &Machine) -> Option<Result<()>> {
+        FakeControl::of(machine)?.guest_becomes(SandboxState::Shutoff);
         Some(Ok(()))
     }
 }
@@ -118,17 +118,21 @@ async fn each_flaw_is_caught_by_the_check_that_is_meant_for_it() {
         ),
         (Silent, "watch", "the news that it is running did not end"),
         (Deaf, "lifecycle", "shutdown"),
-        (SecondReleasePanics, "release", "it is gone already"),
         (EndlessRelease, "release", "did not end within"),
         (
             CollectsOnce,
             "interrupted-release",
             "it failed for what is gone",
         ),
-        (Undead, "release", "could be started after its release"),
         (ReleasesOnlyTheLiving, "dead-machine", "it does not run"),
         (CrashesAtTheCut, "poweroff", "cut 10: its power was cut"),
         (HalfStarted, "interrupted-start", "neither on nor off"),
+        (
+            StartsSecondMachine,
+            "illegal-transitions",
+            "left behind: the process /proc/",
+        ),
+        (LeavesChild, "release", "left behind: the process /proc/"),
     ];
     for (flaw, check, words) in flaws {
         let context = |folder: &str| {

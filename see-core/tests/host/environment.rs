@@ -318,7 +318,7 @@ async fn every_step_of_the_teardown_runs_even_when_one_before_it_failed() {
 #[tokio::test]
 async fn a_release_that_fails_is_reported_and_what_was_made_goes_nevertheless() {
     let (host, environment) = environment().await;
-    FakeControl::of(&**environment.sandbox())
+    FakeControl::of(environment.machine())
         .unwrap()
         .set_fault(FaultAt::Release, Some(Fault::Fail));
     let teardown = environment.deallocate().await;
@@ -329,7 +329,7 @@ async fn a_release_that_fails_is_reported_and_what_was_made_goes_nevertheless() 
 #[tokio::test]
 async fn what_cannot_be_removed_is_reported_and_stays_in_the_ledger_and_the_rest_goes() {
     let (host, environment) = environment().await;
-    FakeControl::of(&**environment.sandbox())
+    FakeControl::of(environment.machine())
         .unwrap()
         .set_fault(FaultAt::Removal, Some(Fault::Fail));
     let teardown = environment.deallocate().await;

@@ -33,7 +33,7 @@ async fn walled() -> (TestHost, Environment) {
 /// The same where the guest has to prove that its network is closed.
 async fn verified() -> (TestHost, Environment) {
     let (host, environment) = walled().await;
-    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    let control = FakeControl::of(environment.machine()).unwrap();
     control.close(vec![Closed {
         what: "the host".to_owned(),
         target: Target::Ping([192, 0, 2, 254].into()),
@@ -57,7 +57,7 @@ async fn assert_unproven(environment: &Environment, report: RunReport) -> (Strin
     let IsolationVerdict::Unproven { why } = report.isolation else {
         panic!("{:?}", report.isolation);
     };
-    let state = environment.sandbox().state().await;
+    let state = environment.machine().state().await;
     assert_eq!(state.unwrap(), SandboxState::Shutoff);
     (step, error, why)
 }
@@ -76,7 +76,7 @@ const HANGING: &str = r#"[{ "step": "poweron" }, { "step": "wait", "timeout": "1
 #[tokio::test]
 async fn walls_that_fall_in_mid_run_cut_the_guests_power_and_mark_the_results() {
     let (_host, mut environment) = walled().await;
-    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    let control = FakeControl::of(environment.machine()).unwrap();
     environment
         .context("foe")
         .subscribe("post_poweron", move |_| {
@@ -94,7 +94,7 @@ async fn walls_that_fall_in_mid_run_cut_the_guests_power_and_mark_the_results() 
         other => panic!("{other:?}"),
     }
     assert_eq!(report.steps.len(), 3, "{:?}", report.steps);
-    let state = environment.sandbox().state().await.unwrap();
+    let state = environment.machine().state().await.unwrap();
     assert_eq!(state, SandboxState::Shutoff);
     environment.deallocate().await;
 }
@@ -104,7 +104,7 @@ async fn walls_are_looked_at_whenever_they_may_have_changed_and_not_only_when_it
     /// Far more than there is time for, if each waited until it is time: a second.
     const CHANGES: usize = 300;
     let (_host, mut environment) = walled().await;
-    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    let control = FakeControl::of(environment.machine()).unwrap();
     let changing = control.clone();
     let foe = tokio::spawn(async move {
         let looks = || {
@@ -132,7 +132,7 @@ async fn walls_are_looked_at_whenever_they_may_have_changed_and_not_only_when_it
 #[tokio::test]
 async fn walls_that_fall_in_the_last_step_are_found_after_it() {
     let (_host, mut environment) = walled().await;
-    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    let control = FakeControl::of(environment.machine()).unwrap();
     environment.context("foe").subscribe("last", move |_| {
         control.set_fault(FaultAt::Walls, Some(Fault::Fail));
     });
@@ -144,7 +144,7 @@ async fn walls_that_fall_in_the_last_step_are_found_after_it() {
     let (_, error) = report.failure.unwrap();
     assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
     assert!(matches!(report.isolation, IsolationVerdict::Broken { .. }));
-    let state = environment.sandbox().state().await.unwrap();
+    let state = environment.machine().state().await.unwrap();
     assert_eq!(state, SandboxState::Shutoff);
     environment.deallocate().await;
 }
@@ -184,7 +184,7 @@ async fn a_guest_whose_walls_broke_or_could_not_be_tried_never_gets_its_power_ba
                 true => verified().await,
                 false => walled().await,
             };
-            let control = FakeControl::of(&**environment.sandbox()).unwrap();
+            let control = FakeControl::of(environment.machine()).unwrap();
             let proven = Event::new(ISOLATION_PROVEN);
             let prover = prover(&mut environment, "post_poweron", proven);
             let (ending, failing) = (prover.clone(), control.clone());
@@ -222,7 +222,7 @@ async fn a_guest_whose_walls_broke_or_could_not_be_tried_never_gets_its_power_ba
             let calls = control.calls();
             let starts = calls.iter().filter(|at| **at == FaultAt::Start).count();
             assert_eq!(starts, 1, "{what}, owes the proof: {owes}");
-            let state = environment.sandbox().state().await.unwrap();
+            let state = environment.machine().state().await.unwrap();
             assert_eq!(state, SandboxState::Shutoff, "{what}");
             assert_ne!(report.isolation, IsolationVerdict::Proven, "{what}");
             let (mishaps, _) = stubborn.bus().mishaps();
@@ -247,7 +247,7 @@ async fn walls_that_cannot_be_tried_end_the_run() {
     assert_eq!(error.kind(), ErrorKind::Isolation, "{error}");
     let why = "nobody answers".to_owned();
     assert_eq!(report.isolation, IsolationVerdict::Unproven { why });
-    let state = environment.sandbox().state().await;
+    let state = environment.machine().state().await;
     assert_eq!(state.unwrap(), SandboxState::Shutoff);
     environment.deallocate().await;
 }
@@ -255,7 +255,7 @@ async fn walls_that_cannot_be_tried_end_the_run() {
 #[tokio::test]
 async fn a_guest_that_nobody_has_prove_its_closed_network_is_not_started() {
     let (_host, mut environment) = verified().await;
-    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    let control = FakeControl::of(environment.machine()).unwrap();
     let report = run(&mut environment, HANGING).await;
     let (step, error, why) = assert_unproven(&environment, report).await;
     assert_eq!(step, "poweron");
@@ -272,7 +272,8 @@ async fn a_guest_that_nobody_has_prove_its_closed_network_is_not_started() {
 #[tokio::test]
 async fn a_guest_that_runs_already_is_ended_where_nobody_has_it_prove_its_closed_network() {
     let (_host, mut environment) = verified().await;
-    environment.sandbox().start().await.unwrap();
+    let control = FakeControl::of(environment.machine()).unwrap();
+    control.guest_becomes(SandboxState::Running);
     let steps = r#"[{ "step": "wait", "timeout": "1h" }]"#;
     let report = run(&mut environment, steps).await;
     assert_eq!(report.steps.len(), 0);

@@ -49,7 +49,7 @@ async fn power_changes_fire_events_before_and_after_and_carry_attributes() {
 #[tokio::test]
 async fn transitions_that_the_table_does_not_allow_are_refused_and_fire_nothing() {
     let (_host, mut environment) = environment().await;
-    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    let control = FakeControl::of(environment.machine()).unwrap();
     let context = environment.context("test");
     let fired = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&fired);
@@ -105,7 +105,7 @@ async fn a_shutdown_that_the_guest_ignores_ends_forced_at_its_deadline() {
     drop(turn);
     assert_eq!(*forced.lock().unwrap(), Some(true));
     assert_eq!(
-        environment.sandbox().state().await.unwrap(),
+        environment.machine().state().await.unwrap(),
         SandboxState::Shutoff
     );
     environment.deallocate().await;
@@ -127,8 +127,8 @@ async fn a_hypervisor_that_does_not_answer_a_shutdown_in_time_is_told_to_cut_the
             let message = event.get("message").and_then(|message| message.as_str());
             *heard.lock().unwrap() = message.map(str::to_owned);
         });
-        let sandbox = Arc::clone(environment.sandbox());
-        let control = FakeControl::of(&*sandbox).unwrap();
+        let sandbox = environment.machine().clone();
+        let control = FakeControl::of(&sandbox).unwrap();
         let mut turn = environment.turn().await.unwrap();
         turn.poweron().await.unwrap();
         // It answers after two seconds, and the guest would obey then.
@@ -152,7 +152,7 @@ async fn a_guest_that_ends_or_suspends_itself_fires_an_event_and_ends_waits() {
         (SandboxState::Suspended, "guest_suspend"),
     ] {
         let (_host, mut environment) = environment().await;
-        let control = FakeControl::of(&**environment.sandbox()).unwrap();
+        let control = FakeControl::of(environment.machine()).unwrap();
         let context = environment.context("test");
         let heard = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&heard);
@@ -180,7 +180,7 @@ async fn a_guest_that_ends_or_suspends_itself_fires_an_event_and_ends_waits() {
 #[tokio::test]
 async fn a_guest_that_wakes_up_again_can_be_waited_for_again() {
     let (_host, mut environment) = environment().await;
-    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    let control = FakeControl::of(environment.machine()).unwrap();
     let mut turn = environment.turn().await.unwrap();
     turn.poweron().await.unwrap();
     let (mut never, mut wakeup) = (turn.listen("never"), turn.listen("guest_wakeup"));

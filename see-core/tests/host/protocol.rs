@@ -81,7 +81,7 @@ async fn run_out_of_time(steps: &str) -> RunReport {
     let (_host, mut environment) = environment().await;
     let limits = RunLimits::time(Duration::from_millis(200));
     let report = environment.run(&protocol(steps), &limits).await.unwrap();
-    let state = environment.sandbox().state().await.unwrap();
+    let state = environment.machine().state().await.unwrap();
     assert_eq!(state, SandboxState::Shutoff);
     environment.deallocate().await;
     report
@@ -101,7 +101,7 @@ async fn a_run_ends_at_its_limit_without_power_and_names_it() {
 #[tokio::test]
 async fn the_power_of_a_guest_that_must_not_go_on_is_cut_though_its_state_is_not_told() {
     let (_host, mut environment) = environment().await;
-    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    let control = FakeControl::of(environment.machine()).unwrap();
     let hiding = control.clone();
     environment.context("foe").subscribe("hide", move |_| {
         hiding.set_fault(FaultAt::State, Some(Fault::Fail));
@@ -114,7 +114,7 @@ async fn the_power_of_a_guest_that_must_not_go_on_is_cut_though_its_state_is_not
     let report = environment.run(&steps, &limits).await.unwrap();
     assert_out_of_time(&report.failure.unwrap().1.to_string());
     control.set_fault(FaultAt::State, None);
-    let state = environment.sandbox().state().await.unwrap();
+    let state = environment.machine().state().await.unwrap();
     assert_eq!(state, SandboxState::Shutoff);
     environment.deallocate().await;
 }
@@ -143,7 +143,7 @@ async fn a_handler_that_hangs_does_not_keep_the_power_on_at_the_runs_limit() {
         let report = tokio::time::timeout(Duration::from_secs(60), running).await;
         let (_, error) = report.expect("it ends").unwrap().failure.unwrap();
         assert_out_of_time(&error.to_string());
-        let state = environment.sandbox().state().await.unwrap();
+        let state = environment.machine().state().await.unwrap();
         assert_eq!(state, SandboxState::Shutoff, "{event}");
         environment.deallocate().await;
     }
@@ -157,10 +157,10 @@ async fn a_start_that_outlasts_the_runs_limit_does_not_leave_the_power_on() {
         ..host.fake()
     };
     let mut environment = allocate(&host, fake).await.unwrap();
-    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    let control = FakeControl::of(environment.machine()).unwrap();
     // Until it is done the machine is told as off.
     control.set_fault(FaultAt::Start, Some(Fault::Stall));
-    let mut changes = environment.sandbox().watch();
+    let mut changes = environment.machine().watch();
     let steps = protocol(r#"[{ "step": "poweron" }]"#);
     let limits = RunLimits::time(Duration::from_millis(100));
     let report = environment.run(&steps, &limits).await.unwrap();

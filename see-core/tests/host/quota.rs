@@ -45,7 +45,7 @@ async fn assert_ended_by(key: &str, environment: &Environment, report: RunReport
     let named = format!("context.limits.{key}");
     assert!(error.to_string().contains(&named), "{error}");
     assert_eq!(report.steps.len(), 3, "{:?}", report.steps);
-    let state = environment.sandbox().state().await.unwrap();
+    let state = environment.machine().state().await.unwrap();
     assert_eq!(state, SandboxState::Shutoff);
     error
 }
@@ -102,7 +102,7 @@ async fn limits_are_watched_after_a_failed_step_and_what_ended_one_step_does_not
     assert_eq!(step, "wait for never");
     let error = report.steps[3].error.as_deref().unwrap();
     assert!(error.contains("context.limits.results"), "{error}");
-    let state = environment.sandbox().state().await.unwrap();
+    let state = environment.machine().state().await.unwrap();
     assert_eq!(state, SandboxState::Shutoff);
     assert_eq!(report.steps[4].error, None);
     environment.deallocate().await;
@@ -135,7 +135,7 @@ async fn captures_that_reach_their_limit_end_the_run_wherever_they_lie() {
 /// A sandbox that has taken some processor time and room already takes `usage` once its power is on.
 async fn run_taking(usage: Usage, limits: Limits) -> (Environment, TestHost, RunReport) {
     let (host, mut environment) = environment().await;
-    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    let control = FakeControl::of(environment.machine()).unwrap();
     control.takes(Usage {
         cpu: Some(Duration::from_secs(100)),
         disk: Some(1 << 30),
@@ -204,7 +204,7 @@ async fn a_guest_that_the_hypervisor_stopped_by_itself_ends_its_run_with_the_rea
 #[tokio::test]
 async fn a_sandbox_whose_own_memory_was_full_ends_its_run_and_which_one_is_named() {
     let (_host, mut environment) = environment().await;
-    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    let control = FakeControl::of(environment.machine()).unwrap();
     control.takes(Usage {
         starved: Some("the box used up its 1MiB".to_owned()),
         ..Usage::default()
@@ -220,7 +220,7 @@ async fn a_sandbox_whose_own_memory_was_full_ends_its_run_and_which_one_is_named
 #[tokio::test]
 async fn what_stays_below_every_limit_ends_nothing() {
     let (host, mut environment) = environment().await;
-    let control = FakeControl::of(&**environment.sandbox()).unwrap();
+    let control = FakeControl::of(environment.machine()).unwrap();
     control.takes(Usage {
         cpu: Some(Duration::from_secs(2_399)),
         memory: Some(2 << 30),

@@ -69,7 +69,7 @@ pub(super) async fn execute(guest: &Guest, order: Order) {
 async fn has_left(guest: &Guest, boot: u64) -> bool {
     let goes_off = async {
         // Watched first, so that no change falls between the look and the watch.
-        let mut changes = guest.context().sandbox().watch();
+        let mut changes = guest.context().machine().watch();
         let mut is_gone = is_off(guest).await;
         while !is_gone {
             let Some(change) = changes.recv().await else {
@@ -91,7 +91,7 @@ async fn has_left(guest: &Guest, boot: u64) -> bool {
 }
 
 async fn is_off(guest: &Guest) -> bool {
-    let state = guest.context().sandbox().state().await;
+    let state = guest.context().machine().state().await;
     state.is_ok_and(SandboxState::is_off)
 }
 
@@ -255,7 +255,7 @@ impl Watch {
     async fn look(&mut self, guest: &Guest, client: &Client) -> Result<(), Finished> {
         let passed = self.looked.elapsed();
         self.looked = Instant::now();
-        match guest.context().sandbox().state().await {
+        match guest.context().machine().state().await {
             // A machine that stands still owes nothing.
             Ok(SandboxState::Paused | SandboxState::Suspended) => {
                 self.silent_looks = 0;
@@ -286,7 +286,7 @@ impl Watch {
             Err(error) => {
                 self.missed += 1;
                 // Paused in the meantime: the next look sees it.
-                let state = guest.context().sandbox().state().await;
+                let state = guest.context().machine().state().await;
                 let runs = matches!(state, Ok(SandboxState::Running) | Err(_));
                 if runs && self.missed >= MISSED_PINGS {
                     return Err(Finished::lost(error.to_string()));

@@ -44,7 +44,7 @@ pub(super) fn is_wanted(context: &Context) -> bool {
 }
 
 fn isolation(context: &Context) -> Option<&dyn Isolation> {
-    let isolation = context.sandbox().isolation()?;
+    let isolation = context.machine().isolation()?;
     isolation.is_verified().then_some(isolation)
 }
 

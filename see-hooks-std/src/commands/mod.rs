@@ -81,7 +81,7 @@ impl Hook for CommandsHook {
     type Configuration = CommandsConfiguration;
 
     async fn attach(configuration: CommandsConfiguration, context: &Context) -> Result<Self> {
-        let sandbox = context.sandbox();
+        let sandbox = context.machine();
         let needs_channel = configuration.agent_port.is_none()
             && context.agent().transport == AgentTransport::Serial;
         if needs_channel && sandbox.guest_channel().is_none() {

@@ -126,7 +126,7 @@ impl Search<'_> {
 
     /// An error once the machine is off.
     async fn power(&self) -> Result<(), NotReady> {
-        match self.guest.context().sandbox().state().await {
+        match self.guest.context().machine().state().await {
             Ok(state) if state.is_off() => {
                 let message = format!("the machine is {state} before anybody in it answered");
                 Err(NotReady::new(Cause::NoPower, message))
@@ -201,7 +201,7 @@ impl Search<'_> {
 
     /// Waits until a guest that can try its network has an address on it.
     async fn lease(&mut self, way: &Way) -> Result<(), NotReady> {
-        let is_expected = self.guest.context().sandbox().has_network();
+        let is_expected = self.guest.context().machine().has_network();
         if !is_expected || !matches!(way, Way::Agent(_)) {
             return Ok(());
         }
@@ -214,7 +214,7 @@ impl Search<'_> {
     async fn over_channel(&mut self) -> Result<Client, NotReady> {
         let context = self.guest.context().clone();
         loop {
-            let Some(channel) = context.sandbox().guest_channel() else {
+            let Some(channel) = context.machine().guest_channel() else {
                 let message = "the machine has no guest channel";
                 return Err(NotReady::new(Cause::NoChannel, message));
             };
@@ -262,7 +262,7 @@ impl Search<'_> {
     /// Why an agent may be silent: the guest's console tells whether it boots at all.
     async fn silence(&self) -> NotReady {
         let context = self.guest.context();
-        if let Some(console) = context.sandbox().console() {
+        if let Some(console) = context.machine().console() {
             let written = tokio::fs::metadata(console.log()).await;
             if written.map_or(0, |file| file.len()) == 0 {
                 let message = "the guest has not written to its console yet";
@@ -274,7 +274,7 @@ impl Search<'_> {
 
     /// Gives the agent a token for TCP, over the guest channel.
     async fn hand_over(&mut self, token: Vec<u8>) -> Result<Vec<u8>, NotReady> {
-        if self.guest.context().sandbox().guest_channel().is_none() {
+        if self.guest.context().machine().guest_channel().is_none() {
             let message =
                 "`agent.token` is not set, and there is no guest channel to hand one over";
             return Err(NotReady::new(Cause::NoToken, message));
@@ -340,7 +340,7 @@ impl Search<'_> {
             if let Some(address) = self.guest.told_address() {
                 return Ok(address);
             }
-            let message = match self.guest.context().sandbox().addresses().await {
+            let message = match self.guest.context().machine().addresses().await {
                 Ok(addresses) => {
                     let mut usable = addresses.iter().map(|address| address.ip);
                     let first = usable.clone().next();
@@ -352,7 +352,7 @@ impl Search<'_> {
                 Err(error) => error.chain(),
             };
             if let Err(mut given_up) = self.wait(NotReady::new(Cause::NoLease, message)).await {
-                let sandbox = self.guest.context().sandbox();
+                let sandbox = self.guest.context().machine();
                 if given_up.cause == Cause::NoLease
                     && let Some(why) = sandbox.why_no_address().await
                 {
@@ -370,7 +370,7 @@ impl Search<'_> {
         if self.guest.told_address().is_some() {
             return;
         }
-        if !self.guest.context().sandbox().has_network() {
+        if !self.guest.context().machine().has_network() {
             return self.guest.post_surely(event).await;
         }
         self.until = Instant::now() + self.guest.configuration().ready_timeout();

@@ -45,7 +45,7 @@ impl Hook for ScreenHook {
     type Configuration = ScreenConfiguration;
 
     async fn attach(configuration: ScreenConfiguration, context: &Context) -> Result<Self> {
-        if context.sandbox().screenshot().is_none() {
+        if context.machine().screenshot().is_none() {
             return Err(Error::unsupported("a picture of this machine's screen")
                 .advice("leave the hook `screen` out, or mark it `\"required\": false`"));
         }
@@ -85,7 +85,7 @@ impl Camera {
     }
 
     async fn shoot(&self, event: &str) -> Result<()> {
-        let sandbox = self.context.sandbox();
+        let sandbox = self.context.machine();
         let state = sandbox.state().await?;
         if !matches!(state, SandboxState::Running | SandboxState::Paused) {
             let message = format!("the machine is {state}");

@@ -64,7 +64,7 @@ impl World {
         };
         let options = AllocateOptions::default();
         let mut environment = host.allocate(prepared, options, Stop::new()).await?;
-        let control = FakeControl::of(environment.sandbox().as_ref()).expect("a fake");
+        let control = FakeControl::of(environment.machine()).expect("a fake");
         let events = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&events);
         environment.context("test").observe(move |event| {

@@ -82,8 +82,8 @@ fn a_domain_of_the_users_own_gets_the_image_on_its_disk_and_keeps_the_rest() {
         let lab = Lab::new(&home);
         let watched = lab.allocate(&own_domain(&home)).await.expect("a sandbox");
         let identifier = watched.identifier();
-        let sandbox = watched.environment.sandbox();
-        let native = sandbox
+        let machine = watched.environment.machine();
+        let native = machine
             .native()
             .and_then(|native| native.downcast_ref::<Native>())
             .expect("a libvirt domain");

@@ -50,19 +50,21 @@ fn a_machine_that_boots_by_uefi_has_variables_of_its_own_which_go_with_it() {
         let before = Footprint::of(&users);
         let lab = Lab::new(&home);
         let identifier = Identifier::random();
-        let watched = lab
+        let mut watched = lab
             .allocate_as(&home.path("run.json"), identifier)
             .await
             .expect("the machine can be made");
-        let sandbox = watched.environment.sandbox().clone();
+        let machine = watched.environment.machine().clone();
         let own = nvram(&identifier.to_string());
         assert_eq!(
             std::fs::read(&own).expect("each machine has a file"),
             std::fs::read(&users).unwrap(),
         );
-        sandbox.start().await.expect("it starts");
+        let mut turn = watched.environment.turn().await.expect("the turn");
+        turn.poweron().await.expect("it starts");
+        drop(turn);
         // Without a system on the disk it is the firmware that speaks.
-        let console = sandbox.console().expect("it has one").log().to_owned();
+        let console = machine.console().expect("it has one").log().to_owned();
         until("the firmware to look for a system", FIRMWARE, || {
             let said = std::fs::read(&console).unwrap_or_default();
             String::from_utf8_lossy(&said).contains("BdsDxe")

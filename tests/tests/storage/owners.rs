@@ -55,13 +55,14 @@ fn on_the_system_daemon_kernel_initrd_and_image_keep_owner_and_mode_before_durin
 
         let lab = Lab::new(&home);
         let identifier = Identifier::random();
-        let watched = lab
+        let mut watched = lab
             .allocate_as(&home.path("run.json"), identifier)
             .await
             .expect("the machine can be made");
         before.assert_unchanged(&users);
-        let sandbox = watched.environment.sandbox().clone();
-        sandbox.start().await.expect("it starts");
+        let mut turn = watched.environment.turn().await.expect("the turn");
+        turn.poweron().await.expect("it starts");
+        drop(turn);
         before.assert_unchanged(&users);
         watched.end().await;
         before.assert_unchanged(&users);

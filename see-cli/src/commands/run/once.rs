@@ -361,7 +361,7 @@ fn not_known(looked_for: &[Looked]) -> Vec<String> {
 /// Keeps the end of what the hypervisor wrote about a machine, which goes with the sandbox, beside the results, and
 /// says where it is.
 async fn keep_log(environment: &Environment, results: &Path, gathered: &mut Gathered) {
-    let Some(log) = environment.sandbox().hypervisor_log() else {
+    let Some(log) = environment.machine().hypervisor_log() else {
         return;
     };
     let kept = results.join(HYPERVISOR_LOG);

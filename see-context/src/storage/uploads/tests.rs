@@ -40,10 +40,8 @@ async fn image(
     let ledger = Ledger::open(folder.path().join("ledger")).await.unwrap();
     let record: Record = ledger.begin(lease.owner, "test").await.unwrap();
     let allocation = Allocation {
-        identifier: lease.owner,
-        record,
-        stop: stop.token(),
         progress: progress.clone(),
+        ..Allocation::new(record, stop.token())
     };
     let site = Site::new(&allocation, "test:///default".to_owned());
     lease.image(content, &site).await

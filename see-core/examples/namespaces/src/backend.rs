@@ -1,15 +1,14 @@
 //! The backend: what is checked, what is written down, and what is made.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use see_core::config::{ConfigPath, Located};
 use see_core::ledger::Resource;
-use see_core::{Allocation, Backend, Error, ErrorKind, Preparation, Result, Sandbox};
+use see_core::{Allocation, Backend, Driver, Error, ErrorKind, Preparation, Result};
 use serde::Deserialize;
 
-use crate::machine::Machine;
+use crate::machine::NamespacesMachine;
 use crate::process::{PATH, PROGRAMS};
 
 /// The `context` section.
@@ -66,7 +65,7 @@ impl Backend for Namespaces {
         })
     }
 
-    async fn allocate(&self, allocation: &Allocation) -> Result<Arc<dyn Sandbox>> {
+    async fn allocate(&self, allocation: &Allocation) -> Result<Box<dyn Driver>> {
         allocation.stop.check("allocate")?;
         // All of it is written down before any of it is made: if we die from here on, the ledger knows what
         // to look for. After an error, and in the end, core removes what is written down.
@@ -80,7 +79,8 @@ impl Backend for Namespaces {
             .map_err(|_| Error::new(ErrorKind::Internal, "the ledger gave too few entries"))?;
         let path = folder.create_folder().await?;
         allocation.stop.check("allocate")?;
-        let machine = Machine::new(self.command.clone(), &path, process);
-        Ok(Arc::new(machine))
+        let changes = allocation.changes.clone();
+        let machine = NamespacesMachine::new(self.command.clone(), &path, process, changes);
+        Ok(Box::new(machine))
     }
 }

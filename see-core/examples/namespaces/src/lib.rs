@@ -6,8 +6,8 @@
 //! network, and it has no rights with which to change that. Its output goes to a console log of bounded size.
 //! Memory and processor time are not limited: that takes a control group, and the right to make one.
 //!
-//! Where to look: [`Namespaces`] is the backend, and shows what an allocation owes; [`Machine`] is the
-//! sandbox, and shows how commands queue and how the machine's own end is noticed; `walls.sh` builds the walls.
+//! Where to look: [`Namespaces`] is the backend, and shows what an allocation owes; [`NamespacesMachine`] is the
+//! driver, and shows how the machine's own end is noticed; `walls.sh` builds the walls.
 //! The test runs the conformance suite over all of it.
 
 mod backend;
@@ -15,4 +15,4 @@ mod machine;
 mod process;
 
 pub use backend::{Namespaces, NamespacesConfiguration};
-pub use machine::Machine;
+pub use machine::NamespacesMachine;

@@ -10,9 +10,9 @@ use see_core::config::{Configuration, HooksSection};
 use see_core::ledger::Ledger;
 use see_core::testing::conformance::{self, Candidate, GuestAct, Verdict};
 use see_core::{
-    AllocateOptions, Environment, Error, Host, Identifier, Registries, Result, Sandbox, Stop,
+    AllocateOptions, Environment, Error, Host, Identifier, Machine, Registries, Result, Stop,
 };
-use see_namespaces::{Machine, Namespaces};
+use see_namespaces::{Namespaces, NamespacesMachine};
 use serde_json::{Value, json};
 
 /// The longest wait for anything.
@@ -51,8 +51,8 @@ impl Candidate for Candidates {
     }
 
     /// Waits until the program has set its traps.
-    async fn settle(&self, sandbox: &dyn Sandbox) -> Result<()> {
-        let console = sandbox.console().expect("it claims one").log().to_owned();
+    async fn settle(&self, machine: &Machine) -> Result<()> {
+        let console = machine.console().expect("it claims one").log().to_owned();
         let deadline = Instant::now() + LIMIT;
         while !fs::read_to_string(&console).is_ok_and(|text| text.contains("up")) {
             if Instant::now() > deadline {
@@ -63,25 +63,25 @@ impl Candidate for Candidates {
         Ok(())
     }
 
-    async fn provoke(&self, sandbox: &dyn Sandbox, act: GuestAct) -> Option<Result<()>> {
+    async fn provoke(&self, machine: &Machine, act: GuestAct) -> Option<Result<()>> {
         let signal = match act {
             GuestAct::Poweroff => Signal::USR1,
             GuestAct::Crash => Signal::KILL,
             GuestAct::Reboot => return None,
         };
-        if let Err(error) = self.settle(sandbox).await {
+        if let Err(error) = self.settle(machine).await {
             return Some(Err(error));
         }
-        Some(send(sandbox, signal))
+        Some(send(machine, signal))
     }
 
-    async fn kill(&self, sandbox: &dyn Sandbox) -> Option<Result<()>> {
-        Some(send(sandbox, Signal::KILL))
+    async fn kill(&self, machine: &Machine) -> Option<Result<()>> {
+        Some(send(machine, Signal::KILL))
     }
 }
 
-fn send(sandbox: &dyn Sandbox, signal: Signal) -> Result<()> {
-    let machine: &Machine = sandbox.native().unwrap().downcast_ref().unwrap();
+fn send(machine: &Machine, signal: Signal) -> Result<()> {
+    let machine: &NamespacesMachine = machine.native().unwrap().downcast_ref().unwrap();
     let pid = machine.first_process().expect("it runs");
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     kill_process(pid, signal).map_err(|error| Error::io("no signal", error.into()))
@@ -141,7 +141,7 @@ async fn run(folder: &Path, script: &str) -> (Host, Environment, String) {
     let options = AllocateOptions::default();
     let mut environment = host.allocate(prepared, options, Stop::new()).await.unwrap();
     environment.turn().await.unwrap().poweron().await.unwrap();
-    let console = environment.sandbox().console().unwrap().log().to_owned();
+    let console = environment.machine().console().unwrap().log().to_owned();
     let deadline = Instant::now() + LIMIT;
     loop {
         let written = fs::read_to_string(&console).unwrap_or_default();
@@ -188,7 +188,7 @@ async fn a_suspended_machine_stands_still_whole_and_goes_on() {
     let folder = tempfile::TempDir::new().unwrap();
     let script = "setsid sh -c 'while :; do echo tick; sleep 0.01; done' & echo done; wait";
     let (host, mut environment, _) = run(folder.path(), script).await;
-    let console = environment.sandbox().console().unwrap().log().to_owned();
+    let console = environment.machine().console().unwrap().log().to_owned();
     let length = || fs::metadata(&console).unwrap().len();
     let grows = |from: u64| {
         let deadline = Instant::now() + LIMIT;

@@ -6,38 +6,38 @@ use std::sync::Arc;
 use super::bench::Bench;
 use super::lifecycle::change;
 use crate::testing::report::{Outcome, Stumble, ensure};
-use crate::{Sandbox, Transition};
+use crate::{Machine, Transition};
 
 pub(super) async fn claims(bench: Arc<Bench>) -> Outcome {
     let mut environment = bench.environment().await?;
-    let sandbox = Arc::clone(environment.sandbox());
-    let claimed = claimed_by(&*sandbox);
+    let machine = environment.machine().clone();
+    let claimed = claimed_by(&machine);
     let on = change(&bench, &mut environment, Transition::Poweron);
     bench.within("poweron", on).await??;
-    let settled = bench.candidate.settle(&*sandbox);
+    let settled = bench.candidate.settle(&machine);
     bench
         .within("the guest", settled)
         .await?
         .map_err(|error| Stumble::from(error).during("bring the guest up"))?;
     for name in &claimed {
         bench
-            .within(name, shown(name, &*sandbox))
+            .within(name, shown(name, &machine))
             .await?
             .map_err(|stumble| stumble.during(name))?;
     }
-    let running = claimed_by(&*sandbox);
+    let running = claimed_by(&machine);
     ensure(running == claimed, || {
         format!("claimed {claimed:?} before it ran, and {running:?} while it runs")
     })?;
     let off = change(&bench, &mut environment, Transition::Poweroff);
     bench.within("poweroff", off).await??;
     // Of a machine that is off an error is fine, but no panic and no endless wait.
-    if let Some(screen) = sandbox.screenshot() {
+    if let Some(screen) = machine.screenshot() {
         let _ = bench
             .within("a picture of a machine that is off", screen.take())
             .await?;
     }
-    if let Some(channel) = sandbox.guest_channel() {
+    if let Some(channel) = machine.guest_channel() {
         let _ = bench
             .within("a channel to a machine that is off", channel.open())
             .await?;
@@ -46,27 +46,27 @@ pub(super) async fn claims(bench: Arc<Bench>) -> Outcome {
     Ok(format!("shown: {}", claimed.join(", ")))
 }
 
-fn claimed_by(sandbox: &dyn Sandbox) -> Vec<&'static str> {
+fn claimed_by(machine: &Machine) -> Vec<&'static str> {
     [
-        ("screenshot", sandbox.screenshot().is_some()),
-        ("guest channel", sandbox.guest_channel().is_some()),
-        ("disks", !sandbox.disks().is_empty()),
-        ("console", sandbox.console().is_some()),
-        ("isolation", sandbox.isolation().is_some()),
-        ("meter", sandbox.meter().is_some()),
-        ("native", sandbox.native().is_some()),
-        ("network", sandbox.has_network()),
-        ("no network", !sandbox.has_network()),
+        ("screenshot", machine.screenshot().is_some()),
+        ("guest channel", machine.guest_channel().is_some()),
+        ("disks", !machine.disks().is_empty()),
+        ("console", machine.console().is_some()),
+        ("isolation", machine.isolation().is_some()),
+        ("meter", machine.meter().is_some()),
+        ("native", machine.native().is_some()),
+        ("network", machine.has_network()),
+        ("no network", !machine.has_network()),
     ]
     .into_iter()
     .filter_map(|(name, claimed)| claimed.then_some(name))
     .collect()
 }
 
-async fn shown(name: &str, sandbox: &dyn Sandbox) -> Outcome<()> {
+async fn shown(name: &str, machine: &Machine) -> Outcome<()> {
     match name {
         "screenshot" => {
-            let Some(screen) = sandbox.screenshot() else {
+            let Some(screen) = machine.screenshot() else {
                 return Err(gone());
             };
             let picture = screen.take().await?;
@@ -76,7 +76,7 @@ async fn shown(name: &str, sandbox: &dyn Sandbox) -> Outcome<()> {
             )
         }
         "guest channel" => {
-            let Some(channel) = sandbox.guest_channel() else {
+            let Some(channel) = machine.guest_channel() else {
                 return Err(gone());
             };
             drop(channel.open().await?);
@@ -84,12 +84,12 @@ async fn shown(name: &str, sandbox: &dyn Sandbox) -> Outcome<()> {
             drop(channel.open().await?);
             Ok(())
         }
-        "disks" => sandbox.disks().iter().try_for_each(|disk| is_there(disk)),
-        "console" => sandbox
+        "disks" => machine.disks().iter().try_for_each(|disk| is_there(disk)),
+        "console" => machine
             .console()
             .map_or_else(|| Err(gone()), |console| is_there(console.log())),
         "isolation" => {
-            let Some(walls) = sandbox.isolation() else {
+            let Some(walls) = machine.isolation() else {
                 return Err(gone());
             };
             walls.check().await?;
@@ -97,7 +97,7 @@ async fn shown(name: &str, sandbox: &dyn Sandbox) -> Outcome<()> {
             Ok(())
         }
         "meter" => {
-            let Some(meter) = sandbox.meter() else {
+            let Some(meter) = machine.meter() else {
                 return Err(gone());
             };
             let before = meter.usage().await?;
@@ -110,12 +110,12 @@ async fn shown(name: &str, sandbox: &dyn Sandbox) -> Outcome<()> {
             )
         }
         "no network" => {
-            let addresses = sandbox.addresses().await?;
+            let addresses = machine.addresses().await?;
             ensure(addresses.is_empty(), || {
                 format!("a guest without network has the addresses {addresses:?}")
             })
         }
-        "network" => Ok(sandbox.addresses().await.map(drop)?),
+        "network" => Ok(machine.addresses().await.map(drop)?),
         // Whatever it is, there is nothing that a stranger could ask of it.
         _ => Ok(()),
     }

@@ -26,7 +26,7 @@ pub(super) async fn in_parallel(bench: Arc<Bench>) -> Outcome {
     }
     let names: BTreeSet<_> = environments
         .iter()
-        .map(|environment| environment.sandbox().identifier().to_string())
+        .map(|environment| environment.machine().identifier().to_string())
         .collect();
     ensure(names.len() == count, || {
         format!("{count} sandboxes have {} identifiers", names.len())
@@ -36,7 +36,7 @@ pub(super) async fn in_parallel(bench: Arc<Bench>) -> Outcome {
         bench.end(first).await?;
     }
     for environment in &environments {
-        stands(&**environment.sandbox(), SandboxState::Running)
+        stands(environment.machine(), SandboxState::Running)
             .await
             .map_err(|stumble| stumble.during("after a neighbour's end"))?;
     }
@@ -51,11 +51,13 @@ pub(super) async fn in_parallel(bench: Arc<Bench>) -> Outcome {
 }
 
 pub(super) async fn of_a_dead_owner(bench: Arc<Bench>) -> Outcome {
-    let (sandbox, attempt) = bench.whole().await?;
-    bench.within("start", sandbox.start()).await??;
+    let (machine, attempt) = bench.whole().await?;
+    bench
+        .within("start", machine.act(Transition::Poweron))
+        .await??;
     // The owner forgets it, as if it had been killed: its record stays, and nobody holds it any more.
     let held = attempt.record.close().await?;
-    drop(sandbox);
+    drop(machine);
     let identifier = attempt.identifier;
     drop(attempt);
     ensure(!held.is_empty(), || {

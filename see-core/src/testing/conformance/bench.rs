@@ -1,9 +1,11 @@
 //! Where a candidate is tried: a ledger of its own, a host, and the eye for what is left.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
 
 use super::candidate::Candidate;
 use crate::config::{Configuration, HooksSection};
@@ -12,8 +14,8 @@ use crate::ledger::{Collectors, Ledger, Record, Resource};
 use crate::testing::report::{Outcome, Stumble, ensure};
 use crate::testing::suite;
 use crate::{
-    AllocateOptions, Allocation, Environment, Error, Host, Identifier, ImageProgress, Prepared,
-    PreparedBackend, Registries, Result, Sandbox, SandboxState, Stop,
+    AllocateOptions, Allocation, EndLimits, Environment, Error, Host, Identifier, Machine,
+    Prepared, PreparedBackend, Registries, Result, SandboxState, Stop,
 };
 
 /// How often something is looked at that is waited for.
@@ -41,7 +43,7 @@ impl Drop for Folder {
 pub(super) struct Attempt {
     pub(super) identifier: Identifier,
     pub(super) record: Record,
-    pub(super) outcome: Result<Arc<dyn Sandbox>>,
+    pub(super) outcome: Result<Machine>,
     /// As long as it lives, the allocation's token does not read as stopped.
     _stop: Stop,
 }
@@ -167,14 +169,14 @@ impl Bench {
         let backend = self.within("prepare", self.backend()).await??;
         let ledger = self.ledger.with_faults(faults.clone());
         let record = ledger.begin(identifier, "conformance").await?;
-        let allocation = Allocation {
-            identifier,
-            record: record.clone(),
-            stop: stop.with_faults(faults.clone()).token(),
-            progress: ImageProgress::new(),
-        };
+        let stopped = stop.with_faults(faults.clone()).token();
+        let allocation = Allocation::new(record.clone(), stopped);
+        let changes = allocation.changes.clone();
         let work = tokio::spawn(async move { backend.allocate(&allocation).await });
         let outcome = suite::survived("the backend", self.within("allocate", work).await?)?;
+        let (runtime, limit) = (Handle::current(), EndLimits::default().power);
+        let outcome =
+            outcome.map(|driver| Machine::new(identifier, driver, changes, runtime, limit));
         Ok(Attempt {
             identifier,
             record,
@@ -183,19 +185,19 @@ impl Bench {
         })
     }
 
-    /// A whole sandbox, allocated without a host and without faults.
-    pub(super) async fn whole(&self) -> Outcome<(Arc<dyn Sandbox>, Attempt)> {
+    /// A whole machine, allocated without a host and without faults.
+    pub(super) async fn whole(&self) -> Outcome<(Machine, Attempt)> {
         let identifier = Identifier::random();
         let mut attempt = self
             .attempt(identifier, Stop::new(), &Faults::default())
             .await?;
-        let sandbox = std::mem::replace(&mut attempt.outcome, Err(Error::stopped("taken")))?;
-        Ok((sandbox, attempt))
+        let machine = std::mem::replace(&mut attempt.outcome, Err(Error::stopped("taken")))?;
+        Ok((machine, attempt))
     }
 
     /// What the host does to a sandbox in the end: releases it, and removes what was made for it.
-    pub(super) async fn end_of(&self, sandbox: &dyn Sandbox, record: &Record) -> Outcome<()> {
-        let released = self.within("release", sandbox.release()).await?;
+    pub(super) async fn end_of(&self, machine: &Machine, record: &Record) -> Outcome<()> {
+        let released = self.within("release", machine.release()).await?;
         released.map_err(|error| Stumble::from(error).during("release"))?;
         self.settle(record).await
     }
@@ -220,8 +222,11 @@ impl Bench {
     pub(super) async fn nothing_left(&self, identifier: Identifier) -> Outcome<()> {
         let remains = self.candidate.remains(identifier);
         let remains = self.within("the look for remains", remains).await?;
-        ensure(remains.is_empty(), || {
-            format!("left behind: {}", remains.join(", "))
+        let look = move || processes_of(identifier);
+        let processes = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        let left = [remains, processes].concat();
+        ensure(left.is_empty(), || {
+            format!("left behind: {}", left.join(", "))
         })
     }
 }
@@ -230,10 +235,26 @@ impl Attempt {
     /// Ends what was made, if anything was, and looks whether all of it is gone.
     pub(super) async fn end(self, bench: &Bench) -> Outcome<()> {
         match &self.outcome {
-            Ok(sandbox) => bench.end_of(&**sandbox, &self.record).await,
+            Ok(machine) => bench.end_of(machine, &self.record).await,
             Err(_) => bench.settle(&self.record).await,
         }
     }
+}
+
+/// The processes of this host that name the identifier in their arguments or their environment. What is no file in
+/// `/proc`, or ends meanwhile, names nothing.
+fn processes_of(identifier: Identifier) -> Vec<String> {
+    let name = identifier.to_string();
+    let names = |process: &Path, file| {
+        let text = std::fs::read(process.join(file)).unwrap_or_default();
+        String::from_utf8_lossy(&text).contains(&name)
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .map(|process| process.path())
+        .filter(|process| names(process, "cmdline") || names(process, "environ"))
+        .map(|process| format!("the process {}", process.display()))
+        .collect()
 }
 
 /// What kind of thing, and its name.
@@ -242,8 +263,8 @@ pub(super) fn named(resource: &Resource) -> String {
 }
 
 /// The machine's state, which must be one of these.
-pub(super) async fn stands(sandbox: &dyn Sandbox, wanted: SandboxState) -> Outcome<()> {
-    let state = sandbox.state().await?;
+pub(super) async fn stands(machine: &Machine, wanted: SandboxState) -> Outcome<()> {
+    let state = machine.state().await?;
     ensure(state == wanted, || {
         format!("the machine is {state}, it should be {wanted}")
     })

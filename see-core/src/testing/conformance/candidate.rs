@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::ledger::Resource;
-use crate::{Identifier, Registries, Result, Sandbox};
+use crate::{Identifier, Machine, Registries, Result};
 
 /// A backend that stands for the suite, with what a stranger cannot know of it.
 #[async_trait]
@@ -51,21 +51,21 @@ pub trait Candidate: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// When that does not work: the abilities then count as failed.
-    async fn settle(&self, sandbox: &dyn Sandbox) -> Result<()> {
-        let _ = sandbox;
+    async fn settle(&self, machine: &Machine) -> Result<()> {
+        let _ = machine;
         Ok(())
     }
 
     /// Makes the guest in a running machine do this by itself; `None` where the candidate cannot.
-    async fn provoke(&self, sandbox: &dyn Sandbox, act: GuestAct) -> Option<Result<()>> {
-        let _ = (sandbox, act);
+    async fn provoke(&self, machine: &Machine, act: GuestAct) -> Option<Result<()>> {
+        let _ = (machine, act);
         None
     }
 
     /// Ends a running machine behind the backend's back, as the host's administrator or its lack of memory
     /// would; `None` where the candidate cannot.
-    async fn kill(&self, sandbox: &dyn Sandbox) -> Option<Result<()>> {
-        let _ = sandbox;
+    async fn kill(&self, machine: &Machine) -> Option<Result<()>> {
+        let _ = machine;
         None
     }
 

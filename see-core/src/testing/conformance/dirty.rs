@@ -71,8 +71,8 @@ async fn meet(bench: &Bench, identifier: Identifier, stranger: &dyn Stranger) ->
         .attempt(identifier, Stop::new(), &Faults::default())
         .await?;
     let accepted = attempt.outcome.is_ok();
-    if let Ok(sandbox) = &attempt.outcome {
-        bench.within("release", sandbox.release()).await??;
+    if let Ok(machine) = &attempt.outcome {
+        bench.within("release", machine.release()).await??;
     }
     // What the stranger's name keeps from being collected is the stranger's.
     let _ = attempt

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::bench::{Bench, stands};
 use crate::sync::lock;
 use crate::testing::report::{Outcome, Stumble, ensure};
-use crate::{Environment, ErrorKind, Sandbox, SandboxState, Transition};
+use crate::{Environment, ErrorKind, Machine, SandboxState, Transition};
 
 /// How long a guest without an operating system is waited for before its power is cut.
 const DEAF: Duration = Duration::from_millis(500);
@@ -26,13 +26,13 @@ const WAY: [Transition; 8] = [
 
 pub(super) async fn every_legal_transition(bench: Arc<Bench>) -> Outcome {
     let mut environment = bench.environment().await?;
-    stands(&**environment.sandbox(), SandboxState::Shutoff)
+    stands(environment.machine(), SandboxState::Shutoff)
         .await
         .map_err(|stumble| stumble.during("after the allocation"))?;
     let events = heard(&mut environment);
     let mut unsupported: Vec<&str> = Vec::new();
     for transition in WAY {
-        let before = environment.sandbox().state().await?;
+        let before = environment.machine().state().await?;
         if transition.check(before).is_err() {
             // What would have led there is not supported.
             continue;
@@ -52,7 +52,7 @@ pub(super) async fn every_legal_transition(bench: Arc<Bench>) -> Outcome {
         };
         let supported =
             wanted == transition.leads_to() && !unsupported.contains(&transition.name());
-        stands(&**environment.sandbox(), wanted)
+        stands(environment.machine(), wanted)
             .await
             .map_err(|stumble| stumble.during(format!("after {transition}")))?;
         let (pre, post) = transition.events();
@@ -69,9 +69,9 @@ pub(super) async fn every_legal_transition(bench: Arc<Bench>) -> Outcome {
         format!("{} must be supported", must.join(" and "))
     })?;
     // A machine that is off already is no error, by the trait's word.
-    let sandbox = Arc::clone(environment.sandbox());
+    let machine = environment.machine().clone();
     bench
-        .within("destroy", sandbox.destroy())
+        .within("destroy", machine.act(Transition::Poweroff))
         .await?
         .map_err(|error| Stumble::from(error).during("destroy a machine that is off"))?;
     bench.end(environment).await?;
@@ -96,7 +96,7 @@ pub(super) async fn every_illegal_transition(bench: Arc<Bench>) -> Outcome {
                 Err(error) => return Err(Stumble::from(error).during(transition)),
             }
         }
-        let state = environment.sandbox().state().await?;
+        let state = environment.machine().state().await?;
         for transition in Transition::ALL {
             if transition.check(state).is_ok() {
                 continue;
@@ -108,7 +108,7 @@ pub(super) async fn every_illegal_transition(bench: Arc<Bench>) -> Outcome {
             ensure(kind == Some(ErrorKind::IllegalTransition), || {
                 format!("{transition} of a machine that is {state}: {refused:?}")
             })?;
-            stands(&**environment.sandbox(), state)
+            stands(environment.machine(), state)
                 .await
                 .map_err(|stumble| stumble.during(format!("after the refused {transition}")))?;
             let told = lock(&events).clone();
@@ -117,7 +117,7 @@ pub(super) async fn every_illegal_transition(bench: Arc<Bench>) -> Outcome {
             })?;
         }
         if state == SandboxState::Running {
-            asked_again(&bench, &**environment.sandbox()).await?;
+            asked_again(&bench, environment.machine()).await?;
         }
         states.push(state.to_string());
     }
@@ -126,14 +126,18 @@ pub(super) async fn every_illegal_transition(bench: Arc<Bench>) -> Outcome {
 }
 
 /// Asks a running machine itself to start and to go on, past core's table: it may refuse that, and runs on as before.
-async fn asked_again(bench: &Bench, sandbox: &dyn Sandbox) -> Outcome<()> {
+async fn asked_again(bench: &Bench, machine: &Machine) -> Outcome<()> {
     // Whether that is an error is the backend's choice.
-    let _ = bench.within("start", sandbox.start()).await?;
-    stands(sandbox, SandboxState::Running)
+    let _ = bench
+        .within("start", machine.act(Transition::Poweron))
+        .await?;
+    stands(machine, SandboxState::Running)
         .await
         .map_err(|stumble| stumble.during("after a start of a machine that runs"))?;
-    let _ = bench.within("resume", sandbox.resume()).await?;
-    stands(sandbox, SandboxState::Running)
+    let _ = bench
+        .within("resume", machine.act(Transition::Resume))
+        .await?;
+    stands(machine, SandboxState::Running)
         .await
         .map_err(|stumble| stumble.during("after a resume of a machine that runs"))
 }
@@ -154,13 +158,13 @@ pub(super) async fn change(
     transition: Transition,
 ) -> crate::Result<()> {
     let obeys = bench.candidate.obeys_shutdown();
-    let sandbox = Arc::clone(environment.sandbox());
+    let machine = environment.machine().clone();
     if transition == Transition::Shutdown
         && obeys
-        && sandbox.state().await? == SandboxState::Running
+        && machine.state().await? == SandboxState::Running
     {
         // A guest that is not up yet cannot obey.
-        bench.candidate.settle(&*sandbox).await?;
+        bench.candidate.settle(&machine).await?;
     }
     let mut turn = environment.turn().await?;
     if transition != Transition::Shutdown {

@@ -72,7 +72,7 @@ const CHECKS: &[Check<Bench>] = checks! {
     "dirty-names", "what already has a planned name is refused and left alone", dirty::names;
     "parallel", "several at once do not disturb each other", allocation::in_parallel;
     "collection", "what a dead owner left is collected by what the ledger says", allocation::of_a_dead_owner;
-    "release", "it ends a running machine, may be asked for twice, and is final", release::twice;
+    "release", "a running machine goes with all that was made for it", release::of_a_running_machine;
     "interrupted-release", "a release that failed goes on where it stood", release::interrupted;
     "dead-machine", "a machine that died behind our back is released", release::of_a_dead_machine;
 };

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-
 use super::bench::{Bench, stands};
 use crate::testing::report::{Outcome, Stumble, ensure};
-use crate::{Sandbox, SandboxChange, SandboxState};
+use crate::{Changes, Machine, SandboxChange, SandboxState, Transition};
 
 /// How often the power is cut of a machine that runs: what a hypervisor tells wrongly of one in twenty is told
 /// wrongly here more often than not.
@@ -26,19 +24,23 @@ const CUT_AFTER: [Duration; 6] = [
 ];
 
 pub(super) async fn cut_and_told(bench: Arc<Bench>) -> Outcome {
-    let (sandbox, attempt) = bench.whole().await?;
-    let told = cut_again_and_again(&bench, &*sandbox).await;
-    bench.end_of(&*sandbox, &attempt.record).await?;
+    let (machine, attempt) = bench.whole().await?;
+    let told = cut_again_and_again(&bench, &machine).await;
+    bench.end_of(&machine, &attempt.record).await?;
     told.map(|()| format!("{CUTS} times"))
 }
 
-async fn cut_again_and_again(bench: &Bench, sandbox: &dyn Sandbox) -> Outcome<()> {
-    let mut news = sandbox.watch();
+async fn cut_again_and_again(bench: &Bench, machine: &Machine) -> Outcome<()> {
+    let mut news = machine.watch();
     for cut in 1..=CUTS {
         let during = |stumble: Stumble| stumble.during(format!("cut {cut}"));
-        bench.within("start", sandbox.start()).await??;
-        bench.within("destroy", sandbox.destroy()).await??;
-        stands(sandbox, SandboxState::Shutoff)
+        bench
+            .within("start", machine.act(Transition::Poweron))
+            .await??;
+        bench
+            .within("destroy", machine.act(Transition::Poweroff))
+            .await??;
+        stands(machine, SandboxState::Shutoff)
             .await
             .map_err(during)?;
         told_off(bench, &mut news, true).await.map_err(during)?;
@@ -47,13 +49,9 @@ async fn cut_again_and_again(bench: &Bench, sandbox: &dyn Sandbox) -> Outcome<()
 }
 
 /// Waits for the news that a machine is off which was destroyed, where it was on or is told so; a crash is none.
-async fn told_off(
-    bench: &Bench,
-    news: &mut mpsc::Receiver<SandboxChange>,
-    mut on: bool,
-) -> Outcome<()> {
+async fn told_off(bench: &Bench, news: &mut Changes, mut on: bool) -> Outcome<()> {
     loop {
-        while let Ok(change) = news.try_recv() {
+        while let Some(change) = news.try_recv() {
             no_crash(change)?;
             on = change == SandboxChange::State(SandboxState::Running);
         }
@@ -86,17 +84,15 @@ pub(super) async fn start_interrupted(bench: Arc<Bench>) -> Outcome {
         let during = |stumble: Stumble| stumble.during(format!("cut off after {after:?}"));
         let stood = dropped(&bench, after).await.map_err(during)?;
         left.push(stood.to_string());
-        overtaken(
-            &bench,
-            after,
-            |sandbox| async move { sandbox.destroy().await },
-        )
+        overtaken(&bench, after, |machine| async move {
+            machine.act(Transition::Poweroff).await
+        })
         .await
         .map_err(|stumble| during(stumble.during("destroyed meanwhile")))?;
         overtaken(
             &bench,
             after,
-            |sandbox| async move { sandbox.release().await },
+            |machine| async move { machine.release().await },
         )
         .await
         .map_err(|stumble| during(stumble.during("released meanwhile")))?;
@@ -107,27 +103,29 @@ pub(super) async fn start_interrupted(bench: Arc<Bench>) -> Outcome {
 
 /// Drops a start under way: the machine is on or off, is told so, and obeys.
 async fn dropped(bench: &Bench, after: Duration) -> Outcome<SandboxState> {
-    let (sandbox, attempt) = bench.whole().await?;
-    let mut news = sandbox.watch();
-    begun(&mut Box::pin(sandbox.start()), after).await;
+    let (machine, attempt) = bench.whole().await?;
+    let mut news = machine.watch();
+    begun(&mut Box::pin(machine.act(Transition::Poweron)), after).await;
     // Behind what goes on of the start, whatever that is: a machine that is on goes on to be so.
-    let stood = settled(bench, &*sandbox).await?;
-    bench.within("destroy", sandbox.destroy()).await??;
-    stands(&*sandbox, SandboxState::Shutoff).await?;
+    let stood = settled(bench, &machine).await?;
+    bench
+        .within("destroy", machine.act(Transition::Poweroff))
+        .await??;
+    stands(&machine, SandboxState::Shutoff).await?;
     told_off(bench, &mut news, stood == SandboxState::Running).await?;
-    bench.end_of(&*sandbox, &attempt.record).await?;
+    bench.end_of(&machine, &attempt.record).await?;
     Ok(stood)
 }
 
 /// Does something else to the machine while it starts: both come to an end, and the machine can be released.
 async fn overtaken<F, Fut>(bench: &Bench, after: Duration, act: F) -> Outcome<()>
 where
-    F: FnOnce(Arc<dyn Sandbox>) -> Fut,
+    F: FnOnce(Machine) -> Fut,
     Fut: Future<Output = crate::Result<()>>,
 {
-    let (sandbox, attempt) = bench.whole().await?;
-    let mut news = sandbox.watch();
-    let mut start = Box::pin(sandbox.start());
+    let (machine, attempt) = bench.whole().await?;
+    let mut news = machine.watch();
+    let mut start = Box::pin(machine.act(Transition::Poweron));
     let started = begun(&mut start, after).await;
     let both = async {
         let rest = async {
@@ -136,13 +134,13 @@ where
                 None => start.await,
             }
         };
-        tokio::join!(rest, act(Arc::clone(&sandbox)))
+        tokio::join!(rest, act(machine.clone()))
     };
     // Whether a start that was cut off fails is the backend's choice.
     let (_, acted) = bench.within("a start and what cuts it off", both).await?;
     acted?;
-    bench.within("release", sandbox.release()).await??;
-    while let Ok(change) = news.try_recv() {
+    bench.within("release", machine.release()).await??;
+    while let Some(change) = news.try_recv() {
         no_crash(change)?;
     }
     bench.settle(&attempt.record).await
@@ -164,14 +162,14 @@ async fn begun<F: Future + Unpin>(start: &mut F, after: Duration) -> Option<F::O
 
 /// The state of a machine that is on its way to be on or off, once it is either. A start that has not begun yet
 /// leaves it off, and may go on behind this look.
-async fn settled(bench: &Bench, sandbox: &dyn Sandbox) -> Outcome<SandboxState> {
+async fn settled(bench: &Bench, machine: &Machine) -> Outcome<SandboxState> {
     let is_settled =
         |state: &SandboxState| matches!(state, SandboxState::Running | SandboxState::Shutoff);
-    let look = || async { sandbox.state().await.ok().filter(is_settled) };
+    let look = || async { machine.state().await.ok().filter(is_settled) };
     if let Some(state) = bench.first(look).await {
         return Ok(state);
     }
-    let state = sandbox.state().await?;
+    let state = machine.state().await?;
     Err(Stumble::Failed(format!(
         "the machine is {state}, and neither on nor off"
     )))

@@ -1,4 +1,4 @@
-//! The end of a sandbox.
+//! The end of a machine.
 
 use std::sync::Arc;
 
@@ -6,23 +6,13 @@ use super::bench::Bench;
 use crate::fault::{Act, Faults};
 use crate::testing::report::{Outcome, Stumble, ensure};
 
-use crate::{Identifier, Stop};
+use crate::{Identifier, Stop, Transition};
 
-pub(super) async fn twice(bench: Arc<Bench>) -> Outcome {
-    let (sandbox, attempt) = bench.whole().await?;
-    bench.within("start", sandbox.start()).await??;
-    let both = async { tokio::join!(sandbox.release(), sandbox.release()) };
-    let (one, other) = bench.within("two releases at once", both).await?;
-    one.and(other)
-        .map_err(|error| Stumble::from(error).during("two releases at once"))?;
-    let started = bench.within("start", sandbox.start()).await?;
-    ensure(started.is_err(), || {
-        "it could be started after its release".to_owned()
-    })?;
-    bench.end_of(&*sandbox, &attempt.record).await?;
-    let again = bench.within("a later release", sandbox.release()).await?;
-    again.map_err(|error| Stumble::from(error).during("a later release"))?;
-    bench.nothing_left(attempt.identifier).await?;
+pub(super) async fn of_a_running_machine(bench: Arc<Bench>) -> Outcome {
+    let (machine, attempt) = bench.whole().await?;
+    let on = machine.act(Transition::Poweron);
+    bench.within("start", on).await??;
+    bench.end_of(&machine, &attempt.record).await?;
     Ok(String::new())
 }
 
@@ -34,7 +24,7 @@ pub(super) async fn interrupted(bench: Arc<Bench>) -> Outcome {
         let attempt = bench
             .attempt(Identifier::random(), Stop::new(), &faults)
             .await?;
-        let Ok(sandbox) = &attempt.outcome else {
+        let Ok(machine) = &attempt.outcome else {
             return attempt
                 .outcome
                 .map(|_| String::new())
@@ -42,7 +32,7 @@ pub(super) async fn interrupted(bench: Arc<Bench>) -> Outcome {
         };
         faults.arm(true);
         // Whether the fault is an error of the release is the backend's choice: what is gone is gone.
-        let _ = bench.within("release", sandbox.release()).await?;
+        let _ = bench.within("release", machine.release()).await?;
         let removal = (attempt.record).collect(&bench.collectors, bench.candidate.patience());
         bench.within("the removal", removal).await??;
         faults.arm(false);
@@ -56,21 +46,23 @@ pub(super) async fn interrupted(bench: Arc<Bench>) -> Outcome {
 }
 
 pub(super) async fn of_a_dead_machine(bench: Arc<Bench>) -> Outcome {
-    let (sandbox, attempt) = bench.whole().await?;
-    bench.within("start", sandbox.start()).await??;
+    let (machine, attempt) = bench.whole().await?;
+    bench
+        .within("start", machine.act(Transition::Poweron))
+        .await??;
     let killed = bench
-        .within("the kill", bench.candidate.kill(&*sandbox))
+        .within("the kill", bench.candidate.kill(&machine))
         .await?;
     let Some(killed) = killed else {
-        bench.end_of(&*sandbox, &attempt.record).await?;
+        bench.end_of(&machine, &attempt.record).await?;
         let why = "the candidate kills nothing";
         return Err(Stumble::NotApplicable(why.to_owned()));
     };
     killed.map_err(|error| Stumble::from(error).during("kill the machine"))?;
     let noticed = bench
-        .until(|| async { sandbox.state().await.is_ok_and(|state| state.is_off()) })
+        .until(|| async { machine.state().await.is_ok_and(|state| state.is_off()) })
         .await;
-    bench.end_of(&*sandbox, &attempt.record).await?;
+    bench.end_of(&machine, &attempt.record).await?;
     ensure(noticed, || {
         "the machine was killed, and its state never became shut off or crashed".to_owned()
     })?;

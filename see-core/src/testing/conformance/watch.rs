@@ -2,26 +2,24 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
 use super::bench::Bench;
 use super::candidate::GuestAct;
 use super::lifecycle::{change, heard};
 use crate::sync::lock;
 use crate::testing::report::{Outcome, Stumble, ensure};
-use crate::{ErrorKind, Sandbox, SandboxChange, SandboxState, Transition};
+use crate::{Changes, ErrorKind, Machine, SandboxChange, SandboxState, Transition};
 
 pub(super) async fn the_hosts_changes(bench: Arc<Bench>) -> Outcome {
-    let (sandbox, attempt) = bench.whole().await?;
-    let followed = follow(&bench, &*sandbox).await;
-    bench.end_of(&*sandbox, &attempt.record).await?;
+    let (machine, attempt) = bench.whole().await?;
+    let followed = follow(&bench, &machine).await;
+    bench.end_of(&machine, &attempt.record).await?;
     followed
 }
 
-async fn follow(bench: &Bench, sandbox: &dyn Sandbox) -> Outcome {
-    let mut watchers = [sandbox.watch(), sandbox.watch()];
+async fn follow(bench: &Bench, machine: &Machine) -> Outcome {
+    let mut watchers = [machine.watch(), machine.watch()];
     // Somebody who asked and never reads stops nobody.
-    let _idle = sandbox.watch();
+    let _idle = machine.watch();
     let way = [
         Transition::Poweron,
         Transition::Pause,
@@ -30,17 +28,10 @@ async fn follow(bench: &Bench, sandbox: &dyn Sandbox) -> Outcome {
     ];
     let mut told = Vec::new();
     for transition in way {
-        if transition.check(sandbox.state().await?).is_err() {
+        if transition.check(machine.state().await?).is_err() {
             continue;
         }
-        let step = async {
-            match transition {
-                Transition::Poweron => sandbox.start().await,
-                Transition::Pause => sandbox.suspend().await,
-                Transition::Resume => sandbox.resume().await,
-                _ => sandbox.destroy().await,
-            }
-        };
+        let step = machine.act(transition);
         match bench.within(transition.name(), step).await? {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::Unsupported => continue,
@@ -59,7 +50,7 @@ async fn follow(bench: &Bench, sandbox: &dyn Sandbox) -> Outcome {
     Ok(format!("told: {}", told.join(", ")))
 }
 
-async fn hear(watcher: &mut mpsc::Receiver<SandboxChange>, wanted: SandboxState) -> Outcome<()> {
+async fn hear(watcher: &mut Changes, wanted: SandboxState) -> Outcome<()> {
     while let Some(change) = watcher.recv().await {
         if change == SandboxChange::State(wanted) || change == SandboxChange::Missed {
             return Ok(());
@@ -75,14 +66,14 @@ pub(super) async fn the_guests_changes(bench: Arc<Bench>) -> Outcome {
     let events = heard(&mut environment);
     let mut provoked = Vec::new();
     for act in GuestAct::ALL {
-        if environment.sandbox().state().await?.is_off() {
+        if environment.machine().state().await?.is_off() {
             let on = change(&bench, &mut environment, Transition::Poweron);
             bench.within("poweron", on).await??;
         }
         lock(&events).clear();
-        let sandbox = Arc::clone(environment.sandbox());
+        let machine = environment.machine().clone();
         let Some(done) = bench
-            .within("the guest's act", bench.candidate.provoke(&*sandbox, act))
+            .within("the guest's act", bench.candidate.provoke(&machine, act))
             .await?
         else {
             continue;
@@ -101,11 +92,11 @@ pub(super) async fn the_guests_changes(bench: Arc<Bench>) -> Outcome {
         // A machine that crashed may be on its way from shutting down to off.
         let is_as_told = bench
             .until(|| async {
-                let state = sandbox.state().await;
+                let state = machine.state().await;
                 state.is_ok_and(|state| state.is_off() == (act != GuestAct::Reboot))
             })
             .await;
-        let state = sandbox.state().await?;
+        let state = machine.state().await?;
         ensure(is_as_told, || {
             format!("the guest did {act:?}, and the machine is {state}")
         })?;

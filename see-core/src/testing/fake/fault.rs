@@ -26,23 +26,23 @@ pub enum FaultAt {
     Network,
     /// Making the third resource.
     Domain,
-    /// [`Sandbox::state`].
+    /// [`Driver::state`].
     State,
-    /// [`Sandbox::start`].
+    /// [`Driver::start`].
     Start,
-    /// [`Sandbox::destroy`].
+    /// [`Driver::destroy`].
     Destroy,
-    /// [`Sandbox::suspend`].
+    /// [`Driver::suspend`].
     Suspend,
-    /// [`Sandbox::resume`].
+    /// [`Driver::resume`].
     Resume,
-    /// [`Sandbox::shutdown`].
+    /// [`Driver::shutdown`].
     Shutdown,
-    /// [`Sandbox::reboot`].
+    /// [`Driver::reboot`].
     Reboot,
-    /// [`Sandbox::addresses`].
+    /// [`Driver::addresses`].
     Addresses,
-    /// [`Sandbox::release`].
+    /// [`Driver::release`].
     Release,
     /// Removing the first resource: another folder stands in its place, which no collector removes.
     Removal,

@@ -1,4 +1,4 @@
-//! A throw-away machine, and the abilities that only some hypervisors have.
+//! What a backend implements: the driver of one machine, and the abilities that only some hypervisors have.
 
 use std::any::Any;
 use std::fmt;
@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
 
-use crate::{Identifier, Result, SandboxState};
+use crate::{Error, Result, SandboxState};
 
 /// An address under which the guest can be reached from the host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,33 +20,21 @@ pub struct Address {
     pub ip: IpAddr,
 }
 
-/// A change of a sandbox, as its hypervisor reports it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SandboxChange {
-    /// It is in this state now.
-    State(SandboxState),
-    /// The guest restarted.
-    Rebooted,
-    /// Reports were lost; ask for the state.
-    Missed,
-}
-
-/// A machine that is allocated once, runs unknown software, and is released for good.
+/// What a backend implements: plain actions on one machine that is allocated once and released for good.
 ///
-/// Commands to one machine queue up behind each other, and a command that has begun ends even when
-/// the future that asked for it is dropped. Every method has a deadline of its own: none waits for ever.
-/// The methods only act; whether a transition is allowed is checked by the turn, with
-/// [`Transition`](crate::Transition)'s table.
+/// Core holds a driver within a [`Machine`](crate::Machine), and that calls its power actions, [`start`](Self::start)
+/// to [`reboot`](Self::reboot), one at a time, within a deadline, and in a task that goes on when nobody waits for it
+/// any more. So a driver has no queue and no deadline of its own. One exception: [`destroy`](Self::destroy) is called
+/// beside an action that does not end. Whether the machine's state allows an action was checked before, with
+/// [`Transition`](crate::Transition)'s table. Everything else may be called at any time, also while an action runs.
+///
+/// What changes is told through the [`ChangeSender`](crate::ChangeSender) of the allocation, whoever changed it.
 ///
 /// What only some hypervisors can do is an ability: a small trait behind an accessor that says `None`
 /// where it is missing.
 #[async_trait]
-pub trait Sandbox: fmt::Debug + Send + Sync {
-    /// The environment that it belongs to.
-    fn identifier(&self) -> Identifier;
-
-    /// The state it is in now.
+pub trait Driver: fmt::Debug + Send + Sync {
+    /// The state the machine is in now.
     ///
     /// # Errors
     /// When the hypervisor does not answer, or the machine is gone.
@@ -65,35 +52,46 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
     /// When the hypervisor refuses.
     async fn destroy(&self) -> Result<()>;
 
-    /// Suspends it in memory, and returns when it stands.
+    /// Suspends it in memory, and returns when it stands. By default, that is not supported.
     ///
     /// # Errors
     /// When the hypervisor refuses.
-    async fn suspend(&self) -> Result<()>;
+    async fn suspend(&self) -> Result<()> {
+        Err(Error::unsupported("suspending this machine"))
+    }
 
-    /// Continues it after a suspension.
+    /// Continues it after a suspension. By default, that is not supported.
     ///
     /// # Errors
     /// When the hypervisor refuses.
-    async fn resume(&self) -> Result<()>;
+    async fn resume(&self) -> Result<()> {
+        Err(Error::unsupported("resuming this machine"))
+    }
 
-    /// Asks the guest to shut down, and returns once it was asked, not when it is off.
+    /// Asks the guest to shut down, and returns once it was asked, not when it is off. By default, that is not
+    /// supported.
     ///
     /// # Errors
     /// When the hypervisor refuses.
-    async fn shutdown(&self) -> Result<()>;
+    async fn shutdown(&self) -> Result<()> {
+        Err(Error::unsupported("asking this machine to shut down"))
+    }
 
-    /// Asks the guest to restart, and returns once it was asked.
+    /// Asks the guest to restart, and returns once it was asked. By default, that is not supported.
     ///
     /// # Errors
     /// When the hypervisor refuses.
-    async fn reboot(&self) -> Result<()>;
+    async fn reboot(&self) -> Result<()> {
+        Err(Error::unsupported("restarting this machine"))
+    }
 
-    /// The addresses the guest has now; empty where it has no network or no lease yet.
+    /// The addresses the guest has now; by default, and where it has no network or no lease yet, none.
     ///
     /// # Errors
     /// When the hypervisor does not answer.
-    async fn addresses(&self) -> Result<Vec<Address>>;
+    async fn addresses(&self) -> Result<Vec<Address>> {
+        Ok(Vec::new())
+    }
 
     /// Why the guest may have no address, as far as the host shows a cause, such as a firewall that drops its requests:
     /// a sentence for people. Asked when the wait for an address is given up.
@@ -101,22 +99,23 @@ pub trait Sandbox: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Whether the guest has a network on which addresses may be expected.
-    fn has_network(&self) -> bool;
+    /// Whether the guest has a network on which addresses may be expected. By default, it has none.
+    fn has_network(&self) -> bool {
+        false
+    }
 
-    /// Changes from now on, through a bounded queue.
-    fn watch(&self) -> mpsc::Receiver<SandboxChange>;
-
-    /// Prepares the end: no change is told from now on, and no command is taken any more. May be called again.
+    /// Ends what belongs to this process, such as tasks, or a child to wait for. Called once, after the last action;
+    /// only one that does not end may still run.
     ///
     /// It removes nothing. Afterwards, also where it failed, core removes everything that the record names with the
     /// collectors of its kinds, exactly as after a crash: first the machine, whether it is on or off, and what else
-    /// [runs](crate::ledger::Collector::runs). So only what belongs to this process is left to do here: to wait for a
-    /// command under way, to end tasks, to wait for a child.
+    /// [runs](crate::ledger::Collector::runs). By default, there is nothing to end.
     ///
     /// # Errors
-    /// When a command under way or something of this process does not end.
-    async fn release(&self) -> Result<()>;
+    /// When something of this process does not end.
+    async fn release(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Pictures of the screen.
     fn screenshot(&self) -> Option<&dyn Screenshot> {
