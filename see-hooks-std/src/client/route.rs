@@ -21,6 +21,8 @@ pub(super) struct Routes {
 struct State {
     open: HashMap<u32, Route>,
     last: u32,
+    /// How many frames the agent has sent.
+    heard: u64,
     lost: Option<ClientError>,
 }
 
@@ -97,6 +99,11 @@ impl Routes {
         }
     }
 
+    /// How many frames the agent has sent so far.
+    pub(super) fn heard(&self) -> u64 {
+        self.lock().heard
+    }
+
     /// Why the connection ended, if it did.
     pub(super) fn lost(&self) -> Option<ClientError> {
         self.lock().lost.clone()
@@ -125,6 +132,7 @@ impl Routes {
             return Err(ClientError::NoSession);
         }
         let mut state = self.lock();
+        state.heard += 1;
         let Some(route) = state.open.get_mut(&number) else {
             // Its caller gave up before anything was sent, or it is a second welcome.
             return Ok(());
