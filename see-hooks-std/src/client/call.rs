@@ -12,7 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 pub(super) struct Call {
     link: Arc<Link>,
     number: u32,
-    replies: mpsc::Receiver<Reply>,
+    /// Each with its cost.
+    replies: mpsc::Receiver<(Reply, usize)>,
     room: Arc<Semaphore>,
     /// The cost of what was taken and not given back yet.
     owed: usize,
@@ -65,19 +66,13 @@ impl Call {
         if self.owed >= WINDOW / 4 {
             self.give_back().await?;
         }
-        let Some(reply) = self.replies.recv().await else {
+        let Some((reply, cost)) = self.replies.recv().await else {
             self.over = true;
             return Err(self.link.why_lost());
         };
-        match &reply {
-            Reply::Output { bytes, .. } | Reply::Data(bytes) => {
-                self.owed += Request::stream_cost(bytes.len());
-            }
-            Reply::Processes(_) => {
-                // Its length on the wire is not kept: give back what the largest would cost.
-                self.owed += reply_cost(&reply);
-            }
-            other => self.over |= ends(other) || (self.is_last)(other),
+        match reply.is_streamed() {
+            true => self.owed += cost,
+            false => self.over |= ends(&reply) || (self.is_last)(&reply),
         }
         Ok(reply)
     }
@@ -122,10 +117,4 @@ impl Drop for Call {
             self.link.cancel(self.number);
         }
     }
-}
-
-/// What a list of processes costs on the wire.
-fn reply_cost(reply: &Reply) -> usize {
-    let frame = reply.clone().into_frame(0, 0);
-    frame.map_or(0, |frame| frame.cost())
 }

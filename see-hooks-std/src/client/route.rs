@@ -29,7 +29,7 @@ struct State {
 /// One open request.
 #[derive(Debug)]
 struct Route {
-    replies: mpsc::Sender<Reply>,
+    replies: mpsc::Sender<(Reply, usize)>,
     /// Whether this reply, which is not the last one for every request, is the last for this one.
     is_last: fn(&Reply) -> bool,
     /// The cost of what the agent sent and was not given back.
@@ -50,7 +50,7 @@ impl Routes {
     /// Opens a request; gives its number, and the window for what is sent to the agent.
     pub(super) fn open(
         &self,
-        replies: mpsc::Sender<Reply>,
+        replies: mpsc::Sender<(Reply, usize)>,
         is_last: fn(&Reply) -> bool,
         permit: OwnedSemaphorePermit,
     ) -> Result<(u32, Arc<Semaphore>), ClientError> {
@@ -138,6 +138,12 @@ impl Routes {
             return Ok(());
         };
         match &reply {
+            streamed if streamed.is_streamed() => {
+                route.received += cost;
+                if route.received > WINDOW {
+                    return violation("it sent more than it was given room for");
+                }
+            }
             Reply::Credit(amount) => {
                 let amount = *amount as usize;
                 if amount > route.sent {
@@ -146,12 +152,6 @@ impl Routes {
                 route.sent -= amount;
                 route.room.add_permits(amount);
                 return Ok(());
-            }
-            Reply::Output { .. } | Reply::Data(_) | Reply::Processes(_) => {
-                route.received += cost;
-                if route.received > WINDOW {
-                    return violation("it sent more than it was given room for");
-                }
             }
             _ => {
                 route.control += 1;
@@ -162,7 +162,7 @@ impl Routes {
         }
         let is_last = ends(&reply) || (route.is_last)(&reply);
         // There is always room for what stays within the window; nobody may be left to listen.
-        if let Err(mpsc::error::TrySendError::Full(_)) = route.replies.try_send(reply) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = route.replies.try_send((reply, cost)) {
             return violation("it sent more replies than fit its window");
         }
         if is_last {
@@ -183,6 +183,7 @@ pub(super) fn ends(reply: &Reply) -> bool {
             | Reply::Job(_)
             | Reply::Done
             | Reply::Probed(_)
+            | Reply::File(_)
             | Reply::Failed { .. }
     )
 }

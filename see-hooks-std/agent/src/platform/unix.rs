@@ -2,7 +2,7 @@
 
 use crate::protocol::Exit;
 use std::ffi::{OsStr, OsString};
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -73,6 +73,11 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
 /// Gives an open file these permission bits, whatever the umask says.
 pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(mode & 0o777))
+}
+
+/// A file's permission bits.
+pub(crate) fn mode(found: &Metadata) -> u32 {
+    found.permissions().mode() & 0o7777
 }
 
 /// Makes the program the leader of a process group of its own, so that it dies with its children.

@@ -2,7 +2,7 @@
 
 use crate::protocol::Exit;
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::windows::process::CommandExt;
@@ -50,6 +50,11 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
 /// Windows has no permission bits.
 pub(crate) fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
     Ok(())
+}
+
+/// Windows has no permission bits.
+pub(crate) fn mode(_found: &Metadata) -> u32 {
+    0
 }
 
 /// Makes the program the leader of a process group of its own.

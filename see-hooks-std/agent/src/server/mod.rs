@@ -10,6 +10,7 @@ mod agent;
 mod answer;
 mod background;
 mod download;
+mod files;
 mod folder;
 mod job;
 mod kill;

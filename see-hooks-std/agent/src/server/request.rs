@@ -4,7 +4,7 @@ use super::answer::{Answer, STREAM_PATIENCE};
 use super::folder::io_failure;
 use super::program::{self, PipeCount, Sink};
 use super::stream::{Incoming, Room};
-use super::{Agent, background, download, job, probe, process, start_thread};
+use super::{Agent, background, download, files, job, probe, process, start_thread};
 use crate::platform;
 use crate::protocol::{
     FailureCode, MAX_BODY, Placement, Reply, Request, Run, SAMPLE_PLACEHOLDER, Stream, Upload,
@@ -45,6 +45,10 @@ impl Serving<'_> {
                 self.run(run)
             }
             Request::Download { path, limit } => download::download(self.answer, path, limit),
+            Request::List { path } => files::list(self.answer, path),
+            Request::Stat { path } => files::stat(path),
+            Request::MakeFolder { path } => files::make_folder(path),
+            Request::Remove { path } => files::remove(path),
             Request::Processes => process::list(self.answer),
             Request::SetClock { unix_seconds } => set_clock(unix_seconds),
             Request::Job {
@@ -165,10 +169,8 @@ impl Serving<'_> {
             if bytes.is_empty() {
                 return Ok(());
             }
-            let length = bytes.len();
-            offset += length as u64;
-            self.answer
-                .stream(Reply::Output { stream, bytes }, length)?;
+            offset += bytes.len() as u64;
+            self.answer.stream(Reply::Output { stream, bytes })?;
         }
     }
 }
@@ -182,7 +184,7 @@ impl Sink for Forward<'_> {
             stream,
             bytes: bytes.to_vec(),
         };
-        self.0.send(reply, bytes.len(), until)
+        self.0.send(reply, until)
     }
 
     fn is_cancelled(&self) -> bool {
