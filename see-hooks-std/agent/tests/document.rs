@@ -20,7 +20,7 @@ fn program() -> Run {
     let bytes = |text: &str| text.as_bytes().to_vec();
     Run {
         program: Program {
-            arguments: ["/bin/sh", "-c", "echo hello; exit 3"].map(bytes).to_vec(),
+            shell: bytes("echo hello; exit 3"),
             environment: vec![(bytes("LANG"), bytes("C"))],
             ..Program::default()
         },

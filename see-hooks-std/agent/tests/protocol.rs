@@ -42,6 +42,8 @@ impl Chance {
                 environment: (0..self.below(20))
                     .map(|_| (self.bytes(20), self.bytes(100)))
                     .collect(),
+                shell: self.bytes(100),
+                user: self.text(),
                 clear_environment: self.flag(),
                 folder: self.bytes(100),
             },
@@ -90,7 +92,20 @@ impl Chance {
     }
 
     fn request(&mut self) -> Request {
-        match self.below(16) {
+        match self.below(21) {
+            16 => Request::Signal(self.next() as i32),
+            17 => Request::List {
+                path: self.bytes(300),
+            },
+            18 => Request::Stat {
+                path: self.bytes(300),
+            },
+            19 => Request::MakeFolder {
+                path: self.bytes(300),
+            },
+            20 => Request::Remove {
+                path: self.bytes(300),
+            },
             0 => Request::Hello {
                 version: self.next() as u16,
                 token: self.bytes(MAX_TOKEN),
@@ -164,8 +179,25 @@ impl Chance {
         }
     }
 
+    fn file(&mut self) -> FileInfo {
+        FileInfo {
+            name: self.bytes(64),
+            kind: match self.below(4) {
+                0 => FileKind::File,
+                1 => FileKind::Folder,
+                2 => FileKind::Link,
+                _ => FileKind::Other,
+            },
+            size: self.next(),
+            mode: self.next() as u32,
+            modified: Duration::from_millis(self.next()),
+        }
+    }
+
     fn reply(&mut self) -> Reply {
-        match self.below(15) {
+        match self.below(17) {
+            15 => Reply::File(self.file()),
+            16 => Reply::Files((0..self.below(30)).map(|_| self.file()).collect()),
             0 => Reply::Welcome(self.info()),
             1 => Reply::Pong(self.info()),
             2 => Reply::Started {

@@ -89,25 +89,57 @@ impl Call {
         self.link.send(self.number, request).await
     }
 
+    /// The stream to the agent.
+    pub(super) fn input(&self) -> Input {
+        Input {
+            link: Arc::clone(&self.link),
+            number: self.number,
+            room: Arc::clone(&self.room),
+        }
+    }
+
     /// Sends the next bytes of the stream to the agent, once it has room for them. A reply that
     /// comes before is given back instead: the agent wants no more.
     pub(super) async fn send_data(&mut self, bytes: Vec<u8>) -> Result<Option<Reply>, ClientError> {
-        let cost = Request::stream_cost(bytes.len());
-        let room = Arc::clone(&self.room);
+        let input = self.input();
         tokio::select! {
             biased;
-            reply = self.next() => return reply.map(Some),
-            permit = room.acquire_many(cost as u32) => match permit {
-                Ok(permit) => {
-                    let slot = self.link.reserve().await?;
-                    permit.forget();
-                    self.link.routes.sending(self.number, cost);
-                    slot.send(self.number, Request::Data(bytes))?;
-                }
-                Err(_) => return Err(self.link.why_lost()),
-            },
+            reply = self.next() => reply.map(Some),
+            written = input.write(bytes) => written.map(|()| None),
         }
-        Ok(None)
+    }
+}
+
+/// The stream to the agent of an open request: a program's standard input.
+#[derive(Debug, Clone)]
+pub struct Input {
+    link: Arc<Link>,
+    number: u32,
+    room: Arc<Semaphore>,
+}
+
+impl Input {
+    /// Sends the next bytes, at most [`MAX_BODY`](see_agent::protocol::MAX_BODY) at a time, once the agent has room for
+    /// them: while the program reads nothing, this waits. Dropped before its end, it has sent nothing.
+    ///
+    /// # Errors
+    /// When the program has ended, or the agent is lost.
+    pub async fn write(&self, bytes: Vec<u8>) -> Result<(), ClientError> {
+        let cost = Request::stream_cost(bytes.len());
+        let room = self.room.acquire_many(cost as u32).await;
+        let room = room.map_err(|_| self.link.why_lost())?;
+        let slot = self.link.reserve().await?;
+        room.forget();
+        self.link.routes.sending(self.number, cost);
+        slot.send(self.number, Request::Data(bytes))
+    }
+
+    /// Ends the stream.
+    ///
+    /// # Errors
+    /// When the agent is lost.
+    pub async fn close(&self) -> Result<(), ClientError> {
+        self.link.send(self.number, Request::End).await
     }
 }
 

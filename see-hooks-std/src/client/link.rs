@@ -126,7 +126,7 @@ impl Link {
     }
 
     pub(super) fn why_lost(&self) -> ClientError {
-        let closed = || ClientError::Lost("it was closed".to_owned());
+        let closed = || ClientError::Lost("it, or the request, was closed".to_owned());
         self.routes.lost().unwrap_or_else(closed)
     }
 }

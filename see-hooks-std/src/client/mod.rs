@@ -16,6 +16,7 @@ mod link;
 mod probe;
 mod route;
 
+pub use call::Input;
 pub use error::ClientError;
 pub use execution::{Execution, Progress};
 pub use files::Downloaded;

@@ -42,6 +42,13 @@ struct Route {
     _permit: OwnedSemaphorePermit,
 }
 
+impl Drop for Route {
+    fn drop(&mut self) {
+        // Nobody waits for room that the agent will never give.
+        self.room.close();
+    }
+}
+
 impl Routes {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,6 +1,9 @@
 //! Unix; what only Linux has (`/proc`) is simply not found elsewhere.
 
 use crate::protocol::Exit;
+use rustix::fs::OFlags;
+use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::time::{ClockId, Timespec, clock_settime};
 use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
@@ -11,22 +14,11 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 
-/// `O_NOFOLLOW` of Linux, which differs between architectures; the standard library does not name
-/// it. Elsewhere `O_EXCL`, which every new file gets, refuses links by itself.
-const NO_FOLLOW: i32 = if cfg!(not(target_os = "linux")) {
-    0
-} else if cfg!(any(
-    target_arch = "arm",
-    target_arch = "aarch64",
-    target_arch = "powerpc64"
-)) {
-    0o100_000
-} else {
-    0o400_000
-};
+/// Refuses links. Elsewhere than on Linux `O_EXCL`, which every new file gets, does so by itself.
+const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits() as i32;
 
-/// `O_NONBLOCK` of Linux: opening a FIFO that nobody writes to must not block.
-const NON_BLOCKING: i32 = if cfg!(target_os = "linux") { 0o4000 } else { 0 };
+/// Opening a FIFO that nobody writes to must not block.
+const NON_BLOCKING: i32 = OFlags::NONBLOCK.bits() as i32;
 
 /// What a path separator is in a file name.
 pub(crate) const SEPARATORS: &[u8] = b"/";
@@ -85,20 +77,49 @@ pub(crate) fn lead_group(command: &mut Command) {
     command.process_group(0);
 }
 
-/// A process that kills each group whose number is written to it as a line.
-pub(crate) fn killer() -> Option<Command> {
-    let mut command = Command::new("/bin/sh");
-    command
-        .arg("-c")
-        .arg("while read -r group; do kill -KILL \"-$group\" 2>/dev/null; done");
-    Some(command)
+/// The signal that ends a process.
+pub(crate) const KILL: i32 = 9;
+
+/// Sends a signal to a process group. Best effort: the caller sees from the leader's end whether it worked.
+pub(crate) fn signal_group(group: u32, signal: i32) {
+    let group = i32::try_from(group).ok().and_then(Pid::from_raw);
+    if let (Some(group), Some(signal)) = (group, Signal::from_named_raw(signal)) {
+        let _ = kill_process_group(group, signal);
+    }
 }
 
-/// A process that kills this one group.
-pub(crate) fn kill_once(group: u32) -> Command {
-    let mut command = Command::new("kill");
-    command.arg("-KILL").arg(format!("-{group}"));
+/// The system's shell with this text.
+pub(crate) fn shell(text: &OsStr) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(text);
     command
+}
+
+/// Makes the program run as this user, given by name or number, with its home.
+pub(crate) fn run_as(command: &mut Command, user: &str) -> io::Result<()> {
+    let users = std::fs::read_to_string("/etc/passwd")?;
+    let found = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _, uid, gid) = (
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+        );
+        let home = fields.nth(1)?;
+        let is_it = name == user || uid == user;
+        is_it.then(|| Some((name, uid.parse().ok()?, gid.parse().ok()?, home)))?
+    });
+    let Some((name, uid, gid, home)) = found else {
+        let message = "`/etc/passwd` has no such user";
+        return Err(io::Error::new(io::ErrorKind::NotFound, message));
+    };
+    command.uid(uid).gid(gid);
+    command
+        .env("HOME", home)
+        .env("USER", name)
+        .env("LOGNAME", name);
+    Ok(())
 }
 
 /// How a process ended.
@@ -110,11 +131,11 @@ pub(crate) fn exit_of(status: ExitStatus) -> Exit {
     }
 }
 
-/// The command that sets the clock; `-s @N` is understood by GNU's and busybox's `date`.
-pub(crate) fn set_clock(unix_seconds: u64) -> Option<Command> {
-    let mut command = Command::new("date");
-    command.arg("-u").arg("-s").arg(format!("@{unix_seconds}"));
-    cfg!(target_os = "linux").then_some(command)
+/// Sets the clock to these seconds since 1970.
+pub(crate) fn set_clock(unix_seconds: u64) -> io::Result<()> {
+    let tv_sec = i64::try_from(unix_seconds).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let time = Timespec { tv_sec, tv_nsec: 0 };
+    Ok(clock_settime(ClockId::Realtime, time)?)
 }
 
 /// The command that adds (`add`) or takes away (`del`) a default route for IPv4; iproute2's and busybox's

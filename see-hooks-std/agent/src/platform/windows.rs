@@ -7,7 +7,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::windows::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 
 /// `CREATE_NEW_PROCESS_GROUP`.
 const NEW_GROUP: u32 = 0x200;
@@ -62,16 +62,33 @@ pub(crate) fn lead_group(command: &mut Command) {
     command.creation_flags(NEW_GROUP);
 }
 
-/// No shell of Windows reads numbers one by one: each kill starts a process.
-pub(crate) fn killer() -> Option<Command> {
-    None
+/// The signal that ends a process: the only one there is.
+pub(crate) const KILL: i32 = 9;
+
+/// Ends a program with the processes that it started; other signals are unknown here.
+pub(crate) fn signal_group(group: u32, signal: i32) {
+    let mut command = Command::new("taskkill");
+    command
+        .args(["/f", "/t", "/pid", &group.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if signal == KILL {
+        drop(command.status());
+    }
 }
 
-/// A process that kills this one tree.
-pub(crate) fn kill_once(group: u32) -> Command {
-    let mut command = Command::new("taskkill");
-    command.args(["/f", "/t", "/pid", &group.to_string()]);
+/// The system's shell with this text, as it is: `cmd` does not know the standard library's quotes.
+pub(crate) fn shell(text: &OsStr) -> Command {
+    let mut command = Command::new("cmd");
+    command.args(["/d", "/s", "/c"]).raw_arg("\"");
+    command.raw_arg(text).raw_arg("\"");
     command
+}
+
+/// Running as somebody else takes a password here.
+pub(crate) fn run_as(_command: &mut Command, _user: &str) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// How a process ended.
@@ -79,9 +96,9 @@ pub(crate) fn exit_of(status: ExitStatus) -> Exit {
     status.code().map_or(Exit::Unknown, Exit::Code)
 }
 
-/// There is no command that sets the clock from a number.
-pub(crate) fn set_clock(_unix_seconds: u64) -> Option<Command> {
-    None
+/// The standard library has no way to set the clock.
+pub(crate) fn set_clock(_unix_seconds: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// A guest without a default route stays without.

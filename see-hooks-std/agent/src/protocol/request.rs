@@ -117,6 +117,8 @@ pub enum Request {
     End,
     /// This much of a stream's cost was dealt with.
     Credit(u32),
+    /// Sends a signal to the process group of the request's program: on Unix any, on Windows 9 alone, which ends it.
+    Signal(i32),
     /// The request is no longer wanted: a program in the foreground is killed, an unfinished upload
     /// removed. The request is still answered.
     Cancel,
@@ -146,11 +148,16 @@ pub struct Program {
     /// The program and its arguments; no shell is between.
     #[serde(with = "list")]
     pub arguments: Vec<Vec<u8>>,
+    /// Text for the system's shell (`/bin/sh`, `cmd`) in place of the arguments; empty for none.
+    #[serde(with = "serde_bytes")]
+    pub shell: Vec<u8>,
     /// Variables to set on top of the agent's own environment.
     #[serde(with = "pairs")]
     pub environment: Vec<(Vec<u8>, Vec<u8>)>,
     /// Start from an empty environment instead.
     pub clear_environment: bool,
+    /// The name or the number of the user that it runs as; empty: the agent's own. On Unix alone.
+    pub user: String,
     /// The working folder; empty: the agent's upload folder.
     #[serde(with = "serde_bytes")]
     pub folder: Vec<u8>,
@@ -244,7 +251,7 @@ impl Request {
     pub fn is_answered(&self) -> bool {
         !matches!(
             self,
-            Self::Data(_) | Self::End | Self::Credit(_) | Self::Cancel
+            Self::Data(_) | Self::End | Self::Credit(_) | Self::Signal(_) | Self::Cancel
         )
     }
 

@@ -37,6 +37,11 @@ impl Answer {
         self.streams.is_cancelled()
     }
 
+    /// The next signal that the host sends the program.
+    pub(super) fn next_signal(&self) -> Option<i32> {
+        self.streams.next_signal()
+    }
+
     /// Sends a part of a stream once the host has room for it.
     pub(super) fn stream(&self, reply: Reply) -> Result<(), Reply> {
         let cancelled = |message| Reply::failed(FailureCode::Cancelled, message);

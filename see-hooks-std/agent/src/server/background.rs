@@ -5,6 +5,7 @@ use super::job::Job;
 use super::program::{self, Running, Sink};
 use super::stream::Room;
 use super::{Agent, start_thread};
+use crate::platform;
 use crate::protocol::{Reply, Run, Stream};
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,21 +24,20 @@ pub(super) fn start(agent: &Arc<Agent>, mut run: Run) -> Result<Reply, Reply> {
         }
     };
     let pid = running.pid();
-    watch(agent, running, run, job).inspect_err(|_| agent.jobs.remove(number))?;
+    watch(running, run, job).inspect_err(|_| agent.jobs.remove(number))?;
     Ok(Reply::Started { job: number, pid })
 }
 
 /// Starts the thread that sees to the program.
-fn watch(agent: &Arc<Agent>, running: Running, run: Run, job: Arc<Job>) -> Result<(), Reply> {
+fn watch(running: Running, run: Run, job: Arc<Job>) -> Result<(), Reply> {
     let group = running.pid();
-    let keeper = Arc::clone(agent);
     start_thread("job", move || {
-        let outcome = running.supervise(&keeper, &run, &mut Recorder(&job));
+        let outcome = running.supervise(&run, &mut Recorder(&job));
         job.end(outcome);
     })
     .map_err(|error| {
         // The program went with the thread that was not to be had, unwatched: end it.
-        agent.killer.kill_group(group);
+        platform::signal_group(group, platform::KILL);
         io_failure("starting a thread for the program", &error)
     })
 }
@@ -52,5 +52,9 @@ impl Sink for Recorder<'_> {
 
     fn is_cancelled(&self) -> bool {
         self.0.is_killed()
+    }
+
+    fn next_signal(&mut self) -> Option<i32> {
+        None
     }
 }

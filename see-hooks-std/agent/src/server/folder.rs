@@ -144,6 +144,7 @@ pub(super) fn io_failure(doing: &str, error: &io::Error) -> Reply {
         io::ErrorKind::NotFound => FailureCode::NotFound,
         io::ErrorKind::PermissionDenied => FailureCode::Denied,
         io::ErrorKind::WouldBlock => FailureCode::Busy,
+        io::ErrorKind::Unsupported => FailureCode::Unsupported,
         _ => FailureCode::Io,
     };
     Reply::failed(code, format!("{doing}: {error}"))

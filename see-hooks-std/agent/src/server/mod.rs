@@ -13,7 +13,6 @@ mod download;
 mod files;
 mod folder;
 mod job;
-mod kill;
 mod link;
 mod outbox;
 mod probe;

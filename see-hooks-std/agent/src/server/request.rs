@@ -10,7 +10,7 @@ use crate::protocol::{
     FailureCode, MAX_BODY, Placement, Reply, Request, Run, SAMPLE_PLACEHOLDER, Stream, Upload,
 };
 use std::io::Write;
-use std::process::{ChildStdin, Stdio};
+use std::process::ChildStdin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -50,7 +50,9 @@ impl Serving<'_> {
             Request::MakeFolder { path } => files::make_folder(path),
             Request::Remove { path } => files::remove(path),
             Request::Processes => process::list(self.answer),
-            Request::SetClock { unix_seconds } => set_clock(unix_seconds),
+            Request::SetClock { unix_seconds } => platform::set_clock(unix_seconds)
+                .map(|()| Reply::Done)
+                .map_err(|error| io_failure("setting the clock", &error)),
             Request::Job {
                 job,
                 stdout_from,
@@ -138,11 +140,9 @@ impl Serving<'_> {
             pid: running.pid(),
         };
         self.answer.reply(started);
-        Ok(Reply::Exited(running.supervise(
-            agent,
-            &run,
-            &mut Forward(self.answer),
-        )))
+        Ok(Reply::Exited(
+            running.supervise(&run, &mut Forward(self.answer)),
+        ))
     }
 
     /// Starts the thread that feeds a program's standard input.
@@ -190,6 +190,10 @@ impl Sink for Forward<'_> {
     fn is_cancelled(&self) -> bool {
         self.0.is_cancelled()
     }
+
+    fn next_signal(&mut self) -> Option<i32> {
+        self.0.next_signal()
+    }
 }
 
 /// The argument with each placeholder replaced by the path.
@@ -207,25 +211,6 @@ fn substitute(argument: &[u8], path: &[u8]) -> Vec<u8> {
         }
     }
     result
-}
-
-fn set_clock(unix_seconds: u64) -> Result<Reply, Reply> {
-    let Some(mut command) = platform::set_clock(unix_seconds) else {
-        let message = "the agent cannot set the clock of this system";
-        return Err(Reply::failed(FailureCode::Unsupported, message));
-    };
-    let status = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .map_err(|error| io_failure("starting date", &error))?;
-    if status.success() {
-        Ok(Reply::Done)
-    } else {
-        let message = format!("date refused to set the clock: {status}");
-        Err(Reply::failed(FailureCode::Denied, message))
-    }
 }
 
 #[cfg(test)]
