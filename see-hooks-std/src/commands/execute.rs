@@ -376,6 +376,10 @@ async fn by_python_agent(
     agent: &PythonAgent,
     output: &mut Output,
 ) -> Result<Finished> {
+    if order.has_surroundings() {
+        let message = "python-see's agent takes no `user`, `folder` or `environment`";
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
     let sample = match &order.sample {
         Some(sample) => Some(sample::open(guest, order, sample, Taker::PythonSee).await?),
         None => None,

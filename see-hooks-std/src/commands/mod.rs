@@ -39,7 +39,9 @@
 //!   (`sample`, `guest_name`, `message`), and `guest_name` is in `sample_finished`, too.
 //!   Posts `sample_started` (`sample`, `command`, `pid`), `sample_output` (`stream`, `text`; the
 //!   first part only), and at last `sample_finished`, whatever happened.
-//! - `run_command`: `command`, `async_flag`, `deadline`. Posts `command_started` and at last
+//!   With SEE's agent also `user` (a name or number, on Unix), `folder` (the working folder) and `environment` (a map
+//!   of texts).
+//! - `run_command`: the same without `sample`. Posts `command_started` and at last
 //!   `command_finished`.
 //!
 //! Both finished events have `command`, `exit_code` or `signal`, `timed_out`, `truncated`,

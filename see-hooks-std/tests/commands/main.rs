@@ -321,6 +321,18 @@ async fn a_command_tells_its_output_and_leaves_no_files() {
 }
 
 #[tokio::test]
+async fn a_command_has_the_folder_and_the_variables_of_its_event() {
+    let (mut world, _guest) = ready().await;
+    let variables = serde_json::json!({ "WORD": "a b" });
+    let run = Event::new("run_command").with("command", "pwd; echo \"$WORD\"");
+    let run = run.with("folder", "/proc").with("environment", variables);
+    world.trigger(run).await;
+    let finished = world.event("command_finished").await;
+    assert_eq!(text(&finished, "output"), "/proc\na b\n", "{finished:?}");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_sample_in_the_background_is_followed_to_its_end() {
     let (mut world, _guest) = ready().await;
     let run = sample(&world, "echo out; echo err >&2; exit 4").with("async_flag", true);

@@ -16,8 +16,7 @@ fn said(event: &Event, name: &str) -> String {
 }
 
 #[test]
-fn a_killed_agent_costs_what_it_ran_and_sixteen_quiet_commands_beside_an_upload_are_not_called_lost()
- {
+fn an_agent_that_is_killed_costs_what_it_ran_and_one_that_is_busy_loses_and_leaves_nothing() {
     runtime().block_on(async {
         let home = Home::new();
         let lab = Lab::new(&home);
@@ -59,6 +58,14 @@ fn a_killed_agent_costs_what_it_ran_and_sixteen_quiet_commands_beside_an_upload_
             assert_eq!(said(&finished, "command"), quiet(number));
         }
         assert_eq!(watched.all("ready").len(), 1, "the guest did not restart");
+
+        let escape = order("setsid sh -c 'exec sleep 601'; wait").with("deadline", 2);
+        watched.trigger(escape).await;
+        let finished = watched.event("command_finished", 18, RUN).await;
+        assert!(flag(&finished, "timed_out"), "{finished:?}");
+        let gone = "while ps | grep '[s]leep 601'; do sleep 1; done";
+        let (code, _) = watched.command(gone, CALL).await;
+        assert_eq!(code, Some(0), "a session of its own is no way out");
         let identifier = watched.identifier();
         watched.end().await;
         lab.finish().await;

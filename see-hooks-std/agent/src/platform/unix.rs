@@ -12,7 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 
 /// Refuses links. Elsewhere than on Linux `O_EXCL`, which every new file gets, does so by itself.
 const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits() as i32;
@@ -72,21 +72,56 @@ pub(crate) fn mode(found: &Metadata) -> u32 {
     found.permissions().mode() & 0o7777
 }
 
-/// Makes the program the leader of a process group of its own, so that it dies with its children.
-pub(crate) fn lead_group(command: &mut Command) {
-    command.process_group(0);
+/// What a program is killed with: its process group, and on Linux its control group, where there is one.
+#[derive(Debug)]
+pub(crate) struct Group {
+    number: u32,
+    #[cfg(target_os = "linux")]
+    cgroup: Option<super::cgroup::Cgroup>,
+}
+
+impl Group {
+    /// Starts a program at the head of a group of its own.
+    pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Self)> {
+        command.process_group(0);
+        #[cfg(target_os = "linux")]
+        let (child, cgroup) = super::cgroup::Cgroup::spawn(command)?;
+        #[cfg(not(target_os = "linux"))]
+        let child = command.spawn()?;
+        let number = child.id();
+        let group = Self {
+            number,
+            #[cfg(target_os = "linux")]
+            cgroup,
+        };
+        Ok((child, group))
+    }
+
+    /// Kills the program and its descendants. Best effort: the caller sees from the leader's end whether it worked. The
+    /// leader must not have been waited for, or its number may be another's.
+    pub(crate) fn kill(&self) {
+        #[cfg(target_os = "linux")]
+        if self
+            .cgroup
+            .as_ref()
+            .is_some_and(super::cgroup::Cgroup::kill)
+        {
+            return;
+        }
+        self.signal(KILL);
+    }
+
+    /// Sends a signal to the process group, under the same condition.
+    pub(crate) fn signal(&self, signal: i32) {
+        let group = i32::try_from(self.number).ok().and_then(Pid::from_raw);
+        if let (Some(group), Some(signal)) = (group, Signal::from_named_raw(signal)) {
+            let _ = kill_process_group(group, signal);
+        }
+    }
 }
 
 /// The signal that ends a process.
-pub(crate) const KILL: i32 = 9;
-
-/// Sends a signal to a process group. Best effort: the caller sees from the leader's end whether it worked.
-pub(crate) fn signal_group(group: u32, signal: i32) {
-    let group = i32::try_from(group).ok().and_then(Pid::from_raw);
-    if let (Some(group), Some(signal)) = (group, Signal::from_named_raw(signal)) {
-        let _ = kill_process_group(group, signal);
-    }
-}
+const KILL: i32 = 9;
 
 /// The system's shell with this text.
 pub(crate) fn shell(text: &OsStr) -> Command {

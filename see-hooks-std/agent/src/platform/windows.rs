@@ -7,7 +7,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::windows::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// `CREATE_NEW_PROCESS_GROUP`.
 const NEW_GROUP: u32 = 0x200;
@@ -57,26 +57,39 @@ pub(crate) fn mode(_found: &Metadata) -> u32 {
     0
 }
 
-/// Makes the program the leader of a process group of its own.
-pub(crate) fn lead_group(command: &mut Command) {
-    command.creation_flags(NEW_GROUP);
-}
+/// What a program is killed with: its tree of processes.
+#[derive(Debug)]
+pub(crate) struct Group(u32);
 
-/// The signal that ends a process: the only one there is.
-pub(crate) const KILL: i32 = 9;
+impl Group {
+    /// Starts a program at the head of a group of its own.
+    pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Self)> {
+        let child = command.creation_flags(NEW_GROUP).spawn()?;
+        let group = Self(child.id());
+        Ok((child, group))
+    }
 
-/// Ends a program with the processes that it started; other signals are unknown here.
-pub(crate) fn signal_group(group: u32, signal: i32) {
-    let mut command = Command::new("taskkill");
-    command
-        .args(["/f", "/t", "/pid", &group.to_string()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    if signal == KILL {
+    /// Kills the program with the processes that it started.
+    pub(crate) fn kill(&self) {
+        let mut command = Command::new("taskkill");
+        command
+            .args(["/f", "/t", "/pid", &self.0.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         drop(command.status());
     }
+
+    /// There are no signals here but the one that ends a program.
+    pub(crate) fn signal(&self, signal: i32) {
+        if signal == KILL {
+            self.kill();
+        }
+    }
 }
+
+/// The number of the signal that ends a process, elsewhere.
+const KILL: i32 = 9;
 
 /// The system's shell with this text, as it is: `cmd` does not know the standard library's quotes.
 pub(crate) fn shell(text: &OsStr) -> Command {

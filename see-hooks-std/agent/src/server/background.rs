@@ -5,7 +5,6 @@ use super::job::Job;
 use super::program::{self, Running, Sink};
 use super::stream::Room;
 use super::{Agent, start_thread};
-use crate::platform;
 use crate::protocol::{Reply, Run, Stream};
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,16 +29,12 @@ pub(super) fn start(agent: &Arc<Agent>, mut run: Run) -> Result<Reply, Reply> {
 
 /// Starts the thread that sees to the program.
 fn watch(running: Running, run: Run, job: Arc<Job>) -> Result<(), Reply> {
-    let group = running.pid();
+    // Where no thread can be started, the program is dropped with its work, and killed by that.
     start_thread("job", move || {
         let outcome = running.supervise(&run, &mut Recorder(&job));
         job.end(outcome);
     })
-    .map_err(|error| {
-        // The program went with the thread that was not to be had, unwatched: end it.
-        platform::signal_group(group, platform::KILL);
-        io_failure("starting a thread for the program", &error)
-    })
+    .map_err(|error| io_failure("starting a thread for the program", &error))
 }
 
 struct Recorder<'a>(&'a Job);

@@ -22,7 +22,7 @@ impl Folder {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         make_private_folder(path)?;
         // Programs run elsewhere and are told absolute paths.
-        let path = fs::canonicalize(path)?;
+        let path = std::path::absolute(path)?;
         for entry in fs::read_dir(&path)? {
             let entry = entry?;
             if os_bytes(&entry.file_name()).starts_with(UNFINISHED.as_bytes()) {

@@ -3,7 +3,7 @@
 use super::folder::io_failure;
 use super::stream::Room;
 use super::{Agent, start_thread};
-use crate::platform;
+use crate::platform::{self, Group};
 use crate::protocol::{Exit, FailureCode, Outcome, Program, Reply, Run, Stream};
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -47,6 +47,7 @@ pub(super) trait Sink {
 #[derive(Debug)]
 pub(super) struct Running {
     child: Child,
+    group: Group,
     outputs: Receiver<Piece>,
     /// A piece that was received and did not fit the one before it.
     kept_back: Option<Piece>,
@@ -75,8 +76,7 @@ pub(super) fn start(
         .stdin(if input { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    platform::lead_group(&mut command);
-    let mut child = spawn(&mut command)
+    let (mut child, group) = spawn(&mut command)
         .map_err(|error| io_failure(&format!("starting {:?}", command.get_program()), &error))?;
     platform::expose_to_memory_pressure(child.id());
 
@@ -84,7 +84,7 @@ pub(super) fn start(
     let readers = move_output(agent, Stream::Stdout, child.stdout.take(), sender.clone())
         .and_then(|()| move_output(agent, Stream::Stderr, child.stderr.take(), sender));
     if let Err(error) = readers {
-        platform::signal_group(child.id(), platform::KILL);
+        group.kill();
         drop(child.wait());
         return Err(io_failure(
             "starting a thread for the program's output",
@@ -95,6 +95,7 @@ pub(super) fn start(
     Ok((
         Running {
             child,
+            group,
             outputs,
             kept_back: None,
             started: Instant::now(),
@@ -162,10 +163,10 @@ fn command(agent: &Agent, program: Program) -> Result<Command, Reply> {
 
 /// Starts the command; again when the file is still open for writing in a child that another
 /// thread is just starting.
-fn spawn(command: &mut Command) -> io::Result<Child> {
+fn spawn(command: &mut Command) -> io::Result<(Child, Group)> {
     let mut attempts = 0;
     loop {
-        match command.spawn() {
+        match Group::spawn(command) {
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && attempts < 50 => {
                 attempts += 1;
                 thread::sleep(Duration::from_millis(10));
@@ -225,6 +226,14 @@ fn move_output(
         // Nobody listening is no failure here.
         drop(pieces.send(Piece::End));
     })
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.group.kill();
+        }
+    }
 }
 
 /// One stream's count against its limit.
@@ -377,7 +386,7 @@ impl Running {
             return;
         }
         while let Some(signal) = sink.next_signal() {
-            platform::signal_group(self.child.id(), signal);
+            self.group.signal(signal);
         }
         let now = Instant::now();
         if ending.killed_at.is_none() {
@@ -391,7 +400,7 @@ impl Running {
         if ending.killed_at.is_some() && again {
             ending.last_kill = Some(now);
             // The leader is not reaped yet, so that the number is still this group's.
-            platform::signal_group(self.child.id(), platform::KILL);
+            self.group.kill();
             drop(self.child.kill());
         }
     }

@@ -37,8 +37,9 @@ impl Serving<'_> {
                 }
                 let stored = self.upload(&upload)?;
                 if let Reply::Stored { path, .. } = &stored {
-                    for argument in &mut run.program.arguments {
-                        *argument = substitute(argument, path);
+                    let program = &mut run.program;
+                    for text in program.arguments.iter_mut().chain([&mut program.shell]) {
+                        *text = substitute(text, path);
                     }
                 }
                 self.answer.reply(stored);
