@@ -92,6 +92,8 @@ pub(super) mod pairs {
     use serde::{Deserialize, Deserializer, Serializer};
     use serde_bytes::{ByteBuf, Bytes};
 
+    type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
     pub(in super::super) fn serialize<S: Serializer>(
         list: &[(Vec<u8>, Vec<u8>)],
         to: S,
@@ -102,7 +104,7 @@ pub(super) mod pairs {
 
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, D::Error> {
+    ) -> Result<Pairs, D::Error> {
         let list = Vec::<(ByteBuf, ByteBuf)>::deserialize(from)?;
         let pairs = list.into_iter();
         Ok(pairs
