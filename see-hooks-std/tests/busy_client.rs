@@ -150,3 +150,27 @@ async fn a_wait_for_progress_that_is_dropped_costs_the_agent_no_room() {
     assert!(matches!(last, Ok(Progress::Output { .. })), "{last:?}");
     uploads.iter().for_each(tokio::task::JoinHandle::abort);
 }
+
+#[tokio::test]
+async fn an_agent_that_goes_on_sending_is_heard_while_its_answer_to_a_ping_waits() {
+    let (stream, mut guest) = tokio::io::duplex(1 << 18);
+    let greeting = async { raw_guest::welcome(&mut guest).await };
+    let connecting = Client::connect(stream, b"", PATIENCE);
+    let (client, session) = tokio::join!(connecting, greeting);
+    let client = client.expect("a session");
+    let before = client.heard();
+    let starting = async {
+        let (number, _) = raw_guest::request(&mut guest, session).await;
+        let started = Reply::Started { job: 0, pid: 1 };
+        raw_guest::send(&mut guest, session, number, started).await;
+        raw_guest::send(&mut guest, session, number, output(10)).await;
+    };
+    let (execution, ()) = tokio::join!(client.run(shell("x"), PATIENCE), starting);
+    let ping = client.ping(Duration::from_millis(50)).await;
+    assert!(matches!(ping, Err(ClientError::Timeout { .. })), "{ping:?}");
+    until("the output", || client.heard() == before + 2).await;
+    assert!(!client.is_lost());
+    drop((execution, guest));
+    let why = tokio::time::timeout(PATIENCE, client.lost()).await;
+    assert!(matches!(why, Ok(ClientError::Lost(_))), "{why:?}");
+}

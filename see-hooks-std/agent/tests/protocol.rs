@@ -42,6 +42,8 @@ impl Chance {
                 environment: (0..self.below(20))
                     .map(|_| (self.bytes(20), self.bytes(100)))
                     .collect(),
+                shell: self.bytes(100),
+                user: self.text(),
                 clear_environment: self.flag(),
                 folder: self.bytes(100),
             },
@@ -90,7 +92,20 @@ impl Chance {
     }
 
     fn request(&mut self) -> Request {
-        match self.below(16) {
+        match self.below(21) {
+            16 => Request::Signal(self.next() as i32),
+            17 => Request::List {
+                path: self.bytes(300),
+            },
+            18 => Request::Stat {
+                path: self.bytes(300),
+            },
+            19 => Request::MakeFolder {
+                path: self.bytes(300),
+            },
+            20 => Request::Remove {
+                path: self.bytes(300),
+            },
             0 => Request::Hello {
                 version: self.next() as u16,
                 token: self.bytes(MAX_TOKEN),
@@ -164,8 +179,25 @@ impl Chance {
         }
     }
 
+    fn file(&mut self) -> FileInfo {
+        FileInfo {
+            name: self.bytes(64),
+            kind: match self.below(4) {
+                0 => FileKind::File,
+                1 => FileKind::Folder,
+                2 => FileKind::Link,
+                _ => FileKind::Other,
+            },
+            size: self.next(),
+            mode: self.next() as u32,
+            modified: Duration::from_millis(self.next()),
+        }
+    }
+
     fn reply(&mut self) -> Reply {
-        match self.below(15) {
+        match self.below(17) {
+            15 => Reply::File(self.file()),
+            16 => Reply::Files((0..self.below(30)).map(|_| self.file()).collect()),
             0 => Reply::Welcome(self.info()),
             1 => Reply::Pong(self.info()),
             2 => Reply::Started {
@@ -205,7 +237,7 @@ impl Chance {
                 false => JobState::Ended(self.outcome()),
             }),
             11 => Reply::Done,
-            12 => Reply::failed(FailureCode::from(self.next() as u16 % 20), self.text()),
+            12 => Reply::failed(FailureCode::Busy, self.text()),
             13 => Reply::Probed(
                 (0..self.below(MAX_TARGETS + 1))
                     .map(|_| self.finding())
@@ -272,7 +304,7 @@ fn a_frame_cut_off_anywhere_costs_only_itself_once_padding_follows() {
         .into_frame(1, 1)
         .expect("fits");
     let hello = Request::Hello {
-        version: 1,
+        version: VERSION,
         token: Vec::new(),
     }
     .into_frame(2, 1)
@@ -327,35 +359,27 @@ fn any_flipped_bit_is_noticed() {
 }
 
 #[test]
-fn bodies_of_chance_are_refused_or_understood_but_never_believed() {
+fn damaged_bodies_are_refused_or_understood_and_what_is_understood_survives_the_wire() {
     let mut chance = Chance(0x5EE_0004);
-    for _ in 0..200_000 {
-        let kind = if chance.flag() {
-            chance.below(17)
-        } else {
-            0x80 + chance.below(17)
-        } as u8;
-        let mut body = chance.bytes(120);
-        // Half the time small numbers, so that lengths and counts are often plausible.
-        if chance.flag() {
-            body.iter_mut().for_each(|byte| *byte &= 3);
-        }
-        let frame = Frame {
-            session: 1,
-            request: 1,
-            kind,
-            body,
+    for _ in 0..50_000 {
+        let frame = match chance.flag() {
+            true => chance.request().into_frame(1, 1),
+            false => chance.reply().into_frame(1, 1),
         };
-        // What is understood has to have exactly one form on the wire.
-        if let Ok(request) = Request::from_frame(frame.clone()) {
-            assert_eq!(request.into_frame(1, 1), Ok(frame.clone()));
+        let mut frame = frame.expect("fits");
+        for _ in 0..=chance.below(3) {
+            if !frame.body.is_empty() {
+                let at = chance.below(frame.body.len());
+                frame.body[at] = chance.next() as u8;
+            }
         }
-        if let Ok(Reply::Failed { .. } | Reply::Welcome(_) | Reply::Pong(_)) =
-            Reply::from_frame(frame.clone())
-        {
-            // Their texts are repaired where they are not UTF-8.
-        } else if let Ok(reply) = Reply::from_frame(frame.clone()) {
-            assert_eq!(reply.into_frame(1, 1), Ok(frame));
+        if let Ok(request) = Request::from_frame(frame.clone()) {
+            let again = request.clone().into_frame(1, 1).expect("fits");
+            assert_eq!(Request::from_frame(again), Ok(request));
+        }
+        if let Ok(reply) = Reply::from_frame(frame) {
+            let again = reply.clone().into_frame(1, 1).expect("fits");
+            assert_eq!(Reply::from_frame(again), Ok(reply));
         }
     }
 }
@@ -384,43 +408,94 @@ fn requests_that_are_too_long_for_a_frame_are_refused_by_the_sender() {
     );
 }
 
+/// A message that was written by somebody else.
+fn message(body: &[u8]) -> Frame {
+    Frame {
+        session: 1,
+        request: 1,
+        kind: 0,
+        body: body.to_vec(),
+    }
+}
+
 #[test]
-fn counts_beyond_the_bounds_are_refused_before_anything_is_made() {
-    // A run with u32::MAX arguments in a body of four bytes.
-    let frame = Frame {
-        session: 1,
-        request: 1,
-        kind: 0x04,
-        body: vec![0xFF; 4],
+fn counts_beyond_the_bounds_are_refused() {
+    let run = Run {
+        program: Program {
+            arguments: vec![Vec::new(); MAX_ARGUMENTS + 1],
+            ..Program::default()
+        },
+        ..Chance(1).run()
     };
-    let refused = Request::from_frame(frame);
+    let target = ProbeTarget::Ping(Ipv4Addr::LOCALHOST.into());
+    let probe = Probe {
+        patience: Duration::ZERO,
+        targets: vec![target; MAX_TARGETS + 1],
+    };
+    for request in [Request::Run(run), Request::Probe(probe)] {
+        let frame = request.into_frame(1, 1).expect("fits");
+        let refused = Request::from_frame(frame);
+        assert!(
+            matches!(refused, Err(ProtocolError::OutOfRange { .. })),
+            "{refused:?}"
+        );
+    }
+    let findings = Reply::Probed(vec![Finding::Silent; MAX_TARGETS + 1]);
+    let refused = Reply::from_frame(findings.into_frame(1, 1).expect("fits"));
     assert!(
-        matches!(refused, Err(ProtocolError::OutOfRange { most: 1024, .. })),
+        matches!(refused, Err(ProtocolError::OutOfRange { .. })),
         "{refused:?}"
     );
-    // A probe of u32::MAX targets, and as many findings.
-    let probe = Frame {
-        session: 1,
-        request: 1,
-        kind: 0x10,
-        body: [&[0; 4][..], &[0xFF; 4]].concat(),
-    };
-    let refused = Request::from_frame(probe);
+}
+
+#[test]
+fn lengths_that_are_only_claimed_are_refused_before_anything_is_made() {
+    // `{"run": {"program": {"arguments": [` as many as 64 bits count, and a byte string as long.
+    let arguments =
+        b"\xA1\x63run\xA1\x67program\xA1\x69arguments\x9B\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF";
+    let token = b"\xA1\x69authorize\xA1\x65token\x5B\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF";
+    for body in [&arguments[..], &token[..]] {
+        let refused = Request::from_frame(message(body));
+        assert!(
+            matches!(refused, Err(ProtocolError::Malformed(_))),
+            "{refused:?}"
+        );
+    }
+    // A value within a value within a value, as deep as a frame has room for.
+    let deep = [&b"\xA1\x64kill\xA1\x63why"[..], &[0x81; MAX_BODY - 11]].concat();
+    let refused = Request::from_frame(message(&deep));
     assert!(
-        matches!(refused, Err(ProtocolError::OutOfRange { most: 128, .. })),
+        matches!(refused, Err(ProtocolError::Malformed(_))),
         "{refused:?}"
     );
-    let findings = Frame {
-        session: 1,
-        request: 1,
-        kind: 0x8F,
-        body: vec![0xFF; 4],
+}
+
+#[test]
+fn fields_of_a_later_version_are_passed_over_and_fields_that_may_be_left_out_have_their_defaults() {
+    // `{"kill": {"job": 7, "why": ["late"]}}`
+    let kill = b"\xA1\x64kill\xA2\x63job\x07\x63why\x81\x64late";
+    let read = Request::from_frame(message(kill));
+    assert_eq!(read, Ok(Request::Kill { job: 7 }));
+    // `{"exited": {"exit": {"code": 3}, "cores": 2}}`
+    let exited = b"\xA1\x66exited\xA2\x64exit\xA1\x64code\x03\x65cores\x02";
+    let outcome = Outcome {
+        exit: Exit::Code(3),
+        ..Outcome::default()
     };
-    let refused = Reply::from_frame(findings);
-    assert!(
-        matches!(refused, Err(ProtocolError::OutOfRange { most: 128, .. })),
-        "{refused:?}"
+    assert_eq!(
+        Reply::from_frame(message(exited)),
+        Ok(Reply::Exited(outcome))
     );
+    // `{"failed": {"code": "tired", "message": ""}}`
+    let failed = b"\xA1\x66failed\xA2\x64code\x65tired\x67message\x60";
+    let read = Reply::from_frame(message(failed));
+    assert_eq!(read, Ok(Reply::failed(FailureCode::Other, "")));
+    // `"dance"`, which no version before it knows.
+    let refused = Request::from_frame(message(b"\x65dance"));
+    let Err(ProtocolError::Malformed(why)) = refused else {
+        panic!("{refused:?}");
+    };
+    assert!(why.contains("unknown variant `dance`"), "{why}");
 }
 
 #[test]

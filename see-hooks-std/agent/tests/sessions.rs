@@ -270,7 +270,11 @@ fn requests_that_make_no_sense_are_told_so_and_do_no_harm() {
     let served = Served::start("sense");
     let mut host = served.host(1);
     let mut frame = Request::Ping.into_frame(1, 5).expect("fits");
-    for (kind, body) in [(0x7F, vec![]), (0x04, vec![1, 2, 3]), (0x02, vec![0])] {
+    for (kind, body) in [
+        (0x7F, vec![]),
+        (0, vec![1, 2, 3]),
+        (0, b"\x65dance".to_vec()),
+    ] {
         (frame.kind, frame.body) = (kind, body);
         host.stream
             .write_all(&frame.encode().expect("fits"))

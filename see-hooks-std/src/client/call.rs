@@ -12,7 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 pub(super) struct Call {
     link: Arc<Link>,
     number: u32,
-    replies: mpsc::Receiver<Reply>,
+    /// Each with its cost.
+    replies: mpsc::Receiver<(Reply, usize)>,
     room: Arc<Semaphore>,
     /// The cost of what was taken and not given back yet.
     owed: usize,
@@ -65,19 +66,13 @@ impl Call {
         if self.owed >= WINDOW / 4 {
             self.give_back().await?;
         }
-        let Some(reply) = self.replies.recv().await else {
+        let Some((reply, cost)) = self.replies.recv().await else {
             self.over = true;
             return Err(self.link.why_lost());
         };
-        match &reply {
-            Reply::Output { bytes, .. } | Reply::Data(bytes) => {
-                self.owed += Request::stream_cost(bytes.len());
-            }
-            Reply::Processes(_) => {
-                // Its length on the wire is not kept: give back what the largest would cost.
-                self.owed += reply_cost(&reply);
-            }
-            other => self.over |= ends(other) || (self.is_last)(other),
+        match reply.is_streamed() {
+            true => self.owed += cost,
+            false => self.over |= ends(&reply) || (self.is_last)(&reply),
         }
         Ok(reply)
     }
@@ -94,25 +89,57 @@ impl Call {
         self.link.send(self.number, request).await
     }
 
+    /// The stream to the agent.
+    pub(super) fn input(&self) -> Input {
+        Input {
+            link: Arc::clone(&self.link),
+            number: self.number,
+            room: Arc::clone(&self.room),
+        }
+    }
+
     /// Sends the next bytes of the stream to the agent, once it has room for them. A reply that
     /// comes before is given back instead: the agent wants no more.
     pub(super) async fn send_data(&mut self, bytes: Vec<u8>) -> Result<Option<Reply>, ClientError> {
-        let cost = Request::stream_cost(bytes.len());
-        let room = Arc::clone(&self.room);
+        let input = self.input();
         tokio::select! {
             biased;
-            reply = self.next() => return reply.map(Some),
-            permit = room.acquire_many(cost as u32) => match permit {
-                Ok(permit) => {
-                    let slot = self.link.reserve().await?;
-                    permit.forget();
-                    self.link.routes.sending(self.number, cost);
-                    slot.send(self.number, Request::Data(bytes))?;
-                }
-                Err(_) => return Err(self.link.why_lost()),
-            },
+            reply = self.next() => reply.map(Some),
+            written = input.write(bytes) => written.map(|()| None),
         }
-        Ok(None)
+    }
+}
+
+/// The stream to the agent of an open request: a program's standard input.
+#[derive(Debug, Clone)]
+pub struct Input {
+    link: Arc<Link>,
+    number: u32,
+    room: Arc<Semaphore>,
+}
+
+impl Input {
+    /// Sends the next bytes, at most [`MAX_BODY`](see_agent::protocol::MAX_BODY) at a time, once the agent has room for
+    /// them: while the program reads nothing, this waits. Dropped before its end, it has sent nothing.
+    ///
+    /// # Errors
+    /// When the program has ended, or the agent is lost.
+    pub async fn write(&self, bytes: Vec<u8>) -> Result<(), ClientError> {
+        let cost = Request::stream_cost(bytes.len());
+        let room = self.room.acquire_many(cost as u32).await;
+        let room = room.map_err(|_| self.link.why_lost())?;
+        let slot = self.link.reserve().await?;
+        room.forget();
+        self.link.routes.sending(self.number, cost);
+        slot.send(self.number, Request::Data(bytes))
+    }
+
+    /// Ends the stream.
+    ///
+    /// # Errors
+    /// When the agent is lost.
+    pub async fn close(&self) -> Result<(), ClientError> {
+        self.link.send(self.number, Request::End).await
     }
 }
 
@@ -122,10 +149,4 @@ impl Drop for Call {
             self.link.cancel(self.number);
         }
     }
-}
-
-/// What a list of processes costs on the wire.
-fn reply_cost(reply: &Reply) -> usize {
-    let frame = reply.clone().into_frame(0, 0);
-    frame.map_or(0, |frame| frame.cost())
 }

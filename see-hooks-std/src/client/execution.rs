@@ -1,6 +1,6 @@
 //! A program that runs in the foreground of the guest.
 
-use super::call::Call;
+use super::call::{Call, Input};
 use super::{Client, ClientError, unexpected, within};
 use see_agent::protocol::{Outcome, Reply, Request, Run, Stream, Upload};
 use std::time::Duration;
@@ -127,6 +127,20 @@ impl Execution {
     /// Where the uploaded file is in the guest.
     pub fn path(&self) -> Option<&[u8]> {
         self.path.as_deref()
+    }
+
+    /// Sends a signal to its process group; of no use once it has ended.
+    ///
+    /// # Errors
+    /// When the agent is lost.
+    pub async fn signal(&self, signal: i32) -> Result<(), ClientError> {
+        self.call.send(Request::Signal(signal)).await
+    }
+
+    /// Its standard input, for a program that was given one
+    /// ([`Placement::Foreground`](see_agent::protocol::Placement::Foreground) with `input`).
+    pub fn input(&self) -> Input {
+        self.call.input()
     }
 
     /// What it does next; after [`Progress::Exited`] there is nothing more. May be dropped and

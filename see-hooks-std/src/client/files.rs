@@ -2,9 +2,12 @@
 
 use super::call::Call;
 use super::{Client, ClientError, unexpected, within};
-use see_agent::protocol::{MAX_BODY, Reply, Request, Upload};
+use see_agent::protocol::{FileInfo, MAX_BODY, Reply, Request, Upload};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// The most files of a folder that are taken from a guest.
+const MAX_FILES: usize = 65_536;
 
 /// What was fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +19,7 @@ pub struct Downloaded {
 }
 
 impl Client {
-    /// Stores a file in the guest's upload folder; gives its path there. `content` has to give as
+    /// Stores a file in the guest's upload folder, or at an absolute path; gives its path there. `content` has to give as
     /// many bytes as `upload` announces.
     ///
     /// # Errors
@@ -35,6 +38,77 @@ impl Client {
             Ok(path)
         })
         .await
+    }
+
+    /// What is in a folder of the guest, given by its absolute path, in no order; `true` when there is more than the
+    /// first 65,536.
+    ///
+    /// # Errors
+    /// When the agent cannot list it.
+    pub async fn list(
+        &self,
+        path: impl Into<Vec<u8>>,
+        deadline: Duration,
+    ) -> Result<(Vec<FileInfo>, bool), ClientError> {
+        let path = path.into();
+        within(deadline, "the list of files", async {
+            let mut call = Call::start(&self.link, Request::List { path }, |_| false).await?;
+            let mut all = Vec::new();
+            loop {
+                match call.next().await? {
+                    Reply::Files(some) if all.len() + some.len() <= MAX_FILES => all.extend(some),
+                    Reply::Files(_) => {
+                        let message = "the agent lists more files than it may";
+                        return Err(ClientError::Violation(message.to_owned()));
+                    }
+                    Reply::End { truncated, .. } => return Ok((all, truncated)),
+                    other => return Err(unexpected(other)),
+                }
+            }
+        })
+        .await
+    }
+
+    /// What is at an absolute path of the guest; a link is not followed.
+    ///
+    /// # Errors
+    /// When there is nothing, or the agent cannot look.
+    pub async fn stat(
+        &self,
+        path: impl Into<Vec<u8>>,
+        deadline: Duration,
+    ) -> Result<FileInfo, ClientError> {
+        let path = path.into();
+        match self.ask(Request::Stat { path }, deadline).await? {
+            Reply::File(info) => Ok(info),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Makes a folder of the guest, and those that it lies in; one that is there already will do.
+    ///
+    /// # Errors
+    /// When the agent cannot.
+    pub async fn make_folder(
+        &self,
+        path: impl Into<Vec<u8>>,
+        deadline: Duration,
+    ) -> Result<(), ClientError> {
+        let path = path.into();
+        self.done(Request::MakeFolder { path }, deadline).await
+    }
+
+    /// Removes a file of the guest, a link, or a folder with all that is in it.
+    ///
+    /// # Errors
+    /// When there is nothing, or the agent cannot.
+    pub async fn remove(
+        &self,
+        path: impl Into<Vec<u8>>,
+        deadline: Duration,
+    ) -> Result<(), ClientError> {
+        let path = path.into();
+        self.done(Request::Remove { path }, deadline).await
     }
 
     /// Fetches a regular file of the guest, at most `limit` bytes of it.

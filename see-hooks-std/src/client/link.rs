@@ -5,7 +5,6 @@ use super::route::Routes;
 use see_agent::protocol::{
     Decoder, Frame, MAX_BODY, MAX_REQUESTS, MAX_SHORT_REQUESTS, PADDING, Request,
 };
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -37,12 +36,19 @@ pub(super) struct Link {
 
 impl Link {
     /// Starts to read and write this stream, under a session of a random number.
-    pub(super) fn open(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Arc<Self> {
-        // Hash maps are keyed at random; the number only has to differ from those before it.
-        let session = RandomState::new().build_hasher().finish();
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub(super) fn open(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Arc<Self>, ClientError> {
+        let session = getrandom::u64().map_err(|error| ClientError::Local {
+            doing: "choosing a session number",
+            message: error.to_string(),
+        })?;
         let routes = Arc::new(Routes::default());
-        let (outgoing, waiting) = mpsc::channel(MAX_OUTGOING);
-        let (cancels, cancelled) = mpsc::channel(MAX_REQUESTS + MAX_SHORT_REQUESTS);
+        let (outgoing, mut waiting) = mpsc::channel(MAX_OUTGOING);
+        let (cancels, mut cancelled) = mpsc::channel(MAX_REQUESTS + MAX_SHORT_REQUESTS);
         let (reader, writer) = tokio::io::split(stream);
         let task = {
             let routes = Arc::clone(&routes);
@@ -50,15 +56,16 @@ impl Link {
                 // Whichever ends first ends the other: callers then learn why.
                 let why = tokio::select! {
                     why = read(reader, session, &routes) => why,
-                    written = write(writer, session, waiting, cancelled) => match written {
+                    written = write(writer, session, &mut waiting, &mut cancelled) => match written {
                         Ok(()) => ClientError::Lost("nobody uses it any more".to_owned()),
                         Err(error) => ClientError::Lost(error.to_string()),
                     },
                 };
+                // Before the queues are dropped, which tells of the end: the reason is then known.
                 routes.lose(why);
             })
         };
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             session,
             routes,
             requests: Arc::new(Semaphore::new(MAX_REQUESTS)),
@@ -66,7 +73,17 @@ impl Link {
             outgoing,
             cancels,
             task,
-        })
+        }))
+    }
+
+    /// Waits until the connection ends; gives the reason. May be dropped at any time.
+    pub(super) async fn ended(&self) -> ClientError {
+        self.outgoing.closed().await;
+        self.why_lost()
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.outgoing.is_closed()
     }
 
     /// Sends what completes any frame that a host before this one left unfinished.
@@ -109,7 +126,7 @@ impl Link {
     }
 
     pub(super) fn why_lost(&self) -> ClientError {
-        let closed = || ClientError::Lost("it was closed".to_owned());
+        let closed = || ClientError::Lost("it, or the request, was closed".to_owned());
         self.routes.lost().unwrap_or_else(closed)
     }
 }
@@ -171,8 +188,8 @@ async fn read(mut reader: impl AsyncRead + Unpin, session: u64, routes: &Routes)
 async fn write(
     mut writer: impl AsyncWrite + Unpin,
     session: u64,
-    mut waiting: mpsc::Receiver<Vec<u8>>,
-    mut cancelled: mpsc::Receiver<u32>,
+    waiting: &mut mpsc::Receiver<Vec<u8>>,
+    cancelled: &mut mpsc::Receiver<u32>,
 ) -> std::io::Result<()> {
     loop {
         let bytes = tokio::select! {

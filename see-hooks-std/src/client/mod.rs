@@ -16,6 +16,7 @@ mod link;
 mod probe;
 mod route;
 
+pub use call::Input;
 pub use error::ClientError;
 pub use execution::{Execution, Progress};
 pub use files::Downloaded;
@@ -68,7 +69,7 @@ impl Client {
         token: &[u8],
         deadline: Duration,
     ) -> Result<Self, ClientError> {
-        let link = Link::open(stream);
+        let link = Link::open(stream)?;
         let hello = async {
             link.pad().await?;
             let hello = || Request::Hello {
@@ -126,6 +127,24 @@ impl Client {
         }
         let token = token.to_vec();
         self.done(Request::Authorize { token }, deadline).await
+    }
+
+    /// Waits until the agent is lost, since the connection ended or an answer told that the session is gone; gives the
+    /// reason. The end of an agent behind a port that outlives it is noticed with the next request only. May be
+    /// dropped at any time.
+    pub async fn lost(&self) -> ClientError {
+        self.link.ended().await
+    }
+
+    /// Whether the agent is lost; every further request then fails.
+    pub fn is_lost(&self) -> bool {
+        self.link.has_ended()
+    }
+
+    /// How many messages the agent has sent in this session, whatever they belong to. One that goes on sending is
+    /// alive, also while its answer to a ping waits behind others.
+    pub fn heard(&self) -> u64 {
+        self.link.routes.heard()
     }
 
     /// Sets the guest's clock, to the second.

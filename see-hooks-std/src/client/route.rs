@@ -21,13 +21,15 @@ pub(super) struct Routes {
 struct State {
     open: HashMap<u32, Route>,
     last: u32,
+    /// How many frames the agent has sent.
+    heard: u64,
     lost: Option<ClientError>,
 }
 
 /// One open request.
 #[derive(Debug)]
 struct Route {
-    replies: mpsc::Sender<Reply>,
+    replies: mpsc::Sender<(Reply, usize)>,
     /// Whether this reply, which is not the last one for every request, is the last for this one.
     is_last: fn(&Reply) -> bool,
     /// The cost of what the agent sent and was not given back.
@@ -40,6 +42,13 @@ struct Route {
     _permit: OwnedSemaphorePermit,
 }
 
+impl Drop for Route {
+    fn drop(&mut self) {
+        // Nobody waits for room that the agent will never give.
+        self.room.close();
+    }
+}
+
 impl Routes {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -48,7 +57,7 @@ impl Routes {
     /// Opens a request; gives its number, and the window for what is sent to the agent.
     pub(super) fn open(
         &self,
-        replies: mpsc::Sender<Reply>,
+        replies: mpsc::Sender<(Reply, usize)>,
         is_last: fn(&Reply) -> bool,
         permit: OwnedSemaphorePermit,
     ) -> Result<(u32, Arc<Semaphore>), ClientError> {
@@ -97,6 +106,11 @@ impl Routes {
         }
     }
 
+    /// How many frames the agent has sent so far.
+    pub(super) fn heard(&self) -> u64 {
+        self.lock().heard
+    }
+
     /// Why the connection ended, if it did.
     pub(super) fn lost(&self) -> Option<ClientError> {
         self.lock().lost.clone()
@@ -125,11 +139,18 @@ impl Routes {
             return Err(ClientError::NoSession);
         }
         let mut state = self.lock();
+        state.heard += 1;
         let Some(route) = state.open.get_mut(&number) else {
             // Its caller gave up before anything was sent, or it is a second welcome.
             return Ok(());
         };
         match &reply {
+            streamed if streamed.is_streamed() => {
+                route.received += cost;
+                if route.received > WINDOW {
+                    return violation("it sent more than it was given room for");
+                }
+            }
             Reply::Credit(amount) => {
                 let amount = *amount as usize;
                 if amount > route.sent {
@@ -138,12 +159,6 @@ impl Routes {
                 route.sent -= amount;
                 route.room.add_permits(amount);
                 return Ok(());
-            }
-            Reply::Output { .. } | Reply::Data(_) | Reply::Processes(_) => {
-                route.received += cost;
-                if route.received > WINDOW {
-                    return violation("it sent more than it was given room for");
-                }
             }
             _ => {
                 route.control += 1;
@@ -154,7 +169,7 @@ impl Routes {
         }
         let is_last = ends(&reply) || (route.is_last)(&reply);
         // There is always room for what stays within the window; nobody may be left to listen.
-        if let Err(mpsc::error::TrySendError::Full(_)) = route.replies.try_send(reply) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = route.replies.try_send((reply, cost)) {
             return violation("it sent more replies than fit its window");
         }
         if is_last {
@@ -175,6 +190,7 @@ pub(super) fn ends(reply: &Reply) -> bool {
             | Reply::Job(_)
             | Reply::Done
             | Reply::Probed(_)
+            | Reply::File(_)
             | Reply::Failed { .. }
     )
 }

@@ -24,6 +24,7 @@ pub struct CommandsConfiguration {
     /// How long a command or a sample may run whose event has no `deadline`. 5 minutes.
     pub deadline: Option<DurationValue>,
     /// How many bytes of each output are kept; the rest is dropped and `truncated` set. 64 MiB.
+    /// With `async_flag` at most 256 KiB: the agent keeps them in the guest's memory.
     pub output_limit: Option<Size>,
 }
 

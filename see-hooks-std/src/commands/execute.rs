@@ -104,7 +104,7 @@ async fn carry_out(
     if let Some(mistake) = &order.mistake {
         return Err(Error::new(ErrorKind::Configuration, mistake.clone()));
     }
-    let way = guest.way().await?;
+    let way = guest.answering(PING).await?;
     *boot = guest.boot();
     let made = Output::new(guest.context(), order.kind);
     let output = output.insert(match (order.kind, &guest.configuration().results_folder) {
@@ -236,6 +236,8 @@ struct Watch {
     left: Duration,
     looked: Instant,
     silent_looks: u32,
+    /// How many messages the agent had sent at the last look.
+    heard: u64,
     missed: u32,
 }
 
@@ -246,6 +248,7 @@ impl Watch {
             left,
             looked: Instant::now(),
             silent_looks: 0,
+            heard: 0,
             missed: 0,
         }
     }
@@ -275,6 +278,11 @@ impl Watch {
                 ..Finished::lost(message)
             });
         }
+        // Whatever it sends, to whomever of its callers: it lives.
+        let heard = client.heard();
+        if heard != self.heard {
+            (self.heard, self.silent_looks, self.missed) = (heard, 0, 0);
+        }
         self.silent_looks += 1;
         if self.silent_looks < SILENT_LOOKS {
             return Ok(());
@@ -283,6 +291,7 @@ impl Watch {
         match client.ping(PING).await {
             Ok(_) => self.missed = 0,
             Err(error) if error.is_lost() => return Err(Finished::lost(error.to_string())),
+            Err(_) if client.heard() != self.heard => {}
             Err(error) => {
                 self.missed += 1;
                 // Paused in the meantime: the next look sees it.
@@ -319,6 +328,7 @@ async fn in_background(
         Err(error) => return not_started(error),
     };
     guest.post_surely(started(order, Some(pid))).await;
+    let mut client = client.clone();
     let mut watch = Watch::new(order.deadline);
     loop {
         let from = (
@@ -338,11 +348,22 @@ async fn in_background(
                     return Ok(outcome.into());
                 }
             }
-            Err(error) if error.is_lost() => return Ok(Finished::lost(error.to_string())),
+            // It runs on while the same agent is reached by another connection.
+            Err(error) if error.is_lost() => {
+                let again = tokio::time::timeout(watch.left, guest.way()).await;
+                match again {
+                    Ok(Ok(Way::Agent(other)))
+                        if other.info().instance == client.info().instance =>
+                    {
+                        client = other;
+                    }
+                    _ => return Ok(Finished::lost(error.to_string())),
+                }
+            }
             Err(ClientError::Timeout { .. }) => watch.silent_looks = SILENT_LOOKS,
             Err(error) => return Err(error.into()),
         }
-        if let Err(lost) = watch.look(guest, client).await {
+        if let Err(lost) = watch.look(guest, &client).await {
             return Ok(lost);
         }
         tokio::time::sleep(ASK).await;
@@ -355,6 +376,10 @@ async fn by_python_agent(
     agent: &PythonAgent,
     output: &mut Output,
 ) -> Result<Finished> {
+    if order.has_surroundings() {
+        let message = "python-see's agent takes no `user`, `folder` or `environment`";
+        return Err(Error::new(ErrorKind::Unsupported, message));
+    }
     let sample = match &order.sample {
         Some(sample) => Some(sample::open(guest, order, sample, Taker::PythonSee).await?),
         None => None,

@@ -31,7 +31,7 @@ pub(super) struct Guest {
 enum Reach {
     /// The machine was not powered on, or is off again.
     Off,
-    /// It boots.
+    /// It boots, or its agent was lost and is looked for again.
     Looking,
     /// Somebody does.
     Ready(Way),
@@ -138,6 +138,17 @@ impl Guest {
         self.reach.send_replace(Reach::Never(why));
     }
 
+    /// The agent of a guest that goes on was lost, and is looked for again; false where the guest is known to be off.
+    pub(super) fn looks_again(&self) -> bool {
+        self.reach.send_if_modified(|reach| {
+            let was_ready = matches!(reach, Reach::Ready(_));
+            if was_ready {
+                *reach = Reach::Looking;
+            }
+            was_ready
+        })
+    }
+
     /// What came of trying the walls around the guest in an earlier boot: a guest that had a hole is never
     /// ready, and one that had none is not asked again.
     pub(super) fn tried_walls(&self) -> Option<Result<(), NotReady>> {
@@ -150,10 +161,14 @@ impl Guest {
         let _ = self.walls.set(outcome);
     }
 
-    /// Who answers in the guest; waits for it while it boots.
+    /// Who answers in the guest; waits for it while it boots, and while a lost agent is looked for again.
     pub(super) async fn way(&self) -> Result<Way> {
         let mut reach = self.reach.subscribe();
-        let settled = reach.wait_for(|reach| matches!(reach, Reach::Ready(_) | Reach::Never(_)));
+        let settled = reach.wait_for(|reach| match reach {
+            Reach::Ready(Way::Agent(client)) => !client.is_lost(),
+            Reach::Ready(_) | Reach::Never(_) => true,
+            Reach::Off | Reach::Looking => false,
+        });
         let reach = match tokio::time::timeout(self.patience, settled).await {
             Ok(Ok(reach)) => reach.clone(),
             _ => Reach::Off,
@@ -166,6 +181,19 @@ impl Guest {
                 message: "the machine was not powered on".to_owned(),
             }
             .into()),
+        }
+    }
+
+    /// The same, once it was seen to answer: an agent that was restarted behind its port is first found again.
+    pub(super) async fn answering(&self, patience: Duration) -> Result<Way> {
+        let way = self.way().await?;
+        match &way {
+            Way::Agent(client) => match client.ping(patience).await {
+                Err(error) if error.is_lost() => self.way().await,
+                // One that is slow is for its caller to judge.
+                _ => Ok(way),
+            },
+            _ => Ok(way),
         }
     }
 

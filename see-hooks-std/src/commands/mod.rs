@@ -22,18 +22,26 @@
 //! `bad_agent` (what answers is not an agent), `isolation` (the guest reaches what has to be closed to it, or
 //! could not try).
 //!
+//! # An agent that is lost
+//! When the connection to SEE's agent is lost, or the agent was restarted, it is looked for again as long as
+//! `ready_timeout` says, without another `ready`. What ran in the foreground is lost with the connection
+//! (`agent_lost`), what runs in the background with the agent only; later commands wait until it is found. An agent
+//! that broke the protocol is not looked for again before the guest's next boot.
+//!
 //! # Running
 //! - `run_sample`: `sample` (a file of the host; left out where the command needs none), `command`
 //!   (text for the guest's shell in which `{sample}` or `${sample}` stands for the file in the guest, as one
 //!   word in whatever quotes, or a list of arguments, which no shell sees; left out: the sample itself, made
 //!   executable), `async_flag`
-//!   (run it in the background of the agent, so that it outlives the connection), `deadline`
-//!   (seconds, or a text such as `90s`).
+//!   (run it in the background of the agent, so that it outlives the connection; of each output the first 256 KiB
+//!   are kept, whatever `output_limit` says), `deadline` (seconds, or a text such as `90s`).
 //!   The sample keeps its name in the guest. Where the guest has no such names it posts `sample_renamed`
 //!   (`sample`, `guest_name`, `message`), and `guest_name` is in `sample_finished`, too.
 //!   Posts `sample_started` (`sample`, `command`, `pid`), `sample_output` (`stream`, `text`; the
 //!   first part only), and at last `sample_finished`, whatever happened.
-//! - `run_command`: `command`, `async_flag`, `deadline`. Posts `command_started` and at last
+//!   With SEE's agent also `user` (a name or number, on Unix), `folder` (the working folder) and `environment` (a map
+//!   of texts).
+//! - `run_command`: the same without `sample`. Posts `command_started` and at last
 //!   `command_finished`.
 //!
 //! Both finished events have `command`, `exit_code` or `signal`, `timed_out`, `truncated`,

@@ -18,6 +18,8 @@ pub(super) struct Order {
     pub(super) command: Command,
     pub(super) background: bool,
     pub(super) deadline: Duration,
+    /// The user, the working folder and the variables; what is started stands in `command`.
+    surroundings: Program,
     /// The sample's name in the guest, once it is known to be another one than its own.
     pub(super) renamed: OnceLock<String>,
     /// What is wrong with the event.
@@ -106,15 +108,45 @@ impl Order {
             wrong("deadline", "a time of at most seven days, such as \"90s\"");
             configuration.deadline()
         });
+        let mut text = |name| match attribute(name) {
+            None => String::new(),
+            Some(Value::Text(text)) => text.as_str().to_owned(),
+            Some(_) => {
+                wrong(name, "a text");
+                String::new()
+            }
+        };
+        let (user, folder) = (text("user"), text("folder").into_bytes());
+        let environment = match attribute("environment") {
+            None => Some(Vec::new()),
+            Some(Value::Json(json)) => variables(json),
+            Some(_) => None,
+        };
+        let environment = environment.unwrap_or_else(|| {
+            wrong("environment", "a map of texts");
+            Vec::new()
+        });
+        let surroundings = Program {
+            environment,
+            user,
+            folder,
+            ..Program::default()
+        };
         Self {
             kind,
             sample,
             command,
             background,
             deadline,
+            surroundings,
             renamed: OnceLock::new(),
             mistake,
         }
+    }
+
+    /// Whether a user, a working folder or variables are asked for.
+    pub(super) fn has_surroundings(&self) -> bool {
+        self.surroundings != Program::default()
     }
 
     /// The program, for a guest of this system.
@@ -122,18 +154,20 @@ impl Order {
     /// # Errors
     /// [`ErrorKind::Configuration`] where the sample would not be one word of the command.
     pub(super) fn program(&self, system: &str) -> Result<Program> {
-        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        let shell = |text: &str| Program {
+            shell: text.as_bytes().to_vec(),
+            ..self.surroundings.clone()
+        };
         let has_sample = self.sample.is_some();
         let arguments: Vec<String> = match &self.command {
-            Command::Sample => texts(&[SAMPLE_PLACEHOLDER]),
-            Command::Shell(text) if system == "windows" && has_sample => {
-                texts(&["cmd", "/c", &shell::as_placeholder(text)])
+            Command::Sample => vec![SAMPLE_PLACEHOLDER.to_owned()],
+            Command::Shell(text) if !has_sample => return Ok(shell(text)),
+            Command::Shell(text) if system == "windows" => {
+                return Ok(shell(&shell::as_placeholder(text)));
             }
-            Command::Shell(text) if system == "windows" => texts(&["cmd", "/c", text]),
-            Command::Shell(text) if has_sample => {
+            Command::Shell(text) => {
                 shell::posix(text).map_err(|why| Error::new(ErrorKind::Configuration, why))?
             }
-            Command::Shell(text) => texts(&["/bin/sh", "-c", text]),
             Command::Arguments(list) if has_sample => list
                 .iter()
                 .map(|text| shell::as_placeholder(text))
@@ -142,7 +176,7 @@ impl Order {
         };
         Ok(Program {
             arguments: arguments.into_iter().map(String::into_bytes).collect(),
-            ..Program::default()
+            ..self.surroundings.clone()
         })
     }
 }
@@ -156,6 +190,14 @@ impl Command {
             Self::Arguments(list) => list.join(" "),
         }
     }
+}
+
+/// The variables of a map of texts.
+fn variables(json: &serde_json::Value) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    let bytes = |text: &str| text.as_bytes().to_vec();
+    let map = json.as_object()?.iter();
+    map.map(|(name, value)| Some((bytes(name), bytes(value.as_str()?))))
+        .collect()
 }
 
 /// A list of texts that is not empty.
@@ -203,14 +245,13 @@ mod tests {
     #[test]
     fn a_text_goes_to_the_shell_of_the_guests_system() {
         let order = read(Event::new("run_command").with("command", "ls; id"));
-        assert_eq!(
-            order.program("linux").unwrap().arguments,
-            [&b"/bin/sh"[..], b"-c", b"ls; id"]
-        );
-        assert_eq!(
-            order.program("windows").unwrap().arguments,
-            [&b"cmd"[..], b"/c", b"ls; id"]
-        );
+        for system in ["linux", "windows"] {
+            let program = order.program(system).unwrap();
+            assert_eq!(
+                (&program.shell[..], program.arguments.len()),
+                (&b"ls; id"[..], 0)
+            );
+        }
     }
 
     #[test]
@@ -271,5 +312,9 @@ mod tests {
             .with("command", "x")
             .with("async_flag", "yes");
         missing(read(flagged), "`async_flag`");
+        let run = Event::new("run_command").with("command", "x");
+        missing(read(run.clone().with("user", 7)), "`user`");
+        let variables = serde_json::json!({ "A": 1 });
+        missing(read(run.with("environment", variables)), "`environment`");
     }
 }

@@ -10,7 +10,6 @@ use see_agent::protocol::FailureCode;
 use see_core::{
     AgentTransport, Context, Event, ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, ISOLATION_PROVEN,
 };
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +24,9 @@ const CONNECT: Duration = Duration::from_secs(5);
 const LEASE: Duration = Duration::from_secs(60);
 /// How long a call at the start of a session may take.
 const CALL: Duration = Duration::from_secs(10);
+/// How often an agent that is ready is pinged: one that was restarted behind a guest channel is noticed by that, and
+/// over TCP it closes a connection that is silent for fifteen minutes.
+const PING_AGAIN: Duration = Duration::from_secs(30);
 
 /// How long a guest takes at most until it is known whether it is ready. A little longer than looking for the agent
 /// takes: its own verdict says more.
@@ -46,19 +48,54 @@ pub(super) fn begin(guest: &Arc<Guest>) {
             biased;
             () = guest.context().stop_token().stopped() => {}
             () = guest.boots_anew(boot) => {}
-            () = look(guest) => {}
+            () = attend(guest) => {}
         }
     });
 }
 
-/// Looks for the agent until it answers or the time is up, and posts what becomes of it.
-async fn look(guest: &Guest) {
-    let mut search = Search {
-        guest,
-        since: Instant::now(),
-        until: Instant::now() + guest.configuration().ready_timeout(),
-        told: None,
-    };
+/// Looks for the agent, tells the guest's address, and looks for the agent again each time when it was lost.
+async fn attend(guest: &Guest) {
+    let mut search = Search::new(guest);
+    if let Some(way) = look(&mut search).await {
+        tokio::join!(search.tell_address(), stay(guest, way));
+    }
+}
+
+/// Looks for the agent each time when it was lost, until it is not found any more.
+async fn stay(guest: &Guest, mut way: Way) {
+    while let Way::Agent(client) = way {
+        let why = until_lost(&client).await;
+        drop(client);
+        if !guest.looks_again() {
+            return;
+        }
+        tracing::warn!("the guest's agent is looked for again: {why}");
+        let found = match why {
+            // A guest that lies to its host once is not asked again.
+            ClientError::Violation(_) => Err(reason_of(&why)),
+            _ => Search::new(guest).agent().await,
+        };
+        way = match found {
+            Ok(way) => way,
+            Err(why) => return guest.never_is_ready(why.with_advice()),
+        };
+        guest.is_ready(way.clone());
+    }
+}
+
+/// Waits until the agent is lost, asking it now and then whether it is there. One that is slow, or paused, is not lost.
+async fn until_lost(client: &Client) -> ClientError {
+    loop {
+        tokio::select! {
+            why = client.lost() => return why,
+            () = tokio::time::sleep(PING_AGAIN) => drop(client.ping(CALL).await),
+        }
+    }
+}
+
+/// Looks for the agent until it answers or the time is up, posts what becomes of it, and gives it.
+async fn look(search: &mut Search<'_>) -> Option<Way> {
+    let guest = search.guest;
     let found = match search.agent().await {
         Ok(way) => search.walls(&way).await.map(|()| way),
         Err(why) => Err(why),
@@ -66,9 +103,9 @@ async fn look(guest: &Guest) {
     match found {
         Ok(way) => {
             let ready = Event::new("ready").with("seconds", search.since.elapsed().as_secs_f64());
-            guest.is_ready(way);
+            guest.is_ready(way.clone());
             guest.post_surely(ready).await;
-            search.tell_address().await;
+            Some(way)
         }
         Err(why) => {
             let why = why.with_advice();
@@ -87,6 +124,7 @@ async fn look(guest: &Guest) {
             guest.post_surely(event).await;
             // It may have one, but nobody looks for it any more.
             guest.post_surely(no_address).await;
+            None
         }
     }
 }
@@ -99,7 +137,17 @@ struct Search<'a> {
     told: Option<NotReady>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    fn new(guest: &'a Guest) -> Self {
+        let since = Instant::now();
+        Self {
+            guest,
+            since,
+            until: since + guest.configuration().ready_timeout(),
+            told: None,
+        }
+    }
+
     fn left(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
     }
@@ -147,7 +195,7 @@ impl Search<'_> {
             AgentTransport::Tcp => {
                 let token = match &settings.token {
                     Some(token) => token.reveal().as_bytes().to_vec(),
-                    None => self.hand_over(new_token()).await?,
+                    None => self.hand_over(new_token()?).await?,
                 };
                 self.over_tcp(settings.port, token).await.map(Way::Agent)
             }
@@ -424,16 +472,27 @@ fn reason_of(error: &ClientError) -> NotReady {
     NotReady::new(cause, error.to_string())
 }
 
-/// A token that nobody can guess: the standard library keys its hash maps from the system's source
-/// of chance.
-fn new_token() -> Vec<u8> {
-    let part = || RandomState::new().build_hasher().finish();
-    format!(
-        "{:016x}{:016x}{:016x}{:016x}",
-        part(),
-        part(),
-        part(),
-        part()
-    )
-    .into_bytes()
+/// A token of 32 bytes from the system's source of random numbers, in hexadecimal digits.
+fn new_token() -> Result<Vec<u8>, NotReady> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| NotReady::new(Cause::NoToken, format!("making a token: {error}")))?;
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    Ok(digits
+        .map(|digit| b"0123456789abcdef"[usize::from(digit)])
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::new_token;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_token_is_another_one_of_64_hexadecimal_digits() {
+        let tokens: HashSet<_> = (0..64).map(|_| new_token().expect("a token")).collect();
+        assert_eq!(tokens.len(), 64);
+        assert!(tokens.iter().all(|token| token.len() == 64));
+        assert!(tokens.iter().flatten().all(u8::is_ascii_hexdigit));
+    }
 }

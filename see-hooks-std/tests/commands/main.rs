@@ -1,6 +1,7 @@
 //! The hook `commands` with real agents: over the guest channel, and over TCP.
 
 mod agent;
+mod lost;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "each test file uses a part of it")]
 mod support;
@@ -316,6 +317,18 @@ async fn a_command_tells_its_output_and_leaves_no_files() {
         (Some(1), "42\n".to_owned())
     );
     assert!(!world.results().exists());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_command_has_the_folder_and_the_variables_of_its_event() {
+    let (mut world, _guest) = ready().await;
+    let variables = serde_json::json!({ "WORD": "a b" });
+    let run = Event::new("run_command").with("command", "pwd; echo \"$WORD\"");
+    let run = run.with("folder", "/proc").with("environment", variables);
+    world.trigger(run).await;
+    let finished = world.event("command_finished").await;
+    assert_eq!(text(&finished, "output"), "/proc\na b\n", "{finished:?}");
     world.end().await;
 }
 

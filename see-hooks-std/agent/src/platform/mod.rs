@@ -1,5 +1,7 @@
 //! What differs between the guests' operating systems: one file each, with the same functions.
 
+#[cfg(target_os = "linux")]
+mod cgroup;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]

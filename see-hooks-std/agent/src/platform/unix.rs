@@ -1,32 +1,24 @@
 //! Unix; what only Linux has (`/proc`) is simply not found elsewhere.
 
 use crate::protocol::Exit;
+use rustix::fs::OFlags;
+use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::time::{ClockId, Timespec, clock_settime};
 use std::ffi::{OsStr, OsString};
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 
-/// `O_NOFOLLOW` of Linux, which differs between architectures; the standard library does not name
-/// it. Elsewhere `O_EXCL`, which every new file gets, refuses links by itself.
-const NO_FOLLOW: i32 = if cfg!(not(target_os = "linux")) {
-    0
-} else if cfg!(any(
-    target_arch = "arm",
-    target_arch = "aarch64",
-    target_arch = "powerpc64"
-)) {
-    0o100_000
-} else {
-    0o400_000
-};
+/// Refuses links. Elsewhere than on Linux `O_EXCL`, which every new file gets, does so by itself.
+const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits() as i32;
 
-/// `O_NONBLOCK` of Linux: opening a FIFO that nobody writes to must not block.
-const NON_BLOCKING: i32 = if cfg!(target_os = "linux") { 0o4000 } else { 0 };
+/// Opening a FIFO that nobody writes to must not block.
+const NON_BLOCKING: i32 = OFlags::NONBLOCK.bits() as i32;
 
 /// What a path separator is in a file name.
 pub(crate) const SEPARATORS: &[u8] = b"/";
@@ -75,25 +67,94 @@ pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(mode & 0o777))
 }
 
-/// Makes the program the leader of a process group of its own, so that it dies with its children.
-pub(crate) fn lead_group(command: &mut Command) {
-    command.process_group(0);
+/// A file's permission bits.
+pub(crate) fn mode(found: &Metadata) -> u32 {
+    found.permissions().mode() & 0o7777
 }
 
-/// A process that kills each group whose number is written to it as a line.
-pub(crate) fn killer() -> Option<Command> {
+/// What a program is killed with: its process group, and on Linux its control group, where there is one.
+#[derive(Debug)]
+pub(crate) struct Group {
+    number: u32,
+    #[cfg(target_os = "linux")]
+    cgroup: Option<super::cgroup::Cgroup>,
+}
+
+impl Group {
+    /// Starts a program at the head of a group of its own.
+    pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Self)> {
+        command.process_group(0);
+        #[cfg(target_os = "linux")]
+        let (child, cgroup) = super::cgroup::Cgroup::spawn(command)?;
+        #[cfg(not(target_os = "linux"))]
+        let child = command.spawn()?;
+        let number = child.id();
+        let group = Self {
+            number,
+            #[cfg(target_os = "linux")]
+            cgroup,
+        };
+        Ok((child, group))
+    }
+
+    /// Kills the program and its descendants. Best effort: the caller sees from the leader's end whether it worked. The
+    /// leader must not have been waited for, or its number may be another's.
+    pub(crate) fn kill(&self) {
+        #[cfg(target_os = "linux")]
+        if self
+            .cgroup
+            .as_ref()
+            .is_some_and(super::cgroup::Cgroup::kill)
+        {
+            return;
+        }
+        self.signal(KILL);
+    }
+
+    /// Sends a signal to the process group, under the same condition.
+    pub(crate) fn signal(&self, signal: i32) {
+        let group = i32::try_from(self.number).ok().and_then(Pid::from_raw);
+        if let (Some(group), Some(signal)) = (group, Signal::from_named_raw(signal)) {
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+/// The signal that ends a process.
+const KILL: i32 = 9;
+
+/// The system's shell with this text.
+pub(crate) fn shell(text: &OsStr) -> Command {
     let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(text);
     command
-        .arg("-c")
-        .arg("while read -r group; do kill -KILL \"-$group\" 2>/dev/null; done");
-    Some(command)
 }
 
-/// A process that kills this one group.
-pub(crate) fn kill_once(group: u32) -> Command {
-    let mut command = Command::new("kill");
-    command.arg("-KILL").arg(format!("-{group}"));
+/// Makes the program run as this user, given by name or number, with its home.
+pub(crate) fn run_as(command: &mut Command, user: &str) -> io::Result<()> {
+    let users = std::fs::read_to_string("/etc/passwd")?;
+    let found = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, _, uid, gid) = (
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+            fields.next()?,
+        );
+        let home = fields.nth(1)?;
+        let is_it = name == user || uid == user;
+        is_it.then(|| Some((name, uid.parse().ok()?, gid.parse().ok()?, home)))?
+    });
+    let Some((name, uid, gid, home)) = found else {
+        let message = "`/etc/passwd` has no such user";
+        return Err(io::Error::new(io::ErrorKind::NotFound, message));
+    };
+    command.uid(uid).gid(gid);
     command
+        .env("HOME", home)
+        .env("USER", name)
+        .env("LOGNAME", name);
+    Ok(())
 }
 
 /// How a process ended.
@@ -105,11 +166,11 @@ pub(crate) fn exit_of(status: ExitStatus) -> Exit {
     }
 }
 
-/// The command that sets the clock; `-s @N` is understood by GNU's and busybox's `date`.
-pub(crate) fn set_clock(unix_seconds: u64) -> Option<Command> {
-    let mut command = Command::new("date");
-    command.arg("-u").arg("-s").arg(format!("@{unix_seconds}"));
-    cfg!(target_os = "linux").then_some(command)
+/// Sets the clock to these seconds since 1970.
+pub(crate) fn set_clock(unix_seconds: u64) -> io::Result<()> {
+    let tv_sec = i64::try_from(unix_seconds).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let time = Timespec { tv_sec, tv_nsec: 0 };
+    Ok(clock_settime(ClockId::Realtime, time)?)
 }
 
 /// The command that adds (`add`) or takes away (`del`) a default route for IPv4; iproute2's and busybox's

@@ -2,12 +2,12 @@
 
 use crate::protocol::Exit;
 use std::ffi::{OsStr, OsString};
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::windows::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 /// `CREATE_NEW_PROCESS_GROUP`.
 const NEW_GROUP: u32 = 0x200;
@@ -52,21 +52,56 @@ pub(crate) fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the program the leader of a process group of its own.
-pub(crate) fn lead_group(command: &mut Command) {
-    command.creation_flags(NEW_GROUP);
+/// Windows has no permission bits.
+pub(crate) fn mode(_found: &Metadata) -> u32 {
+    0
 }
 
-/// No shell of Windows reads numbers one by one: each kill starts a process.
-pub(crate) fn killer() -> Option<Command> {
-    None
+/// What a program is killed with: its tree of processes.
+#[derive(Debug)]
+pub(crate) struct Group(u32);
+
+impl Group {
+    /// Starts a program at the head of a group of its own.
+    pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Self)> {
+        let child = command.creation_flags(NEW_GROUP).spawn()?;
+        let group = Self(child.id());
+        Ok((child, group))
+    }
+
+    /// Kills the program with the processes that it started.
+    pub(crate) fn kill(&self) {
+        let mut command = Command::new("taskkill");
+        command
+            .args(["/f", "/t", "/pid", &self.0.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        drop(command.status());
+    }
+
+    /// There are no signals here but the one that ends a program.
+    pub(crate) fn signal(&self, signal: i32) {
+        if signal == KILL {
+            self.kill();
+        }
+    }
 }
 
-/// A process that kills this one tree.
-pub(crate) fn kill_once(group: u32) -> Command {
-    let mut command = Command::new("taskkill");
-    command.args(["/f", "/t", "/pid", &group.to_string()]);
+/// The number of the signal that ends a process, elsewhere.
+const KILL: i32 = 9;
+
+/// The system's shell with this text, as it is: `cmd` does not know the standard library's quotes.
+pub(crate) fn shell(text: &OsStr) -> Command {
+    let mut command = Command::new("cmd");
+    command.args(["/d", "/s", "/c"]).raw_arg("\"");
+    command.raw_arg(text).raw_arg("\"");
     command
+}
+
+/// Running as somebody else takes a password here.
+pub(crate) fn run_as(_command: &mut Command, _user: &str) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// How a process ended.
@@ -74,9 +109,9 @@ pub(crate) fn exit_of(status: ExitStatus) -> Exit {
     status.code().map_or(Exit::Unknown, Exit::Code)
 }
 
-/// There is no command that sets the clock from a number.
-pub(crate) fn set_clock(_unix_seconds: u64) -> Option<Command> {
-    None
+/// The standard library has no way to set the clock.
+pub(crate) fn set_clock(_unix_seconds: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// A guest without a default route stays without.

@@ -6,11 +6,11 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// A body ends before its last field.
-    Truncated,
-    /// A body goes on after its last field, by this many bytes.
+    /// A body is no message of this version in this direction: why.
+    Malformed(String),
+    /// A body goes on after its message, by this many bytes.
     Trailing(usize),
-    /// No message of this kind exists in this direction.
+    /// No frame of this kind exists in this direction.
     UnknownKind(u8),
     /// A field has a value outside its range.
     OutOfRange {
@@ -31,9 +31,9 @@ pub enum ProtocolError {
 impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Truncated => f.write_str("the message ends before its last field"),
-            Self::Trailing(extra) => write!(f, "{extra} bytes follow the message's last field"),
-            Self::UnknownKind(kind) => write!(f, "there is no message of kind {kind:#04x}"),
+            Self::Malformed(why) => write!(f, "the message cannot be read: {why}"),
+            Self::Trailing(extra) => write!(f, "{extra} bytes follow the message"),
+            Self::UnknownKind(kind) => write!(f, "there is no frame of kind {kind} here"),
             Self::OutOfRange { field, found, most } => {
                 write!(f, "{field} is {found}, at most {most} is allowed")
             }

@@ -5,8 +5,8 @@
 //! | bytes | field |
 //! |---|---|
 //! | 0..4 | the magic bytes `A5 53 45 45` |
-//! | 4 | the format of this header: 1 |
-//! | 5 | the kind of message |
+//! | 4 | the format of this header: 2 |
+//! | 5 | what the body is: 0 a message, 1 bytes of a stream, 2 and 3 a program's two outputs |
 //! | 6..8 | zero |
 //! | 8..16 | the session |
 //! | 16..20 | the request |
@@ -14,10 +14,11 @@
 //! | 24..28 | CRC-32 of the body |
 //! | 28..32 | CRC-32 of the 28 bytes before |
 
-use super::{HEADER, MAX_BODY, ProtocolError, crc32};
+use super::{HEADER, MAX_BODY, ProtocolError};
+use crc32fast::hash as crc32;
 
 const MAGIC: [u8; 4] = [0xA5, b'S', b'E', b'E'];
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// One message on the wire, its body not yet understood.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,9 @@
 //! The wire protocol, as values.
 //!
+//! `docs/agent-protocol.md` has it for people who write a host or an agent in another language.
+//!
 //! A *frame* is a header with its own checksum and a checksummed body of at most [`MAX_BODY`]
-//! bytes. Each frame belongs to a *session*, named by a random number of the host's choosing, and
+//! bytes: a message in CBOR, or bytes of a stream. Each frame belongs to a *session*, named by a random number of the host's choosing, and
 //! within it to a *request*. The host opens a session with [`Request::Hello`]; that ends the
 //! session before it, and whatever still comes for the old one is ignored. So a host that died in
 //! the middle of a frame is followed by another without any clean-up.
@@ -20,19 +22,17 @@
 //! once it has dealt with the bytes. That makes the memory of both ends constant, and keeps one
 //! stalled stream from stalling the others.
 
-mod checksum;
 mod error;
-mod field;
 mod frame;
 mod guest;
 mod probe;
 mod reply;
 mod request;
+mod wire;
 
-pub use checksum::crc32;
 pub use error::ProtocolError;
 pub use frame::{Decoder, Frame};
-pub use guest::{Exit, Info, JobState, MAX_MESSAGE, Outcome, Process, Stream};
+pub use guest::{Exit, FileInfo, FileKind, Info, JobState, MAX_MESSAGE, Outcome, Process, Stream};
 pub use probe::{Finding, MAX_FINDING, MAX_PROBE_PATIENCE, MAX_TARGETS, Probe, ProbeTarget};
 pub use reply::{FailureCode, Reply};
 pub use request::{MAX_ARGUMENTS, MAX_DEADLINE, Placement, Program, Request, Run, Upload};
@@ -42,7 +42,7 @@ pub use request::{MAX_ARGUMENTS, MAX_DEADLINE, Placement, Program, Request, Run,
 pub const CHANNEL: &str = "org.see.agent.0";
 
 /// The version of the protocol that this crate speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The length of a frame's header in bytes.
 pub const HEADER: usize = 32;
@@ -71,6 +71,9 @@ pub const MIN_TOKEN: usize = 16;
 
 /// The longest name of an uploaded file in bytes.
 pub const MAX_NAME: usize = 255;
+
+/// The longest path of an uploaded file in bytes.
+pub const MAX_PATH: usize = 4096;
 
 /// Where the arguments of an upload-and-run stand for the path of the uploaded file.
 pub const SAMPLE_PLACEHOLDER: &str = "{sample}";

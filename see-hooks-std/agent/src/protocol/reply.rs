@@ -1,12 +1,14 @@
 //! What the agent sends.
 
-use super::field::{FieldReader, FieldWriter};
-use super::guest::{Info, JobState, MAX_MESSAGE, Outcome, Process, Stream, cut};
-use super::probe::{Finding, MAX_TARGETS};
-use super::{Frame, MAX_BODY, ProtocolError};
+use super::guest::{FileInfo, Info, JobState, MAX_MESSAGE, Outcome, Process, Stream, cut};
+use super::probe::{Finding, MAX_FINDING, MAX_TARGETS};
+use super::wire::{self, check, kind};
+use super::{Frame, ProtocolError};
+use serde::{Deserialize, Serialize};
 
 /// A message from the agent to the host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reply {
     /// The session is open.
@@ -16,6 +18,7 @@ pub enum Reply {
     /// A program runs. The last answer for one in the background.
     Started {
         /// What to ask after it by, in the background; 0 in the foreground.
+        #[serde(default)]
         job: u32,
         /// Its process number.
         pid: u32,
@@ -24,6 +27,7 @@ pub enum Reply {
     ///
     /// Each of the two streams is in order; between the two the order is that of reading, which is
     /// the order of writing unless both were written within the same moment.
+    #[serde(skip)]
     Output {
         /// Where it wrote it.
         stream: Stream,
@@ -35,17 +39,23 @@ pub enum Reply {
     /// A file was stored. The last answer to an upload.
     Stored {
         /// Its path in the guest.
+        #[serde(with = "serde_bytes")]
         path: Vec<u8>,
         /// Its length in bytes.
         size: u64,
     },
     /// The next bytes of a download.
+    #[serde(skip)]
     Data(Vec<u8>),
     /// Some of the guest's processes.
     Processes(Vec<Process>),
+    /// Some of what is in a folder.
+    Files(Vec<FileInfo>),
+    /// What is at a path. The last answer.
+    File(FileInfo),
     /// A download or a list is complete. The last answer.
     End {
-        /// How many bytes, or processes, were sent.
+        /// How many bytes, processes or files were sent.
         total: u64,
         /// There was more than the limit allows.
         truncated: bool,
@@ -68,7 +78,8 @@ pub enum Reply {
 }
 
 /// What sort of failure a [`Reply::Failed`] tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FailureCode {
     /// The request breaks the protocol or has a value that is not allowed.
@@ -94,200 +105,83 @@ pub enum FailureCode {
     /// The agent cannot do this on this system.
     Unsupported,
     /// A code that this version does not know.
-    Other(u16),
-}
-
-/// Each code with its number on the wire.
-const CODES: [(FailureCode, u16); 11] = [
-    (FailureCode::BadRequest, 1),
-    (FailureCode::Version, 2),
-    (FailureCode::Busy, 3),
-    (FailureCode::WrongToken, 4),
-    (FailureCode::NoToken, 5),
-    (FailureCode::NoSession, 6),
-    (FailureCode::NotFound, 7),
-    (FailureCode::Denied, 8),
-    (FailureCode::Io, 9),
-    (FailureCode::Cancelled, 10),
-    (FailureCode::Unsupported, 11),
-];
-
-impl From<u16> for FailureCode {
-    fn from(number: u16) -> Self {
-        CODES
-            .iter()
-            .find(|(_, known)| *known == number)
-            .map_or(Self::Other(number), |(code, _)| *code)
-    }
-}
-
-impl From<FailureCode> for u16 {
-    fn from(code: FailureCode) -> Self {
-        match code {
-            FailureCode::Other(number) => number,
-            code => CODES
-                .iter()
-                .find(|(known, _)| *known == code)
-                .map_or(0, |(_, number)| *number),
-        }
-    }
-}
-
-mod kind {
-    pub(super) const WELCOME: u8 = 0x81;
-    pub(super) const PONG: u8 = 0x82;
-    pub(super) const STARTED: u8 = 0x83;
-    pub(super) const STDOUT: u8 = 0x84;
-    pub(super) const STDERR: u8 = 0x85;
-    pub(super) const EXITED: u8 = 0x86;
-    pub(super) const STORED: u8 = 0x87;
-    pub(super) const DATA: u8 = 0x88;
-    pub(super) const PROCESSES: u8 = 0x89;
-    pub(super) const END: u8 = 0x8A;
-    pub(super) const JOB: u8 = 0x8B;
-    pub(super) const DONE: u8 = 0x8C;
-    pub(super) const FAILED: u8 = 0x8D;
-    pub(super) const CREDIT: u8 = 0x8E;
-    pub(super) const PROBED: u8 = 0x8F;
+    #[serde(other)]
+    Other,
 }
 
 impl Reply {
-    /// The frame that carries this reply.
+    /// The frame that carries this reply; texts that are too long are cut.
     ///
     /// # Errors
     /// [`ProtocolError::TooLong`] when it does not fit one.
-    pub fn into_frame(self, session: u64, request: u32) -> Result<Frame, ProtocolError> {
-        let mut w = FieldWriter::default();
-        let (kind, body) = match self {
-            Self::Welcome(info) => (kind::WELCOME, info.write(&mut w)),
-            Self::Pong(info) => (kind::PONG, info.write(&mut w)),
-            Self::Started { job, pid } => (kind::STARTED, w.u32(job).u32(pid).finish()),
-            Self::Output {
-                stream: Stream::Stdout,
-                bytes,
-            } => (kind::STDOUT, bytes),
-            Self::Output {
-                stream: Stream::Stderr,
-                bytes,
-            } => (kind::STDERR, bytes),
-            Self::Exited(outcome) => {
-                outcome.write(&mut w);
-                (kind::EXITED, w.finish())
-            }
-            Self::Stored { path, size } => (kind::STORED, w.bytes(&path).u64(size).finish()),
+    pub fn into_frame(mut self, session: u64, request: u32) -> Result<Frame, ProtocolError> {
+        self.cut();
+        let (kind, bytes) = match self {
             Self::Data(bytes) => (kind::DATA, bytes),
-            Self::Processes(processes) => {
-                for process in &processes {
-                    process.write(&mut w);
-                }
-                (kind::PROCESSES, w.finish())
-            }
-            Self::End { total, truncated } => {
-                (kind::END, w.u64(total).u8(truncated.into()).finish())
-            }
-            Self::Job(state) => {
-                match state {
-                    JobState::Running => {
-                        w.u8(0);
-                    }
-                    JobState::Ended(outcome) => {
-                        outcome.write(w.u8(1));
-                    }
-                }
-                (kind::JOB, w.finish())
-            }
-            Self::Done => (kind::DONE, Vec::new()),
-            Self::Failed { code, message } => (
-                kind::FAILED,
-                w.u16(code.into())
-                    .bytes(cut(&message, MAX_MESSAGE))
-                    .finish(),
-            ),
-            Self::Probed(findings) => {
-                w.u32(u32::try_from(findings.len()).unwrap_or(u32::MAX));
-                for finding in &findings {
-                    finding.write(&mut w);
-                }
-                (kind::PROBED, w.finish())
-            }
-            Self::Credit(amount) => (kind::CREDIT, w.u32(amount).finish()),
+            Self::Output { stream, bytes } => match stream {
+                Stream::Stdout => (kind::STDOUT, bytes),
+                Stream::Stderr => (kind::STDERR, bytes),
+            },
+            message => return wire::message(session, request, &message),
         };
-        if body.len() > MAX_BODY {
-            return Err(ProtocolError::TooLong { found: body.len() });
-        }
-        Ok(Frame {
-            session,
-            request,
-            kind,
-            body,
-        })
+        wire::frame(session, request, kind, bytes)
     }
 
-    /// The reply in a frame.
+    /// The reply in a frame; texts that are too long are cut.
     ///
     /// # Errors
     /// Any [`ProtocolError`] of a body that is not one.
     pub fn from_frame(frame: Frame) -> Result<Self, ProtocolError> {
-        match frame.kind {
-            kind::STDOUT => {
-                return Ok(Self::Output {
-                    stream: Stream::Stdout,
-                    bytes: frame.body,
-                });
-            }
-            kind::STDERR => {
-                return Ok(Self::Output {
-                    stream: Stream::Stderr,
-                    bytes: frame.body,
-                });
-            }
-            kind::DATA => return Ok(Self::Data(frame.body)),
-            _ => {}
-        }
-        let mut r = FieldReader::new(&frame.body);
-        let reply = match frame.kind {
-            kind::WELCOME => Self::Welcome(Box::new(Info::read(&mut r)?)),
-            kind::PONG => Self::Pong(Box::new(Info::read(&mut r)?)),
-            kind::STARTED => Self::Started {
-                job: r.u32()?,
-                pid: r.u32()?,
-            },
-            kind::EXITED => Self::Exited(Outcome::read(&mut r)?),
-            kind::STORED => Self::Stored {
-                path: r.bytes("the path's length", MAX_BODY)?.to_vec(),
-                size: r.u64()?,
-            },
-            kind::PROCESSES => {
-                let mut processes = Vec::new();
-                while !r.is_empty() {
-                    processes.push(Process::read(&mut r)?);
-                }
-                Self::Processes(processes)
-            }
-            kind::END => Self::End {
-                total: r.u64()?,
-                truncated: r.flag("truncated")?,
-            },
-            kind::JOB => Self::Job(if r.flag("the job's state")? {
-                JobState::Ended(Outcome::read(&mut r)?)
-            } else {
-                JobState::Running
-            }),
-            kind::DONE => Self::Done,
-            kind::FAILED => Self::Failed {
-                code: r.u16()?.into(),
-                message: r.text("the message's length", MAX_MESSAGE)?,
-            },
-            kind::PROBED => {
-                let count = r.count("the number of findings", MAX_TARGETS)?;
-                let findings: Result<_, _> = (0..count).map(|_| Finding::read(&mut r)).collect();
-                Self::Probed(findings?)
-            }
-            kind::CREDIT => Self::Credit(r.u32()?),
+        let bytes = frame.body;
+        let output = |stream, bytes| Ok(Self::Output { stream, bytes });
+        let mut reply: Self = match frame.kind {
+            kind::MESSAGE => wire::read(&bytes)?,
+            kind::DATA => return Ok(Self::Data(bytes)),
+            kind::STDOUT => return output(Stream::Stdout, bytes),
+            kind::STDERR => return output(Stream::Stderr, bytes),
             other => return Err(ProtocolError::UnknownKind(other)),
         };
-        r.finish()?;
+        if let Self::Probed(findings) = &reply {
+            let count = findings.len() as u64;
+            check("the number of findings", count, MAX_TARGETS as u64)?;
+        }
+        reply.cut();
         Ok(reply)
+    }
+
+    fn cut(&mut self) {
+        match self {
+            Self::Failed { message, .. } => cut(message, MAX_MESSAGE),
+            Self::Welcome(info) | Self::Pong(info) => {
+                let Info {
+                    agent,
+                    system,
+                    release,
+                    architecture,
+                    hostname,
+                    ..
+                } = &mut **info;
+                for text in [agent, system, release, architecture, hostname] {
+                    cut(text, MAX_MESSAGE);
+                }
+            }
+            Self::Probed(findings) => {
+                for finding in findings {
+                    if let Finding::Answered(text) | Finding::Untried(text) = finding {
+                        cut(text, MAX_FINDING);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether it is a part of a stream, which the receiver has to make room for.
+    pub fn is_streamed(&self) -> bool {
+        matches!(
+            self,
+            Self::Output { .. } | Self::Data(_) | Self::Processes(_) | Self::Files(_)
+        )
     }
 
     /// A failure with this message.

@@ -1,8 +1,9 @@
 //! What the host sends.
 
-use super::field::{FieldReader, FieldWriter, check};
-use super::probe::Probe;
-use super::{Frame, HEADER, MAX_BODY, MAX_NAME, MAX_TOKEN, ProtocolError, Stream};
+use super::probe::{MAX_PROBE_PATIENCE, MAX_TARGETS, Probe};
+use super::wire::{self, check, kind, list, milliseconds, pairs};
+use super::{Frame, HEADER, MAX_PATH, MAX_TOKEN, ProtocolError, Stream};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// The most arguments, and the most environment variables, of a program.
@@ -14,7 +15,8 @@ pub const MAX_DEADLINE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// A message from the host to the agent.
 ///
 /// Text is bytes as the guest's system has them; on Windows they have to be UTF-8.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Request {
     /// Opens a session, and ends the one before it on the same transport. Answered by
@@ -24,6 +26,7 @@ pub enum Request {
         /// The newest protocol version that the host speaks.
         version: u16,
         /// The token; empty where the transport needs none.
+        #[serde(with = "serde_bytes")]
         token: Vec<u8>,
     },
     /// Is the agent there? Answered by [`Reply::Pong`](super::Reply::Pong).
@@ -32,6 +35,7 @@ pub enum Request {
     /// Answered by [`Reply::Done`](super::Reply::Done).
     Authorize {
         /// Between [`MIN_TOKEN`](super::MIN_TOKEN) and [`MAX_TOKEN`] bytes.
+        #[serde(with = "serde_bytes")]
         token: Vec<u8>,
     },
     /// Runs a program. Answered by [`Reply::Started`](super::Reply::Started); in the foreground
@@ -48,9 +52,35 @@ pub enum Request {
     /// [`Reply::End`](super::Reply::End).
     Download {
         /// Its path in the guest.
+        #[serde(with = "serde_bytes")]
         path: Vec<u8>,
         /// How many bytes to send at most.
         limit: u64,
+    },
+    /// Lists a folder as [`Reply::Files`](super::Reply::Files) and [`Reply::End`](super::Reply::End).
+    List {
+        /// Its absolute path.
+        #[serde(with = "serde_bytes")]
+        path: Vec<u8>,
+    },
+    /// What is at a path? Answered by [`Reply::File`](super::Reply::File).
+    Stat {
+        /// Its absolute path.
+        #[serde(with = "serde_bytes")]
+        path: Vec<u8>,
+    },
+    /// Makes a folder, and those that it lies in. Answered by [`Reply::Done`](super::Reply::Done).
+    MakeFolder {
+        /// Its absolute path.
+        #[serde(with = "serde_bytes")]
+        path: Vec<u8>,
+    },
+    /// Removes a file, a link, or a folder with all that is in it. Answered by
+    /// [`Reply::Done`](super::Reply::Done).
+    Remove {
+        /// Its absolute path.
+        #[serde(with = "serde_bytes")]
+        path: Vec<u8>,
     },
     /// Lists the guest's processes as [`Reply::Processes`](super::Reply::Processes) and
     /// [`Reply::End`](super::Reply::End).
@@ -66,8 +96,10 @@ pub enum Request {
         /// The number from [`Reply::Started`](super::Reply::Started).
         job: u32,
         /// The first byte of standard output that is wanted.
+        #[serde(default)]
         stdout_from: u64,
         /// The first byte of standard error that is wanted.
+        #[serde(default)]
         stderr_from: u64,
     },
     /// Ends a program in the background with its whole process group. Answered by
@@ -79,24 +111,29 @@ pub enum Request {
     /// Tries what is to be closed to the guest. Answered by [`Reply::Probed`](super::Reply::Probed).
     Probe(Probe),
     /// The next bytes of an upload or of a program's input.
+    #[serde(skip)]
     Data(Vec<u8>),
     /// The upload or the input is complete.
     End,
     /// This much of a stream's cost was dealt with.
     Credit(u32),
+    /// Sends a signal to the process group of the request's program: on Unix any, on Windows 9 alone, which ends it.
+    Signal(i32),
     /// The request is no longer wanted: a program in the foreground is killed, an unfinished upload
     /// removed. The request is still answered.
     Cancel,
 }
 
 /// A program to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
     /// What to start, and with which surroundings.
     pub program: Program,
     /// Where it runs.
+    #[serde(default)]
     pub placement: Placement,
     /// After this time its whole process group is killed; at most [`MAX_DEADLINE`].
+    #[serde(rename = "deadline_ms", with = "milliseconds")]
     pub deadline: Duration,
     /// How many bytes of standard output are kept; the rest is read and dropped.
     pub stdout_limit: u64,
@@ -105,20 +142,30 @@ pub struct Run {
 }
 
 /// What to start.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Program {
     /// The program and its arguments; no shell is between.
+    #[serde(with = "list")]
     pub arguments: Vec<Vec<u8>>,
+    /// Text for the system's shell (`/bin/sh`, `cmd`) in place of the arguments; empty for none.
+    #[serde(with = "serde_bytes")]
+    pub shell: Vec<u8>,
     /// Variables to set on top of the agent's own environment.
+    #[serde(with = "pairs")]
     pub environment: Vec<(Vec<u8>, Vec<u8>)>,
     /// Start from an empty environment instead.
     pub clear_environment: bool,
+    /// The name or the number of the user that it runs as; empty: the agent's own. On Unix alone.
+    pub user: String,
     /// The working folder; empty: the agent's upload folder.
+    #[serde(with = "serde_bytes")]
     pub folder: Vec<u8>,
 }
 
 /// Where a program runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Placement {
     /// The request lasts as long as the program, and carries its output.
     Foreground {
@@ -129,10 +176,12 @@ pub enum Placement {
     Background,
 }
 
-/// A file to store in the agent's upload folder.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A file to store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upload {
-    /// A plain file name: never a path.
+    /// A plain file name in the agent's upload folder, or an absolute path in a folder that exists; at most
+    /// [`MAX_NAME`](super::MAX_NAME) bytes of a name, [`MAX_PATH`](super::MAX_PATH) of a path.
+    #[serde(with = "serde_bytes")]
     pub name: Vec<u8>,
     /// Its permission bits, such as `0o644`; of no meaning on Windows.
     pub mode: u32,
@@ -140,23 +189,10 @@ pub struct Upload {
     pub size: u64,
 }
 
-mod kind {
-    pub(super) const HELLO: u8 = 0x01;
-    pub(super) const PING: u8 = 0x02;
-    pub(super) const AUTHORIZE: u8 = 0x03;
-    pub(super) const RUN: u8 = 0x04;
-    pub(super) const UPLOAD: u8 = 0x05;
-    pub(super) const UPLOAD_RUN: u8 = 0x06;
-    pub(super) const DOWNLOAD: u8 = 0x07;
-    pub(super) const PROCESSES: u8 = 0x08;
-    pub(super) const SET_CLOCK: u8 = 0x09;
-    pub(super) const JOB: u8 = 0x0A;
-    pub(super) const KILL: u8 = 0x0B;
-    pub(super) const DATA: u8 = 0x0C;
-    pub(super) const END: u8 = 0x0D;
-    pub(super) const CREDIT: u8 = 0x0E;
-    pub(super) const CANCEL: u8 = 0x0F;
-    pub(super) const PROBE: u8 = 0x10;
+impl Default for Placement {
+    fn default() -> Self {
+        Self::Foreground { input: false }
+    }
 }
 
 impl Request {
@@ -165,54 +201,10 @@ impl Request {
     /// # Errors
     /// [`ProtocolError::TooLong`] when it does not fit one.
     pub fn into_frame(self, session: u64, request: u32) -> Result<Frame, ProtocolError> {
-        let mut w = FieldWriter::default();
-        let (kind, body) = match self {
-            Self::Hello { version, token } => (kind::HELLO, w.u16(version).bytes(&token).finish()),
-            Self::Ping => (kind::PING, Vec::new()),
-            Self::Authorize { token } => (kind::AUTHORIZE, w.bytes(&token).finish()),
-            Self::Run(run) => {
-                run.write(&mut w);
-                (kind::RUN, w.finish())
-            }
-            Self::Upload(upload) => {
-                upload.write(&mut w);
-                (kind::UPLOAD, w.finish())
-            }
-            Self::UploadRun(upload, run) => {
-                upload.write(&mut w);
-                run.write(&mut w);
-                (kind::UPLOAD_RUN, w.finish())
-            }
-            Self::Download { path, limit } => (kind::DOWNLOAD, w.bytes(&path).u64(limit).finish()),
-            Self::Processes => (kind::PROCESSES, Vec::new()),
-            Self::SetClock { unix_seconds } => (kind::SET_CLOCK, w.u64(unix_seconds).finish()),
-            Self::Job {
-                job,
-                stdout_from,
-                stderr_from,
-            } => (
-                kind::JOB,
-                w.u32(job).u64(stdout_from).u64(stderr_from).finish(),
-            ),
-            Self::Kill { job } => (kind::KILL, w.u32(job).finish()),
-            Self::Probe(probe) => {
-                probe.write(&mut w);
-                (kind::PROBE, w.finish())
-            }
-            Self::Data(bytes) => (kind::DATA, bytes),
-            Self::End => (kind::END, Vec::new()),
-            Self::Credit(amount) => (kind::CREDIT, w.u32(amount).finish()),
-            Self::Cancel => (kind::CANCEL, Vec::new()),
-        };
-        if body.len() > MAX_BODY {
-            return Err(ProtocolError::TooLong { found: body.len() });
+        match self {
+            Self::Data(bytes) => wire::frame(session, request, kind::DATA, bytes),
+            message => wire::message(session, request, &message),
         }
-        Ok(Frame {
-            session,
-            request,
-            kind,
-            body,
-        })
     }
 
     /// The request in a frame.
@@ -220,43 +212,29 @@ impl Request {
     /// # Errors
     /// Any [`ProtocolError`] of a body that is not one.
     pub fn from_frame(frame: Frame) -> Result<Self, ProtocolError> {
-        if frame.kind == kind::DATA {
-            return Ok(Self::Data(frame.body));
-        }
-        let mut r = FieldReader::new(&frame.body);
-        let request = match frame.kind {
-            kind::HELLO => Self::Hello {
-                version: r.u16()?,
-                token: r.bytes("the token's length", MAX_TOKEN)?.to_vec(),
-            },
-            kind::PING => Self::Ping,
-            kind::AUTHORIZE => Self::Authorize {
-                token: r.bytes("the token's length", MAX_TOKEN)?.to_vec(),
-            },
-            kind::RUN => Self::Run(Run::read(&mut r)?),
-            kind::UPLOAD => Self::Upload(Upload::read(&mut r)?),
-            kind::UPLOAD_RUN => Self::UploadRun(Upload::read(&mut r)?, Run::read(&mut r)?),
-            kind::DOWNLOAD => Self::Download {
-                path: r.bytes("the path's length", MAX_BODY)?.to_vec(),
-                limit: r.u64()?,
-            },
-            kind::PROCESSES => Self::Processes,
-            kind::SET_CLOCK => Self::SetClock {
-                unix_seconds: r.u64()?,
-            },
-            kind::JOB => Self::Job {
-                job: r.u32()?,
-                stdout_from: r.u64()?,
-                stderr_from: r.u64()?,
-            },
-            kind::KILL => Self::Kill { job: r.u32()? },
-            kind::PROBE => Self::Probe(Probe::read(&mut r)?),
-            kind::END => Self::End,
-            kind::CREDIT => Self::Credit(r.u32()?),
-            kind::CANCEL => Self::Cancel,
+        let request: Self = match frame.kind {
+            kind::MESSAGE => wire::read(&frame.body)?,
+            kind::DATA => return Ok(Self::Data(frame.body)),
             other => return Err(ProtocolError::UnknownKind(other)),
         };
-        r.finish()?;
+        match &request {
+            Self::Hello { token, .. } | Self::Authorize { token } => {
+                check("the token's length", token.len() as u64, MAX_TOKEN as u64)?;
+            }
+            Self::Run(run) => run.check()?,
+            Self::Upload(upload) => upload.check()?,
+            Self::UploadRun(upload, run) => {
+                upload.check()?;
+                run.check()?;
+            }
+            Self::Probe(probe) => {
+                let (patience, most) = (probe.patience.as_millis(), MAX_PROBE_PATIENCE.as_millis());
+                check("the patience in milliseconds", patience as u64, most as u64)?;
+                let count = probe.targets.len() as u64;
+                check("the number of targets", count, MAX_TARGETS as u64)?;
+            }
+            _ => {}
+        }
         Ok(request)
     }
 
@@ -273,7 +251,7 @@ impl Request {
     pub fn is_answered(&self) -> bool {
         !matches!(
             self,
-            Self::Data(_) | Self::End | Self::Credit(_) | Self::Cancel
+            Self::Data(_) | Self::End | Self::Credit(_) | Self::Signal(_) | Self::Cancel
         )
     }
 
@@ -292,82 +270,26 @@ impl Run {
         }
     }
 
-    fn write(&self, w: &mut FieldWriter) {
+    fn check(&self) -> Result<(), ProtocolError> {
         let program = &self.program;
-        w.u32(u32::try_from(program.arguments.len()).unwrap_or(u32::MAX));
-        for argument in &program.arguments {
-            w.bytes(argument);
+        for (field, count) in [
+            ("the number of arguments", program.arguments.len()),
+            ("the number of variables", program.environment.len()),
+        ] {
+            check(field, count as u64, MAX_ARGUMENTS as u64)?;
         }
-        w.u32(u32::try_from(program.environment.len()).unwrap_or(u32::MAX));
-        for (name, value) in &program.environment {
-            w.bytes(name).bytes(value);
-        }
-        w.u8(program.clear_environment.into())
-            .bytes(&program.folder);
-        w.u8(match self.placement {
-            Placement::Foreground { input: false } => 0,
-            Placement::Foreground { input: true } => 1,
-            Placement::Background => 2,
-        });
-        w.u64(u64::try_from(self.deadline.as_millis()).unwrap_or(u64::MAX));
-        w.u64(self.stdout_limit).u64(self.stderr_limit);
-    }
-
-    fn read(r: &mut FieldReader<'_>) -> Result<Self, ProtocolError> {
-        let count = r.count("the number of arguments", MAX_ARGUMENTS)?;
-        let mut arguments = Vec::new();
-        for _ in 0..count {
-            arguments.push(r.bytes("an argument's length", MAX_BODY)?.to_vec());
-        }
-        let count = r.count("the number of variables", MAX_ARGUMENTS)?;
-        let mut environment = Vec::new();
-        for _ in 0..count {
-            let name = r.bytes("a variable's name", MAX_BODY)?.to_vec();
-            environment.push((name, r.bytes("a variable's value", MAX_BODY)?.to_vec()));
-        }
-        let clear_environment = r.flag("the empty environment")?;
-        let folder = r.bytes("the working folder", MAX_BODY)?.to_vec();
-        let placement = r.u8()?;
-        check("the placement", u64::from(placement), 2)?;
-        let placement = match placement {
-            0 => Placement::Foreground { input: false },
-            1 => Placement::Foreground { input: true },
-            _ => Placement::Background,
-        };
-        let deadline = r.u64()?;
-        check(
-            "the deadline in milliseconds",
-            deadline,
-            MAX_DEADLINE.as_millis() as u64,
-        )?;
-        Ok(Self {
-            program: Program {
-                arguments,
-                environment,
-                clear_environment,
-                folder,
-            },
-            placement,
-            deadline: Duration::from_millis(deadline),
-            stdout_limit: r.u64()?,
-            stderr_limit: r.u64()?,
-        })
+        let (deadline, most) = (self.deadline.as_millis(), MAX_DEADLINE.as_millis());
+        check("the deadline in milliseconds", deadline as u64, most as u64)
     }
 }
 
 impl Upload {
-    fn write(&self, w: &mut FieldWriter) {
-        w.bytes(&self.name).u32(self.mode).u64(self.size);
-    }
-
-    fn read(r: &mut FieldReader<'_>) -> Result<Self, ProtocolError> {
-        let name = r.bytes("the file name's length", MAX_NAME)?.to_vec();
-        let mode = r.u32()?;
-        check("the permission bits", u64::from(mode), 0o777)?;
-        Ok(Self {
-            name,
-            mode,
-            size: r.u64()?,
-        })
+    fn check(&self) -> Result<(), ProtocolError> {
+        check(
+            "the file name's length",
+            self.name.len() as u64,
+            MAX_PATH as u64,
+        )?;
+        check("the permission bits", u64::from(self.mode), 0o777)
     }
 }

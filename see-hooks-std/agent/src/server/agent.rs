@@ -2,7 +2,6 @@
 
 use super::folder::Folder;
 use super::job::Jobs;
-use super::kill::Killer;
 use super::probe::DefaultRoute;
 use super::{Token, lock};
 use crate::platform;
@@ -68,7 +67,6 @@ impl Settings {
 pub struct Agent {
     pub(super) folder: Folder,
     pub(super) jobs: Jobs,
-    pub(super) killer: Killer,
     pub(super) limits: Limits,
     /// How many outputs and inputs of programs threads are busy with.
     pub(super) pipes: Arc<AtomicUsize>,
@@ -88,7 +86,6 @@ impl Agent {
         Ok(Arc::new(Self {
             folder: Folder::open(&settings.folder)?,
             jobs: Jobs::new(settings.limits.jobs),
-            killer: Killer::default(),
             limits: settings.limits,
             pipes: Arc::new(AtomicUsize::new(0)),
             default_route: DefaultRoute::default(),

@@ -2,7 +2,7 @@
 
 use super::outbox::Outbox;
 use super::stream::{Room, StreamPair};
-use crate::protocol::{FailureCode, Reply, Request};
+use crate::protocol::{FailureCode, Reply};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,23 +37,32 @@ impl Answer {
         self.streams.is_cancelled()
     }
 
-    /// Sends a frame of a stream once the host has room for it; `length` is that of its body.
-    pub(super) fn stream(&self, reply: Reply, length: usize) -> Result<(), Reply> {
+    /// The next signal that the host sends the program.
+    pub(super) fn next_signal(&self) -> Option<i32> {
+        self.streams.next_signal()
+    }
+
+    /// Sends a part of a stream once the host has room for it.
+    pub(super) fn stream(&self, reply: Reply) -> Result<(), Reply> {
         let cancelled = |message| Reply::failed(FailureCode::Cancelled, message);
-        match self.send(reply, length, Instant::now() + STREAM_PATIENCE) {
+        match self.send(reply, Instant::now() + STREAM_PATIENCE) {
             Room::Taken => Ok(()),
             Room::Cancelled => Err(cancelled("the request was cancelled")),
             Room::Expired => Err(cancelled("the host took no more of the stream")),
         }
     }
 
-    pub(super) fn send(&self, reply: Reply, length: usize, until: Instant) -> Room {
-        let cost = Request::stream_cost(length);
+    pub(super) fn send(&self, reply: Reply, until: Instant) -> Room {
+        let Ok(frame) = reply.into_frame(self.session, self.request) else {
+            // Parts of a stream are made to fit; one that does not could be told to nobody.
+            return Room::Cancelled;
+        };
+        let cost = frame.cost();
         let room = self.streams.take_room(cost, until);
         if room != Room::Taken {
             return room;
         }
-        if self.outbox.send(self.session, self.request, reply, until) {
+        if self.outbox.send_frame(&frame, until) {
             return Room::Taken;
         }
         self.streams.credit(cost as u32);

@@ -23,23 +23,18 @@ pub(super) fn start(agent: &Arc<Agent>, mut run: Run) -> Result<Reply, Reply> {
         }
     };
     let pid = running.pid();
-    watch(agent, running, run, job).inspect_err(|_| agent.jobs.remove(number))?;
+    watch(running, run, job).inspect_err(|_| agent.jobs.remove(number))?;
     Ok(Reply::Started { job: number, pid })
 }
 
 /// Starts the thread that sees to the program.
-fn watch(agent: &Arc<Agent>, running: Running, run: Run, job: Arc<Job>) -> Result<(), Reply> {
-    let group = running.pid();
-    let keeper = Arc::clone(agent);
+fn watch(running: Running, run: Run, job: Arc<Job>) -> Result<(), Reply> {
+    // Where no thread can be started, the program is dropped with its work, and killed by that.
     start_thread("job", move || {
-        let outcome = running.supervise(&keeper, &run, &mut Recorder(&job));
+        let outcome = running.supervise(&run, &mut Recorder(&job));
         job.end(outcome);
     })
-    .map_err(|error| {
-        // The program went with the thread that was not to be had, unwatched: end it.
-        agent.killer.kill_group(group);
-        io_failure("starting a thread for the program", &error)
-    })
+    .map_err(|error| io_failure("starting a thread for the program", &error))
 }
 
 struct Recorder<'a>(&'a Job);
@@ -52,5 +47,9 @@ impl Sink for Recorder<'_> {
 
     fn is_cancelled(&self) -> bool {
         self.0.is_killed()
+    }
+
+    fn next_signal(&mut self) -> Option<i32> {
+        None
     }
 }

@@ -1,20 +1,16 @@
 //! Sending files of the guest.
 
 use super::answer::Answer;
+use super::files::absolute;
 use super::folder::io_failure;
 use crate::platform;
 use crate::protocol::{FailureCode, MAX_BODY, Reply};
 use std::io::{ErrorKind, Read};
-use std::path::PathBuf;
 
 /// Sends a regular file, at most `limit` bytes of it; gives the last answer.
 pub(super) fn download(answer: &Answer, path: Vec<u8>, limit: u64) -> Result<Reply, Reply> {
     let bad = |message: &str| Reply::failed(FailureCode::BadRequest, message);
-    let path = platform::os_string(path).ok_or_else(|| bad("the system has no such paths"))?;
-    let path = PathBuf::from(path);
-    if !path.is_absolute() {
-        return Err(bad("the path of a download has to be absolute"));
-    }
+    let path = absolute(path)?;
     let mut file =
         platform::open_to_read(&path).map_err(|error| io_failure("opening the file", &error))?;
     let found = file
@@ -47,7 +43,7 @@ pub(super) fn download(answer: &Answer, path: Vec<u8>, limit: u64) -> Result<Rep
         let kept = usize::try_from(left).unwrap_or(length).min(length);
         bytes.truncate(kept);
         if kept > 0 {
-            answer.stream(Reply::Data(bytes), kept)?;
+            answer.stream(Reply::Data(bytes))?;
         }
         total += kept as u64;
         if kept < length {

@@ -1,6 +1,6 @@
-//! The folder that uploads go to, and nowhere else.
+//! Where uploads go: the agent's own folder, or where their path says.
 
-use crate::platform::{SEPARATORS, create_new, make_private_folder, os_bytes, os_string, set_mode};
+use crate::platform::{self, SEPARATORS, create_new, make_private_folder, os_bytes, set_mode};
 use crate::protocol::{FailureCode, MAX_NAME, Reply, Upload};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -22,7 +22,7 @@ impl Folder {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         make_private_folder(path)?;
         // Programs run elsewhere and are told absolute paths.
-        let path = fs::canonicalize(path)?;
+        let path = std::path::absolute(path)?;
         for entry in fs::read_dir(&path)? {
             let entry = entry?;
             if os_bytes(&entry.file_name()).starts_with(UNFINISHED.as_bytes()) {
@@ -44,7 +44,9 @@ impl Folder {
     pub(super) fn begin(&self, upload: &Upload) -> Result<Unfinished, Reply> {
         let place = self.place(&upload.name)?;
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let path = self.path.join(format!("{UNFINISHED}{number}"));
+        // Beside its place, so that it can be renamed; an agent that was killed may have left some of its own there.
+        let name = format!("{UNFINISHED}{}-{number}", std::process::id());
+        let path = place.with_file_name(name);
         let file = create_new(&path).map_err(|error| io_failure("storing the upload", &error))?;
         Ok(Unfinished {
             file: Some(file),
@@ -54,13 +56,20 @@ impl Folder {
         })
     }
 
-    /// Where a file of this name goes, if it is a name and its place is free or a plain file.
+    /// Where a file of this name or path goes, if its place is free or a plain file.
     fn place(&self, name: &[u8]) -> Result<PathBuf, Reply> {
         let bad = |why: &str| {
             let name = String::from_utf8_lossy(name);
             let message = format!("{name:?} cannot be the name of an upload: {why}");
             Err(Reply::failed(FailureCode::BadRequest, message))
         };
+        let path = platform::os_string(name.to_vec()).map(PathBuf::from);
+        if let Some(path) = path.filter(|path| path.is_absolute()) {
+            return match path.file_name() {
+                Some(_) => is_free(path),
+                None => bad("a file name is needed at its end"),
+            };
+        }
         if name.is_empty() || name == b"." || name == b".." {
             return bad("a file name is needed");
         }
@@ -68,21 +77,28 @@ impl Folder {
             return bad("it is too long");
         }
         if name.iter().any(|byte| SEPARATORS.contains(byte)) {
-            return bad("it has to be a plain name, not a path");
+            return bad("it has to be a plain name, or an absolute path");
         }
         if name.starts_with(UNFINISHED.as_bytes()) {
             return bad("names like it are the agent's own");
         }
-        let Some(text) = os_string(name.to_vec()) else {
+        let Some(text) = platform::os_string(name.to_vec()) else {
             return bad("the system has no such names");
         };
-        let place = self.path.join(text);
-        match fs::symlink_metadata(&place) {
-            Ok(found) if found.is_file() => Ok(place),
-            Ok(_) => bad("something that is not a plain file has that name"),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(place),
-            Err(error) => Err(io_failure("looking at the upload's place", &error)),
+        is_free(self.path.join(text))
+    }
+}
+
+/// The place, if it is free or a plain file.
+fn is_free(place: PathBuf) -> Result<PathBuf, Reply> {
+    match fs::symlink_metadata(&place) {
+        Ok(found) if found.is_file() => Ok(place),
+        Ok(_) => {
+            let message = format!("{place:?} cannot be replaced: it is not a plain file");
+            Err(Reply::failed(FailureCode::BadRequest, message))
         }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(place),
+        Err(error) => Err(io_failure("looking at the upload's place", &error)),
     }
 }
 
@@ -128,6 +144,7 @@ pub(super) fn io_failure(doing: &str, error: &io::Error) -> Reply {
         io::ErrorKind::NotFound => FailureCode::NotFound,
         io::ErrorKind::PermissionDenied => FailureCode::Denied,
         io::ErrorKind::WouldBlock => FailureCode::Busy,
+        io::ErrorKind::Unsupported => FailureCode::Unsupported,
         _ => FailureCode::Io,
     };
     Reply::failed(code, format!("{doing}: {error}"))

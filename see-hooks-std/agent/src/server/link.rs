@@ -261,8 +261,8 @@ impl Link {
             self.reply(session, request, Reply::failed(code, message));
             return false;
         }
-        if version == 0 {
-            let message = "the agent speaks protocol version 1";
+        if version < VERSION {
+            let message = format!("the agent speaks protocol version {VERSION}");
             self.reply(
                 session,
                 request,
@@ -281,7 +281,7 @@ impl Link {
         }
         self.since = Instant::now();
         let mut info = self.agent.info();
-        info.protocol = version.min(VERSION);
+        info.protocol = VERSION;
         self.reply(session, request, Reply::Welcome(Box::new(info)));
         true
     }

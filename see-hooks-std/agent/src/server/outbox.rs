@@ -33,11 +33,16 @@ struct Packet {
 impl Outbox {
     /// Queues a reply; false when there was no room in time, or nobody writes any more.
     pub(super) fn send(&self, session: u64, request: u32, reply: Reply, until: Instant) -> bool {
-        let frame = reply
-            .into_frame(session, request)
-            .and_then(|frame| Frame::encode(&frame));
         // Replies are built to fit; one that does not could only be told to nobody.
-        frame.is_ok_and(|bytes| self.push(Packet { session, bytes }, until))
+        let frame = reply.into_frame(session, request);
+        frame.is_ok_and(|frame| self.send_frame(&frame, until))
+    }
+
+    /// The same for a frame.
+    pub(super) fn send_frame(&self, frame: &Frame, until: Instant) -> bool {
+        let session = frame.session;
+        let bytes = frame.encode();
+        bytes.is_ok_and(|bytes| self.push(Packet { session, bytes }, until))
     }
 
     /// Queues the zeros that complete whatever the receiver has half of.
@@ -85,11 +90,12 @@ impl Outbox {
             if let Some(first) = state.waiting.pop_front() {
                 let mut bytes = first.bytes;
                 // Several small frames in one write: each one costs a guest a trip to its host.
-                while let Some(next) = state.waiting.front()
-                    && bytes.len() + next.bytes.len() <= PADDING
-                    && let Some(next) = state.waiting.pop_front()
-                {
+                while let Some(next) = state.waiting.front() {
+                    if bytes.len() + next.bytes.len() > PADDING {
+                        break;
+                    }
                     bytes.extend_from_slice(&next.bytes);
+                    state.waiting.pop_front();
                 }
                 state.bytes -= bytes.len();
                 state.writing = true;

@@ -1,7 +1,7 @@
 //! The guest's processes.
 
 use super::answer::Answer;
-use crate::protocol::{FailureCode, MAX_BODY, Process, Reply};
+use crate::protocol::{FailureCode, Process, Reply};
 use std::fs::{self, File};
 use std::io::Read;
 
@@ -9,6 +9,8 @@ use std::io::Read;
 const MAX_PROCESSES: u64 = 8192;
 /// The most of a command line that is read.
 const MAX_COMMAND_LINE: u64 = 1024;
+/// How many are in a message: with the longest names and command lines as many fit.
+const AT_ONCE: usize = 32;
 
 /// Sends the list; gives the last answer.
 pub(super) fn list(answer: &Answer) -> Result<Reply, Reply> {
@@ -19,7 +21,6 @@ pub(super) fn list(answer: &Answer) -> Result<Reply, Reply> {
     let entries = fs::read_dir("/proc")
         .map_err(|error| super::folder::io_failure("reading /proc", &error))?;
     let mut batch = Vec::new();
-    let mut batch_length = 0;
     let mut total = 0;
     let mut truncated = false;
     // A process that ends meanwhile is not listed.
@@ -33,15 +34,13 @@ pub(super) fn list(answer: &Answer) -> Result<Reply, Reply> {
             break;
         }
         total += 1;
-        if batch_length + process.encoded_len() > MAX_BODY {
-            answer.stream(Reply::Processes(std::mem::take(&mut batch)), batch_length)?;
-            batch_length = 0;
-        }
-        batch_length += process.encoded_len();
         batch.push(process);
+        if batch.len() == AT_ONCE {
+            answer.stream(Reply::Processes(std::mem::take(&mut batch)))?;
+        }
     }
     if !batch.is_empty() {
-        answer.stream(Reply::Processes(batch), batch_length)?;
+        answer.stream(Reply::Processes(batch))?;
     }
     Ok(Reply::End { total, truncated })
 }

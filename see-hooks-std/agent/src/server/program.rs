@@ -3,7 +3,7 @@
 use super::folder::io_failure;
 use super::stream::Room;
 use super::{Agent, start_thread};
-use crate::platform;
+use crate::platform::{self, Group};
 use crate::protocol::{Exit, FailureCode, Outcome, Program, Reply, Run, Stream};
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -39,12 +39,15 @@ pub(super) trait Sink {
     fn output(&mut self, stream: Stream, bytes: &[u8], until: Instant) -> Room;
     /// Whether the program is no longer wanted.
     fn is_cancelled(&self) -> bool;
+    /// The next signal for the program.
+    fn next_signal(&mut self) -> Option<i32>;
 }
 
 /// A program that runs, its input and output still to be moved.
 #[derive(Debug)]
 pub(super) struct Running {
     child: Child,
+    group: Group,
     outputs: Receiver<Piece>,
     /// A piece that was received and did not fit the one before it.
     kept_back: Option<Piece>,
@@ -68,14 +71,12 @@ pub(super) fn start(
         let message = "too many programs left descendants that hold their output";
         return Err(Reply::failed(FailureCode::Busy, message));
     }
-    agent.killer.prepare();
     let mut command = command(agent, program)?;
     command
         .stdin(if input { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    platform::lead_group(&mut command);
-    let mut child = spawn(&mut command)
+    let (mut child, group) = spawn(&mut command)
         .map_err(|error| io_failure(&format!("starting {:?}", command.get_program()), &error))?;
     platform::expose_to_memory_pressure(child.id());
 
@@ -83,9 +84,7 @@ pub(super) fn start(
     let readers = move_output(agent, Stream::Stdout, child.stdout.take(), sender.clone())
         .and_then(|()| move_output(agent, Stream::Stderr, child.stderr.take(), sender));
     if let Err(error) = readers {
-        agent.killer.kill_group(child.id());
-        // The group may outlive a killer that found no room; its leader does not outlive this.
-        drop(child.kill());
+        group.kill();
         drop(child.wait());
         return Err(io_failure(
             "starting a thread for the program's output",
@@ -96,6 +95,7 @@ pub(super) fn start(
     Ok((
         Running {
             child,
+            group,
             outputs,
             kept_back: None,
             started: Instant::now(),
@@ -111,17 +111,34 @@ fn command(agent: &Agent, program: Program) -> Result<Command, Reply> {
             Reply::failed(FailureCode::BadRequest, message)
         })
     };
-    let mut arguments = program.arguments.into_iter();
-    let Some(name) = arguments.next().filter(|name| !name.is_empty()) else {
-        let message = "a program has to be named as the first argument";
-        return Err(Reply::failed(FailureCode::BadRequest, message));
+    let mut command = match program.shell.is_empty() {
+        true => {
+            let mut arguments = program.arguments.into_iter();
+            let Some(name) = arguments.next().filter(|name| !name.is_empty()) else {
+                let message = "a program has to be named as the first argument";
+                return Err(Reply::failed(FailureCode::BadRequest, message));
+            };
+            let mut command = Command::new(text(name, "the program's name")?);
+            for argument in arguments {
+                command.arg(text(argument, "an argument")?);
+            }
+            command
+        }
+        false if program.arguments.is_empty() => {
+            platform::shell(&text(program.shell, "the shell's text")?)
+        }
+        false => {
+            let message = "a program has arguments or text for a shell, not both";
+            return Err(Reply::failed(FailureCode::BadRequest, message));
+        }
     };
-    let mut command = Command::new(text(name, "the program's name")?);
-    for argument in arguments {
-        command.arg(text(argument, "an argument")?);
-    }
     if program.clear_environment {
         command.env_clear();
+    }
+    if !program.user.is_empty() {
+        // Before the variables that the request sets: it may choose another home.
+        platform::run_as(&mut command, &program.user)
+            .map_err(|error| io_failure(&format!("running as {:?}", program.user), &error))?;
     }
     for (name, value) in program.environment {
         if name.is_empty() || name.contains(&b'=') {
@@ -146,10 +163,10 @@ fn command(agent: &Agent, program: Program) -> Result<Command, Reply> {
 
 /// Starts the command; again when the file is still open for writing in a child that another
 /// thread is just starting.
-fn spawn(command: &mut Command) -> io::Result<Child> {
+fn spawn(command: &mut Command) -> io::Result<(Child, Group)> {
     let mut attempts = 0;
     loop {
-        match command.spawn() {
+        match Group::spawn(command) {
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && attempts < 50 => {
                 attempts += 1;
                 thread::sleep(Duration::from_millis(10));
@@ -211,6 +228,14 @@ fn move_output(
     })
 }
 
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.group.kill();
+        }
+    }
+}
+
 /// One stream's count against its limit.
 #[derive(Debug, Default)]
 struct Tally {
@@ -236,7 +261,7 @@ impl Running {
 
     /// Moves the output until the program has ended, killing it at its deadline or when it is no
     /// longer wanted.
-    pub(super) fn supervise(mut self, agent: &Agent, run: &Run, sink: &mut dyn Sink) -> Outcome {
+    pub(super) fn supervise(mut self, run: &Run, sink: &mut dyn Sink) -> Outcome {
         let deadline = self.started + run.deadline;
         let mut ending = Ending::default();
         let mut tallies = [Tally::default(), Tally::default()];
@@ -258,14 +283,14 @@ impl Running {
                         left_over += bytes.len() as u64;
                     }
                     let tally = &mut tallies[usize::from(stream == Stream::Stderr)];
-                    self.keep(agent, run, sink, tally, &mut ending, stream, &bytes);
+                    self.keep(run, sink, tally, &mut ending, stream, &bytes);
                     silent_since = Instant::now();
                 }
                 Ok(Piece::End) => open -= 1,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => open = 0,
             }
-            self.look(agent, sink, deadline, &mut ending);
+            self.look(sink, deadline, &mut ending);
             if ending.status.is_some() {
                 let ended = *ended_at.get_or_insert_with(Instant::now);
                 let silent = silent_since.max(ended).elapsed() >= SILENCE;
@@ -313,13 +338,8 @@ impl Running {
     }
 
     /// Hands on what the limit leaves of these bytes.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the loop's own state, used here only"
-    )]
     fn keep(
         &mut self,
-        agent: &Agent,
         run: &Run,
         sink: &mut dyn Sink,
         tally: &mut Tally,
@@ -346,7 +366,7 @@ impl Running {
                 Room::Cancelled => break,
                 Room::Expired if ending.killed_at.is_some() => break,
                 Room::Expired => {
-                    self.look(agent, sink, deadline, ending);
+                    self.look(sink, deadline, ending);
                     // It may have ended by itself just in time: its output still has its grace.
                     ending.killed_at.get_or_insert_with(Instant::now);
                 }
@@ -356,7 +376,7 @@ impl Running {
     }
 
     /// Sees whether the program has ended, and ends it when it is time.
-    fn look(&mut self, agent: &Agent, sink: &dyn Sink, deadline: Instant, ending: &mut Ending) {
+    fn look(&mut self, sink: &mut dyn Sink, deadline: Instant, ending: &mut Ending) {
         if ending.status.is_some() {
             return;
         }
@@ -364,6 +384,9 @@ impl Running {
         ending.status = self.child.try_wait().unwrap_or_default();
         if ending.status.is_some() {
             return;
+        }
+        while let Some(signal) = sink.next_signal() {
+            self.group.signal(signal);
         }
         let now = Instant::now();
         if ending.killed_at.is_none() {
@@ -376,9 +399,8 @@ impl Running {
         let again = ending.last_kill.is_none_or(|last| now - last >= KILL_AGAIN);
         if ending.killed_at.is_some() && again {
             ending.last_kill = Some(now);
-            // The group first: with its leader gone and reaped its number could be another's.
-            agent.killer.kill_group(self.child.id());
-            // Works without starting a process, even where the line above could not.
+            // The leader is not reaped yet, so that the number is still this group's.
+            self.group.kill();
             drop(self.child.kill());
         }
     }

@@ -4,13 +4,13 @@ use super::answer::{Answer, STREAM_PATIENCE};
 use super::folder::io_failure;
 use super::program::{self, PipeCount, Sink};
 use super::stream::{Incoming, Room};
-use super::{Agent, background, download, job, probe, process, start_thread};
+use super::{Agent, background, download, files, job, probe, process, start_thread};
 use crate::platform;
 use crate::protocol::{
     FailureCode, MAX_BODY, Placement, Reply, Request, Run, SAMPLE_PLACEHOLDER, Stream, Upload,
 };
 use std::io::Write;
-use std::process::{ChildStdin, Stdio};
+use std::process::ChildStdin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,16 +37,23 @@ impl Serving<'_> {
                 }
                 let stored = self.upload(&upload)?;
                 if let Reply::Stored { path, .. } = &stored {
-                    for argument in &mut run.program.arguments {
-                        *argument = substitute(argument, path);
+                    let program = &mut run.program;
+                    for text in program.arguments.iter_mut().chain([&mut program.shell]) {
+                        *text = substitute(text, path);
                     }
                 }
                 self.answer.reply(stored);
                 self.run(run)
             }
             Request::Download { path, limit } => download::download(self.answer, path, limit),
+            Request::List { path } => files::list(self.answer, path),
+            Request::Stat { path } => files::stat(path),
+            Request::MakeFolder { path } => files::make_folder(path),
+            Request::Remove { path } => files::remove(path),
             Request::Processes => process::list(self.answer),
-            Request::SetClock { unix_seconds } => set_clock(unix_seconds),
+            Request::SetClock { unix_seconds } => platform::set_clock(unix_seconds)
+                .map(|()| Reply::Done)
+                .map_err(|error| io_failure("setting the clock", &error)),
             Request::Job {
                 job,
                 stdout_from,
@@ -134,11 +141,9 @@ impl Serving<'_> {
             pid: running.pid(),
         };
         self.answer.reply(started);
-        Ok(Reply::Exited(running.supervise(
-            agent,
-            &run,
-            &mut Forward(self.answer),
-        )))
+        Ok(Reply::Exited(
+            running.supervise(&run, &mut Forward(self.answer)),
+        ))
     }
 
     /// Starts the thread that feeds a program's standard input.
@@ -165,10 +170,8 @@ impl Serving<'_> {
             if bytes.is_empty() {
                 return Ok(());
             }
-            let length = bytes.len();
-            offset += length as u64;
-            self.answer
-                .stream(Reply::Output { stream, bytes }, length)?;
+            offset += bytes.len() as u64;
+            self.answer.stream(Reply::Output { stream, bytes })?;
         }
     }
 }
@@ -182,11 +185,15 @@ impl Sink for Forward<'_> {
             stream,
             bytes: bytes.to_vec(),
         };
-        self.0.send(reply, bytes.len(), until)
+        self.0.send(reply, until)
     }
 
     fn is_cancelled(&self) -> bool {
         self.0.is_cancelled()
+    }
+
+    fn next_signal(&mut self) -> Option<i32> {
+        self.0.next_signal()
     }
 }
 
@@ -205,25 +212,6 @@ fn substitute(argument: &[u8], path: &[u8]) -> Vec<u8> {
         }
     }
     result
-}
-
-fn set_clock(unix_seconds: u64) -> Result<Reply, Reply> {
-    let Some(mut command) = platform::set_clock(unix_seconds) else {
-        let message = "the agent cannot set the clock of this system";
-        return Err(Reply::failed(FailureCode::Unsupported, message));
-    };
-    let status = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .map_err(|error| io_failure("starting date", &error))?;
-    if status.success() {
-        Ok(Reply::Done)
-    } else {
-        let message = format!("date refused to set the clock: {status}");
-        Err(Reply::failed(FailureCode::Denied, message))
-    }
 }
 
 #[cfg(test)]

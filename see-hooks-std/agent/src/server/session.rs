@@ -66,6 +66,7 @@ impl Session {
             }
             Request::End => streams.end(),
             Request::Credit(amount) => streams.credit(amount),
+            Request::Signal(signal) => streams.signal(signal),
             _ => streams.cancel(),
         }
     }

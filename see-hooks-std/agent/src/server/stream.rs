@@ -23,7 +23,12 @@ struct State {
     /// The cost that the host still has room for.
     credit: usize,
     cancelled: bool,
+    /// Signals for the program, at most [`MAX_SIGNALS`].
+    signals: VecDeque<i32>,
 }
+
+/// How many signals may wait for a program; what comes beyond is lost, as the system does it.
+const MAX_SIGNALS: usize = 64;
 
 /// What came next on the stream from the host.
 #[derive(Debug)]
@@ -56,6 +61,7 @@ impl StreamPair {
                 ended: false,
                 credit: WINDOW,
                 cancelled: false,
+                signals: VecDeque::new(),
             }),
             changed: Condvar::new(),
         }
@@ -91,6 +97,18 @@ impl StreamPair {
     pub(super) fn cancel(&self) {
         lock(&self.state).cancelled = true;
         self.changed.notify_all();
+    }
+
+    /// The host sends the program a signal.
+    pub(super) fn signal(&self, signal: i32) {
+        let mut state = lock(&self.state);
+        if state.signals.len() < MAX_SIGNALS {
+            state.signals.push_back(signal);
+        }
+    }
+
+    pub(super) fn next_signal(&self) -> Option<i32> {
+        lock(&self.state).signals.pop_front()
     }
 
     pub(super) fn is_cancelled(&self) -> bool {
