@@ -10,6 +10,7 @@ use see_core::{
 use serde::{Serialize, Serializer};
 
 use crate::exit_code;
+use crate::render::seconds;
 
 /// The sum of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -44,6 +45,20 @@ impl Verdict {
             Self::HookFailed => "a hook failed",
             Self::BadConfiguration => "the configuration is wrong",
             Self::MissingRights => "rights are missing",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// The same in a word or two that follow a count of runs.
+    pub(crate) fn short(self) -> &'static str {
+        match self {
+            Self::Ok => "went well",
+            Self::SampleFailed => "with a sample that failed",
+            Self::SampleUnfinished => "with a sample that did not end",
+            Self::SandboxFailed => "with a sandbox that failed",
+            Self::HookFailed => "with a hook that failed",
+            Self::BadConfiguration => "wrongly configured",
+            Self::MissingRights => "without the rights",
             Self::Interrupted => "interrupted",
         }
     }
@@ -146,6 +161,8 @@ pub(crate) struct SampleResult {
     pub(crate) guest_name: Option<String>,
     /// What else went wrong with it.
     pub(crate) error: Option<String>,
+    /// How long it ran, in seconds.
+    pub(crate) seconds: Option<f64>,
     /// The file with what it printed.
     pub(crate) stdout: Option<PathBuf>,
     /// The file with what it printed to stderr.
@@ -169,6 +186,10 @@ impl SampleResult {
             agent_lost: truth("agent_lost"),
             guest_name: text("guest_name"),
             error: text("error"),
+            seconds: match event.get("seconds") {
+                Some(Value::Float(seconds)) => Some(*seconds),
+                _ => None,
+            },
             stdout: text("stdout").map(PathBuf::from),
             stderr: text("stderr").map(PathBuf::from),
         }
@@ -193,13 +214,16 @@ impl SampleResult {
         }
     }
 
-    /// How it ended, in words.
+    /// How it ended, in words that follow its name.
     pub(crate) fn words(&self) -> String {
         let mut words = match (self.exit_code, self.signal) {
-            (_, Some(signal)) => format!("ended by signal {signal}"),
-            (Some(code), None) => format!("exit code {code}"),
-            (None, None) => String::from("no exit code"),
+            (_, Some(signal)) => format!("was ended by signal {signal}"),
+            (Some(code), None) => format!("ended with exit code {code}"),
+            (None, None) => String::from("ended without an exit code"),
         };
+        if let Some(took) = self.seconds {
+            words.push_str(&format!(" after {}", seconds(took)));
+        }
         if self.timed_out {
             words.push_str(", its time ran out");
         }
@@ -282,6 +306,10 @@ pub(crate) struct RunResult {
     pub(crate) exit_code: u8,
     /// What ended the run early: the whole chain in one line.
     pub(crate) failure: Option<String>,
+    /// The guest never became ready.
+    pub(crate) never_answered: bool,
+    /// The screen of a guest that did not answer, beneath the results folder.
+    pub(crate) last_screen: Option<PathBuf>,
     /// How the sample ended, where it did.
     pub(crate) sample_result: Option<SampleResult>,
     /// What is known of the walls around the guest: whether the results can be trusted.

@@ -47,7 +47,10 @@ fn dispatch(
         .map_err(|error| Error::io("threads cannot be started", error))?;
     let code = runtime.block_on(async {
         match &arguments.command {
-            Command::Run(run) => commands::run(run, registries, progress).await,
+            Command::Run(run) => {
+                let is_verbose = arguments.verbose > 0;
+                commands::run(run, is_verbose, registries, progress).await
+            }
             Command::Ls(ls) => commands::ls(ls).await,
             Command::Gc(gc) => commands::gc(gc, &registries).await,
             Command::Image(image) => commands::image(image, &registries, progress).await,

@@ -33,6 +33,7 @@ impl<W: Write> Json<W> {
 impl<W: Write + Send> Renderer for Json<W> {
     fn show(&mut self, update: &Update) -> io::Result<()> {
         match update {
+            Update::Machine { .. } => Ok(()),
             Update::Begin(header) => self.line(&json!({ "run": header })),
             Update::Started(step) => self.line(&own("step_started", json!({ "step": step }))),
             Update::Ended(step) => self.line(&own(
@@ -44,10 +45,10 @@ impl<W: Write + Send> Renderer for Json<W> {
             Update::Working(step) => self.line(&own("step_started", json!({ "step": step }))),
             Update::Told { json, .. } => self.line(json),
             Update::Result(result) => self.line(&json!({ "result": result })),
-            Update::Note(note) => self.line(&json!({ "note": note })),
+            Update::Note(note) | Update::Interrupted(note) => self.line(&json!({ "note": note })),
             Update::Finished(result) => self.line(&json!({ "result": result })),
             Update::Failed(error) => self.line(&json!({ "error": error })),
-            Update::Summary(results) => {
+            Update::Summary { results, not_run } => {
                 let runs: Vec<_> = results
                     .iter()
                     .map(|result| {
@@ -61,7 +62,8 @@ impl<W: Write + Send> Renderer for Json<W> {
                         })
                     })
                     .collect();
-                self.line(&json!({ "summary": runs }))
+                let not_run: Vec<_> = not_run.iter().map(|path| path_to_text(path)).collect();
+                self.line(&json!({ "summary": runs, "not_run": not_run }))
             }
         }
     }

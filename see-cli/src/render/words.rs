@@ -3,10 +3,15 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use see_core::{Event, ImagePhase, ImageReport, SAMPLE_FINISHED, Value};
+use see_core::{
+    Event, ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, ISOLATION_PROVEN, ImagePhase, ImageReport,
+    SAMPLE_FINISHED, Value,
+};
 
-use super::quantity::size;
-use crate::outcome::SampleResult;
+use super::escape;
+use super::quantity::{seconds, size};
+use super::surface::Mark;
+use crate::outcome::{Header, SampleResult};
 
 /// What is shown of one value; a guest may have chosen it.
 const LONGEST: usize = 200;
@@ -35,6 +40,65 @@ pub(super) fn of(event: &Event, results: &Path) -> String {
         push(&mut words, format_args!(" {name}={shown}"));
     }
     words
+}
+
+/// What everybody is told of an event while a run goes on; nothing of those that only some want to know.
+pub(super) fn for_all(event: &Event) -> Option<(Mark, String)> {
+    let text = |name| event.get(name).and_then(Value::as_str);
+    let took = || match event.get("seconds") {
+        Some(Value::Float(took)) => format!(" after {}", seconds(*took)),
+        _ => String::new(),
+    };
+    let told = match event.name() {
+        "ready" => (Mark::Good, format!("the guest is ready{}", took())),
+        ISOLATION_PROVEN => {
+            let tried = match event.get("tried") {
+                Some(Value::Integer(tried)) => format!(" ({tried} targets tried)"),
+                _ => String::new(),
+            };
+            (Mark::Good, format!("closed network proven{tried}"))
+        }
+        ISOLATION_BROKEN | ISOLATION_NOT_CHECKED | "waiting_for_guest" | "sample_renamed" => {
+            (Mark::Note, shortened(text("message")?))
+        }
+        // What the guest did by itself.
+        name if event.said_by() == "environment" => (Mark::Note, name.replace('_', " ")),
+        _ => return None,
+    };
+    Some(told)
+}
+
+/// What runs, in a few harmless words: the sample's name, or else the command.
+pub(super) fn of_run(header: &Header) -> String {
+    let sample = header.sample.as_deref().and_then(Path::file_name);
+    match (sample, &header.command) {
+        (Some(name), _) => escape::path(Path::new(name)),
+        (None, Some(command)) => escape::line(&shortened(command)),
+        (None, None) => String::from("no sample"),
+    }
+}
+
+/// A step in the words of people, for the line that says what is under way.
+pub(super) fn of_step(step: &str) -> String {
+    let words = match step {
+        "allocate" => "making the machine",
+        "poweron" => "starting the machine",
+        "wait for ready" => "waiting for the guest",
+        "trigger run_sample" | "wait for sample_finished" => "running the sample",
+        "trigger snapshots_capture" => "taking snapshots",
+        "shutdown" => "shutting the guest down",
+        "trigger start_analysis" | "trigger wait_analysis" => "analysing",
+        "teardown" => "removing the machine",
+        step => step,
+    };
+    words.to_owned()
+}
+
+/// An error without the step that stands before it already.
+pub(crate) fn without_twice<'a>(step: &str, error: &'a str) -> &'a str {
+    let rest = error.strip_prefix(step);
+    rest.and_then(|rest| rest.strip_prefix(": "))
+        .unwrap_or(error)
 }
 
 /// What a provider or a backend is busy with: `fetching the image (http)`.
@@ -131,7 +195,7 @@ mod tests {
                     .with("exit_code", 3)
                     .with("stdout", "/r/run/x")
             ),
-            "sample_finished: exit code 3"
+            "sample_finished: ended with exit code 3"
         );
         assert_eq!(
             words(Event::new("x").with("y", "z".repeat(300)))

@@ -21,7 +21,7 @@ pub(crate) fn harmless_output() {
     assert!(
         ended
             .stdout
-            .contains(&format!("stdout ({} bytes)", prints.len())),
+            .contains(&format!("output ({} bytes)", prints.len())),
         "{}",
         ended.stdout
     );

@@ -22,10 +22,10 @@ pub(crate) async fn image(
     registries: &Registries,
     progress: MultiProgress,
 ) -> Result<u8> {
-    let (screen, feed) = Screen::start(output(&arguments.command), progress)?;
+    let (screen, feed) = Screen::start(output(&arguments.command), false, progress)?;
     let notes = feed.clone();
     let signals = Signals::listen(move |name| {
-        notes.offer(Update::Note(format!(
+        notes.offer(Update::Interrupted(format!(
             "{name}: ended in order; once more to leave at once"
         )));
     })?;

@@ -36,13 +36,14 @@ const TIDY: std::time::Duration = std::time::Duration::from_secs(5);
 /// Where something failed before a run began: nothing was made.
 pub(crate) async fn run(
     arguments: &RunArguments,
+    is_verbose: bool,
     registries: Registries,
     progress: MultiProgress,
 ) -> Result<u8> {
-    let (screen, feed) = Screen::start(arguments.output, progress)?;
+    let (screen, feed) = Screen::start(arguments.output, is_verbose, progress)?;
     let notes = feed.clone();
     let signals = Signals::listen(move |name| {
-        notes.offer(Update::Note(format!(
+        notes.offer(Update::Interrupted(format!(
             "{name}: the run is ended in order; once more to leave at once"
         )));
     })?;
@@ -89,9 +90,15 @@ async fn all(
         keep: arguments.keep,
         notes,
     };
+    let machine = Update::Machine {
+        words: plan.machine(),
+        runs: samples.len(),
+    };
+    feed.send(machine).await;
     let mut results: Vec<RunResult> = Vec::new();
-    let mut failed = None;
+    let (mut failed, mut tried) = (None, 0);
     for (index, sample) in samples.iter().enumerate() {
+        tried = index + 1;
         let sample = sample.as_deref();
         let first = ready.take_if(|(first, ..)| *first == index);
         let first = first.map(|(_, settled, checked)| (settled, checked));
@@ -116,7 +123,8 @@ async fn all(
     }
     let verdict = Verdict::gravest(results.iter().map(|result| result.verdict));
     if several {
-        feed.send(Update::Summary(results)).await;
+        let not_run = samples.into_iter().skip(tried).flatten().collect();
+        feed.send(Update::Summary { results, not_run }).await;
     }
     if let Some(error) = failed {
         return Err(error);

@@ -1,12 +1,12 @@
 //! One run, from its results folder to its result.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use see_core::ledger::{Looked, Trail};
 use see_core::{
-    AllocateOptions, Context, Environment, Error, Event, Host, ImageProgress, IsolationVerdict,
-    Prepared, Result, RunLimits, RunReport, SAMPLE_FINISHED, Stop,
+    AllocateOptions, Context, Environment, Error, ErrorKind, Event, Host, ImageProgress,
+    IsolationVerdict, Prepared, Result, RunLimits, RunReport, SAMPLE_FINISHED, Stop,
 };
 use tokio::task::JoinHandle;
 
@@ -14,11 +14,13 @@ use super::plan::{Plan, Settled};
 use super::{artifacts, folder, samples};
 use crate::commands::progress::Forwarder;
 use crate::outcome::{Header, RunResult, SampleResult, StepResult, Verdict};
-use crate::render::{Feed, Update};
+use crate::render::{Feed, Update, without_twice};
 use crate::signals::Signals;
 
 /// The file in the results folder with the end of what the hypervisor wrote about a machine that failed.
 const HYPERVISOR_LOG: &str = "hypervisor.log";
+/// How long the picture of a guest that does not answer may take.
+const SCREEN: Duration = Duration::from_secs(5);
 /// How much of it is kept, in bytes.
 const MOST_OF_A_LOG: u64 = 256 << 10;
 
@@ -39,6 +41,8 @@ struct Gathered {
     steps: Vec<StepResult>,
     verdict: Verdict,
     failure: Option<String>,
+    never_answered: bool,
+    last_screen: Option<PathBuf>,
     sample: Option<SampleResult>,
     isolation: IsolationVerdict,
     teardown_errors: Vec<String>,
@@ -95,6 +99,8 @@ impl Once<'_> {
             steps: Vec::new(),
             verdict: Verdict::Ok,
             failure: None,
+            never_answered: false,
+            last_screen: None,
             sample: None,
             isolation: IsolationVerdict::NoWalls,
             teardown_errors: Vec::new(),
@@ -125,6 +131,8 @@ impl Once<'_> {
             verdict: gathered.verdict,
             exit_code: gathered.verdict.exit_code(self.signals.exit_code()),
             failure: gathered.failure,
+            never_answered: gathered.never_answered,
+            last_screen: gathered.last_screen,
             sample_result: gathered.sample,
             isolation: gathered.isolation,
             steps: gathered.steps,
@@ -195,6 +203,12 @@ impl Once<'_> {
         let watching = self.watch(&mut environment);
         let protocol_began = gathered.began.elapsed();
         let report = environment.run(&settled.protocol, &limits).await;
+        if let Ok(report) = &report
+            && report.failure.as_ref().is_some_and(is_silence)
+        {
+            gathered.never_answered = true;
+            gathered.last_screen = keep_screen(&environment, &settled.results()).await;
+        }
         match report {
             Ok(report) => self.take_in(gathered, report, protocol_began),
             Err(error) => self.fail(gathered, &error),
@@ -300,10 +314,10 @@ impl Once<'_> {
         gathered.isolation = report.isolation.clone();
         gathered.sample = SampleResult::of_run(&report.samples);
         gathered.verdict = Verdict::of_report(&report, gathered.sample.as_ref());
-        gathered.failure = report
-            .failure
-            .as_ref()
-            .map(|(step, error)| format!("{step}: {}", error.chain()));
+        gathered.failure = report.failure.as_ref().map(|(step, error)| {
+            let error = error.chain();
+            format!("{step}: {}", without_twice(step, &error))
+        });
         if self.signals.exit_code().is_some() {
             gathered.verdict = Verdict::Interrupted;
         } else if gathered.sample.is_none() && gathered.verdict == Verdict::SampleUnfinished {
@@ -385,6 +399,38 @@ async fn keep_log(environment: &Environment, results: &Path, gathered: &mut Gath
         failure.push_str("; ");
         failure.push_str(&said);
     }
+}
+
+/// Whether a step failed since the guest never answered.
+fn is_silence((step, error): &(String, Error)) -> bool {
+    step == "wait for ready" && error.kind() == ErrorKind::Timeout
+}
+
+/// Keeps the screen of a guest that does not answer beside the results, and gives the file's name. It is as the
+/// hypervisor gives it.
+async fn keep_screen(environment: &Environment, results: &Path) -> Option<PathBuf> {
+    let screen = environment.sandbox().screenshot()?;
+    let kept = async {
+        let picture = tokio::time::timeout(SCREEN, screen.take())
+            .await
+            .unwrap_or_else(|_| Err(Error::timeout("the last screen", SCREEN)))?;
+        let ending = match picture.mime_type.as_str() {
+            "image/png" => "png",
+            _ => "ppm",
+        };
+        let name = PathBuf::from(format!("last-screen.{ending}"));
+        let file = results.join(&name);
+        folder::blocking(move || {
+            std::fs::write(&file, picture.bytes).map_err(|error| {
+                Error::io("the last screen cannot be kept", error).subject(file.display())
+            })
+        })
+        .await
+        .map(|()| name)
+    };
+    kept.await
+        .inspect_err(|error: &Error| tracing::info!("there is no last screen: {}", error.chain()))
+        .ok()
 }
 
 /// A task that ends with its owner.

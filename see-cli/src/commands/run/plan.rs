@@ -14,6 +14,7 @@ use see_core::{
 
 use super::{guest_commands, notes};
 use crate::args::RunArguments;
+use crate::log;
 
 /// How long a sample may run where nobody says.
 const RUNTIME: Duration = Duration::from_secs(120);
@@ -75,6 +76,30 @@ impl Plan {
     /// The run file.
     pub(super) fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// The machine in a few words that follow what runs in it: its image, and what is unusual.
+    pub(super) fn machine(&self) -> String {
+        let find = |keys: &[&str]| {
+            keys.iter()
+                .try_fold(&self.configuration, |node, key| node.get(key))
+        };
+        let image = find(&["context", "disk", "image"]);
+        let named = image.and_then(|image| ["name", "uri"].iter().find_map(|key| image.get(key)));
+        let image = named.or(image).and_then(Configuration::as_str);
+        let image = image.map(|image| image.rsplit('/').next().unwrap_or(image));
+        let mut words = match image {
+            Some(image) => format!(" in {image}"),
+            None => String::new(),
+        };
+        if log::guests_are_emulated() {
+            words.push_str(", emulated (no KVM)");
+        }
+        let mode = find(&["context", "network", "mode"]).and_then(Configuration::as_str);
+        if let Some(mode) = mode {
+            words.push_str(&format!(", network {mode}"));
+        }
+        words
     }
 
     /// What there is to say of the run file that is no mistake.

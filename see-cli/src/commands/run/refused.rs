@@ -44,6 +44,8 @@ impl Once<'_> {
             verdict,
             exit_code: verdict.exit_code(None),
             failure: Some(error.chain()),
+            never_answered: false,
+            last_screen: None,
             sample_result: None,
             isolation: IsolationVerdict::NoWalls,
             steps: Vec::new(),
