@@ -17,6 +17,7 @@ use crate::{commands, log, registries, render};
 /// It takes over the process: signals, the log, the panic hook, and after a run on libvirt's embedded driver its end,
 /// which the exit handlers of libraries might spoil.
 pub fn main(registries: impl FnOnce() -> Result<Registries>) -> ExitCode {
+    registries::quiet();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         // Help and version are no mistakes: clap knows their code, 0, and that of mistakes, 2.

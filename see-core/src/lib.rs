@@ -7,7 +7,7 @@
 //! them, through [`Registries`].
 //!
 //! Where to start: write a hook ([`Hook`]), a backend ([`Backend`]), an image provider
-//! ([`ImageProvider`]), or run environments ([`Host`]).
+//! ([`ImageProvider`]), run what a run file describes ([`RunPlan`]), or environments one by one ([`Host`]).
 
 mod backend;
 mod bus;
@@ -27,6 +27,7 @@ mod mishap;
 mod names;
 mod path_text;
 mod place;
+mod plan;
 mod proof;
 mod protocol;
 mod quota;
@@ -60,6 +61,10 @@ pub use image::{
 };
 pub use mishap::{Mishap, MishapKind};
 pub use path_text::{path_from_text, path_to_text};
+pub use plan::{
+    Artifact, CheckedRun, RunHeader, RunOptions, RunPlan, RunResult, RunUpdate, SampleResult,
+    StepResult, Verdict,
+};
 pub use proof::{ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, ISOLATION_PROVEN, IsolationVerdict};
 pub use protocol::{Action, Protocol, SAMPLE_FINISHED, Step};
 pub use quota::RunLimits;

@@ -8,7 +8,7 @@
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-use see_core::path_to_text;
+use see_core::{RunUpdate, path_to_text};
 use serde::Serialize;
 use serde_json::json;
 
@@ -34,13 +34,18 @@ impl<W: Write + Send> Renderer for Json<W> {
     fn show(&mut self, update: &Update) -> io::Result<()> {
         match update {
             Update::Machine { .. } => Ok(()),
-            Update::Begin(header) => self.line(&json!({ "run": header })),
-            Update::Started(step) => self.line(&own("step_started", json!({ "step": step }))),
-            Update::Ended(step) => self.line(&own(
-                "step_finished",
-                json!({ "step": step.step, "seconds": step.seconds, "error": step.error }),
-            )),
-            Update::Event(event) => self.line(event),
+            Update::Run(update) => match update {
+                RunUpdate::Begin(header) => self.line(&json!({ "run": header })),
+                RunUpdate::Started(step) => {
+                    self.line(&own("step_started", json!({ "step": step })))
+                }
+                RunUpdate::Ended(step) => self.line(&own(
+                    "step_finished",
+                    json!({ "step": step.step, "seconds": step.seconds, "error": step.error }),
+                )),
+                RunUpdate::Event(event) => self.line(event),
+                _ => Ok(()),
+            },
             Update::Image(report) => self.line(&own("image_progress", json!(report))),
             Update::Working(step) => self.line(&own("step_started", json!({ "step": step }))),
             Update::Told { json, .. } => self.line(json),

@@ -24,4 +24,3 @@ pub(crate) use quantity::{age, seconds, size};
 pub(crate) use screen::{Feed, Screen};
 pub(crate) use terminal::{restore_terminal, restore_terminal_on_panic};
 pub(crate) use update::Update;
-pub(crate) use words::without_twice;

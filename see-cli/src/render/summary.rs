@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use console::measure_text_width;
-use see_core::IsolationVerdict;
 use see_core::ledger::Looked;
+use see_core::{IsolationVerdict, RunResult, StepResult, Verdict};
 
 use super::quantity::{age, seconds, size};
 use super::surface::{Mark, Surface, indented, marked};
 use super::{escape, sample, words};
-use crate::outcome::{RunResult, StepResult, Verdict};
 
 /// Artifacts that are listed by name.
 const MOST_ARTIFACTS: usize = 50;
@@ -46,11 +45,6 @@ pub(super) fn of_run(
             marked(surface, "", Mark::Bad, &escape::line(mishap))?;
         }
     }
-    if result.events_not_shown > 0 {
-        let count = result.events_not_shown;
-        let told = format!("{count} events came faster than they could be shown");
-        marked(surface, "", Mark::Note, &told)?;
-    }
     artifacts(surface, result, is_verbose)?;
     teardown(surface, result)
 }
@@ -63,7 +57,7 @@ fn how_it_ended(surface: &mut impl Surface, result: &RunResult) -> io::Result<()
         _ => Mark::Bad,
     };
     if let Some(sample) = &result.sample_result {
-        let ended = surface.strong(&format!("{name} {}", sample.words()));
+        let ended = surface.strong(&format!("{name} {}", words::of_sample(sample)));
         marked(surface, "", mark, &ended)?;
         if let Some(error) = &sample.error {
             indented(surface, "  ", &escape::line(error))?;
@@ -75,7 +69,7 @@ fn how_it_ended(surface: &mut impl Surface, result: &RunResult) -> io::Result<()
         }
         _ => false,
     };
-    let verdict = result.verdict.words();
+    let verdict = words::of_verdict(result.verdict);
     match &result.failure {
         Some(failure) => {
             let told = format!("{verdict}: {}", escape::line(failure));
@@ -315,14 +309,14 @@ pub(super) fn one_of_several(surface: &mut impl Surface, result: &RunResult) -> 
         result.header.identifier.short(),
         seconds(result.seconds),
         words::of_run(&result.header),
-        result.verdict.words(),
+        words::of_verdict(result.verdict),
     );
     if let Some(failure) = &result.failure {
         told.push_str(&format!(": {}", escape::line(failure)));
     } else if let Some(sample) = result.sample_result.as_ref()
         && result.verdict != Verdict::Ok
     {
-        told.push_str(&format!(": it {}", sample.words()));
+        told.push_str(&format!(": it {}", words::of_sample(sample)));
     }
     marked(surface, "", mark, &told)?;
     for left in &result.left_behind {
@@ -353,7 +347,7 @@ pub(super) fn of_runs(
     }
     let counts: Vec<String> = counts
         .iter()
-        .map(|(verdict, count)| format!("{count} {}", verdict.short()))
+        .map(|(verdict, count)| format!("{count} {}", words::of_verdicts(*verdict)))
         .collect();
     let total = results.iter().map(|result| result.seconds).sum();
     let heading = match results.len() {
@@ -400,8 +394,8 @@ mod tests {
     use see_core::Identifier;
 
     use super::*;
-    use crate::outcome::{Artifact, Header, SampleResult};
     use crate::render::plain::Plain;
+    use see_core::{Artifact, RunHeader, SampleResult};
 
     fn step(step: &str, start: f64, seconds: f64, error: Option<&str>) -> StepResult {
         StepResult {
@@ -415,9 +409,9 @@ mod tests {
     fn result(folder: PathBuf) -> RunResult {
         let identifier = "7f0c1a52-4a3e-4d0b-9f53-1f2f64c0a9de";
         RunResult {
-            header: Header {
+            header: RunHeader {
                 identifier: identifier.parse::<Identifier>().unwrap(),
-                run_file: PathBuf::from("/home/run.json"),
+                run_file: Some(PathBuf::from("/home/run.json")),
                 sample: Some(PathBuf::from("/home/sample\x1b.sh")),
                 command: None,
                 results: folder,
@@ -453,7 +447,6 @@ mod tests {
             kept_until: None,
             mishaps: vec![String::from("hook screen: ready: it failed")],
             notes: Vec::new(),
-            events_not_shown: 0,
         }
     }
 

@@ -1,17 +1,16 @@
 //! What people read, on whatever surface: few lines while a run goes on, then how it went.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use see_core::{Event, ImagePhase, ImageReport, Value};
+use see_core::{Event, ImagePhase, ImageReport, RunHeader, RunUpdate, Value};
 
 use super::quantity::seconds;
 use super::summary;
 use super::surface::{Mark, Surface, indented, marked};
 use super::update::{Renderer, Update};
 use super::{escape, words};
-use crate::outcome::{Header, StepResult};
 
 /// Shows updates in lines.
 pub(super) struct Text<S> {
@@ -49,7 +48,7 @@ impl<S: Surface> Text<S> {
         }
     }
 
-    fn begin(&mut self, header: &Header) -> io::Result<()> {
+    fn begin(&mut self, header: &RunHeader) -> io::Result<()> {
         self.started = header.started;
         self.last = header.started;
         self.results.clone_from(&header.results);
@@ -66,11 +65,11 @@ impl<S: Surface> Text<S> {
             return Ok(());
         }
         let command = header.command.as_deref().unwrap_or_default();
-        let sample = header.sample.as_deref().map(escape::path);
+        let path = |path: Option<&Path>| path.map(escape::path).unwrap_or_default();
         for (key, value) in [
             ("identifier", header.identifier.to_string()),
-            ("run file", escape::path(&header.run_file)),
-            ("sample", sample.unwrap_or_default()),
+            ("run file", path(header.run_file.as_deref())),
+            ("sample", path(header.sample.as_deref())),
             ("command", escape::line(command)),
             ("results", escape::path(&header.results)),
         ] {
@@ -197,21 +196,19 @@ impl<S: Surface> Renderer for Text<S> {
                     false => Ok(()),
                 }
             }
-            Update::Begin(header) => self.begin(header),
-            Update::Started(step) => {
-                self.busy(Some(step));
-                Ok(())
-            }
-            Update::Ended(StepResult {
-                step,
-                start,
-                seconds,
-                error,
-            }) => {
-                let at = self.started + start + seconds;
-                self.step(at, step, *seconds, error.as_deref())
-            }
-            Update::Event(event) => self.event(event),
+            Update::Run(update) => match update {
+                RunUpdate::Begin(header) => self.begin(header),
+                RunUpdate::Started(step) => {
+                    self.busy(Some(step));
+                    Ok(())
+                }
+                RunUpdate::Ended(step) => {
+                    let at = self.started + step.start + step.seconds;
+                    self.step(at, &step.step, step.seconds, step.error.as_deref())
+                }
+                RunUpdate::Event(event) => self.event(event),
+                _ => Ok(()),
+            },
             Update::Image(report) => self.image(report),
             Update::Working(step) => {
                 self.told = None;

@@ -3,9 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use see_core::{Event, ImageReport};
-
-use crate::outcome::{Header, RunResult, StepResult};
+use see_core::{ImageReport, RunResult, RunUpdate};
 
 /// Something to show.
 #[derive(Debug)]
@@ -17,14 +15,8 @@ pub(crate) enum Update {
         /// How many runs there will be.
         runs: usize,
     },
-    /// A run begins.
-    Begin(Box<Header>),
-    /// A step outside the protocol begins: `check`, `allocate`, `teardown`.
-    Started(&'static str),
-    /// It ended.
-    Ended(StepResult),
-    /// An event of the environment.
-    Event(Event),
+    /// Something happened in a run.
+    Run(RunUpdate),
     /// How far the fetch of an image is.
     Image(ImageReport),
     /// Something begins that is no step of a run.

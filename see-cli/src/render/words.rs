@@ -5,13 +5,12 @@ use std::path::Path;
 
 use see_core::{
     Event, ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, ISOLATION_PROVEN, ImagePhase, ImageReport,
-    SAMPLE_FINISHED, Value,
+    RunHeader, SAMPLE_FINISHED, SampleResult, Value, Verdict,
 };
 
 use super::escape;
 use super::quantity::{seconds, size};
 use super::surface::Mark;
-use crate::outcome::{Header, SampleResult};
 
 /// What is shown of one value; a guest may have chosen it.
 const LONGEST: usize = 200;
@@ -21,7 +20,7 @@ const LONGEST: usize = 200;
 /// Paths beneath `results` are shown without it. The time is left out, since each line has one.
 pub(super) fn of(event: &Event, results: &Path) -> String {
     if event.name() == SAMPLE_FINISHED {
-        return format!("{}: {}", event.name(), SampleResult::of(event).words());
+        return format!("{}: {}", event.name(), of_sample(&SampleResult::of(event)));
     }
     let mut words = event.name().to_owned();
     // A message says in a sentence what the other attributes say to programs.
@@ -69,13 +68,63 @@ pub(super) fn for_all(event: &Event) -> Option<(Mark, String)> {
 }
 
 /// What runs, in a few harmless words: the sample's name, or else the command.
-pub(super) fn of_run(header: &Header) -> String {
+pub(super) fn of_run(header: &RunHeader) -> String {
     let sample = header.sample.as_deref().and_then(Path::file_name);
     match (sample, &header.command) {
         (Some(name), _) => escape::path(Path::new(name)),
         (None, Some(command)) => escape::line(&shortened(command)),
         (None, None) => String::from("no sample"),
     }
+}
+
+/// The sum of a run in words.
+pub(super) fn of_verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "all went well",
+        Verdict::SampleFailed => "the sample failed",
+        Verdict::SampleUnfinished => "the sample did not end by itself",
+        Verdict::HookFailed => "a hook failed",
+        Verdict::BadConfiguration => "the configuration is wrong",
+        Verdict::MissingRights => "rights are missing",
+        Verdict::Interrupted => "interrupted",
+        _ => "the sandbox failed",
+    }
+}
+
+/// The same in a few words that follow a count of runs.
+pub(super) fn of_verdicts(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "went well",
+        Verdict::SampleFailed => "with a sample that failed",
+        Verdict::SampleUnfinished => "with a sample that did not end",
+        Verdict::HookFailed => "with a hook that failed",
+        Verdict::BadConfiguration => "wrongly configured",
+        Verdict::MissingRights => "without the rights",
+        Verdict::Interrupted => "interrupted",
+        _ => "with a sandbox that failed",
+    }
+}
+
+/// How a sample ended, in words that follow its name.
+pub(super) fn of_sample(sample: &SampleResult) -> String {
+    let mut words = match (sample.exit_code, sample.signal) {
+        (_, Some(signal)) => format!("was ended by signal {signal}"),
+        (Some(code), None) => format!("ended with exit code {code}"),
+        (None, None) => String::from("ended without an exit code"),
+    };
+    if let Some(took) = sample.seconds {
+        push(&mut words, format_args!(" after {}", seconds(took)));
+    }
+    for (is_so, told) in [
+        (sample.timed_out, ", its time ran out"),
+        (sample.agent_lost, ", the agent in the guest was lost"),
+        (sample.truncated, ", it printed more than was kept"),
+    ] {
+        if is_so {
+            words.push_str(told);
+        }
+    }
+    words
 }
 
 /// A step in the words of people, for the line that says what is under way.
@@ -95,7 +144,7 @@ pub(super) fn of_step(step: &str) -> String {
 }
 
 /// An error without the step that stands before it already.
-pub(crate) fn without_twice<'a>(step: &str, error: &'a str) -> &'a str {
+pub(super) fn without_twice<'a>(step: &str, error: &'a str) -> &'a str {
     let rest = error.strip_prefix(step);
     rest.and_then(|rest| rest.strip_prefix(": "))
         .unwrap_or(error)

@@ -2,6 +2,7 @@
 
 mod domain;
 mod hooks;
+mod library;
 mod names;
 mod power;
 mod runs;

@@ -1,38 +1,121 @@
 //! One run, from its results folder to its result.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use see_core::ledger::{Looked, Trail};
-use see_core::{
-    AllocateOptions, Context, Environment, Error, ErrorKind, Event, Host, ImageProgress,
-    IsolationVerdict, Prepared, Result, RunLimits, RunReport, SAMPLE_FINISHED, Stop,
-};
 use tokio::task::JoinHandle;
 
-use super::plan::{Plan, Settled};
-use super::{artifacts, folder, samples};
-use crate::commands::progress::Forwarder;
-use crate::outcome::{Header, RunResult, SampleResult, StepResult, Verdict};
-use crate::render::{Feed, Update, without_twice};
-use crate::signals::Signals;
+use super::outcome::{RunHeader, RunResult, SampleResult, StepResult, Verdict};
+use super::{CheckedRun, RunPlan, artifacts, folder, sample};
+use crate::ledger::{Looked, Trail};
+use crate::{
+    AllocateOptions, Context, Environment, Error, ErrorKind, Event, Host, Identifier,
+    ImageProgress, IsolationVerdict, Prepared, Protocol, Result, RunLimits, RunReport, Stop,
+};
 
 /// The file in the results folder with the end of what the hypervisor wrote about a machine that failed.
 const HYPERVISOR_LOG: &str = "hypervisor.log";
-/// How long the picture of a guest that does not answer may take.
-const SCREEN: Duration = Duration::from_secs(5);
 /// How much of it is kept, in bytes.
 const MOST_OF_A_LOG: u64 = 256 << 10;
+/// How long the picture of a guest that does not answer may take.
+const SCREEN: Duration = Duration::from_secs(5);
 
-/// What runs have in common.
-pub(super) struct Once<'a> {
-    pub(super) host: &'a Host,
-    pub(super) feed: &'a Feed,
-    pub(super) signals: &'a Signals,
-    /// How long machines stay after their run.
-    pub(super) keep: Option<Duration>,
-    /// What was said of the run file.
-    pub(super) notes: Vec<String>,
+/// How a run is done.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// Ends the run in order when it is asked for: its verdict is [`Verdict::Interrupted`] then.
+    pub stop: Stop,
+    /// How long the machine stays on the host after the run, as it is then; a run that was stopped keeps nothing.
+    pub keep: Option<Duration>,
+    /// Where it is told how far the fetch of images is.
+    pub progress: ImageProgress,
+}
+
+/// What happens while a run goes on.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum RunUpdate {
+    /// It begins.
+    Begin(Box<RunHeader>),
+    /// A step around the protocol begins: `allocate`, `teardown`.
+    Started(&'static str),
+    /// It ended.
+    Ended(StepResult),
+    /// An event of the environment; the protocol's steps among them, as `step_started` and `step_finished`.
+    Event(Event),
+}
+
+impl Host {
+    /// Does a run that was checked, tears everything down again, and writes `result.json` into its results folder.
+    ///
+    /// `watch` is called with everything that happens, by the thread on which it happens: it must not wait.
+    ///
+    /// # Errors
+    /// Where the results folder cannot be made; everything later is part of the result.
+    pub async fn run(
+        &self,
+        run: CheckedRun,
+        options: RunOptions,
+        watch: impl Fn(RunUpdate) + Send + Sync + 'static,
+    ) -> Result<RunResult> {
+        let results = run.results();
+        folder::make(results.clone()).await?;
+        let once = Once {
+            host: self,
+            watch: Arc::new(watch),
+            header: header(&run.plan, run.identifier, results),
+            protocol: run.protocol,
+            options,
+            notes: run.notes,
+        };
+        Ok(once.run(run.prepared).await)
+    }
+}
+
+impl RunPlan {
+    /// The result of this plan where it could not be run: with a folder and a `result.json` of its own, as if its run
+    /// had failed. For one of several runs that does not stop the others.
+    pub async fn refused(&self, host: &Host, error: &Error) -> RunResult {
+        let identifier = Identifier::random();
+        let settled = self.settle(host.registries()).ok();
+        let root = settled.map(|settled| settled.results_root);
+        let root = root.unwrap_or_else(|| self.results_beside());
+        let header = header(self, identifier, root.join(identifier.to_string()));
+        let mut gathered = Gathered::new();
+        gathered.verdict = Verdict::of_error(error);
+        gathered.fail_with(None, error);
+        let mut result = gathered.result(header, self.notes(host.registries()));
+        let written = match folder::make(result.header.results.clone()).await {
+            Ok(()) => folder::write(&result).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            result.mishaps.push(error.chain());
+        }
+        result
+    }
+}
+
+fn header(plan: &RunPlan, identifier: Identifier, results: PathBuf) -> RunHeader {
+    RunHeader {
+        identifier,
+        run_file: plan.file.clone(),
+        sample: plan.sample.clone(),
+        command: plan.command.clone(),
+        results,
+        started: since_1970(SystemTime::now()),
+    }
+}
+
+/// One run.
+struct Once<'a> {
+    host: &'a Host,
+    watch: Arc<dyn Fn(RunUpdate) + Send + Sync>,
+    header: RunHeader,
+    protocol: Protocol,
+    options: RunOptions,
+    notes: Vec<String>,
 }
 
 /// What is gathered while a run goes on.
@@ -51,50 +134,9 @@ struct Gathered {
     trail: Trail,
 }
 
-impl Once<'_> {
-    /// Runs what is settled and checked already, or settles and checks it first.
-    ///
-    /// # Errors
-    /// What is wrong with it, and as [`Once::run`].
-    pub(super) async fn next(
-        &self,
-        plan: &Plan,
-        sample: Option<&Path>,
-        ready: Option<(Settled, Prepared)>,
-    ) -> Result<RunResult> {
-        let (settled, checked) = match ready {
-            Some(ready) => ready,
-            None => {
-                let registries = self.host.registries();
-                let settled = plan.settle(sample, registries)?;
-                let checking = settled.check(registries);
-                let checked = self.signals.stop().token().or("check", checking).await??;
-                (settled, checked)
-            }
-        };
-        self.run(settled, checked).await
-    }
-
-    /// Runs, and tears everything down again.
-    ///
-    /// # Errors
-    /// Where the results folder cannot be made; everything later is part of the result.
-    async fn run(&self, settled: Settled, checked: Prepared) -> Result<RunResult> {
-        let results = settled.results();
-        let not_shown_before = self.feed.not_shown();
-        folder::make(results.clone()).await?;
-        let header = Header {
-            identifier: settled.identifier,
-            run_file: settled.run_file.clone(),
-            sample: settled.sample.clone(),
-            command: settled.command.clone(),
-            results: results.clone(),
-            started: since_1970(SystemTime::now()),
-        };
-        self.feed
-            .send(Update::Begin(Box::new(header.clone())))
-            .await;
-        let mut gathered = Gathered {
+impl Gathered {
+    fn new() -> Self {
+        Self {
             began: Instant::now(),
             steps: Vec::new(),
             verdict: Verdict::Ok,
@@ -107,94 +149,102 @@ impl Once<'_> {
             kept_until: None,
             mishaps: Vec::new(),
             trail: Trail::new(),
-        };
-        self.allocate_and_run(&settled, checked, &mut gathered)
-            .await;
-        let looked_for = match gathered.kept_until {
-            None => self.host.look(&gathered.trail).await,
-            Some(_) => Vec::new(),
-        };
-        let left_behind = match gathered.kept_until {
-            None => self.left_behind(&settled, &looked_for).await,
-            Some(_) => Vec::new(),
-        };
+        }
+    }
+
+    /// Notes what ended the run early: in a step, or around them.
+    fn fail_with(&mut self, step: Option<&str>, error: &Error) {
+        let chain = error.chain();
+        self.failure = Some(match step {
+            Some(step) if !chain.starts_with(&format!("{step}: ")) => format!("{step}: {chain}"),
+            _ => chain,
+        });
+    }
+
+    fn result(self, header: RunHeader, notes: Vec<String>) -> RunResult {
+        RunResult {
+            header,
+            seconds: self.began.elapsed().as_secs_f64(),
+            verdict: self.verdict,
+            exit_code: self.verdict.exit_code(),
+            failure: self.failure,
+            never_answered: self.never_answered,
+            last_screen: self.last_screen,
+            sample_result: self.sample,
+            isolation: self.isolation,
+            steps: self.steps,
+            artifacts: Vec::new(),
+            more_artifacts: 0,
+            teardown_errors: self.teardown_errors,
+            left_behind: Vec::new(),
+            looked_for: Vec::new(),
+            kept_until: self.kept_until.map(since_1970),
+            mishaps: self.mishaps,
+            notes,
+        }
+    }
+}
+
+impl Once<'_> {
+    async fn run(&self, prepared: Prepared) -> RunResult {
+        (self.watch)(RunUpdate::Begin(Box::new(self.header.clone())));
+        let mut gathered = Gathered::new();
+        self.allocate_and_run(prepared, &mut gathered).await;
+        let (mut looked_for, mut left_behind) = (Vec::new(), Vec::new());
+        if gathered.kept_until.is_none() {
+            looked_for = self.host.look(&gathered.trail).await;
+            left_behind = self.left_behind(&looked_for).await;
+        }
         gathered.teardown_errors.extend(not_known(&looked_for));
         let clean = gathered.teardown_errors.is_empty() && left_behind.is_empty();
         if !clean && gathered.verdict != Verdict::Interrupted {
             gathered.verdict = Verdict::SandboxFailed;
         }
+        let results = self.header.results.clone();
         let listing = folder::blocking(move || Ok(artifacts::list(&results))).await;
-        let (artifacts, more_artifacts) = listing.unwrap_or_default();
-        let mut result = RunResult {
-            header,
-            seconds: gathered.began.elapsed().as_secs_f64(),
-            verdict: gathered.verdict,
-            exit_code: gathered.verdict.exit_code(self.signals.exit_code()),
-            failure: gathered.failure,
-            never_answered: gathered.never_answered,
-            last_screen: gathered.last_screen,
-            sample_result: gathered.sample,
-            isolation: gathered.isolation,
-            steps: gathered.steps,
-            artifacts,
-            more_artifacts,
-            teardown_errors: gathered.teardown_errors,
-            left_behind,
-            looked_for,
-            kept_until: gathered.kept_until.map(since_1970),
-            mishaps: gathered.mishaps,
-            notes: self.notes.clone(),
-            events_not_shown: self.feed.not_shown() - not_shown_before,
-        };
+        let mut result = gathered.result(self.header.clone(), self.notes.clone());
+        (result.artifacts, result.more_artifacts) = listing.unwrap_or_default();
+        result.left_behind = left_behind;
+        result.looked_for = looked_for;
         if let Err(error) = folder::write(&result).await {
             if result.verdict != Verdict::Interrupted {
                 result.verdict = Verdict::SandboxFailed;
-                result.exit_code = result.verdict.exit_code(self.signals.exit_code());
+                result.exit_code = result.verdict.exit_code();
             }
             let failure = error.chain();
             result.failure.get_or_insert_with(|| failure.clone());
             result.mishaps.push(failure);
         }
-        self.feed
-            .send(Update::Finished(Box::new(result.clone())))
-            .await;
-        Ok(result)
+        result
     }
 
-    async fn allocate_and_run(
-        &self,
-        settled: &Settled,
-        checked: Prepared,
-        gathered: &mut Gathered,
-    ) {
+    fn is_interrupted(&self) -> bool {
+        self.options.stop.is_stopped()
+    }
+
+    async fn allocate_and_run(&self, prepared: Prepared, gathered: &mut Gathered) {
         // Whatever became of it since the others began: it is this run's failure alone.
-        if let Some(sample) = settled.sample.clone()
-            && let Err(error) = folder::blocking(move || samples::check(&sample)).await
+        if let Some(sample) = self.header.sample.clone()
+            && let Err(error) = folder::blocking(move || sample::check(&sample)).await
         {
             return self.fail(gathered, &error);
         }
-        let limits = RunLimits::new(&checked.limits, Some(settled.results()));
+        let limits = RunLimits::new(&prepared.limits, Some(self.header.results.clone()));
         let options = AllocateOptions {
-            identifier: Some(settled.identifier),
-            note: note(settled),
-            progress: ImageProgress::new(),
+            identifier: Some(self.header.identifier),
+            note: note(&self.header),
+            progress: self.options.progress.clone(),
             trail: gathered.trail.clone(),
             ..AllocateOptions::default()
         };
-        let progress = Forwarder::start(&options.progress, self.feed.clone());
         // One of its own: an environment's end stops what it was given, and other runs may follow.
-        let (stop, asked) = (Stop::new(), self.signals.stop().token());
+        let (stop, asked) = (Stop::new(), self.options.stop.token());
         let stopping = stop.clone();
         let forwarder = AbortOnDrop(tokio::spawn(async move {
             asked.stopped().await;
             stopping.stop();
         }));
-        let allocating = self.host.allocate(checked, options, stop);
-        let allocating = async {
-            let allocated = allocating.await;
-            progress.finish().await;
-            allocated
-        };
+        let allocating = self.host.allocate(prepared, options, stop);
         let allocated = self.step("allocate", gathered, allocating).await;
         let mut environment = match allocated {
             Ok(environment) => environment,
@@ -202,12 +252,12 @@ impl Once<'_> {
         };
         let watching = self.watch(&mut environment);
         let protocol_began = gathered.began.elapsed();
-        let report = environment.run(&settled.protocol, &limits).await;
+        let report = environment.run(&self.protocol, &limits).await;
         if let Ok(report) = &report
             && report.failure.as_ref().is_some_and(is_silence)
         {
             gathered.never_answered = true;
-            gathered.last_screen = keep_screen(&environment, &settled.results()).await;
+            gathered.last_screen = keep_screen(&environment, &self.header.results).await;
         }
         match report {
             Ok(report) => self.take_in(gathered, report, protocol_began),
@@ -217,7 +267,7 @@ impl Once<'_> {
             gathered.verdict,
             Verdict::SandboxFailed | Verdict::MissingRights
         ) {
-            keep_log(&environment, &settled.results(), gathered).await;
+            keep_log(&environment, &self.header.results, gathered).await;
         }
         gathered.kept_until = self.keep_until();
         let kept_until = gathered.kept_until;
@@ -233,10 +283,10 @@ impl Once<'_> {
             }
         };
         let began = gathered.began.elapsed();
-        self.feed.send(Update::Started("teardown")).await;
+        (self.watch)(RunUpdate::Started("teardown"));
         let torn_down = tearing_down.await;
         let error = torn_down.as_ref().err().map(|(first, _)| first.chain());
-        self.ended("teardown", began, error, gathered).await;
+        self.ended("teardown", began, error, gathered);
         if let Err((_, errors)) = torn_down {
             gathered.teardown_errors = errors;
         }
@@ -256,15 +306,15 @@ impl Once<'_> {
 
     /// Until when the machine stays; whoever interrupts a run wants nothing of it.
     fn keep_until(&self) -> Option<SystemTime> {
-        let keep = self.keep.filter(|_| self.signals.exit_code().is_none())?;
+        let keep = self.options.keep.filter(|_| !self.is_interrupted())?;
         SystemTime::now().checked_add(keep)
     }
 
-    /// Hands every event of the environment to the screen.
+    /// Tells every event of the environment.
     fn watch(&self, environment: &mut Environment) -> Context {
         let context = environment.context("seectl");
-        let feed = self.feed.clone();
-        context.observe(move |event: &Event| feed.offer(Update::Event(event.clone())));
+        let watch = Arc::clone(&self.watch);
+        context.observe(move |event: &Event| watch(RunUpdate::Event(event.clone())));
         context
     }
 
@@ -276,14 +326,14 @@ impl Once<'_> {
         work: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         let began = gathered.began.elapsed();
-        self.feed.send(Update::Started(name)).await;
+        (self.watch)(RunUpdate::Started(name));
         let done = work.await;
         let error = done.as_ref().err().map(Error::chain);
-        self.ended(name, began, error, gathered).await;
+        self.ended(name, began, error, gathered);
         done
     }
 
-    async fn ended(
+    fn ended(
         &self,
         name: &'static str,
         began: Duration,
@@ -296,7 +346,7 @@ impl Once<'_> {
             seconds: (gathered.began.elapsed() - began).as_secs_f64(),
             error,
         };
-        self.feed.send(Update::Ended(step.clone())).await;
+        (self.watch)(RunUpdate::Ended(step.clone()));
         gathered.steps.push(step);
     }
 
@@ -314,28 +364,24 @@ impl Once<'_> {
         gathered.isolation = report.isolation.clone();
         gathered.sample = SampleResult::of_run(&report.samples);
         gathered.verdict = Verdict::of_report(&report, gathered.sample.as_ref());
-        gathered.failure = report.failure.as_ref().map(|(step, error)| {
-            let error = error.chain();
-            format!("{step}: {}", without_twice(step, &error))
-        });
-        if self.signals.exit_code().is_some() {
+        if let Some((step, error)) = &report.failure {
+            gathered.fail_with(Some(step), error);
+        }
+        if self.is_interrupted() {
             gathered.verdict = Verdict::Interrupted;
-        } else if gathered.sample.is_none() && gathered.verdict == Verdict::SampleUnfinished {
-            // It ran and was waited for in vain; that is all there is to know.
-            tracing::info!("there was no {SAMPLE_FINISHED}");
         }
     }
 
     fn fail(&self, gathered: &mut Gathered, error: &Error) {
-        gathered.verdict = match self.signals.exit_code() {
-            Some(_) => Verdict::Interrupted,
-            None => Verdict::of_error(error),
+        gathered.verdict = match self.is_interrupted() {
+            true => Verdict::Interrupted,
+            false => Verdict::of_error(error),
         };
-        gathered.failure = Some(error.chain());
+        gathered.fail_with(None, error);
     }
 
     /// What of this run was found on the host, or else what the ledger still names.
-    async fn left_behind(&self, settled: &Settled, looked_for: &[Looked]) -> Vec<String> {
+    async fn left_behind(&self, looked_for: &[Looked]) -> Vec<String> {
         let found = looked_for.iter().flat_map(|looked| looked.left().to_vec());
         let found: Vec<String> = found.collect();
         if !found.is_empty() {
@@ -347,7 +393,7 @@ impl Once<'_> {
         };
         let ours = listed
             .into_iter()
-            .filter(|listed| listed.identifier == settled.identifier);
+            .filter(|listed| listed.identifier == self.header.identifier);
         ours.flat_map(|listed| {
             let named = listed.holdings.iter();
             let named: Vec<String> = named
@@ -442,17 +488,18 @@ impl Drop for AbortOnDrop {
     }
 }
 
-pub(super) fn since_1970(time: SystemTime) -> f64 {
+fn since_1970(time: SystemTime) -> f64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     since.unwrap_or_default().as_secs_f64()
 }
 
-/// What `seectl ls` says of the run.
-fn note(settled: &Settled) -> String {
-    let file = settled.run_file.display();
-    match &settled.sample {
+/// What the ledger says of the run.
+fn note(header: &RunHeader) -> String {
+    let file = header.run_file.as_deref().map(Path::display);
+    let file = file.map_or_else(|| String::from("a program's run"), |file| file.to_string());
+    match &header.sample {
         Some(sample) => format!("{file}, sample {}", sample.display()),
-        None => file.to_string(),
+        None => file,
     }
 }
 
