@@ -1,6 +1,6 @@
 //! A run file, run by a program of one's own: what `seectl run run.json --sample suspicious.sh` does, without a screen.
 
-#![allow(clippy::print_stdout, reason = "it is an example")]
+#![expect(clippy::print_stdout, reason = "an example shows something")]
 use see_core::{Host, RunOptions, RunPlan, ledger::Ledger};
 
 #[tokio::main]

@@ -15,6 +15,7 @@ pub mod config;
 mod context;
 mod environment;
 mod error;
+mod error_report;
 mod event;
 mod fault;
 mod hook;
@@ -51,6 +52,7 @@ pub use bus::{
 pub use context::Context;
 pub use environment::{Environment, Stopper, TurnGuard};
 pub use error::{Error, ErrorKind, Result};
+pub use error_report::ErrorReport;
 pub use event::{Event, Text, Value};
 pub use hook::{Hook, PreparedHook};
 pub use host::{AllocateOptions, Host, Prepared};

@@ -1,14 +1,12 @@
 //! One JSON object a line: for programs.
 //!
-//! `{"run": …}` when a run begins; one object for each event, with the keys `event`, `source`,
-//! `timestamp` and `attributes`; `{"result": …}` when the run ended; `{"note": …}` in between;
-//! `{"error": …}` where there was no run; `{"summary": …}` after several. Commands that are no runs write
-//! objects of their own in between.
+//! `docs/output.schema.json` describes those of a run, and a test compares. Commands that are no runs write objects of
+//! their own in between.
 
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-use see_core::{RunUpdate, path_to_text};
+use see_core::{RunHeader, RunUpdate, path_to_text};
 use serde::Serialize;
 use serde_json::json;
 
@@ -52,7 +50,9 @@ impl<W: Write + Send> Renderer for Json<W> {
             Update::Result(result) => self.line(&json!({ "result": result })),
             Update::Note(note) | Update::Interrupted(note) => self.line(&json!({ "note": note })),
             Update::Finished(result) => self.line(&json!({ "result": result })),
-            Update::Failed(error) => self.line(&json!({ "error": error })),
+            Update::Failed(errors) => {
+                self.line(&json!({ "version": RunHeader::VERSION, "errors": errors }))
+            }
             Update::Summary { results, not_run } => {
                 let runs: Vec<_> = results
                     .iter()

@@ -410,6 +410,7 @@ mod tests {
         let identifier = "7f0c1a52-4a3e-4d0b-9f53-1f2f64c0a9de";
         RunResult {
             header: RunHeader {
+                version: RunHeader::VERSION,
                 identifier: identifier.parse::<Identifier>().unwrap(),
                 run_file: Some(PathBuf::from("/home/run.json")),
                 sample: Some(PathBuf::from("/home/sample\x1b.sh")),
@@ -421,6 +422,7 @@ mod tests {
             verdict: Verdict::SampleFailed,
             exit_code: 1,
             failure: None,
+            errors: Vec::new(),
             never_answered: false,
             last_screen: None,
             sample_result: Some(SampleResult {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use see_core::{ImageReport, RunResult, RunUpdate};
+use see_core::{ErrorReport, ImageReport, RunResult, RunUpdate};
 
 /// Something to show.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(crate) enum Update {
     /// The run ended.
     Finished(Box<RunResult>),
     /// What ended the command before a run began.
-    Failed(String),
+    Failed(Vec<ErrorReport>),
     /// All runs ended, where there were several.
     Summary {
         /// Those that began, in order.

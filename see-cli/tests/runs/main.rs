@@ -10,6 +10,7 @@ mod mistakes;
 mod python_see;
 mod results;
 mod samples;
+mod schema;
 mod seen;
 mod support;
 mod told;
@@ -26,7 +27,16 @@ fn main() -> ExitCode {
     if std::env::var_os(PLAY).is_some() {
         return play();
     }
-    let tests: [(&str, fn()); 49] = [
+    let tests: [(&str, fn()); 52] = [
+        ("json_of_runs_is_as_the_schema_says", schema::runs),
+        (
+            "json_of_an_interrupted_folder_is_as_the_schema_says_and_names_what_was_not_run",
+            schema::several_and_interrupted,
+        ),
+        (
+            "json_of_a_mistake_has_its_place_in_parts_and_no_drawing",
+            schema::mistakes,
+        ),
         (
             "a_run_ends_well_and_leaves_nothing_but_its_results",
             a_run_ends_well,

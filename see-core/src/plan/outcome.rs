@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::ledger::Looked;
 use crate::{
-    Error, ErrorKind, Event, Identifier, IsolationVerdict, RunReport, SAMPLE_FINISHED, Value,
-    path_to_text,
+    Error, ErrorKind, ErrorReport, Event, Identifier, IsolationVerdict, RunReport, SAMPLE_FINISHED,
+    Value, path_to_text,
 };
 use serde::{Serialize, Serializer};
 
@@ -211,6 +211,8 @@ pub struct Artifact {
 /// What is known when a run begins.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunHeader {
+    /// The version of this record: [`RunHeader::VERSION`].
+    pub version: u32,
     /// The environment.
     pub identifier: Identifier,
     /// The run file, absolute.
@@ -226,6 +228,12 @@ pub struct RunHeader {
     pub results: PathBuf,
     /// When it began, in seconds since 1970.
     pub started: f64,
+}
+
+impl RunHeader {
+    /// The version of `result.json` and of what `seectl run --output json` prints: it grows when a reader of an older
+    /// one could go wrong.
+    pub const VERSION: u32 = 1;
 }
 
 /// A path without loss: JSON has no bytes that are not UTF-8.
@@ -254,6 +262,8 @@ pub struct RunResult {
     pub exit_code: u8,
     /// What ended the run early: the whole chain in one line.
     pub failure: Option<String>,
+    /// The same in parts: empty where nothing ended it.
+    pub errors: Vec<ErrorReport>,
     /// The guest never became ready.
     pub never_answered: bool,
     /// The screen of a guest that did not answer, beneath the results folder.

@@ -10,7 +10,7 @@ use super::outcome::{RunHeader, RunResult, SampleResult, StepResult, Verdict};
 use super::{CheckedRun, RunPlan, artifacts, folder, sample};
 use crate::ledger::{Looked, Trail};
 use crate::{
-    AllocateOptions, Context, Environment, Error, ErrorKind, Event, Host, Identifier,
+    AllocateOptions, Context, Environment, Error, ErrorKind, ErrorReport, Event, Host, Identifier,
     ImageProgress, IsolationVerdict, Prepared, Protocol, Result, RunLimits, RunReport, Stop,
 };
 
@@ -99,6 +99,7 @@ impl RunPlan {
 
 fn header(plan: &RunPlan, identifier: Identifier, results: PathBuf) -> RunHeader {
     RunHeader {
+        version: RunHeader::VERSION,
         identifier,
         run_file: plan.file.clone(),
         sample: plan.sample.clone(),
@@ -124,6 +125,7 @@ struct Gathered {
     steps: Vec<StepResult>,
     verdict: Verdict,
     failure: Option<String>,
+    errors: Vec<ErrorReport>,
     never_answered: bool,
     last_screen: Option<PathBuf>,
     sample: Option<SampleResult>,
@@ -141,6 +143,7 @@ impl Gathered {
             steps: Vec::new(),
             verdict: Verdict::Ok,
             failure: None,
+            errors: Vec::new(),
             never_answered: false,
             last_screen: None,
             sample: None,
@@ -155,6 +158,7 @@ impl Gathered {
     /// Notes what ended the run early: in a step, or around them.
     fn fail_with(&mut self, step: Option<&str>, error: &Error) {
         let chain = error.chain();
+        self.errors = ErrorReport::of(error);
         self.failure = Some(match step {
             Some(step) if !chain.starts_with(&format!("{step}: ")) => format!("{step}: {chain}"),
             _ => chain,
@@ -168,6 +172,7 @@ impl Gathered {
             verdict: self.verdict,
             exit_code: self.verdict.exit_code(),
             failure: self.failure,
+            errors: self.errors,
             never_answered: self.never_answered,
             last_screen: self.last_screen,
             sample_result: self.sample,
@@ -212,6 +217,7 @@ impl Once<'_> {
                 result.exit_code = result.verdict.exit_code();
             }
             let failure = error.chain();
+            result.errors.extend(ErrorReport::of(&error));
             result.failure.get_or_insert_with(|| failure.clone());
             result.mishaps.push(failure);
         }
@@ -293,8 +299,9 @@ impl Once<'_> {
         drop(forwarder);
         if let Some(failure) = watching.bus().hook_failure() {
             gathered.verdict = gathered.verdict.with_failed_hook();
-            let failure = format!("hook {failure}");
-            gathered.failure.get_or_insert(failure);
+            let error = Error::new(ErrorKind::Hook, format!("hook {failure}"));
+            gathered.errors.extend(ErrorReport::of(&error));
+            gathered.failure.get_or_insert_with(|| error.chain());
         }
         let (mishaps, forgotten) = watching.bus().mishaps();
         gathered.mishaps = mishaps.iter().map(ToString::to_string).collect();

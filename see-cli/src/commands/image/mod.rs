@@ -6,7 +6,7 @@ mod store;
 use std::io::{self, Write as _};
 
 use indicatif::MultiProgress;
-use see_core::{ErrorKind, Registries, Result};
+use see_core::{ErrorKind, ErrorReport, Registries, Result};
 
 use crate::args::{ImageArguments, ImageCommand, Output};
 use crate::exit_code;
@@ -42,7 +42,7 @@ pub(crate) async fn image(
         (Err(error), Some(code)) if error.kind() == ErrorKind::Stopped => code,
         (Err(error), _) => {
             let told = failure(&error);
-            feed.send(Update::Failed(told.clone())).await;
+            feed.send(Update::Failed(ErrorReport::of(&error))).await;
             // There is nobody to tell when stderr is gone.
             let _ = write!(io::stderr(), "{told}");
             match error.kind() {

@@ -9,14 +9,14 @@ use indicatif::MultiProgress;
 use see_core::config::Configuration;
 use see_core::ledger::{Collectors, Ledger, RecordOutcome};
 use see_core::{
-    CheckedRun, Error, ErrorKind, Host, ImageProgress, Registries, Result, RunOptions, RunPlan,
-    RunResult, RunUpdate, Verdict,
+    CheckedRun, Error, ErrorKind, ErrorReport, Host, ImageProgress, Registries, Result, RunOptions,
+    RunPlan, RunResult, RunUpdate, Verdict,
 };
 
 use crate::args::RunArguments;
 use crate::commands::progress::Forwarder;
 use crate::log;
-use crate::render::{Feed, Screen, Update, failure};
+use crate::render::{Feed, Screen, Update};
 use crate::signals::Signals;
 
 /// How long what is left may take at the end of the process.
@@ -49,7 +49,7 @@ pub(crate) async fn run(
         (outcome, _) => outcome,
     };
     if let Err(error) = &outcome {
-        feed.send(Update::Failed(failure(error))).await;
+        feed.send(Update::Failed(ErrorReport::of(error))).await;
     }
     signals.silence();
     drop(feed);
