@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use see_core::Identifier;
 use see_core::config::DurationValue;
 
 pub(crate) use self::image::{
@@ -23,8 +22,9 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
 
-    /// Say more on stderr: once for what is done, twice for how. SEE_LOG filters more finely. What to know of an image,
-    /// and what is taken out of a domain's XML, is told without it.
+    /// Say more: once for each step and event and the timeline, and on stderr for what is done; twice for how. SEE_LOG
+    /// filters the latter more finely. What to know of an image, and what is taken out of a domain's XML, is told
+    /// without it.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 }
@@ -103,6 +103,10 @@ pub(crate) struct RunArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct LsArguments {
+    /// Only this environment: its identifier, or the beginning of it.
+    #[arg(value_name = "ID", value_parser = beginning)]
+    pub(crate) identifier: Option<String>,
+
     /// How to show them.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) output: Output,
@@ -110,9 +114,9 @@ pub(crate) struct LsArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct GcArguments {
-    /// Only this environment.
-    #[arg(value_name = "ID")]
-    pub(crate) identifier: Option<Identifier>,
+    /// Only this environment: its identifier, or the beginning of it.
+    #[arg(value_name = "ID", value_parser = beginning)]
+    pub(crate) identifier: Option<String>,
 
     /// Say what would be removed, and change nothing.
     #[arg(long)]
@@ -136,6 +140,20 @@ fn duration(text: &str) -> Result<Duration, String> {
         .map(|value| value.0)
         .ok_or_else(|| String::from("expected a duration such as 90s, 5m or 1h30m"))
 }
+
+/// The beginning of an identifier, in the form in which identifiers are shown.
+fn beginning(text: &str) -> Result<String, String> {
+    let is_one = |text: &str| text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+    match text.len() {
+        FEWEST..=36 if is_one(text) => Ok(text.to_ascii_lowercase()),
+        _ => Err(format!(
+            "expected an identifier or at least its first {FEWEST} digits, such as 7f0c1a52"
+        )),
+    }
+}
+
+/// How many digits name an environment at the least.
+const FEWEST: usize = 4;
 
 /// The text itself: it goes into the run file, whose reader reads it again.
 fn written_duration(text: &str) -> Result<String, String> {
@@ -161,6 +179,8 @@ mod tests {
         assert!(parse("seectl gc --older-than 1h").is_ok());
         assert!(parse("seectl gc --older-than 1").is_ok());
         assert!(parse("seectl gc ../../etc").is_err());
+        assert!(parse("seectl gc 7F0c1a52").is_ok());
+        assert!(parse("seectl ls 7f0").is_err());
         assert!(parse("seectl image pull run.json").is_ok());
         assert!(
             parse("seectl image pull --provider http --uri http://a/b --set checksums=true")

@@ -67,4 +67,21 @@ mod tests {
         ];
         assert_eq!(listed, all);
     }
+
+    #[test]
+    fn a_verdict_has_the_code_that_the_help_gives_it() {
+        use see_core::Verdict;
+        for (verdict, code) in [
+            (Verdict::Ok, OK),
+            (Verdict::SampleFailed, SAMPLE_FAILED),
+            (Verdict::BadConfiguration, CONFIGURATION),
+            (Verdict::SampleUnfinished, SAMPLE_UNFINISHED),
+            (Verdict::SandboxFailed, SANDBOX_FAILED),
+            (Verdict::HookFailed, SANDBOX_FAILED),
+            (Verdict::MissingRights, MISSING_RIGHTS),
+            (Verdict::Interrupted, INTERRUPTED),
+        ] {
+            assert_eq!(verdict.exit_code(), code, "{verdict:?}");
+        }
+    }
 }

@@ -4,16 +4,12 @@
 //! hooks, backends or image providers of their own builds a `seectl` that knows them in three lines.
 //!
 //! ```no_run
-//! use see_core::Registries;
-//!
-//! fn registries() -> see_core::Result<Registries> {
-//!     let registries = see_cli::registries::standard()?;
-//!     // registries.hooks.add::<MyHook>()?;
-//!     Ok(registries)
-//! }
-//!
 //! fn main() -> std::process::ExitCode {
-//!     see_cli::main(registries)
+//!     see_cli::main(|| {
+//!         let mut registries = see_cli::registries::standard()?;
+//!         // registries.hooks.add::<MyHook>()?;
+//!         Ok(registries)
+//!     })
 //! }
 //! ```
 
@@ -21,7 +17,6 @@ mod args;
 mod commands;
 pub mod exit_code;
 mod log;
-mod outcome;
 mod program;
 pub mod registries;
 mod render;

@@ -1,10 +1,15 @@
 //! The log: on stderr, filtered by `SEE_LOG` or `-v`, never amid the progress of a terminal.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::MultiProgress;
-use tracing_subscriber::EnvFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt};
 
 /// The variable that filters the log: `debug`, `see_core=trace,warn`.
 const VARIABLE: &str = "SEE_LOG";
@@ -28,13 +33,37 @@ pub(crate) fn start(verbose: u8, progress: MultiProgress) {
         _ => EnvFilter::new(level),
     };
     // Only the first one counts: a program that embeds this one may have its own.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = fmt::layer()
         .with_ansi(false)
         // Told on stderr, which panics where stderr is the terminal that is gone.
         .log_internal_errors(false)
         .with_writer(Beside(progress))
+        .with_filter(filter);
+    let emulation = Emulation.with_filter(Targets::new().with_target(NO_KVM, Level::WARN));
+    let _ = tracing_subscriber::registry()
+        .with(lines)
+        .with(emulation)
         .try_init();
+}
+
+/// Where the choice between KVM and emulation is made, which warns when there is none.
+const NO_KVM: &str = "see_context::qemu::acceleration::no_kvm";
+
+/// Whether that was heard.
+static EMULATED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a machine was prepared that is emulated though KVM was wanted.
+pub(crate) fn guests_are_emulated() -> bool {
+    EMULATED.load(Ordering::Acquire)
+}
+
+/// Hears that guests are emulated, whatever is logged: it is a word in the first line of a run.
+struct Emulation;
+
+impl<S: Subscriber> Layer<S> for Emulation {
+    fn on_event(&self, _event: &Event<'_>, _context: Context<'_, S>) {
+        EMULATED.store(true, Ordering::Release);
+    }
 }
 
 /// Writes to stderr while the progress is off the screen.

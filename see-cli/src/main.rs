@@ -3,6 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    see_cli::registries::quiet();
     see_cli::main(see_cli::registries::standard)
 }

@@ -17,6 +17,7 @@ use crate::{commands, log, registries, render};
 /// It takes over the process: signals, the log, the panic hook, and after a run on libvirt's embedded driver its end,
 /// which the exit handlers of libraries might spoil.
 pub fn main(registries: impl FnOnce() -> Result<Registries>) -> ExitCode {
+    registries::quiet();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         // Help and version are no mistakes: clap knows their code, 0, and that of mistakes, 2.
@@ -47,7 +48,10 @@ fn dispatch(
         .map_err(|error| Error::io("threads cannot be started", error))?;
     let code = runtime.block_on(async {
         match &arguments.command {
-            Command::Run(run) => commands::run(run, registries, progress).await,
+            Command::Run(run) => {
+                let is_verbose = arguments.verbose > 0;
+                commands::run(run, is_verbose, registries, progress).await
+            }
             Command::Ls(ls) => commands::ls(ls).await,
             Command::Gc(gc) => commands::gc(gc, &registries).await,
             Command::Image(image) => commands::image(image, &registries, progress).await,

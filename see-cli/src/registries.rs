@@ -18,7 +18,7 @@ pub fn standard() -> Result<Registries> {
 
 /// Keeps the hypervisor libraries from writing to standard error by themselves. Call it before the process
 /// has a second thread; later it does nothing.
-pub fn quiet() {
+pub(crate) fn quiet() {
     if !see_context::quiet_log() {
         tracing::debug!("libvirt may write to standard error by itself");
     }

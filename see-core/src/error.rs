@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
+use serde::Serialize;
+
 use crate::place::Place;
 
 /// The result of every fallible operation of the framework.
@@ -11,7 +13,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What sort of failure an [`Error`] is: what a caller decides on.
 ///
 /// Front ends derive their exit codes from it, and tests compare it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The configuration is wrong; nothing was made.

@@ -7,7 +7,7 @@
 //! them, through [`Registries`].
 //!
 //! Where to start: write a hook ([`Hook`]), a backend ([`Backend`]), an image provider
-//! ([`ImageProvider`]), or run environments ([`Host`]).
+//! ([`ImageProvider`]), run what a run file describes ([`RunPlan`]), or environments one by one ([`Host`]).
 
 mod backend;
 mod bus;
@@ -17,6 +17,7 @@ mod context;
 mod driver;
 mod environment;
 mod error;
+mod error_report;
 mod event;
 mod fault;
 mod hook;
@@ -30,6 +31,7 @@ mod mishap;
 mod names;
 mod path_text;
 mod place;
+mod plan;
 mod proof;
 mod protocol;
 mod quota;
@@ -57,6 +59,7 @@ pub use driver::{
 };
 pub use environment::{Environment, Stopper, TurnGuard};
 pub use error::{Error, ErrorKind, Result};
+pub use error_report::ErrorReport;
 pub use event::{Event, Text, Value};
 pub use hook::{Hook, PreparedHook};
 pub use host::{AllocateOptions, Host, Prepared};
@@ -68,6 +71,10 @@ pub use image::{
 pub use machine::Machine;
 pub use mishap::{Mishap, MishapKind};
 pub use path_text::{path_from_text, path_to_text};
+pub use plan::{
+    Artifact, CheckedRun, RunHeader, RunOptions, RunPlan, RunResult, RunUpdate, SampleResult,
+    StepResult, Verdict,
+};
 pub use proof::{ISOLATION_BROKEN, ISOLATION_NOT_CHECKED, ISOLATION_PROVEN, IsolationVerdict};
 pub use protocol::{Action, Protocol, SAMPLE_FINISHED, Step};
 pub use quota::RunLimits;

@@ -31,7 +31,7 @@ pub use live::Live;
 pub use neighbour::Neighbour;
 pub use nobody::{GROUP, Nobody};
 pub use onlooker::{Onlooker, Sight};
-pub use parts::{guest, seectl, target_folder};
+pub use parts::{example, guest, seectl, target_folder};
 pub use picture::Picture;
 pub use remains::{assert_nothing_remains, bears, daemon_objects, remains};
 pub use virsh::virsh;

@@ -15,12 +15,20 @@ pub fn target_folder() -> PathBuf {
 
 /// The program that users run.
 pub fn seectl() -> PathBuf {
+    built(profile().join("seectl"), "cargo build -p see-cli")
+}
+
+/// The folder of the profile that this test was built with.
+fn profile() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
-    let profile = test
-        .ancestors()
-        .nth(2)
-        .expect("a test lies in a target folder");
-    built(profile.join("seectl"), "cargo build -p see-cli")
+    let profile = test.ancestors().nth(2);
+    profile.expect("a test lies in a target folder").to_owned()
+}
+
+/// An example of see-cli, such as `embed`.
+pub fn example(name: &str) -> PathBuf {
+    let path = profile().join("examples").join(name);
+    built(path, "cargo build -p see-cli --examples")
 }
 
 /// A file of the small Linux guest, such as `guest.qcow2`.

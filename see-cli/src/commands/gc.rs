@@ -8,7 +8,7 @@ use see_core::ledger::{
 use see_core::{Registries, Result};
 use serde_json::json;
 
-use super::ls::print;
+use super::ls::{find, print};
 use crate::args::{GcArguments, Output};
 use crate::exit_code;
 use crate::render::{age, escape_line};
@@ -19,10 +19,14 @@ use crate::render::{age, escape_line};
 /// Where the ledger cannot be read, or has no such environment.
 pub(crate) async fn gc(arguments: &GcArguments, registries: &Registries) -> Result<u8> {
     let ledger = Ledger::open(Ledger::default_root()?).await?;
+    let only = match &arguments.identifier {
+        Some(beginning) => Some(find(&ledger.list().await?, beginning)?),
+        None => None,
+    };
     let options = CollectOptions {
         dry_run: arguments.dry_run,
         older_than: arguments.older_than.unwrap_or_default(),
-        only: arguments.identifier,
+        only,
         include_kept: arguments.include_kept,
         ..CollectOptions::default()
     };

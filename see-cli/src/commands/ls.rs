@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::time::SystemTime;
 
 use see_core::ledger::{Ledger, Listed, RecordState};
-use see_core::{Error, Result};
+use see_core::{Error, ErrorKind, Identifier, Result};
 use serde_json::json;
 
 use crate::args::{LsArguments, Output};
@@ -18,7 +18,11 @@ use crate::render::{age, escape_line};
 /// Where the ledger cannot be read, or nobody reads the list.
 pub(crate) async fn ls(arguments: &LsArguments) -> Result<u8> {
     let ledger = Ledger::open(Ledger::default_root()?).await?;
-    let listed = ledger.list().await?;
+    let mut listed = ledger.list().await?;
+    if let Some(beginning) = &arguments.identifier {
+        let only = find(&listed, beginning)?;
+        listed.retain(|listed| listed.identifier == only);
+    }
     let text = match arguments.output {
         Output::Text if listed.is_empty() => String::from("no environments\n"),
         Output::Text => listed.iter().map(in_words).collect(),
@@ -26,6 +30,29 @@ pub(crate) async fn ls(arguments: &LsArguments) -> Result<u8> {
     };
     print(&text)?;
     Ok(exit_code::OK)
+}
+
+/// The environment whose identifier begins like this.
+///
+/// # Errors
+/// [`ErrorKind::NotFound`] where there is none, [`ErrorKind::Configuration`] where there are several.
+pub(super) fn find(listed: &[Listed], beginning: &str) -> Result<Identifier> {
+    let mut found = listed
+        .iter()
+        .map(|listed| listed.identifier)
+        .filter(|identifier| identifier.to_string().starts_with(beginning));
+    let wrong = |kind, message| {
+        let error = Error::new(kind, message).subject(beginning);
+        Err(error.advice("`seectl ls` lists what there is"))
+    };
+    match (found.next(), found.next()) {
+        (Some(identifier), None) => Ok(identifier),
+        (Some(_), Some(_)) => wrong(
+            ErrorKind::Configuration,
+            "several environments begin like this",
+        ),
+        (None, _) => wrong(ErrorKind::NotFound, "there is no such environment"),
+    }
 }
 
 /// Writes to stdout.

@@ -17,6 +17,10 @@ impl Device {
     }
 }
 
+/// What is left free of each line for the echo of Ctrl-C. indicatif fills its line, and with the echo behind it the
+/// cursor would be on the next one: the line that is to be redrawn would stay.
+const ECHO: u16 = 8;
+
 /// Not even logged: the log is written while nothing is drawn, so it would wait for itself.
 fn drawn(_: io::Result<()>) -> io::Result<()> {
     Ok(())
@@ -24,7 +28,7 @@ fn drawn(_: io::Result<()>) -> io::Result<()> {
 
 impl TermLike for Device {
     fn width(&self) -> u16 {
-        self.0.size().1
+        self.0.size().1.saturating_sub(ECHO).max(1)
     }
 
     fn height(&self) -> u16 {

@@ -1,14 +1,12 @@
 //! One JSON object a line: for programs.
 //!
-//! `{"run": …}` when a run begins; one object for each event, with the keys `event`, `source`,
-//! `timestamp` and `attributes`; `{"result": …}` when the run ended; `{"note": …}` in between;
-//! `{"error": …}` where there was no run; `{"summary": …}` after several. Commands that are no runs write
-//! objects of their own in between.
+//! `docs/output.schema.json` describes those of a run, and a test compares. Commands that are no runs write objects of
+//! their own in between.
 
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-use see_core::path_to_text;
+use see_core::{RunHeader, RunUpdate, path_to_text};
 use serde::Serialize;
 use serde_json::json;
 
@@ -33,21 +31,29 @@ impl<W: Write> Json<W> {
 impl<W: Write + Send> Renderer for Json<W> {
     fn show(&mut self, update: &Update) -> io::Result<()> {
         match update {
-            Update::Begin(header) => self.line(&json!({ "run": header })),
-            Update::Started(step) => self.line(&own("step_started", json!({ "step": step }))),
-            Update::Ended(step) => self.line(&own(
-                "step_finished",
-                json!({ "step": step.step, "seconds": step.seconds, "error": step.error }),
-            )),
-            Update::Event(event) => self.line(event),
+            Update::Machine { .. } => Ok(()),
+            Update::Run(update) => match update {
+                RunUpdate::Begin(header) => self.line(&json!({ "run": header })),
+                RunUpdate::Started(step) => {
+                    self.line(&own("step_started", json!({ "step": step })))
+                }
+                RunUpdate::Ended(step) => self.line(&own(
+                    "step_finished",
+                    json!({ "step": step.step, "seconds": step.seconds, "error": step.error }),
+                )),
+                RunUpdate::Event(event) => self.line(event),
+                _ => Ok(()),
+            },
             Update::Image(report) => self.line(&own("image_progress", json!(report))),
             Update::Working(step) => self.line(&own("step_started", json!({ "step": step }))),
             Update::Told { json, .. } => self.line(json),
             Update::Result(result) => self.line(&json!({ "result": result })),
-            Update::Note(note) => self.line(&json!({ "note": note })),
+            Update::Note(note) | Update::Interrupted(note) => self.line(&json!({ "note": note })),
             Update::Finished(result) => self.line(&json!({ "result": result })),
-            Update::Failed(error) => self.line(&json!({ "error": error })),
-            Update::Summary(results) => {
+            Update::Failed(errors) => {
+                self.line(&json!({ "version": RunHeader::VERSION, "errors": errors }))
+            }
+            Update::Summary { results, not_run } => {
                 let runs: Vec<_> = results
                     .iter()
                     .map(|result| {
@@ -61,7 +67,8 @@ impl<W: Write + Send> Renderer for Json<W> {
                         })
                     })
                     .collect();
-                self.line(&json!({ "summary": runs }))
+                let not_run: Vec<_> = not_run.iter().map(|path| path_to_text(path)).collect();
+                self.line(&json!({ "summary": runs, "not_run": not_run }))
             }
         }
     }

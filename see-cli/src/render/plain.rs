@@ -21,18 +21,26 @@ impl<W: Write + Send> Surface for Plain<W> {
         self.0.flush()
     }
 
+    fn width(&self) -> Option<usize> {
+        None
+    }
+
     fn busy(&mut self, _step: Option<&str>) {}
 
     fn bar(&mut self, _report: &ImageReport) -> bool {
         false
     }
 
-    fn mark(&self, mark: Mark) -> &'static str {
+    fn mark(&self, mark: Mark) -> (&'static str, usize) {
         match mark {
-            Mark::Good => "ok  ",
-            Mark::Bad => "FAIL",
-            Mark::Note => "-   ",
+            Mark::Good => ("ok  ", 4),
+            Mark::Bad => ("FAIL", 4),
+            Mark::Note => ("-   ", 4),
         }
+    }
+
+    fn quote(&self) -> &'static str {
+        "  | "
     }
 
     fn strong(&self, text: &str) -> String {

@@ -58,12 +58,18 @@ impl Screen {
     ///
     /// # Errors
     /// Where the operating system gives no thread.
-    pub(crate) fn start(output: Output, progress: MultiProgress) -> Result<(Self, Feed)> {
+    pub(crate) fn start(
+        output: Output,
+        is_verbose: bool,
+        progress: MultiProgress,
+    ) -> Result<(Self, Feed)> {
         let stdout = io::stdout();
         let mut renderer: Box<dyn Renderer> = match output {
             Output::Json => Box::new(Json::new(stdout)),
-            Output::Text if stdout.is_terminal() => Box::new(Text::new(Terminal::new(progress))),
-            Output::Text => Box::new(Text::new(Plain::new(stdout))),
+            Output::Text if stdout.is_terminal() => {
+                Box::new(Text::new(Terminal::new(progress), is_verbose))
+            }
+            Output::Text => Box::new(Text::new(Plain::new(stdout), is_verbose)),
         };
         let (updates, mut queue) = mpsc::channel(QUEUE);
         let feed = Feed {

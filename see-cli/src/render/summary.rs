@@ -1,180 +1,259 @@
-//! The sum of a run: the sample's end and output, artifacts, timeline, teardown, verdict.
+//! How a run went: the sample's end and output first, then what a person has to know of it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use see_core::IsolationVerdict;
+use console::measure_text_width;
 use see_core::ledger::Looked;
+use see_core::{IsolationVerdict, RunResult, StepResult, Verdict};
 
-use super::escape;
 use super::quantity::{age, seconds, size};
-use super::sample;
-use super::surface::{Mark, Surface};
-use crate::outcome::{RunResult, StepResult, Verdict};
+use super::surface::{Mark, Surface, indented, marked};
+use super::{escape, sample, words};
 
 /// Artifacts that are listed by name.
 const MOST_ARTIFACTS: usize = 50;
-/// The width of the timeline's bars.
-const BAR: usize = 30;
+/// Samples that are named of those that were not run.
+const MOST_NAMES: usize = 5;
+/// The width of the timeline's names and times, and of the narrowest bars beside them.
+const BESIDE: usize = 16;
+const NARROWEST: usize = 10;
+/// The widest bars of the timeline.
+const WIDEST: usize = 60;
 
-/// Shows the sum of a run.
-pub(super) fn of_run(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
+/// Shows how a run went.
+pub(super) fn of_run(
+    surface: &mut impl Surface,
+    result: &RunResult,
+    is_verbose: bool,
+) -> io::Result<()> {
     surface.line("")?;
-    if let Some(sample) = &result.sample_result {
-        let ended = surface.strong(&format!("sample: {}", sample.words()));
-        surface.line(&ended)?;
-        if let Some(error) = &sample.error {
-            surface.line(&format!("  {}", escape::line(error)))?;
-        }
-        for (name, path) in [("stdout", &sample.stdout), ("stderr", &sample.stderr)] {
-            if let Some(path) = path {
-                // The hook names it as it likes; beneath the results folder it may be relative.
-                sample::output(surface, name, &result.header.results.join(path))?;
-            }
-        }
-    } else {
-        gathered(surface, result)?;
+    if is_verbose {
+        timeline(surface, &result.steps)?;
     }
-    isolation(surface, &result.isolation)?;
-    artifacts(surface, result)?;
-    timeline(surface, &result.steps)?;
+    how_it_ended(surface, result)?;
+    output(surface, result, is_verbose)?;
+    isolation(surface, &result.isolation, is_verbose)?;
     for mishap in &result.mishaps {
-        let mark = surface.mark(Mark::Bad);
-        surface.line(&format!("{mark} {}", escape::line(mishap)))?;
+        // The one that decided was told above.
+        if !result
+            .failure
+            .as_ref()
+            .is_some_and(|failure| failure.contains(mishap))
+        {
+            marked(surface, "", Mark::Bad, &escape::line(mishap))?;
+        }
     }
-    if result.events_not_shown > 0 {
-        let count = result.events_not_shown;
-        surface.line(&format!(
-            "{count} events came faster than they could be shown"
-        ))?;
+    artifacts(surface, result, is_verbose)?;
+    teardown(surface, result)
+}
+
+/// The sample's end, and what ended the run early.
+fn how_it_ended(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
+    let name = words::of_run(&result.header);
+    let mark = match result.verdict {
+        Verdict::Ok => Mark::Good,
+        _ => Mark::Bad,
+    };
+    if let Some(sample) = &result.sample_result {
+        let ended = surface.strong(&format!("{name} {}", words::of_sample(sample)));
+        marked(surface, "", mark, &ended)?;
+        if let Some(error) = &sample.error {
+            indented(surface, "  ", &escape::line(error))?;
+        }
     }
-    teardown(surface, result)?;
-    let good = result.verdict == Verdict::Ok;
-    let mark = surface.mark(if good { Mark::Good } else { Mark::Bad });
-    let words = surface.strong(result.verdict.words());
-    let total = seconds(result.seconds);
-    surface.line(&format!("{mark} {words}, {total} in all"))?;
+    let is_told = match result.verdict {
+        Verdict::Ok | Verdict::SampleFailed | Verdict::SampleUnfinished => {
+            result.sample_result.is_some()
+        }
+        _ => false,
+    };
+    let verdict = words::of_verdict(result.verdict);
     match &result.failure {
-        Some(failure) => surface.line(&format!("  {}", escape::line(failure))),
-        None => Ok(()),
+        Some(failure) => {
+            let told = format!("{verdict}: {}", escape::line(failure));
+            marked(surface, "", mark, &told)?;
+            never_answered(surface, result)
+        }
+        None if is_told => Ok(()),
+        None => marked(surface, "", mark, verdict),
     }
 }
 
-/// What is known of the walls around the guest; nothing where it has none.
-fn isolation(surface: &mut impl Surface, verdict: &IsolationVerdict) -> io::Result<()> {
-    let (mark, words) = match verdict {
-        IsolationVerdict::Proven => (Mark::Good, "the network was closed: proven from inside"),
-        IsolationVerdict::NotChecked { .. } => (
-            Mark::Good,
-            "the network's walls stood; no guest tried them from inside",
+/// What helps where the guest never answered.
+fn never_answered(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
+    if !result.never_answered {
+        return Ok(());
+    }
+    if let Some(screen) = &result.last_screen {
+        let screen = result.header.results.join(screen);
+        let screen = escape::path(&sample::shortest(&screen));
+        indented(surface, "  last screen  ", &screen)?;
+    }
+    for (lead, advice) in [
+        (
+            "  try          ",
+            "does the image boot by BIOS? `\"firmware\": \"efi\"` in `context` boots it by UEFI",
         ),
-        IsolationVerdict::Unproven { .. } => (
+        (
+            "               ",
+            "is an agent started in it at boot? docs/run-file.md says how it is reached",
+        ),
+    ] {
+        indented(surface, lead, advice)?;
+    }
+    Ok(())
+}
+
+/// What the sample printed; also of one whose end nobody saw: the hook's files are there all the same.
+fn output(surface: &mut impl Surface, result: &RunResult, is_verbose: bool) -> io::Result<()> {
+    // The hook names them as it likes; beneath the results folder they may be relative.
+    let mut show = |name: &str, path: &Path| {
+        sample::output(surface, name, &result.header.results.join(path), is_verbose)
+    };
+    if let Some(sample) = &result.sample_result {
+        for (name, path) in [
+            ("output", &sample.stdout),
+            ("standard error", &sample.stderr),
+        ] {
+            if let Some(path) = path {
+                show(name, path)?;
+            }
+        }
+        return Ok(());
+    }
+    for artifact in result.artifacts.iter().take(MOST_ARTIFACTS) {
+        match artifact.path.extension().and_then(|ending| ending.to_str()) {
+            Some("stdout") => show("output so far", &artifact.path)?,
+            Some("stderr") => show("standard error so far", &artifact.path)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What is known of the network's isolation; what went well was told when it did.
+fn isolation(
+    surface: &mut impl Surface,
+    verdict: &IsolationVerdict,
+    is_verbose: bool,
+) -> io::Result<()> {
+    let (mark, words, why) = match verdict {
+        IsolationVerdict::Proven if is_verbose => {
+            (Mark::Good, "the network was closed: proven from inside", "")
+        }
+        IsolationVerdict::NotChecked { why } => (
+            Mark::Note,
+            "the network was closed as far as the host can tell; no guest tried it from inside",
+            why.as_str(),
+        ),
+        IsolationVerdict::Unproven { why } => (
             Mark::Bad,
             "the guest did not prove that its network was closed",
+            why.as_str(),
         ),
-        IsolationVerdict::Broken { .. } => (
+        IsolationVerdict::Broken { why, .. } => (
             Mark::Bad,
             "the network was not closed: do not trust these results",
+            why.as_str(),
         ),
         _ => return Ok(()),
     };
-    let mark = surface.mark(mark);
-    surface.line(&format!("{mark} {words}"))?;
-    match verdict {
-        IsolationVerdict::Broken { why, .. }
-        | IsolationVerdict::Unproven { why }
-        | IsolationVerdict::NotChecked { why } => surface.line(&format!("  {}", escape::line(why))),
-        _ => Ok(()),
+    marked(surface, "", mark, words)?;
+    match why {
+        "" => Ok(()),
+        why => indented(surface, "  ", &escape::line(why)),
     }
 }
 
-/// What a sample printed whose end nobody saw: the hook's files are there all the same.
-fn gathered(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
-    for artifact in result.artifacts.iter().take(MOST_ARTIFACTS) {
-        let ending = artifact.path.extension().and_then(|ending| ending.to_str());
-        if let Some(name @ ("stdout" | "stderr")) = ending {
-            let name = format!("{name} so far");
-            sample::output(surface, &name, &result.header.results.join(&artifact.path))?;
-        }
-    }
-    Ok(())
-}
-
-fn artifacts(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
+fn artifacts(surface: &mut impl Surface, result: &RunResult, is_verbose: bool) -> io::Result<()> {
     let count = result.artifacts.len() as u64 + result.more_artifacts;
-    if count == 0 {
+    let bytes = result.artifacts.iter().map(|artifact| artifact.size).sum();
+    let files = match count {
+        0 => return Ok(()),
+        1 => String::from("1 file"),
+        count => format!("{count} files"),
+    };
+    let heading = surface.strong("results");
+    let folder = escape::path(&sample::shortest(&result.header.results));
+    let told = format!("{folder} ({files}, {})", size(bytes));
+    indented(surface, &format!("{heading} "), &told)?;
+    if !is_verbose {
         return Ok(());
     }
-    let folder = escape::line(&result.header.results.display().to_string());
-    let heading = surface.strong(&format!("artifacts in {folder}"));
-    surface.line(&heading)?;
-    let shown = result.artifacts.iter().take(MOST_ARTIFACTS);
-    for artifact in shown {
-        let path = escape::line(&artifact.path.display().to_string());
-        surface.line(&format!("  {path} ({})", size(artifact.size)))?;
+    for artifact in result.artifacts.iter().take(MOST_ARTIFACTS) {
+        let told = format!("{} ({})", escape::path(&artifact.path), size(artifact.size));
+        indented(surface, "  ", &told)?;
     }
-    let more = count.saturating_sub(MOST_ARTIFACTS as u64);
-    if more > 0 {
-        surface.line(&format!("  … {more} more"))?;
+    match count.saturating_sub(MOST_ARTIFACTS as u64) {
+        0 => Ok(()),
+        more => surface.line(&format!("  … {more} more")),
     }
-    Ok(())
 }
 
+/// The steps with their times, as bars where there is room for them.
 fn timeline(surface: &mut impl Surface, steps: &[StepResult]) -> io::Result<()> {
     if steps.is_empty() {
         return Ok(());
     }
     let heading = surface.strong("timeline");
     surface.line(&heading)?;
-    let end = steps
-        .iter()
-        .map(|step| step.start + step.seconds)
-        .fold(f64::MIN_POSITIVE, f64::max);
+    let ends = steps.iter().map(|step| step.start + step.seconds);
+    let end = ends.fold(f64::MIN_POSITIVE, f64::max);
     let names: Vec<String> = steps.iter().map(|step| escape::line(&step.step)).collect();
-    let width = names
-        .iter()
-        .map(|name| name.chars().count())
-        .max()
-        .unwrap_or(0)
-        .min(40);
+    let longest = names.iter().map(|name| measure_text_width(name)).max();
+    let width = longest.unwrap_or(0).min(40);
+    let columns = surface.width().unwrap_or(usize::MAX);
+    let room = columns.saturating_sub(width + BESIDE).min(WIDEST);
     for (step, name) in steps.iter().zip(names) {
-        let column = |seconds: f64| (seconds / end * BAR as f64).round() as usize;
-        let from = column(step.start).min(BAR - 1);
-        let to = column(step.start + step.seconds).clamp(from + 1, BAR);
-        let bar = format!(
-            "{}{}{}",
-            " ".repeat(from),
-            "=".repeat(to - from),
-            " ".repeat(BAR - to)
-        );
         let took = seconds(step.seconds);
-        let failed = if step.error.is_some() { "  failed" } else { "" };
-        surface.line(&format!("  {name:<width$} |{bar}| {took:>8}{failed}"))?;
+        let failed = if step.error.is_some() { " failed" } else { "" };
+        if room < NARROWEST {
+            indented(surface, "  ", &format!("{took:>8} {name}{failed}"))?;
+            continue;
+        }
+        let column = |seconds: f64| (seconds / end * room as f64).round() as usize;
+        let from = column(step.start).min(room - 1);
+        let to = column(step.start + step.seconds).clamp(from + 1, room);
+        let bar = format!("{:from$}{}", "", "=".repeat(to - from));
+        let bar = format!("{bar:room$}");
+        let name: String = name.chars().take(width).collect();
+        let failed = if step.error.is_some() { "!" } else { "" };
+        surface.line(&format!("  {name:width$} |{bar}| {took:>8}{failed}"))?;
     }
     Ok(())
 }
 
 fn teardown(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
     if let Some(until) = result.kept_until {
-        let mark = surface.mark(Mark::Good);
         let kept =
             Duration::from_secs_f64((until - result.header.started - result.seconds).max(0.0));
-        surface.line(&format!(
-            "{mark} the machine is kept for {}: `seectl gc {} --include-kept` removes it",
+        let told = format!(
+            "the machine is kept for {}: `seectl gc {} --include-kept` removes it",
             age(kept),
-            result.header.identifier
-        ))?;
+            result.header.identifier.short()
+        );
+        marked(surface, "", Mark::Good, &told)?;
     }
     if result.teardown_errors.is_empty() && result.left_behind.is_empty() {
-        return looked_for(surface, &result.looked_for);
+        return looked_for(surface, result);
     }
-    let mark = surface.mark(Mark::Bad);
     for error in &result.teardown_errors {
-        surface.line(&format!("{mark} teardown: {}", escape::line(error)))?;
+        marked(
+            surface,
+            "",
+            Mark::Bad,
+            &format!("teardown: {}", escape::line(error)),
+        )?;
     }
     for left in &result.left_behind {
-        surface.line(&format!("{mark} left behind: {}", escape::line(left)))?;
+        marked(
+            surface,
+            "",
+            Mark::Bad,
+            &format!("left behind: {}", escape::line(left)),
+        )?;
     }
     if !result.left_behind.is_empty() {
         surface.line("  run `seectl gc` to remove it")?;
@@ -184,71 +263,139 @@ fn teardown(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
 
 /// What a look at the host gave where nothing was found that the run should have removed: nothing is claimed of what
 /// this user could not look at, or may not remove.
-fn looked_for(surface: &mut impl Surface, looked: &[Looked]) -> io::Result<()> {
+fn looked_for(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
+    let looked: &[Looked] = &result.looked_for;
     // Before an allocation there was nothing to look for.
     if looked.is_empty() {
         return Ok(());
     }
+    let total = seconds(result.seconds);
     let count = looked.iter().filter(|looked| looked.is_clear()).count();
     if count == looked.len() {
-        let mark = surface.mark(Mark::Good);
-        return surface.line(&format!(
-            "{mark} nothing left on this host: {count} things looked for"
-        ));
+        let told = format!("nothing left on this host: {count} things looked for, {total} in all");
+        return marked(surface, "", Mark::Good, &told);
     }
-    let mark = surface.mark(Mark::Bad);
-    surface.line(&format!(
-        "{mark} of {} things looked for on this host, {count} are gone",
+    let told = format!(
+        "of {} things looked for on this host, {count} are gone; {total} in all",
         looked.len()
-    ))?;
+    );
+    marked(surface, "", Mark::Bad, &told)?;
     for looked in looked.iter().filter(|looked| !looked.is_clear()) {
         let why = looked.denied.as_deref().or(looked.failed.as_deref());
         let why = why.unwrap_or_default();
         if looked.found.is_empty() {
-            let line = format!("  not looked at: {} ({why})", looked.what);
-            surface.line(&escape::line(&line))?;
+            let told = format!("not looked at: {} ({why})", looked.what);
+            indented(surface, "  ", &escape::line(&told))?;
         }
         for found in &looked.found {
-            surface.line(&escape::line(&format!("  left: {found} ({why})")))?;
+            indented(
+                surface,
+                "  ",
+                &escape::line(&format!("left: {found} ({why})")),
+            )?;
         }
     }
     Ok(())
 }
 
-/// Shows one line for each of several runs.
-pub(super) fn of_runs(surface: &mut impl Surface, results: &[RunResult]) -> io::Result<()> {
-    surface.line("")?;
-    let heading = surface.strong(&format!("{} runs", results.len()));
-    surface.line(&heading)?;
-    for result in results {
-        let good = result.verdict == Verdict::Ok;
-        let mark = surface.mark(if good { Mark::Good } else { Mark::Bad });
-        let sample = result
-            .header
-            .sample
-            .as_deref()
-            .and_then(|path| path.file_name());
-        let sample = Path::new(sample.unwrap_or_default());
-        let took = seconds(result.seconds);
-        let short = result.header.identifier.short();
-        surface.line(&format!(
-            "{mark} {short} {took:>8}  {}: {}",
-            escape::path(sample),
-            result.verdict.words(),
-        ))?;
+/// Shows how one of several runs went, in one line where it went well.
+pub(super) fn one_of_several(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
+    let mark = match result.verdict {
+        Verdict::Ok => Mark::Good,
+        _ => Mark::Bad,
+    };
+    let mut told = format!(
+        "{} {:>8}  {}: {}",
+        result.header.identifier.short(),
+        seconds(result.seconds),
+        words::of_run(&result.header),
+        words::of_verdict(result.verdict),
+    );
+    if let Some(failure) = &result.failure {
+        told.push_str(&format!(": {}", escape::line(failure)));
+    } else if let Some(sample) = result.sample_result.as_ref()
+        && result.verdict != Verdict::Ok
+    {
+        told.push_str(&format!(": it {}", words::of_sample(sample)));
+    }
+    marked(surface, "", mark, &told)?;
+    for left in &result.left_behind {
+        let told = format!(
+            "left behind: {}; `seectl gc` removes it",
+            escape::line(left)
+        );
+        indented(surface, "  ", &told)?;
     }
     Ok(())
+}
+
+/// Shows how several runs went, and names what was not run any more.
+pub(super) fn of_runs(
+    surface: &mut impl Surface,
+    results: &[RunResult],
+    not_run: &[PathBuf],
+) -> io::Result<()> {
+    let mut counts: Vec<(Verdict, usize)> = Vec::new();
+    for result in results {
+        match counts
+            .iter_mut()
+            .find(|(verdict, _)| *verdict == result.verdict)
+        {
+            Some((_, count)) => *count += 1,
+            None => counts.push((result.verdict, 1)),
+        }
+    }
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|(verdict, count)| format!("{count} {}", words::of_verdicts(*verdict)))
+        .collect();
+    let total = results.iter().map(|result| result.seconds).sum();
+    let heading = match results.len() {
+        1 => String::from("1 run"),
+        count => format!("{count} runs"),
+    };
+    let heading = surface.strong(&heading);
+    let told = format!(
+        "{heading}: {}, {} in all",
+        counts.join(", "),
+        seconds(total)
+    );
+    indented(surface, "", &told)?;
+    if let Some(folder) = results
+        .first()
+        .and_then(|result| result.header.results.parent())
+    {
+        let heading = surface.strong("results");
+        let folder = escape::path(&sample::shortest(folder));
+        indented(surface, &format!("{heading} "), &folder)?;
+    }
+    if not_run.is_empty() {
+        return Ok(());
+    }
+    let names = not_run.iter().filter_map(|path| path.file_name());
+    let names: Vec<String> = names
+        .take(MOST_NAMES)
+        .map(|name| escape::path(Path::new(name)))
+        .collect();
+    let more = match not_run.len().saturating_sub(names.len()) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let told = format!(
+        "{} samples were not run: {}{more}",
+        not_run.len(),
+        names.join(", ")
+    );
+    marked(surface, "", Mark::Bad, &told)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use see_core::Identifier;
 
     use super::*;
-    use crate::outcome::{Artifact, Header, SampleResult};
     use crate::render::plain::Plain;
+    use see_core::{Artifact, RunHeader, SampleResult};
 
     fn step(step: &str, start: f64, seconds: f64, error: Option<&str>) -> StepResult {
         StepResult {
@@ -262,9 +409,10 @@ mod tests {
     fn result(folder: PathBuf) -> RunResult {
         let identifier = "7f0c1a52-4a3e-4d0b-9f53-1f2f64c0a9de";
         RunResult {
-            header: Header {
+            header: RunHeader {
+                version: RunHeader::VERSION,
                 identifier: identifier.parse::<Identifier>().unwrap(),
-                run_file: PathBuf::from("/home/run.json"),
+                run_file: Some(PathBuf::from("/home/run.json")),
                 sample: Some(PathBuf::from("/home/sample\x1b.sh")),
                 command: None,
                 results: folder,
@@ -274,6 +422,9 @@ mod tests {
             verdict: Verdict::SampleFailed,
             exit_code: 1,
             failure: None,
+            errors: Vec::new(),
+            never_answered: false,
+            last_screen: None,
             sample_result: Some(SampleResult {
                 exit_code: Some(3),
                 stdout: Some(PathBuf::from("sample.stdout")),
@@ -298,15 +449,20 @@ mod tests {
             kept_until: None,
             mishaps: vec![String::from("hook screen: ready: it failed")],
             notes: Vec::new(),
-            events_not_shown: 0,
         }
     }
 
     /// What is shown, with the folder's name replaced.
     fn shown(result: &RunResult) -> String {
         let mut bytes = Vec::new();
-        of_run(&mut Plain::new(&mut bytes), result).unwrap();
-        of_runs(&mut Plain::new(&mut bytes), std::slice::from_ref(result)).unwrap();
+        of_run(&mut Plain::new(&mut bytes), result, true).unwrap();
+        one_of_several(&mut Plain::new(&mut bytes), result).unwrap();
+        of_runs(
+            &mut Plain::new(&mut bytes),
+            std::slice::from_ref(result),
+            &[],
+        )
+        .unwrap();
         let folder = result.header.results.display().to_string();
         String::from_utf8(bytes)
             .unwrap()
@@ -338,7 +494,7 @@ mod tests {
         let text = shown(&result);
         assert!(!text.contains("nothing left"), "{text}");
         for line in [
-            "of 3 things looked for on this host, 1 are gone",
+            "of 3 things looked for on this host, 1 are gone; 7.50 s in all",
             "  not looked at: libvirt's logs (it is root's)",
             "  left: /var/log/libvirt/qemu/7f0c1a52.log (it is root's)",
         ] {

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use see_core::{ImagePhase, ImageReport};
 
@@ -16,6 +17,9 @@ const RESTORE: &[u8] = b"\r\x1b[0m\x1b[?25h\x1b[K";
 
 /// How often the spinner is drawn at most, in a second: as indicatif does by itself.
 const RATE: u8 = 20;
+
+/// A terminal that says it is narrower is not believed.
+const NARROWEST: usize = 20;
 
 /// How far an image is: bytes, rate, time left.
 const WITH_TOTAL: &str =
@@ -59,6 +63,10 @@ impl Surface for Terminal {
         })
     }
 
+    fn width(&self) -> Option<usize> {
+        Some(usize::from(Term::stdout().size().1).max(NARROWEST))
+    }
+
     fn busy(&mut self, step: Option<&str>) {
         let bar = self.bar.take().map(|(_, bar)| bar);
         for shown in self.spinner.take().into_iter().chain(bar) {
@@ -67,7 +75,7 @@ impl Surface for Terminal {
         }
         let Some(step) = step else { return };
         let spinner = self.progress.add(ProgressBar::new_spinner());
-        if let Ok(style) = ProgressStyle::with_template("  {spinner} {msg}  {elapsed}") {
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
             spinner.set_style(style);
         }
         spinner.set_message(escape::line(step));
@@ -105,15 +113,20 @@ impl Surface for Terminal {
         true
     }
 
-    fn mark(&self, mark: Mark) -> &'static str {
-        match (mark, self.has_colour) {
+    fn mark(&self, mark: Mark) -> (&'static str, usize) {
+        let sign = match (mark, self.has_colour) {
             (Mark::Good, true) => "\x1b[32m✓\x1b[0m",
             (Mark::Good, false) => "✓",
             (Mark::Bad, true) => "\x1b[31m✗\x1b[0m",
             (Mark::Bad, false) => "✗",
             (Mark::Note, true) => "\x1b[36m·\x1b[0m",
             (Mark::Note, false) => "·",
-        }
+        };
+        (sign, 1)
+    }
+
+    fn quote(&self) -> &'static str {
+        "  │ "
     }
 
     fn strong(&self, text: &str) -> String {

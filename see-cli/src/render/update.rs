@@ -1,22 +1,22 @@
 //! What there is to show, and what shows it.
 
 use std::io;
+use std::path::PathBuf;
 
-use see_core::{Event, ImageReport};
-
-use crate::outcome::{Header, RunResult, StepResult};
+use see_core::{ErrorReport, ImageReport, RunResult, RunUpdate};
 
 /// Something to show.
 #[derive(Debug)]
 pub(crate) enum Update {
-    /// A run begins.
-    Begin(Box<Header>),
-    /// A step outside the protocol begins: `check`, `allocate`, `teardown`.
-    Started(&'static str),
-    /// It ended.
-    Ended(StepResult),
-    /// An event of the environment.
-    Event(Event),
+    /// Runs will begin: in what machine, and how many.
+    Machine {
+        /// The machine in a few words that follow what runs in it.
+        words: String,
+        /// How many runs there will be.
+        runs: usize,
+    },
+    /// Something happened in a run.
+    Run(RunUpdate),
     /// How far the fetch of an image is.
     Image(ImageReport),
     /// Something begins that is no step of a run.
@@ -34,12 +34,19 @@ pub(crate) enum Update {
     Result(serde_json::Value),
     /// A word about the run itself.
     Note(String),
+    /// A signal was heard: what is under way ends.
+    Interrupted(String),
     /// The run ended.
     Finished(Box<RunResult>),
     /// What ended the command before a run began.
-    Failed(String),
+    Failed(Vec<ErrorReport>),
     /// All runs ended, where there were several.
-    Summary(Vec<RunResult>),
+    Summary {
+        /// Those that began, in order.
+        results: Vec<RunResult>,
+        /// The samples that were not run any more.
+        not_run: Vec<PathBuf>,
+    },
 }
 
 /// Shows updates. An error means that nobody can see any more.

@@ -1,14 +1,11 @@
 //! What is left after a run, and who removes it: kept machines, dead runs, a lost terminal.
 
-use std::os::fd::OwnedFd;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::json;
 
 use crate::exit;
+use crate::seen::on_terminal;
 use crate::support::{Place, RUN, RUN_JSON, Running};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -120,46 +117,14 @@ pub(crate) fn a_foreign_file() {
     assert!(notes.exists());
 }
 
-/// A terminal: the side of its user, and the path of the side of its programs.
-fn terminal() -> (OwnedFd, std::path::PathBuf) {
-    let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&user).unwrap();
-    unlockpt(&user).unwrap();
-    let path = ptsname(&user, Vec::new()).unwrap();
-    (user, path.into_string().unwrap().into())
-}
-
 pub(crate) fn a_lost_terminal() {
     let place = Place::new();
     place.run_file(json!({}), json!({}));
-    let (user, path) = terminal();
-    let open = || -> Stdio {
-        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        rustix::fs::open(&path, flags, Mode::empty())
-            .unwrap()
-            .into()
-    };
-    let seectl = place.seectl(RUN);
-    let mut command = Command::new("setsid");
-    command
-        .args(["--ctty", "--wait"])
-        .arg(seectl.get_program())
-        .args(seectl.get_args())
-        .current_dir(place.path())
-        .stdin(open())
-        .stdout(open())
-        .stderr(open());
-    for (name, value) in seectl.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    let mut child = command.spawn().unwrap();
+    let (user, mut child) = on_terminal(&place.seectl(RUN), 80);
     // What a person would see of it must be taken, or the terminal is full one day.
     let mut shown = [0; 4096];
     let mut seen = String::new();
-    while !seen.contains("sample_finished") {
+    while !seen.contains("running the sample") {
         let read = rustix::io::read(&user, &mut shown).unwrap();
         seen.push_str(&String::from_utf8_lossy(&shown[..read]));
     }

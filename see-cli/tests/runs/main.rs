@@ -10,6 +10,8 @@ mod mistakes;
 mod python_see;
 mod results;
 mod samples;
+mod schema;
+mod seen;
 mod support;
 mod told;
 mod verdicts;
@@ -25,7 +27,16 @@ fn main() -> ExitCode {
     if std::env::var_os(PLAY).is_some() {
         return play();
     }
-    let tests: [(&str, fn()); 44] = [
+    let tests: [(&str, fn()); 52] = [
+        ("json_of_runs_is_as_the_schema_says", schema::runs),
+        (
+            "json_of_an_interrupted_folder_is_as_the_schema_says_and_names_what_was_not_run",
+            schema::several_and_interrupted,
+        ),
+        (
+            "json_of_a_mistake_has_its_place_in_parts_and_no_drawing",
+            schema::mistakes,
+        ),
         (
             "a_run_ends_well_and_leaves_nothing_but_its_results",
             a_run_ends_well,
@@ -33,6 +44,23 @@ fn main() -> ExitCode {
         ("a_samples_exit_code_is_a_failed_sample", a_failed_sample),
         ("a_sample_that_never_ends_is_told_apart", an_endless_sample),
         ("a_failed_step_is_a_failed_sandbox", a_failed_step),
+        (
+            "a_terminal_of_any_width_shows_a_run_in_few_lines_with_the_samples_end_last",
+            seen::widths,
+        ),
+        (
+            "a_pipe_gets_the_same_lines_without_colour_and_redrawing",
+            seen::pipe,
+        ),
+        (
+            "an_interrupted_terminal_shows_no_spinner_and_what_was_not_run",
+            seen::interrupted,
+        ),
+        (
+            "a_guest_that_never_answers_is_told_with_its_last_screen_and_advice",
+            seen::silent,
+        ),
+        ("a_folder_of_samples_is_one_line_for_each", seen::folder),
         (
             "a_failed_allocation_is_undone_and_recorded",
             a_failed_allocation,
@@ -198,17 +226,15 @@ pub(crate) fn exit(code: i64) -> serde_json::Value {
 fn a_run_ends_well() {
     let place = Place::new();
     place.run_file(json!({}), exit(0));
-    let ended = place.output(RUN);
+    let ended = place.output(RUN.into_iter().chain(["-v"]));
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert_eq!(ended.stderr, "");
     for expected in [
         "ok   poweron (",
         "ok   wait for ready (",
         "-    ready",
         "-    weather sky=\\x1b[31mred",
-        "sample: exit code 0",
-        "nothing left on this host: ",
-        "all went well",
+        "ok   sample.sh ended with exit code 0\n",
+        "ok   nothing left on this host: ",
     ] {
         assert!(
             ended.stdout.contains(expected),
@@ -240,12 +266,9 @@ fn a_failed_sample() {
     let ended = place.output(RUN);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(
-        ended.stdout.contains("sample: exit code 3"),
-        "{}",
-        ended.stdout
-    );
-    assert!(
-        ended.stdout.contains("the sample failed"),
+        ended
+            .stdout
+            .contains("FAIL sample.sh ended with exit code 3"),
         "{}",
         ended.stdout
     );
@@ -265,21 +288,14 @@ fn an_endless_sample() {
         { "step": "trigger", "event": "start_analysis", "always": true },
     ]);
     std::fs::write(&path, run.to_string()).unwrap();
-    let line = [
-        "run",
-        "run.json",
-        "--sample",
-        "sample.sh",
-        "--runtime",
-        "200ms",
-    ];
+    let line = RUN.into_iter().chain(["--runtime", "200ms", "-v"]);
     let ended = place.output(line);
     assert_eq!(ended.code, Some(3), "{ended:?}");
     for expected in [
         "FAIL wait for sample_finished",
         "ok   trigger start_analysis",
-        "stdout so far (6 bytes)\n  | so far\n",
-        "did not end by itself",
+        "output so far (6 bytes)\n  | so far\n",
+        "the sample did not end by itself: ",
     ] {
         assert!(
             ended.stdout.contains(expected),
@@ -294,7 +310,9 @@ fn an_endless_sample() {
     let ended = place.output(["run", "run.json", "--command", "sleep 60"]);
     assert_eq!(ended.code, Some(3), "{ended:?}");
     assert!(
-        ended.stdout.contains("ended by signal 9, its time ran out"),
+        ended
+            .stdout
+            .contains("was ended by signal 9, its time ran out"),
         "{}",
         ended.stdout
     );
@@ -305,7 +323,8 @@ fn a_failed_step() {
     place.run_file(json!({ "faults": { "start": "fail" } }), exit(0));
     let ended = place.output(RUN);
     assert_eq!(ended.code, Some(4), "{ended:?}");
-    assert!(ended.stdout.contains("FAIL poweron"), "{}", ended.stdout);
+    let told = "FAIL the sandbox failed: poweron: ";
+    assert!(ended.stdout.contains(told), "{}", ended.stdout);
     assert!(
         ended.stdout.contains("the fault injected at Start"),
         "{}",
@@ -319,7 +338,8 @@ fn a_failed_allocation() {
     place.run_file(json!({ "faults": { "domain": "fail" } }), exit(0));
     let ended = place.output(RUN);
     assert_eq!(ended.code, Some(4), "{ended:?}");
-    assert!(ended.stdout.contains("FAIL allocate"), "{}", ended.stdout);
+    let told = "FAIL the sandbox failed: ";
+    assert!(ended.stdout.contains(told), "{}", ended.stdout);
     assert_eq!(place.made(), 0);
     assert!(place.results()[0].join("result.json").is_file());
 }
@@ -412,7 +432,10 @@ fn ls_and_gc() {
     std::fs::remove_dir(&disk).unwrap();
     std::fs::rename(&aside, &disk).unwrap();
     let identifier = alive[0]["identifier"].as_str().unwrap();
-    let ended = place.output(["gc", identifier]);
+    let beginning = &identifier[..8];
+    let listed = place.output(["ls", beginning, "--output", "json"]).json();
+    assert_eq!(listed[0]["identifier"], json!(identifier));
+    let ended = place.output(["gc", beginning]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert_eq!(place.made(), 0);
     assert_eq!(place.output(["gc", identifier]).code, Some(4));

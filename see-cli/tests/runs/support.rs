@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use see_core::testing::FakeBackend;
-use see_core::{Context, Event, Hook, Registries, Result};
+use see_core::testing::{FakeBackend, FakeControl};
+use see_core::{Context, Event, Hook, Picture, Registries, Result};
 use tempfile::TempDir;
 
 /// The words that run the place's sample.
@@ -56,6 +56,9 @@ struct GuestConfiguration {
     /// Whether the cleanup fails.
     #[serde(default)]
     untidy: bool,
+    /// Whether the guest never answers.
+    #[serde(default)]
+    silent: bool,
 }
 
 fn mess() -> see_core::Error {
@@ -68,7 +71,7 @@ impl Hook for Guest {
     type Configuration = GuestConfiguration;
 
     async fn attach(configuration: GuestConfiguration, context: &Context) -> Result<Self> {
-        let untidy = configuration.untidy;
+        let (untidy, is_silent) = (configuration.untidy, configuration.silent);
         if let Some(event) = &configuration.fails_at {
             let failing = context.clone();
             context.subscribe(event, move |event| {
@@ -77,6 +80,15 @@ impl Hook for Guest {
         }
         let posting = context.clone();
         context.subscribe("post_poweron", move |_| {
+            if is_silent {
+                let native = posting.machine().native();
+                let control = native.and_then(|native| native.downcast_ref::<FakeControl>());
+                control.expect("it is the fake's").show(Picture {
+                    mime_type: String::from("image/png"),
+                    bytes: b"No bootable device".to_vec(),
+                });
+                return;
+            }
             let _ = posting.post("ready");
             let _ = posting.post(Event::new("weather").with("sky", "\u{1b}[31mred"));
         });

@@ -18,6 +18,9 @@ use crate::hypervisor::Hypervisor;
 /// Where the log says what is taken out of a domain's XML: for all such, admission's name.
 const TAKEN_OUT: &str = "see_context::admission";
 
+/// The target of the warning that guests are emulated: `seectl` says it in a run's first line.
+const NO_KVM: &str = "see_context::qemu::acceleration::no_kvm";
+
 /// Sets the type: what the user asks for, else the XML's, but KVM only where it is usable; and the processor of the
 /// built-in machine.
 pub(super) async fn choose(
@@ -51,7 +54,7 @@ pub(super) async fn choose(
                         )
                         .advice("`auto` and `tcg` emulate"));
                     }
-                    tracing::warn!(%reason, "KVM is not usable, guests are emulated");
+                    tracing::warn!(target: NO_KVM, %reason, "KVM is not usable, guests are emulated");
                     false
                 }
             }

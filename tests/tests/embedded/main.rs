@@ -3,6 +3,7 @@
 mod agent;
 mod domain;
 mod hooks;
+mod library;
 mod names;
 mod power;
 mod runs;

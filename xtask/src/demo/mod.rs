@@ -57,6 +57,9 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
             println!("screenshot: {}", picture.display());
         }
         println!("results:    {}", own.display());
+        if let Some(seconds) = until_it_ran(own) {
+            println!("machine:    {seconds:.2} s after seectl's start it ran");
+        }
     }
     // What is left is worth telling also when the run went wrong.
     nothing_left(&seectl, own.as_deref())?;
@@ -83,6 +86,15 @@ pub(crate) fn run(words: &[String]) -> Result<(), Failure> {
             status.signal().unwrap_or_default()
         ))),
     }
+}
+
+/// How long after its begin the run's machine ran, in seconds.
+fn until_it_ran(own: &Path) -> Option<f64> {
+    let result = fs::read(own.join("result.json")).ok()?;
+    let result: serde_json::Value = serde_json::from_slice(&result).ok()?;
+    let mut steps = result["steps"].as_array()?.iter();
+    let poweron = steps.find(|step| step["step"] == "poweron")?;
+    Some(poweron["start"].as_f64()? + poweron["seconds"].as_f64()?)
 }
 
 /// Builds the program. Cargo itself sees whether there is anything to do.

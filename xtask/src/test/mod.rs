@@ -105,7 +105,14 @@ fn checks(count: &mut Count, skipped: &mut Vec<String>) -> Vec<Failure> {
         }),
         stage("tidy", || tidy::check().map(drop)),
         stage("build", || {
-            quiet(&mut cargo(&["build", "--quiet", "--workspace", "--locked"]))
+            quiet(&mut cargo(&[
+                "build",
+                "--quiet",
+                "--workspace",
+                "--locked",
+                "--bins",
+                "--examples",
+            ]))
         }),
     ];
     outcomes.push(stage("fuzzer", || {
@@ -158,7 +165,14 @@ fn checks_elsewhere(host: Host, count: &mut Count) -> Vec<Failure> {
     let shown = stage("guest", || guest::build().map(drop))
         .and_then(|()| {
             stage("build", || {
-                quiet(&mut cargo(&["build", "--quiet", "--workspace", "--locked"]))
+                quiet(&mut cargo(&[
+                    "build",
+                    "--quiet",
+                    "--workspace",
+                    "--locked",
+                    "--bins",
+                    "--examples",
+                ]))
             })
         })
         .and_then(|()| {

@@ -6,7 +6,7 @@ mod store;
 use std::io::{self, Write as _};
 
 use indicatif::MultiProgress;
-use see_core::{ErrorKind, Registries, Result};
+use see_core::{ErrorKind, ErrorReport, Registries, Result};
 
 use crate::args::{ImageArguments, ImageCommand, Output};
 use crate::exit_code;
@@ -22,10 +22,10 @@ pub(crate) async fn image(
     registries: &Registries,
     progress: MultiProgress,
 ) -> Result<u8> {
-    let (screen, feed) = Screen::start(output(&arguments.command), progress)?;
+    let (screen, feed) = Screen::start(output(&arguments.command), false, progress)?;
     let notes = feed.clone();
     let signals = Signals::listen(move |name| {
-        notes.offer(Update::Note(format!(
+        notes.offer(Update::Interrupted(format!(
             "{name}: ended in order; once more to leave at once"
         )));
     })?;
@@ -42,7 +42,7 @@ pub(crate) async fn image(
         (Err(error), Some(code)) if error.kind() == ErrorKind::Stopped => code,
         (Err(error), _) => {
             let told = failure(&error);
-            feed.send(Update::Failed(told.clone())).await;
+            feed.send(Update::Failed(ErrorReport::of(&error))).await;
             // There is nobody to tell when stderr is gone.
             let _ = write!(io::stderr(), "{told}");
             match error.kind() {

@@ -1,28 +1,23 @@
 //! `seectl run`: one run, or one for each sample of a folder.
 
-mod artifacts;
-mod folder;
-mod guest_commands;
-mod notes;
-mod once;
-mod plan;
-mod refused;
 mod samples;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use indicatif::MultiProgress;
+use see_core::config::Configuration;
 use see_core::ledger::{Collectors, Ledger, RecordOutcome};
-use see_core::{Error, ErrorKind, Host, Prepared, Registries, Result};
+use see_core::{
+    CheckedRun, Error, ErrorKind, ErrorReport, Host, ImageProgress, Registries, Result, RunOptions,
+    RunPlan, RunResult, RunUpdate, Verdict,
+};
 
 use crate::args::RunArguments;
-use crate::outcome::{RunResult, Verdict};
-use crate::render::{Feed, Screen, Update, failure};
+use crate::commands::progress::Forwarder;
+use crate::log;
+use crate::render::{Feed, Screen, Update};
 use crate::signals::Signals;
-
-use once::Once;
-use plan::{Plan, Settled};
 
 /// How long what is left may take at the end of the process.
 const FINISH: std::time::Duration = std::time::Duration::from_secs(30);
@@ -36,13 +31,14 @@ const TIDY: std::time::Duration = std::time::Duration::from_secs(5);
 /// Where something failed before a run began: nothing was made.
 pub(crate) async fn run(
     arguments: &RunArguments,
+    is_verbose: bool,
     registries: Registries,
     progress: MultiProgress,
 ) -> Result<u8> {
-    let (screen, feed) = Screen::start(arguments.output, progress)?;
+    let (screen, feed) = Screen::start(arguments.output, is_verbose, progress)?;
     let notes = feed.clone();
     let signals = Signals::listen(move |name| {
-        notes.offer(Update::Note(format!(
+        notes.offer(Update::Interrupted(format!(
             "{name}: the run is ended in order; once more to leave at once"
         )));
     })?;
@@ -53,7 +49,7 @@ pub(crate) async fn run(
         (outcome, _) => outcome,
     };
     if let Err(error) = &outcome {
-        feed.send(Update::Failed(failure(error))).await;
+        feed.send(Update::Failed(ErrorReport::of(error))).await;
     }
     signals.silence();
     drop(feed);
@@ -69,12 +65,11 @@ async fn all(
 ) -> Result<u8> {
     let samples = samples::of(arguments.sample.as_deref())?;
     let several = samples.len() > 1;
-    let plan = Plan::read(arguments)?;
+    let plan = plan(arguments)?;
     // Every run is checked before the first one begins, and before there is a ledger.
     let Checked { mut ready, refused } = check(&plan, &samples, &registries, signals).await?;
-    let notes = plan.notes(&registries);
-    for note in &notes {
-        feed.send(Update::Note(note.clone())).await;
+    for note in plan.notes(&registries) {
+        feed.send(Update::Note(note)).await;
     }
     let ledger = Ledger::open(Ledger::default_root()?).await?;
     if !arguments.no_gc {
@@ -82,30 +77,35 @@ async fn all(
         signals.stop().token().or("tidy", tidying).await?;
     }
     let host = Host::new(registries, ledger)?;
+    let machine = Update::Machine {
+        words: machine(plan.configuration()),
+        runs: samples.len(),
+    };
+    feed.send(machine).await;
     let once = Once {
         host: &host,
         feed,
         signals,
         keep: arguments.keep,
-        notes,
     };
     let mut results: Vec<RunResult> = Vec::new();
-    let mut failed = None;
+    let (mut failed, mut tried) = (None, 0);
     for (index, sample) in samples.iter().enumerate() {
-        let sample = sample.as_deref();
-        let first = ready.take_if(|(first, ..)| *first == index);
-        let first = first.map(|(_, settled, checked)| (settled, checked));
+        tried = index + 1;
+        let plan = of_sample(&plan, sample);
+        let first = ready.take_if(|(first, _)| *first == index);
         let ran = match refused.get(&index) {
-            Some(error) => Err(error),
-            None => Ok(once.next(&plan, sample, first).await),
+            Some(error) => Ok(once.refused(&plan, error).await),
+            None => match once.next(&plan, first.map(|(_, checked)| checked)).await {
+                Err(error) if several && error.kind() != ErrorKind::Stopped => {
+                    Ok(once.refused(&plan, &error).await)
+                }
+                ran => ran,
+            },
         };
         match ran {
-            Ok(Ok(result)) => results.push(result),
-            Ok(Err(error)) if !several || error.kind() == ErrorKind::Stopped => {
-                failed = Some(error)
-            }
-            Ok(Err(error)) => results.push(once.refused(&plan, sample, &error).await),
-            Err(error) => results.push(once.refused(&plan, sample, error).await),
+            Ok(result) => results.push(result),
+            Err(error) => failed = Some(error),
         }
         if failed.is_some() || signals.exit_code().is_some() {
             break;
@@ -116,19 +116,131 @@ async fn all(
     }
     let verdict = Verdict::gravest(results.iter().map(|result| result.verdict));
     if several {
-        feed.send(Update::Summary(results)).await;
+        let not_run = samples.into_iter().skip(tried).flatten().collect();
+        feed.send(Update::Summary { results, not_run }).await;
     }
     if let Some(error) = failed {
         return Err(error);
     }
-    Ok(verdict.exit_code(signals.exit_code()))
+    Ok(signals.exit_code().unwrap_or(verdict.exit_code()))
+}
+
+/// What the command line asks for.
+fn plan(arguments: &RunArguments) -> Result<RunPlan> {
+    let mut plan = RunPlan::from_file(&arguments.run_file)?;
+    for assignment in &arguments.set {
+        plan = plan.with_assignment(assignment)?;
+    }
+    if let Some(backend) = &arguments.backend {
+        plan = plan.with_backend(backend)?;
+    }
+    if let Some(command) = &arguments.command {
+        plan = plan.with_command(command);
+    }
+    if let Some(runtime) = &arguments.runtime {
+        plan = plan.with_runtime(runtime);
+    }
+    if let Some(results) = &arguments.results {
+        plan = plan.with_results(results);
+    }
+    Ok(plan)
+}
+
+fn of_sample(plan: &RunPlan, sample: &Option<PathBuf>) -> RunPlan {
+    match sample {
+        Some(sample) => plan.clone().with_sample(sample),
+        None => plan.clone(),
+    }
+}
+
+/// The machine in a few words that follow what runs in it: its image, and what is unusual.
+fn machine(configuration: &Configuration) -> String {
+    let find = |keys: &[&str]| {
+        keys.iter()
+            .try_fold(configuration, |node, key| node.get(key))
+    };
+    let image = find(&["context", "disk", "image"]);
+    let named = image.and_then(|image| ["name", "uri"].iter().find_map(|key| image.get(key)));
+    let image = named.or(image).and_then(Configuration::as_str);
+    let image = image.map(|image| image.rsplit('/').next().unwrap_or(image));
+    let mut words = match image {
+        Some(image) => format!(" in {image}"),
+        None => String::new(),
+    };
+    if log::guests_are_emulated() {
+        words.push_str(", emulated (no KVM)");
+    }
+    let mode = find(&["context", "network", "mode"]).and_then(Configuration::as_str);
+    if let Some(mode) = mode {
+        words.push_str(&format!(", network {mode}"));
+    }
+    words
+}
+
+/// What runs have in common.
+struct Once<'a> {
+    host: &'a Host,
+    feed: &'a Feed,
+    signals: &'a Signals,
+    /// How long machines stay after their run.
+    keep: Option<std::time::Duration>,
+}
+
+impl Once<'_> {
+    /// Runs what is checked already, or checks it first, and shows it.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where its results folder cannot be made.
+    async fn next(&self, plan: &RunPlan, ready: Option<CheckedRun>) -> Result<RunResult> {
+        let checked = match ready {
+            Some(ready) => ready,
+            None => {
+                let checking = plan.check(self.host.registries());
+                self.signals.stop().token().or("check", checking).await??
+            }
+        };
+        let before = self.feed.not_shown();
+        let options = RunOptions {
+            stop: self.signals.stop().clone(),
+            keep: self.keep,
+            progress: ImageProgress::new(),
+        };
+        let progress = Forwarder::start(&options.progress, self.feed.clone());
+        let feed = self.feed.clone();
+        let watch = move |update: RunUpdate| feed.offer(Update::Run(update));
+        let ran = self.host.run(checked, options, watch).await;
+        progress.finish().await;
+        let result = ran?;
+        self.feed
+            .send(Update::Finished(Box::new(result.clone())))
+            .await;
+        match self.feed.not_shown() - before {
+            0 => {}
+            count => {
+                let told = format!("{count} events came faster than they could be shown");
+                self.feed.send(Update::Note(told)).await;
+            }
+        }
+        Ok(result)
+    }
+
+    /// Tells of a sample that cannot be run, and why, as of one whose run failed: the others go on.
+    async fn refused(&self, plan: &RunPlan, error: &Error) -> RunResult {
+        let result = plan.refused(self.host, error).await;
+        let begin = RunUpdate::Begin(Box::new(result.header.clone()));
+        self.feed.send(Update::Run(begin)).await;
+        self.feed
+            .send(Update::Finished(Box::new(result.clone())))
+            .await;
+        result
+    }
 }
 
 /// What came of checking each sample.
 struct Checked {
     /// The first one that may run, by its place among the samples; the others are prepared anew when their turn comes:
     /// a large folder holds nothing meanwhile.
-    ready: Option<(usize, Settled, Prepared)>,
+    ready: Option<(usize, CheckedRun)>,
     /// Those that cannot be run.
     refused: BTreeMap<usize, Error>,
 }
@@ -138,7 +250,7 @@ struct Checked {
 /// # Errors
 /// Where no sample can be run, or no second one for the same reason before one can: then it is the run file's.
 async fn check(
-    plan: &Plan,
+    plan: &RunPlan,
     samples: &[Option<PathBuf>],
     registries: &Registries,
     signals: &Signals,
@@ -148,14 +260,11 @@ async fn check(
         refused: BTreeMap::new(),
     };
     for (index, sample) in samples.iter().enumerate() {
-        let checking = async {
-            let settled = plan.settle(sample.as_deref(), registries)?;
-            let prepared = settled.check(registries).await?;
-            Ok::<_, Error>((settled, prepared))
-        };
+        let plan = of_sample(plan, sample);
+        let checking = plan.check(registries);
         match signals.stop().token().or("check", checking).await? {
-            Ok((settled, prepared)) => {
-                checked.ready.get_or_insert((index, settled, prepared));
+            Ok(run) => {
+                checked.ready.get_or_insert((index, run));
             }
             Err(error) => {
                 let mut refused = checked.refused.values();

@@ -1,8 +1,7 @@
 //! Which samples there are to run.
 
-use std::fs::{self, FileType, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use see_core::{Error, ErrorKind, Result};
@@ -10,16 +9,13 @@ use see_core::{Error, ErrorKind, Result};
 /// More than this in one folder is a slip: each takes seconds at the least.
 const MOST: usize = 100_000;
 
-/// `O_NONBLOCK` of Linux: opening a pipe in place of a file waits for nobody.
-const NON_BLOCKING: i32 = 0o4000;
-
 /// One absolute path for each run: `None` for the one run without a sample.
 ///
-/// What is in a folder is not looked at: each run does that with [`check`], so that one bad file stops no other.
+/// What is in a folder is not looked at: the check of each run does that, so that one bad file stops no other.
 /// Folders in it are left out, and names that begin with a dot.
 ///
 /// # Errors
-/// Where the sample is neither a folder with something to run nor a file that can be read: as [`check`].
+/// [`ErrorKind::Configuration`] where there is nothing, or a folder without anything to run.
 pub(super) fn of(sample: Option<&Path>) -> Result<Vec<Option<PathBuf>>> {
     let Some(sample) = sample else {
         return Ok(vec![None]);
@@ -32,7 +28,6 @@ pub(super) fn of(sample: Option<&Path>) -> Result<Vec<Option<PathBuf>>> {
         |error: io::Error| wrong(format!("it cannot be read: {error}")).caused_by(error);
     let absolute = std::path::absolute(sample).map_err(unreadable)?;
     if !fs::metadata(&absolute).map_err(unreadable)?.is_dir() {
-        check(&absolute)?;
         return Ok(vec![Some(absolute)]);
     }
     let mut samples = Vec::new();
@@ -58,41 +53,6 @@ pub(super) fn of(sample: Option<&Path>) -> Result<Vec<Option<PathBuf>>> {
     Ok(samples.into_iter().map(Some).collect())
 }
 
-/// Whether this is a file that can be read.
-///
-/// # Errors
-/// [`ErrorKind::PermissionDenied`] where it may not be read, else [`ErrorKind::Configuration`]: it is not there, or
-/// something else than a file.
-pub(super) fn check(sample: &Path) -> Result<()> {
-    let wrong = |kind, message: String| {
-        Error::new(kind, message).subject(format!("sample {}", sample.display()))
-    };
-    let unreadable = |error: io::Error| {
-        let kind = match error.kind() {
-            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
-            _ => ErrorKind::Configuration,
-        };
-        wrong(kind, format!("it cannot be read: {error}")).caused_by(error)
-    };
-    let found = fs::metadata(sample).map_err(unreadable)?.file_type();
-    if !found.is_file() {
-        let message = format!("expected a file, found {}", name_of(found));
-        return Err(wrong(ErrorKind::Configuration, message));
-    }
-    let mut options = OpenOptions::new();
-    let opened = options.read(true).custom_flags(NON_BLOCKING).open(sample);
-    opened.map(drop).map_err(unreadable)
-}
-
-fn name_of(kind: FileType) -> &'static str {
-    match kind {
-        _ if kind.is_dir() => "a folder",
-        _ if kind.is_fifo() => "a named pipe",
-        _ if kind.is_socket() => "a socket",
-        _ => "a device",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,27 +75,9 @@ mod tests {
     #[test]
     fn nothing_to_run_is_a_configuration_error() {
         let folder = tempfile::tempdir().unwrap();
-        for path in [
-            folder.path().to_owned(),
-            folder.path().join("none"),
-            "/dev/null".into(),
-        ] {
+        for path in [folder.path().to_owned(), folder.path().join("none")] {
             let error = of(Some(&path)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Configuration, "{}", path.display());
-        }
-    }
-
-    #[test]
-    fn what_may_not_be_read_is_a_missing_right() {
-        use std::os::unix::fs::PermissionsExt;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("locked");
-        fs::write(&path, "x").unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
-        match check(&path) {
-            // Root reads everything.
-            Ok(()) => assert!(rustix::process::geteuid().is_root()),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::PermissionDenied),
         }
     }
 }

@@ -1,19 +1,27 @@
-//! From the run file and the command line to what one run does.
+//! A run as a value: read from a run file or built in code, checked whole, and done by a [`Host`](crate::Host).
+
+mod artifacts;
+mod folder;
+mod guest_commands;
+mod notes;
+mod outcome;
+mod run;
+mod sample;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use see_core::config::{
+pub use outcome::{Artifact, RunHeader, RunResult, SampleResult, StepResult, Verdict};
+pub use run::{RunOptions, RunUpdate};
+
+use crate::config::{
     ConfigPath, Configuration, DurationValue, HookSection, HooksSection, Located, Place, RunFile,
     Substitutions,
 };
-use see_core::{
+use crate::{
     Action, Error, ErrorKind, Identifier, Limits, Prepared, Protocol, Registries, Result,
     path_to_text,
 };
-
-use super::{guest_commands, notes};
-use crate::args::RunArguments;
 
 /// How long a sample may run where nobody says.
 const RUNTIME: Duration = Duration::from_secs(120);
@@ -23,74 +31,164 @@ const AROUND: Duration = Duration::from_secs(300);
 /// The key under which hooks learn where results belong.
 const RESULTS: &str = "results_folder";
 
-/// A run file with its overrides: what the runs of all samples have in common.
-#[derive(Debug)]
-pub(super) struct Plan {
-    file: PathBuf,
+/// What is to be run, and in what machine: a run file or the like of it, with what a command line adds.
+///
+/// [`RunPlan::check`] checks it whole, and [`Host::run`](crate::Host::run) does what was checked.
+///
+/// ```
+/// use see_core::RunPlan;
+/// use see_core::config::Configuration;
+///
+/// let run = Configuration::from_str("run.json", r#"{ "version": 1, "context": {} }"#)?;
+/// let plan = RunPlan::new(run)
+///     .with_assignment("context.memory=1GiB")?
+///     .with_command("id");
+/// # Ok::<(), see_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct RunPlan {
+    file: Option<PathBuf>,
     configuration: Configuration,
+    sample: Option<PathBuf>,
     command: Option<String>,
     runtime: Option<String>,
     results: Option<PathBuf>,
 }
 
-/// What one run does.
+/// A run whose configuration, sample and host were checked: nothing has been made yet.
 #[derive(Debug)]
-pub(super) struct Settled {
-    pub(super) identifier: Identifier,
-    pub(super) run_file: PathBuf,
-    pub(super) sample: Option<PathBuf>,
-    pub(super) command: Option<String>,
+pub struct CheckedRun {
+    identifier: Identifier,
+    plan: RunPlan,
     /// Where the run's own folder is made.
-    pub(super) results_root: PathBuf,
-    pub(super) protocol: Protocol,
-    context: Configuration,
-    hooks: HooksSection,
+    results_root: PathBuf,
+    protocol: Protocol,
+    prepared: Prepared,
+    notes: Vec<String>,
 }
 
-impl Plan {
-    /// Reads the run file and applies the overrides.
+impl RunPlan {
+    /// A run as a run file describes it, whose relative paths start at the file's folder.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] and the place of the mistake.
-    pub(super) fn read(arguments: &RunArguments) -> Result<Self> {
-        let mut configuration = Configuration::from_file(&arguments.run_file)?;
-        for assignment in &arguments.set {
-            configuration.set_assignment(assignment)?;
-        }
-        if let Some(backend) = &arguments.backend {
-            configuration.set("context.backend", &quoted(backend))?;
-        }
-        let absolute = |path: &Path| {
-            std::path::absolute(path).map_err(|error| Error::io("there is no such path", error))
-        };
+    /// Where the file cannot be read; [`ErrorKind::Configuration`] and the place where it is not JSON.
+    pub fn from_file(file: impl AsRef<Path>) -> Result<Self> {
+        let configuration = Configuration::from_file(file.as_ref())?;
         Ok(Self {
-            file: absolute(&arguments.run_file)?,
-            configuration: guest_commands::settled(&configuration)?,
-            command: arguments.command.clone(),
-            runtime: arguments.runtime.clone(),
-            results: arguments.results.as_deref().map(absolute).transpose()?,
+            file: Some(absolute(file.as_ref())?),
+            ..Self::new(configuration)
         })
     }
 
-    /// The run file.
-    pub(super) fn file(&self) -> &Path {
-        &self.file
+    /// A run whose configuration a program built: what a run file holds.
+    pub fn new(configuration: Configuration) -> Self {
+        Self {
+            file: None,
+            configuration,
+            sample: None,
+            command: None,
+            runtime: None,
+            results: None,
+        }
     }
 
-    /// What there is to say of the run file that is no mistake.
-    pub(super) fn notes(&self, registries: &Registries) -> Vec<String> {
+    /// The file that is run in the guest; in the run file, `${sample}`.
+    #[must_use]
+    pub fn with_sample(mut self, sample: impl Into<PathBuf>) -> Self {
+        self.sample = Some(sample.into());
+        self
+    }
+
+    /// The command that runs in the guest; in the run file, `${command}`.
+    #[must_use]
+    pub fn with_command(mut self, command: impl Into<String>) -> Self {
+        self.command = Some(command.into());
+        self
+    }
+
+    /// How long the sample may run, such as `90s`; in the run file, `${runtime}`. Without it 2 minutes, or the whole
+    /// run's time where that is shorter.
+    #[must_use]
+    pub fn with_runtime(mut self, runtime: impl Into<String>) -> Self {
+        self.runtime = Some(runtime.into());
+        self
+    }
+
+    /// The folder in which the run makes a folder of its own, named after its identifier. Without it
+    /// `hooks.configuration.results_folder`, else `results` beside the run file or in the working folder.
+    #[must_use]
+    pub fn with_results(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.results = Some(folder.into());
+        self
+    }
+
+    /// Sets one key of the configuration, such as `context.memory=1GiB`. The value is JSON, or else a string.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] where it is no assignment, or the key cannot be there.
+    pub fn with_assignment(mut self, assignment: &str) -> Result<Self> {
+        self.configuration.set_assignment(assignment)?;
+        Ok(self)
+    }
+
+    /// Names the backend, whatever the configuration says.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] where `context` is no object.
+    pub fn with_backend(mut self, backend: &str) -> Result<Self> {
+        self.configuration
+            .set("context.backend", &quoted(backend))?;
+        Ok(self)
+    }
+
+    /// The configuration with what was set.
+    pub fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// What there is to say of the configuration that is no mistake: hooks that are left out, and what python-see did
+    /// otherwise with such a file.
+    pub fn notes(&self, registries: &Registries) -> Vec<String> {
         notes::of(&self.configuration, registries)
+    }
+
+    /// Checks everything, and the host; nothing is made.
+    ///
+    /// # Errors
+    /// All that is wrong with the configuration, each with its place; [`ErrorKind::PermissionDenied`] where rights are
+    /// missing; and what the backend reports of the host.
+    pub async fn check(&self, registries: &Registries) -> Result<CheckedRun> {
+        if let Some(sample) = self.sample.clone() {
+            folder::blocking(move || sample::check(&sample)).await?;
+        }
+        let settled = self.settle(registries)?;
+        let prepared = registries.prepare(&settled.context, &settled.hooks).await?;
+        Ok(CheckedRun {
+            identifier: settled.identifier,
+            plan: settled.plan,
+            results_root: settled.results_root,
+            protocol: settled.protocol,
+            prepared,
+            notes: self.notes(registries),
+        })
     }
 
     /// Settles one run: its identifier, its results folder, and what the substitutions stand for.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`] and the place of the mistake.
-    pub(super) fn settle(&self, sample: Option<&Path>, registries: &Registries) -> Result<Settled> {
-        let has_work = sample.is_some() || self.command.is_some();
-        self.check_use(sample.is_some(), has_work)?;
+    fn settle(&self, registries: &Registries) -> Result<Settled> {
+        let mut plan = self.clone();
+        plan.sample = self.sample.as_deref().map(absolute).transpose()?;
+        plan.configuration = guest_commands::settled(&self.configuration)?;
+        plan.settle_whole(registries)
+    }
+
+    fn settle_whole(self, registries: &Registries) -> Result<Settled> {
+        let has_work = self.sample.is_some() || self.command.is_some();
+        self.check_use(self.sample.is_some(), has_work)?;
         let substitutions = Substitutions::default()
-            .sample(sample.map(path_to_text))
+            .sample(self.sample.as_deref().map(path_to_text))
             .command(self.command.clone())
             .runtime(self.runtime());
         let configuration = self.configuration.substitute(&substitutions)?;
@@ -118,9 +216,7 @@ impl Plan {
         }
         Ok(Settled {
             identifier,
-            run_file: self.file.clone(),
-            sample: sample.map(Path::to_owned),
-            command: self.command.clone(),
+            plan: self,
             results_root,
             protocol,
             context: run.context,
@@ -181,14 +277,19 @@ impl Plan {
     }
 
     fn results_root(&self, hooks: &HooksSection) -> Result<PathBuf> {
-        if let Some(chosen) = &self.results {
-            return Ok(chosen.clone());
-        }
-        let root = match hooks.configuration.get(RESULTS) {
-            Some(written) => written.deserialize::<ConfigPath>()?.path().to_owned(),
-            None => self.file.with_file_name("results"),
+        let written = match (&self.results, hooks.configuration.get(RESULTS)) {
+            (Some(chosen), _) => Some(chosen.clone()),
+            (None, Some(written)) => Some(written.deserialize::<ConfigPath>()?.path().to_owned()),
+            (None, None) => None,
         };
-        std::path::absolute(root).map_err(|error| Error::io("there is no working folder", error))
+        absolute(&written.unwrap_or_else(|| self.results_beside()))
+    }
+
+    fn results_beside(&self) -> PathBuf {
+        match &self.file {
+            Some(file) => file.with_file_name("results"),
+            None => PathBuf::from("results"),
+        }
     }
 
     /// A sample that nothing refers to, and a reference to a sample that is not given, are slips.
@@ -216,19 +317,25 @@ impl Plan {
     }
 }
 
-impl Settled {
-    /// Checks everything; nothing is made.
-    ///
-    /// # Errors
-    /// What is wrong with the context, the hooks or the host.
-    pub(super) async fn check(&self, registries: &Registries) -> Result<Prepared> {
-        registries.prepare(&self.context, &self.hooks).await
-    }
+/// What one run does, before the registries were asked about it.
+struct Settled {
+    identifier: Identifier,
+    plan: RunPlan,
+    results_root: PathBuf,
+    protocol: Protocol,
+    context: Configuration,
+    hooks: HooksSection,
+}
 
+impl CheckedRun {
     /// The folder of the run's results.
-    pub(super) fn results(&self) -> PathBuf {
+    pub fn results(&self) -> PathBuf {
         self.results_root.join(self.identifier.to_string())
     }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| Error::io("there is no working folder", error))
 }
 
 /// The hook of a run file that names none.

@@ -5,9 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use see_core::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result};
 
-use crate::outcome::RunResult;
+use super::outcome::RunResult;
 
 /// The file in which the result lies.
 pub(super) const RESULT: &str = "result.json";
@@ -28,7 +28,7 @@ pub(super) async fn make(folder: PathBuf) -> Result<()> {
             .map_err(|error| {
                 Error::io("the results folder cannot be made", error)
                     .subject(folder.display())
-                    .advice("choose another place with --results DIR")
+                    .advice("choose another folder for the results")
             })
     })
     .await

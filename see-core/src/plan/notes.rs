@@ -1,7 +1,7 @@
 //! What is said of a run file before its first run: hooks that are left out, and what python-see did otherwise.
 
-use see_core::Registries;
-use see_core::config::{Configuration, RunFile};
+use crate::Registries;
+use crate::config::{Configuration, RunFile};
 
 /// Notes about this run file; none where it cannot be read, which is told as an error.
 pub(super) fn of(configuration: &Configuration, registries: &Registries) -> Vec<String> {
@@ -81,64 +81,4 @@ fn changed(run: &RunFile, configuration: &Configuration) -> Vec<String> {
         say("a script drove the run, and now the default protocol does");
     }
     changed
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn notes(text: &str) -> Vec<String> {
-        let configuration = Configuration::from_str("run.json", text).unwrap();
-        of(&configuration, &crate::registries::standard().unwrap())
-    }
-
-    #[test]
-    fn a_file_of_ours_has_no_notes() {
-        let text = r#"{ "version": 1, "context": { "disk": { "image": "a.qcow2" } }, "hooks": { "hooks": [{ "name": "screen" }] } }"#;
-        assert_eq!(notes(text), [""; 0]);
-    }
-
-    #[test]
-    fn what_python_see_did_otherwise_is_told_where_the_file_leaves_it_open() {
-        let hooks = r#"{ "hooks": [{ "name": "plugins.commands.CommandsHook" }, { "name": "plugins.screen.ScreenHook" }] }"#;
-        let run = |context: &str, more: &str| {
-            notes(&format!(
-                r#"{{ "version": 1, "context": {context}, "hooks": {hooks}{more} }}"#
-            ))
-        };
-        let told = run(
-            r#"{ "disk": { "image": "a", "clone": { "storage_pool_path": "/p" } } }"#,
-            "",
-        );
-        for words in [
-            "qemu:///system",
-            "copy_on_write",
-            "deadline",
-            "PNG",
-            "protocol",
-        ] {
-            let count = told.iter().filter(|note| note.contains(words)).count();
-            assert_eq!(count, 1, "{words}: {told:?}");
-        }
-        let context = r#"{ "hypervisor": "qemu:///system", "disk": { "image": "a", "clone": { "copy_on_write": false } } }"#;
-        let told = run(context, r#", "protocol": []"#);
-        assert_eq!(told.len(), 2, "{told:?}");
-        let told = run(
-            r#"{ "name": "see.resources.lxc.LXCResources" }"#,
-            r#", "protocol": []"#,
-        );
-        assert_eq!(told.len(), 2, "{told:?}");
-    }
-
-    #[test]
-    fn a_hook_that_is_left_out_is_told_with_its_place() {
-        let text = r#"{ "version": 1, "context": {}, "protocol": [], "hooks": { "hooks": [
-            { "name": "comands", "required": false },
-            { "name": "plugins.memory.VolatilityHook", "required": false } ] } }"#;
-        let told = notes(text);
-        assert!(told[0].starts_with("run.json:2:"), "{told:?}");
-        assert!(told[0].contains("`comands`"), "{told:?}");
-        let missing = "python-see's hook `plugins.memory.VolatilityHook` is not in this version";
-        assert!(told[1].contains(missing), "{told:?}");
-    }
 }

@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::outcome::Artifact;
-
 use super::folder::RESULT;
+use super::outcome::Artifact;
 
 /// As many as a result names; the rest are counted.
 const MOST: usize = 10_000;

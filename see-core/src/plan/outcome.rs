@@ -1,20 +1,18 @@
-//! How a run went, as plain data: what `result.json` holds and every renderer shows.
+//! How a run went, as plain data: what `result.json` holds, and what a screen shows.
 
 use std::path::{Path, PathBuf};
 
-use see_core::ledger::Looked;
-use see_core::{
-    Error, ErrorKind, Event, Identifier, IsolationVerdict, RunReport, SAMPLE_FINISHED, Value,
-    path_to_text,
+use crate::ledger::Looked;
+use crate::{
+    Error, ErrorKind, ErrorReport, Event, Identifier, IsolationVerdict, RunReport, SAMPLE_FINISHED,
+    Value, path_to_text,
 };
 use serde::{Serialize, Serializer};
-
-use crate::exit_code;
 
 /// The sum of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// Everything went well.
     Ok,
     /// The sample's exit code was not 0, or a signal ended it.
@@ -34,35 +32,22 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    /// In words.
-    pub(crate) fn words(self) -> &'static str {
+    /// The exit code that `seectl` gives a run: its help lists them. Where a signal interrupted it, the program's own
+    /// is that signal's.
+    pub fn exit_code(self) -> u8 {
         match self {
-            Self::Ok => "all went well",
-            Self::SampleFailed => "the sample failed",
-            Self::SampleUnfinished => "the sample did not end by itself",
-            Self::SandboxFailed => "the sandbox failed",
-            Self::HookFailed => "a hook failed",
-            Self::BadConfiguration => "the configuration is wrong",
-            Self::MissingRights => "rights are missing",
-            Self::Interrupted => "interrupted",
-        }
-    }
-
-    /// The exit code; `interrupted` is the one of the signal that was heard.
-    pub(crate) fn exit_code(self, interrupted: Option<u8>) -> u8 {
-        match self {
-            Self::Ok => exit_code::OK,
-            Self::SampleFailed => exit_code::SAMPLE_FAILED,
-            Self::SampleUnfinished => exit_code::SAMPLE_UNFINISHED,
-            Self::SandboxFailed | Self::HookFailed => exit_code::SANDBOX_FAILED,
-            Self::BadConfiguration => exit_code::CONFIGURATION,
-            Self::MissingRights => exit_code::MISSING_RIGHTS,
-            Self::Interrupted => interrupted.unwrap_or(exit_code::INTERRUPTED),
+            Self::Ok => 0,
+            Self::SampleFailed => 1,
+            Self::BadConfiguration => 2,
+            Self::SampleUnfinished => 3,
+            Self::SandboxFailed | Self::HookFailed => 4,
+            Self::MissingRights => 5,
+            Self::Interrupted => 130,
         }
     }
 
     /// The gravest of several, in the order that the help of the exit codes gives.
-    pub(crate) fn gravest(verdicts: impl IntoIterator<Item = Self>) -> Self {
+    pub fn gravest(verdicts: impl IntoIterator<Item = Self>) -> Self {
         let gravest = verdicts.into_iter().max_by_key(|it| it.gravity());
         gravest.unwrap_or(Self::Ok)
     }
@@ -82,7 +67,7 @@ impl Verdict {
 
     /// The same of a run in which a hook failed. What a sample that took the guest with it left undone is none
     /// of the hooks' fault.
-    pub(crate) fn with_failed_hook(self) -> Self {
+    pub(super) fn with_failed_hook(self) -> Self {
         match self {
             Self::Ok | Self::SampleFailed => Self::HookFailed,
             graver => graver,
@@ -90,7 +75,7 @@ impl Verdict {
     }
 
     /// Of an error that ended a run before its protocol began.
-    pub(crate) fn of_error(error: &Error) -> Self {
+    pub(super) fn of_error(error: &Error) -> Self {
         match error.kind() {
             ErrorKind::Configuration => Self::BadConfiguration,
             ErrorKind::PermissionDenied => Self::MissingRights,
@@ -99,7 +84,7 @@ impl Verdict {
     }
 
     /// Of a protocol that ran to its end.
-    pub(crate) fn of_report(report: &RunReport, sample: Option<&SampleResult>) -> Self {
+    pub(super) fn of_report(report: &RunReport, sample: Option<&SampleResult>) -> Self {
         // Whatever the sample seemed to do, it may not have been alone.
         if matches!(report.isolation, IsolationVerdict::Broken { .. }) {
             return Self::SandboxFailed;
@@ -131,30 +116,32 @@ impl Verdict {
 
 /// How the sample ended, as the event `sample_finished` says.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub(crate) struct SampleResult {
+pub struct SampleResult {
     /// Its exit code, where it ended by itself.
-    pub(crate) exit_code: Option<i64>,
+    pub exit_code: Option<i64>,
     /// The number of the signal that ended it.
-    pub(crate) signal: Option<i64>,
+    pub signal: Option<i64>,
     /// Its time ran out.
-    pub(crate) timed_out: bool,
+    pub timed_out: bool,
     /// It printed more than was kept.
-    pub(crate) truncated: bool,
+    pub truncated: bool,
     /// The agent in the guest was lost while it ran.
-    pub(crate) agent_lost: bool,
+    pub agent_lost: bool,
     /// What it was called in the guest, where that is not its own name.
-    pub(crate) guest_name: Option<String>,
+    pub guest_name: Option<String>,
     /// What else went wrong with it.
-    pub(crate) error: Option<String>,
+    pub error: Option<String>,
+    /// How long it ran, in seconds.
+    pub seconds: Option<f64>,
     /// The file with what it printed.
-    pub(crate) stdout: Option<PathBuf>,
+    pub stdout: Option<PathBuf>,
     /// The file with what it printed to stderr.
-    pub(crate) stderr: Option<PathBuf>,
+    pub stderr: Option<PathBuf>,
 }
 
 impl SampleResult {
     /// Reads the attributes of `sample_finished`; ones of another type count as missing.
-    pub(crate) fn of(event: &Event) -> Self {
+    pub fn of(event: &Event) -> Self {
         let number = |name| match event.get(name) {
             Some(Value::Integer(number)) => Some(*number),
             _ => None,
@@ -169,13 +156,17 @@ impl SampleResult {
             agent_lost: truth("agent_lost"),
             guest_name: text("guest_name"),
             error: text("error"),
+            seconds: match event.get("seconds") {
+                Some(Value::Float(seconds)) => Some(*seconds),
+                _ => None,
+            },
             stdout: text("stdout").map(PathBuf::from),
             stderr: text("stderr").map(PathBuf::from),
         }
     }
 
     /// Of several samples in one run the one that counts as its result: the first of those that ended worst.
-    pub(crate) fn of_run(ends: &[Event]) -> Option<Self> {
+    pub(super) fn of_run(ends: &[Event]) -> Option<Self> {
         // Of equal ones `max_by_key` gives the last.
         let samples = ends.iter().rev().map(Self::of);
         samples.max_by_key(|sample| sample.verdict().gravity())
@@ -192,68 +183,57 @@ impl SampleResult {
             _ => Verdict::SampleFailed,
         }
     }
-
-    /// How it ended, in words.
-    pub(crate) fn words(&self) -> String {
-        let mut words = match (self.exit_code, self.signal) {
-            (_, Some(signal)) => format!("ended by signal {signal}"),
-            (Some(code), None) => format!("exit code {code}"),
-            (None, None) => String::from("no exit code"),
-        };
-        if self.timed_out {
-            words.push_str(", its time ran out");
-        }
-        if self.agent_lost {
-            words.push_str(", the agent in the guest was lost");
-        }
-        if self.truncated {
-            words.push_str(", it printed more than was kept");
-        }
-        words
-    }
 }
 
 /// One step of the run, with the steps around the protocol: `check`, `allocate`, `teardown`.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct StepResult {
+pub struct StepResult {
     /// What was done.
-    pub(crate) step: String,
+    pub step: String,
     /// When it began, in seconds since the run did.
-    pub(crate) start: f64,
+    pub start: f64,
     /// How long it took.
-    pub(crate) seconds: f64,
+    pub seconds: f64,
     /// What failed.
-    pub(crate) error: Option<String>,
+    pub error: Option<String>,
 }
 
 /// A file that the run left in its results folder.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Artifact {
+pub struct Artifact {
     /// Beneath the results folder.
     #[serde(serialize_with = "as_text")]
-    pub(crate) path: PathBuf,
+    pub path: PathBuf,
     /// In bytes.
-    pub(crate) size: u64,
+    pub size: u64,
 }
 
 /// What is known when a run begins.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Header {
+pub struct RunHeader {
+    /// The version of this record: [`RunHeader::VERSION`].
+    pub version: u32,
     /// The environment.
-    pub(crate) identifier: Identifier,
+    pub identifier: Identifier,
     /// The run file, absolute.
-    #[serde(serialize_with = "as_text")]
-    pub(crate) run_file: PathBuf,
+    #[serde(serialize_with = "as_text_or_null")]
+    pub run_file: Option<PathBuf>,
     /// The sample, absolute.
     #[serde(serialize_with = "as_text_or_null")]
-    pub(crate) sample: Option<PathBuf>,
+    pub sample: Option<PathBuf>,
     /// The command.
-    pub(crate) command: Option<String>,
+    pub command: Option<String>,
     /// The folder of the run's results, absolute. Nothing is in it if the run did not get so far.
     #[serde(serialize_with = "as_text")]
-    pub(crate) results: PathBuf,
+    pub results: PathBuf,
     /// When it began, in seconds since 1970.
-    pub(crate) started: f64,
+    pub started: f64,
+}
+
+impl RunHeader {
+    /// The version of `result.json` and of what `seectl run --output json` prints: it grows when a reader of an older
+    /// one could go wrong.
+    pub const VERSION: u32 = 1;
 }
 
 /// A path without loss: JSON has no bytes that are not UTF-8.
@@ -270,42 +250,46 @@ fn as_text_or_null<S: Serializer>(
 
 /// How a run went.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct RunResult {
+pub struct RunResult {
     /// What was known when it began.
     #[serde(flatten)]
-    pub(crate) header: Header,
+    pub header: RunHeader,
     /// How long it took, in seconds.
-    pub(crate) seconds: f64,
+    pub seconds: f64,
     /// The sum.
-    pub(crate) verdict: Verdict,
+    pub verdict: Verdict,
     /// The exit code that this run alone gives.
-    pub(crate) exit_code: u8,
+    pub exit_code: u8,
     /// What ended the run early: the whole chain in one line.
-    pub(crate) failure: Option<String>,
+    pub failure: Option<String>,
+    /// The same in parts: empty where nothing ended it.
+    pub errors: Vec<ErrorReport>,
+    /// The guest never became ready.
+    pub never_answered: bool,
+    /// The screen of a guest that did not answer, beneath the results folder.
+    pub last_screen: Option<PathBuf>,
     /// How the sample ended, where it did.
-    pub(crate) sample_result: Option<SampleResult>,
+    pub sample_result: Option<SampleResult>,
     /// What is known of the walls around the guest: whether the results can be trusted.
-    pub(crate) isolation: IsolationVerdict,
+    pub isolation: IsolationVerdict,
     /// The steps.
-    pub(crate) steps: Vec<StepResult>,
+    pub steps: Vec<StepResult>,
     /// The files in the results folder, sorted, without `result.json`.
-    pub(crate) artifacts: Vec<Artifact>,
+    pub artifacts: Vec<Artifact>,
     /// How many more files there are than are listed.
-    pub(crate) more_artifacts: u64,
+    pub more_artifacts: u64,
     /// What failed at the end of the sandbox.
-    pub(crate) teardown_errors: Vec<String>,
+    pub teardown_errors: Vec<String>,
     /// What of this run was found on the host in the end, or is still named by the ledger.
-    pub(crate) left_behind: Vec<String>,
+    pub left_behind: Vec<String>,
     /// Everything that was looked for on the host in the end; empty for a machine that is kept.
-    pub(crate) looked_for: Vec<Looked>,
+    pub looked_for: Vec<Looked>,
     /// Until when the machine stays on the host, as `--keep` asked for, in seconds since 1970.
-    pub(crate) kept_until: Option<f64>,
+    pub kept_until: Option<f64>,
     /// What went wrong in handlers of events.
-    pub(crate) mishaps: Vec<String>,
+    pub mishaps: Vec<String>,
     /// What was said of the run file: hooks that were left out, defaults that python-see had otherwise.
-    pub(crate) notes: Vec<String>,
-    /// Events that came faster than they could be shown.
-    pub(crate) events_not_shown: u64,
+    pub notes: Vec<String>,
 }
 
 #[cfg(test)]

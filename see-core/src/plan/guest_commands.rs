@@ -1,7 +1,7 @@
 //! `${sample}` in the commands of a run file: the sample in the guest, since the host's path says nothing there.
 
-use see_core::config::Configuration;
-use see_core::{Error, Result};
+use crate::config::Configuration;
+use crate::{Error, Result};
 use serde_json::Value;
 
 /// The reference to the sample, in run files.
@@ -12,7 +12,7 @@ const IN_GUEST: &str = "{sample}";
 /// The run file with `{sample}` in place of `${sample}` in the commands of its `run_sample` events.
 ///
 /// # Errors
-/// [`ErrorKind::Configuration`](see_core::ErrorKind::Configuration) at a `run_command` with `${sample}`: the guest has
+/// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) at a `run_command` with `${sample}`: the guest has
 /// no such file, and the host's path would be read by the guest's shell.
 pub(super) fn settled(configuration: &Configuration) -> Result<Configuration> {
     let mut settled = configuration.clone();
