@@ -2,6 +2,7 @@
 
 mod abilities;
 mod container;
+mod orders;
 mod usage;
 mod watch;
 

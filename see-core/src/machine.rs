@@ -1,7 +1,7 @@
 //! The machine of an environment: a driver with a queue for its actions, deadlines, and watchers.
 
 mod power;
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
 mod tests;
 
 use std::any::Any;

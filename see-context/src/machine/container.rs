@@ -13,7 +13,7 @@ use see_libvirt::{CALL_LIMIT, Domain, Error};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::end;
-use super::watch::Orders;
+use super::orders::Orders;
 
 /// How long libvirt may take to learn of the first process after the container was started, and how often it is asked.
 const LEARNS: Duration = Duration::from_secs(3);

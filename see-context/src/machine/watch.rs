@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::container::Container;
+use super::orders::Orders;
 use super::{Native, state_of};
 use crate::error::libvirt;
 
@@ -46,60 +47,16 @@ impl Source {
 /// Tells core of every change.
 #[derive(Debug)]
 pub(super) struct Watch {
-    known: Arc<Mutex<Known>>,
+    halted: Arc<Mutex<Halted>>,
+    orders: Orders,
     reader: AbortHandle,
     /// The machine's power was changed by us.
     changed: Arc<Notify>,
 }
 
-/// What is known of the machine.
+/// Why the hypervisor stopped the guest by itself.
 #[derive(Debug, Default)]
-struct Known {
-    /// Why the hypervisor stopped the guest by itself.
-    halted: Option<String>,
-    runs: Runs,
-}
-
-/// Which run of the machine the driver tells of, and which of them we cut short ourselves.
-///
-/// libvirt's LXC driver tells some machines that it destroys as failed. What is told may be read late, so that the
-/// order of our own commands alone does not tell whose end it is.
-#[derive(Debug, Default)]
-struct Runs {
-    /// The runs that we asked for.
-    asked: u64,
-    /// The runs whose beginning was told.
-    told: u64,
-    /// The last run whose power we cut.
-    cut: Option<u64>,
-}
-
-impl Runs {
-    fn begin(&mut self) {
-        // Somebody else may start it, too.
-        self.asked = self.asked.max(self.told) + 1;
-    }
-
-    fn cut(&mut self) {
-        self.cut = Some(self.asked.max(self.told));
-    }
-
-    fn hear(&mut self, event: &DomainEvent) {
-        match event {
-            DomainEvent::Started => self.told += 1,
-            // What was lost may be a beginning.
-            DomainEvent::Missed(_) | DomainEvent::Reconnected => {
-                self.told = self.told.max(self.asked);
-            }
-            _ => {}
-        }
-    }
-
-    /// Whether the run that is told of now was cut short by us.
-    fn is_cut(&self) -> bool {
-        self.cut.is_some_and(|cut| cut >= self.told)
-    }
-}
+struct Halted(Option<String>);
 
 impl Watch {
     /// Follows the machine in a task of its own, until [`Self::end`] or the connection's end.
@@ -110,17 +67,19 @@ impl Watch {
         changes: ChangeSender,
         container: Option<Arc<Container>>,
     ) -> Self {
-        let known = Arc::new(Mutex::new(Known::default()));
+        let halted = Arc::<Mutex<Halted>>::default();
+        let orders = Orders::default();
         let changed = Arc::new(Notify::new());
-        let (told, looked) = (Arc::clone(&known), Arc::clone(&changed));
+        let (told, looked) = ((Arc::clone(&halted), orders.clone()), Arc::clone(&changed));
         let reader = tokio::spawn(async move {
             match source {
-                Source::Told(events) => read(events, &told, &changes, container).await,
+                Source::Told(events) => read(events, told, &changes, container).await,
                 Source::Asked(domain) => ask(&domain, &changes, &looked).await,
             }
         });
         Self {
-            known,
+            halted,
+            orders,
             reader: reader.abort_handle(),
             changed,
         }
@@ -134,39 +93,17 @@ impl Watch {
 
     /// Whoever starts the machine, or cuts its power, says so before.
     pub(super) fn orders(&self) -> Orders {
-        Orders(Arc::clone(&self.known))
+        self.orders.clone()
     }
 
     /// Why the hypervisor stopped the guest by itself, unless it runs again.
     pub(super) fn halted(&self) -> Option<String> {
-        lock(&self.known).halted.clone()
+        lock(&self.halted).0.clone()
     }
 
     /// Tells nobody any more.
     pub(super) fn end(&self) {
         self.reader.abort();
-    }
-}
-
-/// What we are about to do to the machine's power.
-#[derive(Debug)]
-pub(super) struct Orders(Arc<Mutex<Known>>);
-
-impl Orders {
-    /// A start.
-    pub(super) fn start(&self) {
-        lock(&self.0).runs.begin();
-    }
-
-    /// A start that failed began no run.
-    pub(super) fn start_failed(&self) {
-        let runs = &mut lock(&self.0).runs;
-        runs.asked = runs.asked.saturating_sub(1).max(runs.told);
-    }
-
-    /// A cut of the power: the machine's end is no crash.
-    pub(super) fn cut(&self) {
-        lock(&self.0).runs.cut();
     }
 }
 
@@ -176,11 +113,11 @@ impl Drop for Watch {
     }
 }
 
-impl Known {
-    fn halted_by(&mut self, event: &DomainEvent) {
+impl Halted {
+    fn hear(&mut self, event: &DomainEvent) {
         match event {
             DomainEvent::Started | DomainEvent::Resumed | DomainEvent::Stopped(_) => {
-                self.halted = None;
+                self.0 = None;
             }
             DomainEvent::IoError {
                 path,
@@ -189,7 +126,7 @@ impl Known {
                 ..
             } => {
                 let path = path.escape_debug();
-                self.halted = Some(match reason.as_str() {
+                self.0 = Some(match reason.as_str() {
                     "enospc" => format!("no space is left on the host's disk for {path}"),
                     _ => format!("reading or writing {path} failed"),
                 });
@@ -199,28 +136,24 @@ impl Known {
     }
 }
 
-fn lock(known: &Mutex<Known>) -> std::sync::MutexGuard<'_, Known> {
-    known.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(halted: &Mutex<Halted>) -> std::sync::MutexGuard<'_, Halted> {
+    halted.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells what the driver tells, until the connection is lost for good.
 async fn read(
     mut events: DomainEvents,
-    known: &Arc<Mutex<Known>>,
+    (halted, orders): (Arc<Mutex<Halted>>, Orders),
     changes: &ChangeSender,
     container: Option<Arc<Container>>,
 ) {
     let mut restarts = Restarts::default();
     while let Some(event) = events.next().await {
         if let (DomainEvent::Rebooted, Some(container)) = (&event, &container) {
-            container.settle(&Orders(Arc::clone(known))).await;
+            container.settle(&orders).await;
         }
-        let is_cut = {
-            let mut known = lock(known);
-            known.halted_by(&event);
-            known.runs.hear(&event);
-            known.runs.is_cut()
-        };
+        lock(&halted).hear(&event);
+        let is_cut = orders.hear(&event);
         let change = change_of(&event, is_cut);
         let change = change.filter(|change| restarts.is_news(*change, Instant::now()));
         if let Some(change) = change {
@@ -306,50 +239,47 @@ mod tests {
 
     #[test]
     fn a_machine_that_we_cut_off_has_not_crashed_however_late_that_is_read() {
-        let mut runs = Runs::default();
-        let read = |runs: &mut Runs, event| {
-            runs.hear(&event);
-            change_of(&event, runs.is_cut())
-        };
+        let orders = Orders::default();
+        let read = |event| change_of(&event, orders.hear(&event));
         let failed = DomainEvent::Stopped(StopCause::Failed);
         let state = |state| Some(SandboxChange::State(state));
         // Started, cut off, started again, and only then read.
-        runs.begin();
-        runs.cut();
-        runs.begin();
-        read(&mut runs, DomainEvent::Started);
-        let first = read(&mut runs, failed.clone());
+        orders.start();
+        orders.cut();
+        orders.start();
+        read(DomainEvent::Started);
+        let first = read(failed.clone());
         assert_eq!(first, state(SandboxState::Shutoff));
-        read(&mut runs, DomainEvent::Started);
-        let second = read(&mut runs, failed.clone());
+        read(DomainEvent::Started);
+        let second = read(failed.clone());
         assert_eq!(second, state(SandboxState::Crashed), "nobody cut it off");
         // A cut of a machine that is off is none of its next run.
-        runs.cut();
-        runs.begin();
-        read(&mut runs, DomainEvent::Started);
-        assert_eq!(read(&mut runs, failed), state(SandboxState::Crashed));
+        orders.cut();
+        orders.start();
+        read(DomainEvent::Started);
+        assert_eq!(read(failed), state(SandboxState::Crashed));
     }
 
     #[test]
     fn a_guest_whose_disk_cannot_grow_is_halted_until_it_runs_again() {
-        let mut known = Known::default();
+        let mut known = Halted::default();
         let failed = |action| DomainEvent::IoError {
             device: "virtio-disk0".to_owned(),
             path: "/disk.qcow2".to_owned(),
             reason: "enospc".to_owned(),
             action,
         };
-        known.halted_by(&failed(IoErrorAction::Reported));
-        assert_eq!(known.halted, None);
-        known.halted_by(&failed(IoErrorAction::Pause));
-        known.halted_by(&DomainEvent::Rebooted);
-        let reason = known.halted.clone().unwrap();
+        known.hear(&failed(IoErrorAction::Reported));
+        assert_eq!(known.0, None);
+        known.hear(&failed(IoErrorAction::Pause));
+        known.hear(&DomainEvent::Rebooted);
+        let reason = known.0.clone().unwrap();
         assert!(
             reason.contains("no space") && reason.contains("/disk.qcow2"),
             "{reason}"
         );
-        known.halted_by(&DomainEvent::Resumed);
-        assert_eq!(known.halted, None);
+        known.hear(&DomainEvent::Resumed);
+        assert_eq!(known.0, None);
     }
 
     #[test]
