@@ -11,6 +11,7 @@ mod plain;
 mod quantity;
 mod sample;
 mod screen;
+mod several;
 mod summary;
 mod surface;
 mod terminal;

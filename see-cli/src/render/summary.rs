@@ -1,7 +1,7 @@
 //! How a run went: the sample's end and output first, then what a person has to know of it.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use console::measure_text_width;
@@ -14,8 +14,6 @@ use super::{escape, sample, words};
 
 /// Artifacts that are listed by name.
 const MOST_ARTIFACTS: usize = 50;
-/// Samples that are named of those that were not run.
-const MOST_NAMES: usize = 5;
 /// The width of the timeline's names and times, and of the narrowest bars beside them.
 const BESIDE: usize = 16;
 const NARROWEST: usize = 10;
@@ -298,103 +296,15 @@ fn looked_for(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> 
     Ok(())
 }
 
-/// Shows how one of several runs went, in one line where it went well.
-pub(super) fn one_of_several(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
-    let mark = match result.verdict {
-        Verdict::Ok => Mark::Good,
-        _ => Mark::Bad,
-    };
-    let mut told = format!(
-        "{} {:>8}  {}: {}",
-        result.header.identifier.short(),
-        seconds(result.seconds),
-        words::of_run(&result.header),
-        words::of_verdict(result.verdict),
-    );
-    if let Some(failure) = &result.failure {
-        told.push_str(&format!(": {}", escape::line(failure)));
-    } else if let Some(sample) = result.sample_result.as_ref()
-        && result.verdict != Verdict::Ok
-    {
-        told.push_str(&format!(": it {}", words::of_sample(sample)));
-    }
-    marked(surface, "", mark, &told)?;
-    for left in &result.left_behind {
-        let told = format!(
-            "left behind: {}; `seectl gc` removes it",
-            escape::line(left)
-        );
-        indented(surface, "  ", &told)?;
-    }
-    Ok(())
-}
-
-/// Shows how several runs went, and names what was not run any more.
-pub(super) fn of_runs(
-    surface: &mut impl Surface,
-    results: &[RunResult],
-    not_run: &[PathBuf],
-) -> io::Result<()> {
-    let mut counts: Vec<(Verdict, usize)> = Vec::new();
-    for result in results {
-        match counts
-            .iter_mut()
-            .find(|(verdict, _)| *verdict == result.verdict)
-        {
-            Some((_, count)) => *count += 1,
-            None => counts.push((result.verdict, 1)),
-        }
-    }
-    let counts: Vec<String> = counts
-        .iter()
-        .map(|(verdict, count)| format!("{count} {}", words::of_verdicts(*verdict)))
-        .collect();
-    let total = results.iter().map(|result| result.seconds).sum();
-    let heading = match results.len() {
-        1 => String::from("1 run"),
-        count => format!("{count} runs"),
-    };
-    let heading = surface.strong(&heading);
-    let told = format!(
-        "{heading}: {}, {} in all",
-        counts.join(", "),
-        seconds(total)
-    );
-    indented(surface, "", &told)?;
-    if let Some(folder) = results
-        .first()
-        .and_then(|result| result.header.results.parent())
-    {
-        let heading = surface.strong("results");
-        let folder = escape::path(&sample::shortest(folder));
-        indented(surface, &format!("{heading} "), &folder)?;
-    }
-    if not_run.is_empty() {
-        return Ok(());
-    }
-    let names = not_run.iter().filter_map(|path| path.file_name());
-    let names: Vec<String> = names
-        .take(MOST_NAMES)
-        .map(|name| escape::path(Path::new(name)))
-        .collect();
-    let more = match not_run.len().saturating_sub(names.len()) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let told = format!(
-        "{} samples were not run: {}{more}",
-        not_run.len(),
-        names.join(", ")
-    );
-    marked(surface, "", Mark::Bad, &told)
-}
-
 #[cfg(test)]
 mod tests {
     use see_core::Identifier;
 
+    use std::path::PathBuf;
+
     use super::*;
     use crate::render::plain::Plain;
+    use crate::render::several;
     use see_core::{Artifact, RunHeader, SampleResult};
 
     fn step(step: &str, start: f64, seconds: f64, error: Option<&str>) -> StepResult {
@@ -456,8 +366,8 @@ mod tests {
     fn shown(result: &RunResult) -> String {
         let mut bytes = Vec::new();
         of_run(&mut Plain::new(&mut bytes), result, true).unwrap();
-        one_of_several(&mut Plain::new(&mut bytes), result).unwrap();
-        of_runs(
+        several::one(&mut Plain::new(&mut bytes), result).unwrap();
+        several::all(
             &mut Plain::new(&mut bytes),
             std::slice::from_ref(result),
             &[],

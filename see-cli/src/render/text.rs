@@ -7,10 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 use see_core::{Event, ImagePhase, ImageReport, RunHeader, RunUpdate, Value};
 
 use super::quantity::seconds;
-use super::summary;
 use super::surface::{Mark, Surface, indented, marked};
 use super::update::{Renderer, Update};
-use super::{escape, words};
+use super::{escape, several, summary, words};
 
 /// Shows updates in lines.
 pub(super) struct Text<S> {
@@ -235,7 +234,7 @@ impl<S: Surface> Renderer for Text<S> {
                 self.surface.busy(None);
                 self.runs.1 += 1;
                 match self.is_one_of_several() && !self.is_verbose {
-                    true => summary::one_of_several(&mut self.surface, result),
+                    true => several::one(&mut self.surface, result),
                     false => summary::of_run(&mut self.surface, result, self.is_verbose),
                 }
             }
@@ -246,7 +245,7 @@ impl<S: Surface> Renderer for Text<S> {
             }
             Update::Summary { results, not_run } => {
                 self.surface.busy(None);
-                summary::of_runs(&mut self.surface, results, not_run)
+                several::all(&mut self.surface, results, not_run)
             }
         }
     }

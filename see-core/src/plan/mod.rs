@@ -3,6 +3,7 @@
 mod artifacts;
 mod folder;
 mod guest_commands;
+mod kept;
 mod notes;
 mod outcome;
 mod run;

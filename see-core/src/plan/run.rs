@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::JoinHandle;
 
+use super::kept::{keep_log, keep_screen};
 use super::outcome::{RunHeader, RunResult, SampleResult, StepResult, Verdict};
 use super::{CheckedRun, RunPlan, artifacts, folder, sample};
 use crate::ledger::{Looked, Trail};
@@ -13,13 +14,6 @@ use crate::{
     AllocateOptions, Context, Environment, Error, ErrorKind, ErrorReport, Event, Host, Identifier,
     ImageProgress, IsolationVerdict, Prepared, Protocol, Result, RunLimits, RunReport, Stop,
 };
-
-/// The file in the results folder with the end of what the hypervisor wrote about a machine that failed.
-const HYPERVISOR_LOG: &str = "hypervisor.log";
-/// How much of it is kept, in bytes.
-const MOST_OF_A_LOG: u64 = 256 << 10;
-/// How long the picture of a guest that does not answer may take.
-const SCREEN: Duration = Duration::from_secs(5);
 
 /// How a run is done.
 #[derive(Debug, Clone, Default)]
@@ -273,7 +267,11 @@ impl Once<'_> {
             gathered.verdict,
             Verdict::SandboxFailed | Verdict::MissingRights
         ) {
-            keep_log(&environment, &self.header.results, gathered).await;
+            let kept = keep_log(&environment, &self.header.results).await;
+            if let (Some(failure), Some(kept)) = (&mut gathered.failure, kept) {
+                failure.push_str("; ");
+                failure.push_str(&kept);
+            }
         }
         gathered.kept_until = self.keep_until();
         let kept_until = gathered.kept_until;
@@ -425,65 +423,9 @@ fn not_known(looked_for: &[Looked]) -> Vec<String> {
     failed.collect()
 }
 
-/// Keeps the end of what the hypervisor wrote about a machine, which goes with the sandbox, beside the results, and
-/// says where it is.
-async fn keep_log(environment: &Environment, results: &Path, gathered: &mut Gathered) {
-    let Some(log) = environment.machine().hypervisor_log() else {
-        return;
-    };
-    let kept = results.join(HYPERVISOR_LOG);
-    let file = kept.clone();
-    let said = match log.tail(MOST_OF_A_LOG).await {
-        Ok(None) => return,
-        Ok(Some(bytes)) => {
-            let written = folder::blocking(move || {
-                std::fs::write(&file, bytes).map_err(|error| {
-                    Error::io("the hypervisor's log cannot be kept", error).subject(file.display())
-                })
-            });
-            match written.await {
-                Ok(()) => format!("the hypervisor's log is kept in {}", kept.display()),
-                Err(error) => error.chain(),
-            }
-        }
-        Err(error) => error.chain(),
-    };
-    if let Some(failure) = &mut gathered.failure {
-        failure.push_str("; ");
-        failure.push_str(&said);
-    }
-}
-
 /// Whether a step failed since the guest never answered.
 fn is_silence((step, error): &(String, Error)) -> bool {
     step == "wait for ready" && error.kind() == ErrorKind::Timeout
-}
-
-/// Keeps the screen of a guest that does not answer beside the results, and gives the file's name. It is as the
-/// hypervisor gives it.
-async fn keep_screen(environment: &Environment, results: &Path) -> Option<PathBuf> {
-    let screen = environment.machine().screenshot()?;
-    let kept = async {
-        let picture = tokio::time::timeout(SCREEN, screen.take())
-            .await
-            .unwrap_or_else(|_| Err(Error::timeout("the last screen", SCREEN)))?;
-        let ending = match picture.mime_type.as_str() {
-            "image/png" => "png",
-            _ => "ppm",
-        };
-        let name = PathBuf::from(format!("last-screen.{ending}"));
-        let file = results.join(&name);
-        folder::blocking(move || {
-            std::fs::write(&file, picture.bytes).map_err(|error| {
-                Error::io("the last screen cannot be kept", error).subject(file.display())
-            })
-        })
-        .await
-        .map(|()| name)
-    };
-    kept.await
-        .inspect_err(|error: &Error| tracing::info!("there is no last screen: {}", error.chain()))
-        .ok()
 }
 
 /// A task that ends with its owner.
