@@ -129,9 +129,7 @@ pub(crate) const FACTS: &[Facts] = &[
     // The domains that other programs write, as libvirt reads them.
     Facts {
         program: "see-tests ordinary_xml",
-        tests: &[
-            "domains_of_other_programs_run_at_once_on_closed_networks_one_of_them_twice",
-        ],
+        tests: &["domains_of_other_programs_run_at_once_on_closed_networks_one_of_them_twice"],
     },
     // Who may use the daemon, and the daemon of an ordinary user's session.
     Facts {
