@@ -82,8 +82,9 @@ impl Link {
         self.why_lost()
     }
 
+    /// Whether the connection ended, as soon as any caller can know it: they learn of it before the queue is closed.
     pub(super) fn has_ended(&self) -> bool {
-        self.outgoing.is_closed()
+        self.routes.lost().is_some() || self.outgoing.is_closed()
     }
 
     /// Sends what completes any frame that a host before this one left unfinished.
@@ -209,4 +210,17 @@ async fn write(
 fn cancellation(session: u64, number: u32) -> Option<Vec<u8>> {
     let frame = Request::Cancel.into_frame(session, number).ok()?;
     Frame::encode(&frame).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_has_ended_as_soon_as_its_callers_are_told() {
+        let (ours, _theirs) = tokio::io::duplex(64);
+        let link = Link::open(ours).expect("random numbers");
+        link.routes.lose(ClientError::Lost("gone".to_owned()));
+        assert!(link.has_ended(), "its task did not run yet");
+    }
 }
