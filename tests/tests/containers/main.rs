@@ -373,7 +373,7 @@ fn a_container_that_somebody_else_ends_while_it_restarts_ends_its_run_named() {
     let outcome = live.finish(RUN);
     assert_ne!(outcome.code, Some(0), "{outcome:#?}");
     let failure = told(&outcome, "/failure").to_string();
-    assert!(failure.contains("off"), "{failure}");
+    assert!(failure.contains("off"), "{failure}: {outcome:#?}");
     assert_clean(&home, &outcome);
 }
 
