@@ -440,12 +440,26 @@ fn counts_beyond_the_bounds_are_refused() {
             "{refused:?}"
         );
     }
-    let findings = Reply::Probed(vec![Finding::Silent; MAX_TARGETS + 1]);
-    let refused = Reply::from_frame(findings.into_frame(1, 1).expect("fits"));
-    assert!(
-        matches!(refused, Err(ProtocolError::OutOfRange { .. })),
-        "{refused:?}"
-    );
+    // A list is bounded by the number of its entries, so each has to be.
+    let file = FileInfo {
+        name: vec![b'x'; 1025],
+        ..FileInfo::default()
+    };
+    let process = Process {
+        command_line: vec![b'x'; 1025],
+        ..Process::default()
+    };
+    for reply in [
+        Reply::Probed(vec![Finding::Silent; MAX_TARGETS + 1]),
+        Reply::Files(vec![file]),
+        Reply::Processes(vec![process]),
+    ] {
+        let refused = Reply::from_frame(reply.into_frame(1, 1).expect("fits"));
+        assert!(
+            matches!(refused, Err(ProtocolError::OutOfRange { .. })),
+            "{refused:?}"
+        );
+    }
 }
 
 #[test]

@@ -63,9 +63,17 @@ async fn attend(guest: &Guest) {
 
 /// Looks for the agent each time when it was lost, until it is not found any more.
 async fn stay(guest: &Guest, mut way: Way) {
+    let mut rest = LOOK;
     while let Way::Agent(client) = way {
+        let found = Instant::now();
         let why = until_lost(&client).await;
         drop(client);
+        // A guest that greets and leaves again and again keeps nobody busy.
+        match found.elapsed() < PING_AGAIN {
+            true => tokio::time::sleep(rest).await,
+            false => rest = LOOK,
+        }
+        rest = CALL.min(rest * 2);
         if !guest.looks_again() {
             return;
         }

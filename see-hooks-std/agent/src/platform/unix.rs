@@ -101,13 +101,10 @@ impl Group {
     /// leader must not have been waited for, or its number may be another's.
     pub(crate) fn kill(&self) {
         #[cfg(target_os = "linux")]
-        if self
-            .cgroup
-            .as_ref()
-            .is_some_and(super::cgroup::Cgroup::kill)
-        {
-            return;
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill();
         }
+        // Also what another put into a control group of its own, as a login does.
         self.signal(KILL);
     }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// The longest message of a failure, and the longest text about the guest, in bytes.
 pub const MAX_MESSAGE: usize = 512;
+/// How many bytes a name, or the arguments, may have in a list of files or processes.
+pub(super) const MAX_LISTED: u64 = 1024;
 
 /// Who answers, and on what.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,8 @@
 //! What the agent sends.
 
-use super::guest::{FileInfo, Info, JobState, MAX_MESSAGE, Outcome, Process, Stream, cut};
+use super::guest::{
+    FileInfo, Info, JobState, MAX_LISTED, MAX_MESSAGE, Outcome, Process, Stream, cut,
+};
 use super::probe::{Finding, MAX_FINDING, MAX_TARGETS};
 use super::wire::{self, check, kind};
 use super::{Frame, ProtocolError};
@@ -141,9 +143,20 @@ impl Reply {
             kind::STDERR => return output(Stream::Stderr, bytes),
             other => return Err(ProtocolError::UnknownKind(other)),
         };
-        if let Self::Probed(findings) = &reply {
-            let count = findings.len() as u64;
-            check("the number of findings", count, MAX_TARGETS as u64)?;
+        let listed = |bytes: &[u8]| check("the length of a name", bytes.len() as u64, MAX_LISTED);
+        match &reply {
+            Self::Probed(findings) => {
+                let count = findings.len() as u64;
+                check("the number of findings", count, MAX_TARGETS as u64)?;
+            }
+            Self::Processes(processes) => {
+                for process in processes {
+                    listed(&process.name)?;
+                    listed(&process.command_line)?;
+                }
+            }
+            Self::Files(files) => files.iter().try_for_each(|file| listed(&file.name))?,
+            _ => {}
         }
         reply.cut();
         Ok(reply)
