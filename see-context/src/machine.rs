@@ -284,10 +284,11 @@ impl see_core::Driver for Machine {
     }
 
     async fn release(&self) -> Result<()> {
-        self.watch.end();
+        // The watch's task may be starting it again: that is not cut off, but ends by itself.
         if let Some(container) = &self.container {
             container.release().await;
         }
+        self.watch.end();
         for task in &self.abilities.tasks {
             task.end();
         }
