@@ -272,14 +272,15 @@ impl Inner {
         }
         tracing::warn!("an action hangs: after {OVERTAKES:.0?} the power is cut beside it");
         let state = tokio::time::timeout(OVERTAKES, self.driver.state()).await;
-        let is_off = state.is_ok_and(|state| state.is_ok_and(SandboxState::is_off));
+        let is_on = matches!(state, Ok(Ok(state)) if !state.is_off());
         self.driver.destroy().await?;
-        if is_off {
-            // A slow start that has not reached the hypervisor yet goes on, and would leave the machine on.
-            let _turn = self.turn(self.limit).await;
-            self.driver.destroy().await?;
+        if is_on {
+            return Ok(());
         }
-        Ok(())
+        // A slow start that has not reached the hypervisor yet goes on, and would leave the machine on.
+        let _turn = self.turn(self.limit).await;
+        self.check_released()?;
+        self.driver.destroy().await
     }
 
     fn check_released(&self) -> Result<()> {

@@ -27,8 +27,11 @@ struct State {
 /// A change of ours, over when this is dropped: also where a driver panics.
 pub(super) struct Change<'a> {
     number: u64,
+    transition: Transition,
     /// What we wanted before.
     before: Option<SandboxState>,
+    /// How the guest had ended itself before.
+    guest_end: Option<&'static str>,
     pub(super) succeeded: bool,
     power: &'a Power,
 }
@@ -37,9 +40,16 @@ impl Drop for Change<'_> {
     fn drop(&mut self) {
         let mut power = lock(&self.power.0);
         power.done += 1;
+        if self.succeeded {
+            return;
+        }
+        if self.transition == Transition::Restart {
+            power.restarts_asked = power.restarts_asked.saturating_sub(1);
+        }
         // One that failed is wanted no more, unless another was begun since.
-        if !self.succeeded && power.begun == self.number {
+        if power.begun == self.number {
             power.wanted = self.before;
+            power.guest_end = self.guest_end;
         }
     }
 }
@@ -52,12 +62,18 @@ impl Power {
     pub(super) fn begin(&self, transition: Transition) -> Change<'_> {
         let mut power = lock(&self.0);
         power.begun += 1;
-        power.restarts_asked += u32::from(transition == Transition::Restart);
-        if matches!(transition, Transition::Poweron | Transition::Resume) {
-            power.guest_end = None;
+        let guest_end = power.guest_end;
+        match transition {
+            Transition::Restart => power.restarts_asked += 1,
+            // What was asked of a guest that is off comes no more.
+            Transition::Poweron => (power.guest_end, power.restarts_asked) = (None, 0),
+            Transition::Resume => power.guest_end = None,
+            _ => {}
         }
         Change {
             number: power.begun,
+            transition,
+            guest_end,
             before: power.wanted.replace(transition.leads_to()),
             succeeded: false,
             power: self,
@@ -117,5 +133,38 @@ impl Power {
 
     pub(super) fn guest_end(&self) -> Option<&'static str> {
         lock(&self.0).guest_end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn does(power: &Power, transition: Transition, succeeded: bool) {
+        power.begin(transition).succeeded = succeeded;
+    }
+
+    #[test]
+    fn an_end_of_the_guests_is_told_once_also_where_the_next_start_fails() {
+        let power = Power::default();
+        does(&power, Transition::Poweron, true);
+        let found = || power.found(power.look(), SandboxState::Shutoff);
+        assert_eq!(found(), Some("guest_poweroff"));
+        does(&power, Transition::Poweron, false);
+        assert_eq!(found(), None);
+    }
+
+    #[test]
+    fn a_restart_is_the_guests_where_ours_failed_or_was_asked_of_a_guest_that_went_off() {
+        let power = Power::default();
+        does(&power, Transition::Poweron, true);
+        does(&power, Transition::Restart, false);
+        assert_eq!(power.rebooted(), "guest_reboot");
+        does(&power, Transition::Restart, true);
+        does(&power, Transition::Poweroff, true);
+        does(&power, Transition::Poweron, true);
+        assert_eq!(power.rebooted(), "guest_reboot");
+        does(&power, Transition::Restart, true);
+        assert_eq!(power.rebooted(), "restarted");
     }
 }

@@ -95,6 +95,17 @@ async fn a_start_that_was_overtaken_before_it_reached_the_hypervisor_leaves_the_
 }
 
 #[tokio::test]
+async fn a_start_that_was_overtaken_leaves_the_machine_off_also_where_its_state_is_not_known() {
+    let (_folder, machine, control) = stalling(OVERTAKES + OVERTAKES / 2, LONG).await;
+    let start = timeout(MOMENT, machine.act(Transition::Poweron)).await;
+    start.expect_err("it stalls");
+    control.set_fault(FaultAt::State, Some(Fault::Fail));
+    machine.act(Transition::Poweroff).await.unwrap();
+    control.set_fault(FaultAt::State, None);
+    assert_eq!(state(&machine).await, SandboxState::Shutoff);
+}
+
+#[tokio::test]
 async fn a_driver_that_panics_is_an_error_and_delays_nobody() {
     let (_folder, machine, control) = stalling(LONG, LONG).await;
     control.set_fault(FaultAt::Start, Some(Fault::Panic));
