@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use indicatif::MultiProgress;
-use see_core::{Error, Result};
+use see_core::{Error, Result, RunUpdate};
 use tokio::sync::mpsc;
 
 use super::json::Json;
@@ -16,8 +16,10 @@ use super::text::Text;
 use super::update::{Renderer, Update};
 use crate::args::Output;
 
-/// How many events may wait to be shown.
+/// How many updates may wait to be shown.
 const QUEUE: usize = 16 * 1024;
+/// How many of these places events leave free: for the beginning and the steps of runs, which are few.
+const NOT_FOR_EVENTS: usize = 64;
 
 /// The way to the screen; cheap to clone.
 #[derive(Debug, Clone)]
@@ -34,9 +36,11 @@ impl Feed {
         }
     }
 
-    /// Hands an update over if there is room; counts it otherwise.
+    /// Hands an update over if there is a place for it; counts it otherwise.
     pub(crate) fn offer(&self, update: Update) {
-        if self.updates.try_send(update).is_err() {
+        let is_event = matches!(update, Update::Run(RunUpdate::Event(_)));
+        let is_full = is_event && self.updates.capacity() <= NOT_FOR_EVENTS;
+        if is_full || self.updates.try_send(update).is_err() {
             self.not_shown.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -98,5 +102,27 @@ impl Screen {
         if !matches!(joined, Ok(Ok(()))) {
             tracing::error!("what happened could not be shown to its end");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use see_core::Event;
+
+    use super::*;
+
+    #[test]
+    fn events_leave_places_free_for_what_begins_and_ends() {
+        let (updates, _queue) = mpsc::channel(NOT_FOR_EVENTS + 1);
+        let feed = Feed {
+            updates,
+            not_shown: Arc::default(),
+        };
+        for _ in 0..2 {
+            feed.offer(Update::Run(RunUpdate::Event(Event::new("flood"))));
+        }
+        assert_eq!(feed.not_shown(), 1);
+        feed.offer(Update::Run(RunUpdate::Started("teardown")));
+        assert_eq!(feed.not_shown(), 1);
     }
 }

@@ -159,9 +159,9 @@ fn machine(configuration: &Configuration) -> String {
         keys.iter()
             .try_fold(configuration, |node, key| node.get(key))
     };
-    let image = find(&["context", "disk", "image"]);
-    let named = image.and_then(|image| ["name", "uri"].iter().find_map(|key| image.get(key)));
-    let image = named.or(image).and_then(Configuration::as_str);
+    let text = |key| find(&["context", "disk", "image", key]).and_then(Configuration::as_str);
+    let image = text("name").or_else(|| text("uri").map(without_secrets));
+    let image = image.or_else(|| find(&["context", "disk", "image"])?.as_str());
     let image = image.map(|image| image.rsplit('/').next().unwrap_or(image));
     let mut words = match image {
         Some(image) => format!(" in {image}"),
@@ -175,6 +175,12 @@ fn machine(configuration: &Configuration) -> String {
         words.push_str(&format!(", network {mode}"));
     }
     words
+}
+
+/// A URL without what may be a secret: its query, its fragment, its user and password.
+fn without_secrets(url: &str) -> &str {
+    let url = url.split(['?', '#']).next().unwrap_or(url);
+    url.rsplit('@').next().unwrap_or(url)
 }
 
 /// What runs have in common.
@@ -302,5 +308,26 @@ async fn tidy(ledger: &Ledger, collectors: &Collectors, feed: &Feed) {
     if left > 0 {
         let words = format!("{left} dead environments could not be removed: `seectl gc` says why");
         feed.offer(Update::Note(words));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_names_an_image_and_no_secret_of_its_address() {
+        let named = |image: &str| {
+            let text = format!(r#"{{ "context": {{ "disk": {{ "image": {image} }} }} }}"#);
+            machine(&Configuration::from_str("run.json", &text).expect("it is JSON"))
+        };
+        for image in [
+            r#""/srv/guest.qcow2""#,
+            r#"{ "provider": "http", "uri": "https://a:b@host/x/guest.qcow2?X-Amz-Signature=c/d#e" }"#,
+            r#"{ "provider": "glance", "name": "guest.qcow2" }"#,
+        ] {
+            assert_eq!(named(image), " in guest.qcow2", "{image}");
+        }
+        assert_eq!(named(r#"{ "uri": "https://a:b@host" }"#), " in host");
     }
 }
