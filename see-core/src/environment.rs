@@ -149,6 +149,7 @@ impl Environment {
         let work = self.shared.runtime.spawn(ending);
         work.await.unwrap_or_else(|failed| Teardown {
             errors: vec![died(failed)],
+            kept: false,
         })
     }
 }

@@ -131,7 +131,7 @@ pub(crate) async fn tear_down(
     for error in &errors {
         tracing::warn!(environment = %shared.identifier, "teardown: {}", error.chain());
     }
-    Teardown { errors }
+    Teardown { errors, kept }
 }
 
 async fn end_hook(resident: Resident, limit: Duration) -> Vec<Error> {
@@ -215,6 +215,8 @@ pub(crate) async fn remove_all(
 pub struct Teardown {
     /// What failed, in the order in which it did. What could not be removed stays in the ledger.
     pub errors: Vec<Error>,
+    /// Whether the machine stays. One that could not be kept was removed.
+    pub kept: bool,
 }
 
 impl Teardown {

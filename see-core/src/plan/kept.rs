@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::folder;
-use crate::{Environment, Error};
+use crate::{Environment, Error, Result};
 
 /// The file in the results folder with the end of what the hypervisor wrote about a machine that failed.
 const HYPERVISOR_LOG: &str = "hypervisor.log";
 /// How much of it is kept, in bytes.
 const MOST_OF_A_LOG: u64 = 256 << 10;
-/// How long the picture of a guest that does not answer may take.
-const SCREEN: Duration = Duration::from_secs(5);
+/// How long reading it, or the picture of a guest that does not answer, may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Keeps the end of what the hypervisor wrote about a machine, which goes with the sandbox, beside the results, and
 /// says where it is.
@@ -19,7 +19,7 @@ pub(super) async fn keep_log(environment: &Environment, results: &Path) -> Optio
     let log = environment.machine().hypervisor_log()?;
     let kept = results.join(HYPERVISOR_LOG);
     let file = kept.clone();
-    let said = match log.tail(MOST_OF_A_LOG).await {
+    let said = match in_time("the hypervisor's log", log.tail(MOST_OF_A_LOG)).await {
         Ok(None) => return None,
         Ok(Some(bytes)) => {
             let written = folder::blocking(move || {
@@ -42,9 +42,7 @@ pub(super) async fn keep_log(environment: &Environment, results: &Path) -> Optio
 pub(super) async fn keep_screen(environment: &Environment, results: &Path) -> Option<PathBuf> {
     let screen = environment.machine().screenshot()?;
     let kept = async {
-        let picture = tokio::time::timeout(SCREEN, screen.take())
-            .await
-            .unwrap_or_else(|_| Err(Error::timeout("the last screen", SCREEN)))?;
+        let picture = in_time("the last screen", screen.take()).await?;
         let ending = match picture.mime_type.as_str() {
             "image/png" => "png",
             _ => "ppm",
@@ -62,4 +60,9 @@ pub(super) async fn keep_screen(environment: &Environment, results: &Path) -> Op
     kept.await
         .inspect_err(|error: &Error| tracing::info!("there is no last screen: {}", error.chain()))
         .ok()
+}
+
+async fn in_time<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let done = tokio::time::timeout(PATIENCE, work).await;
+    done.unwrap_or_else(|_| Err(Error::timeout(what, PATIENCE)))
 }

@@ -273,27 +273,17 @@ impl Once<'_> {
                 failure.push_str(&kept);
             }
         }
-        gathered.kept_until = self.keep_until();
-        let kept_until = gathered.kept_until;
-        let tearing_down = async {
-            let teardown = match kept_until {
-                None => environment.deallocate().await,
-                Some(until) => environment.keep(until).await,
-            };
-            let errors: Vec<String> = teardown.errors.iter().map(Error::chain).collect();
-            match teardown.errors.into_iter().next() {
-                Some(first) => Err((first, errors)),
-                None => Ok(()),
-            }
-        };
+        let kept_until = self.keep_until();
         let began = gathered.began.elapsed();
         (self.watch)(RunUpdate::Started("teardown"));
-        let torn_down = tearing_down.await;
-        let error = torn_down.as_ref().err().map(|(first, _)| first.chain());
+        let teardown = match kept_until {
+            None => environment.deallocate().await,
+            Some(until) => environment.keep(until).await,
+        };
+        gathered.kept_until = kept_until.filter(|_| teardown.kept);
+        gathered.teardown_errors = teardown.errors.iter().map(Error::chain).collect();
+        let error = gathered.teardown_errors.first().cloned();
         self.ended("teardown", began, error, gathered);
-        if let Err((_, errors)) = torn_down {
-            gathered.teardown_errors = errors;
-        }
         drop(forwarder);
         if let Some(failure) = watching.bus().hook_failure() {
             gathered.verdict = gathered.verdict.with_failed_hook();
