@@ -36,6 +36,7 @@ mod proof;
 mod protocol;
 mod quota;
 mod registry;
+mod rename;
 mod run;
 mod settings;
 mod shared;

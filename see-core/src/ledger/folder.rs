@@ -6,10 +6,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
 use rustix::process::geteuid;
 
 use super::journal::{RECORD_LIMIT, broken};
+use crate::rename::rename_new;
 use crate::{Error, ErrorKind, Identifier, Result};
 
 const SUFFIX: &str = ".jsonl";
@@ -78,22 +79,7 @@ impl Folder {
     /// Gives a whole, locked record its name; false when somebody collected it before.
     pub(super) fn publish(&self, unpublished: &str, identifier: Identifier) -> Result<bool> {
         let name = record_name(identifier);
-        let renamed = rustix::fs::renameat_with(
-            &self.fd,
-            unpublished,
-            &self.fd,
-            &name,
-            RenameFlags::NOREPLACE,
-        );
-        let done = match renamed {
-            // Not every file system knows the flag; a link refuses an existing name everywhere.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                rustix::fs::linkat(&self.fd, unpublished, &self.fd, &name, AtFlags::empty())
-                    .and_then(|()| rustix::fs::unlinkat(&self.fd, unpublished, AtFlags::empty()))
-            }
-            other => other,
-        };
-        match done {
+        match rename_new(&self.fd, unpublished, &*name) {
             Ok(()) => rustix::fs::fsync(&self.fd)
                 .map(|()| true)
                 .map_err(|error| self.failed("the ledger cannot be written to disk", ".", error)),

@@ -1,10 +1,13 @@
 //! The results folder of a run, and `result.json` in it.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::CWD;
+
+use crate::rename::rename_new;
 use crate::{Error, ErrorKind, Result};
 
 use super::outcome::RunResult;
@@ -51,15 +54,23 @@ pub(super) async fn write(result: &RunResult) -> Result<()> {
     .await
 }
 
+/// Writes a file that appears whole. Never through a link, and never over a file that a hook made of what the guest sent.
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Never through a link, and never over a file that a hook made of what the guest sent.
+    let partial = path.with_extension("partial");
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.write_all(b"\n")
+        .open(&partial)?;
+    let written = file
+        .write_all(bytes)
+        .and_then(|()| file.write_all(b"\n"))
+        .and_then(|()| Ok(rename_new(CWD, &partial, path)?));
+    if written.is_err() {
+        // What cannot be removed is told by its name as what it is.
+        let _ = fs::remove_file(&partial);
+    }
+    written
 }
 
 /// Runs work that waits for the disk on a thread for it.
@@ -72,4 +83,21 @@ pub(super) async fn blocking<T: Send + 'static>(
             let message = "work on the results folder panicked";
             Err(Error::new(ErrorKind::Internal, message).caused_by(error))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_appears_whole_and_over_nothing() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join(RESULT);
+        write_new(&path, b"{}").unwrap();
+        let refused = write_new(&path, b"[]").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"{}\n");
+        let names = fs::read_dir(folder.path()).unwrap();
+        assert_eq!(names.count(), 1, "nothing partial is left");
+    }
 }
