@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use see_core::{RunResult, Verdict};
 
 use super::quantity::seconds;
+use super::summary::{isolation, kept};
 use super::surface::{Mark, Surface, indented, marked};
 use super::{escape, sample, words};
 
@@ -25,7 +26,7 @@ pub(super) fn one(surface: &mut impl Surface, result: &RunResult) -> io::Result<
         words::of_run(&result.header),
         words::of_verdict(result.verdict),
     );
-    if let Some(failure) = &result.failure {
+    if let Some(failure) = result.failure.as_ref().or(result.teardown_errors.first()) {
         told.push_str(&format!(": {}", escape::line(failure)));
     } else if let Some(sample) = result.sample_result.as_ref()
         && result.verdict != Verdict::Ok
@@ -33,6 +34,8 @@ pub(super) fn one(surface: &mut impl Surface, result: &RunResult) -> io::Result<
         told.push_str(&format!(": it {}", words::of_sample(sample)));
     }
     marked(surface, "", mark, &told)?;
+    isolation(surface, &result.isolation, false)?;
+    kept(surface, result)?;
     for left in &result.left_behind {
         let told = format!(
             "left behind: {}; `seectl gc` removes it",

@@ -132,7 +132,7 @@ fn output(surface: &mut impl Surface, result: &RunResult, is_verbose: bool) -> i
 }
 
 /// What is known of the network's isolation; what went well was told when it did.
-fn isolation(
+pub(super) fn isolation(
     surface: &mut impl Surface,
     verdict: &IsolationVerdict,
     is_verbose: bool,
@@ -223,17 +223,22 @@ fn timeline(surface: &mut impl Surface, steps: &[StepResult]) -> io::Result<()> 
     Ok(())
 }
 
+/// How long the machine is kept, if it is.
+pub(super) fn kept(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
+    let Some(until) = result.kept_until else {
+        return Ok(());
+    };
+    let kept = Duration::from_secs_f64((until - result.header.started - result.seconds).max(0.0));
+    let told = format!(
+        "the machine is kept for {}: `seectl gc {} --include-kept` removes it",
+        age(kept),
+        result.header.identifier.short()
+    );
+    marked(surface, "", Mark::Good, &told)
+}
+
 fn teardown(surface: &mut impl Surface, result: &RunResult) -> io::Result<()> {
-    if let Some(until) = result.kept_until {
-        let kept =
-            Duration::from_secs_f64((until - result.header.started - result.seconds).max(0.0));
-        let told = format!(
-            "the machine is kept for {}: `seectl gc {} --include-kept` removes it",
-            age(kept),
-            result.header.identifier.short()
-        );
-        marked(surface, "", Mark::Good, &told)?;
-    }
+    kept(surface, result)?;
     if result.teardown_errors.is_empty() && result.left_behind.is_empty() {
         return looked_for(surface, result);
     }

@@ -104,14 +104,21 @@ pub(super) fn cut(text: &str, columns: usize) -> Vec<String> {
 /// The text cut into pieces that fit into the rest of a line and the lines after it.
 fn pieces(text: &str, first: usize, others: usize) -> Vec<String> {
     let (mut pieces, mut piece) = (Vec::new(), String::new());
-    let (mut room, mut buffer) = (first, [0; 4]);
+    let (mut left, mut buffer) = (first, [0; 4]);
+    // Within a sequence that changes the style: it takes no column, and is ours, since all that others wrote is escaped.
+    let mut styles = false;
     for character in text.chars() {
-        let width = measure_text_width(character.encode_utf8(&mut buffer));
-        if width > room {
+        styles |= character == '\u{1b}';
+        let width = match styles {
+            true => 0,
+            false => measure_text_width(character.encode_utf8(&mut buffer)),
+        };
+        styles &= character != 'm';
+        if width > left {
             pieces.push(std::mem::take(&mut piece));
-            room = others.max(width);
+            left = others.max(width);
         }
-        room -= width;
+        left -= width;
         piece.push(character);
     }
     pieces.push(piece);
@@ -128,6 +135,8 @@ mod tests {
         assert_eq!(wrapped("a bcdefghij", 6, 2, 2), ["a bc", "defg", "hij"]);
         assert_eq!(wrapped("漢字漢字", 5, 0, 0), ["漢字", "漢字"]);
         assert_eq!(wrapped("", 5, 0, 0), [""]);
+        let bold = "\u{1b}[1mone two\u{1b}[0m";
+        assert_eq!(wrapped(bold, 3, 0, 0), ["\u{1b}[1mone", "two\u{1b}[0m"]);
         assert_eq!(cut("abcde", 2), ["ab", "cd", "e"]);
     }
 }
