@@ -104,16 +104,7 @@ fn checks(count: &mut Count, skipped: &mut Vec<String>) -> Vec<Failure> {
             quiet(clippy.args(["--locked", "--", "-D", "warnings"]))
         }),
         stage("tidy", || tidy::check().map(drop)),
-        stage("build", || {
-            quiet(&mut cargo(&[
-                "build",
-                "--quiet",
-                "--workspace",
-                "--locked",
-                "--bins",
-                "--examples",
-            ]))
-        }),
+        stage("build", build),
     ];
     outcomes.push(stage("fuzzer", || {
         fuzz::build(fuzz::Speed::QuickToBuild).map(drop)
@@ -150,6 +141,12 @@ fn cargo(words: &[&str]) -> Command {
     cargo
 }
 
+/// Builds the programs and the examples that tests run.
+fn build() -> Result<(), Failure> {
+    let mut build = cargo(&["build", "--quiet", "--workspace", "--locked"]);
+    quiet(build.args(["--bins", "--examples"]))
+}
+
 fn quiet(command: &mut Command) -> Result<(), Failure> {
     command::output(command, DEADLINE).map(drop)
 }
@@ -163,18 +160,7 @@ fn threads() -> usize {
 /// Builds what the tests on another host need, and runs them.
 fn checks_elsewhere(host: Host, count: &mut Count) -> Vec<Failure> {
     let shown = stage("guest", || guest::build().map(drop))
-        .and_then(|()| {
-            stage("build", || {
-                quiet(&mut cargo(&[
-                    "build",
-                    "--quiet",
-                    "--workspace",
-                    "--locked",
-                    "--bins",
-                    "--examples",
-                ]))
-            })
-        })
+        .and_then(|()| stage("build", build))
         .and_then(|()| {
             stage("build of tests", || {
                 let mut tests = cargo(&["test", "--locked", "--tests"]);
