@@ -105,7 +105,11 @@ async fn all(
         };
         match ran {
             Ok(result) => results.push(result),
-            Err(error) => failed = Some(error),
+            Err(error) => {
+                // It did not begin.
+                tried = index;
+                failed = Some(error);
+            }
         }
         if failed.is_some() || signals.exit_code().is_some() {
             break;
