@@ -39,8 +39,9 @@
 //!   (`sample`, `guest_name`, `message`), and `guest_name` is in `sample_finished`, too.
 //!   Posts `sample_started` (`sample`, `command`, `pid`), `sample_output` (`stream`, `text`; the
 //!   first part only), and at last `sample_finished`, whatever happened.
-//!   With SEE's agent also `user` (a name or number, on Unix), `folder` (the working folder) and `environment` (a map
-//!   of texts).
+//!   With SEE's agent also `user` (a name or number of the guest's `/etc/passwd`, on Unix), `folder` (the working
+//!   folder; left out: the agent's upload folder, or with a `user` the user's home) and `environment` (a map of texts).
+//!   A sample is run as a `user` where that user may enter the folders in which the upload folder lies.
 //! - `run_command`: the same without `sample`. Posts `command_started` and at last
 //!   `command_finished`.
 //!

@@ -39,9 +39,16 @@ pub(crate) fn os_bytes(text: &OsStr) -> Vec<u8> {
     text.as_bytes().to_vec()
 }
 
-/// Makes a folder that only its owner enters.
-pub(crate) fn make_private_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+/// Makes a folder, and those that it lies in, which only their owner lists, and everybody passes through: programs
+/// run as other users too.
+pub(crate) fn make_folder_to_pass(path: &Path) -> io::Result<()> {
+    const MODE: u32 = 0o711;
+    let missing = path.ancestors().take_while(|folder| !folder.exists());
+    let missing: Vec<_> = missing.collect();
+    DirBuilder::new().recursive(true).mode(MODE).create(path)?;
+    // Whatever the umask says.
+    let mut made = missing.into_iter();
+    made.try_for_each(|folder| std::fs::set_permissions(folder, Permissions::from_mode(MODE)))
 }
 
 /// Makes a file that did not exist, following no link.
@@ -127,7 +134,7 @@ pub(crate) fn shell(text: &OsStr) -> Command {
     command
 }
 
-/// Makes the program run as this user, given by name or number, with its home.
+/// Makes the program run as this user, given by name or number, with the user's home, which is also the working folder.
 pub(crate) fn run_as(command: &mut Command, user: &str) -> io::Result<()> {
     let users = std::fs::read_to_string("/etc/passwd")?;
     let found = users.lines().find_map(|line| {
@@ -146,6 +153,9 @@ pub(crate) fn run_as(command: &mut Command, user: &str) -> io::Result<()> {
         let message = "`/etc/passwd` has no such user";
         return Err(io::Error::new(io::ErrorKind::NotFound, message));
     };
+    // A folder of the agent's may be closed to the user.
+    let folder = Some(home).filter(|home| Path::new(home).is_dir());
+    command.current_dir(folder.unwrap_or("/"));
     command.uid(uid).gid(gid);
     command
         .env("HOME", home)

@@ -33,7 +33,7 @@ pub(crate) fn os_bytes(text: &OsStr) -> Vec<u8> {
 }
 
 /// Makes a folder.
-pub(crate) fn make_private_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn make_folder_to_pass(path: &Path) -> io::Result<()> {
     std::fs::create_dir_all(path)
 }
 

@@ -135,8 +135,9 @@ fn command(agent: &Agent, program: Program) -> Result<Command, Reply> {
     if program.clear_environment {
         command.env_clear();
     }
+    command.current_dir(agent.folder.path());
     if !program.user.is_empty() {
-        // Before the variables that the request sets: it may choose another home.
+        // Before the folder and the variables that the request sets: it may choose others.
         platform::run_as(&mut command, &program.user)
             .map_err(|error| io_failure(&format!("running as {:?}", program.user), &error))?;
     }
@@ -147,9 +148,7 @@ fn command(agent: &Agent, program: Program) -> Result<Command, Reply> {
         }
         command.env(text(name, "a variable's name")?, text(value, "a variable")?);
     }
-    if program.folder.is_empty() {
-        command.current_dir(agent.folder.path());
-    } else {
+    if !program.folder.is_empty() {
         let folder = PathBuf::from(text(program.folder, "the working folder")?);
         // The standard library reports a missing folder as a missing program.
         if !folder.is_dir() {
