@@ -89,6 +89,11 @@ impl Call {
         self.link.send(self.number, request).await
     }
 
+    /// The same as [`Link::unexpected`].
+    pub(super) fn unexpected(&self, reply: Reply) -> ClientError {
+        self.link.unexpected(reply)
+    }
+
     /// The stream to the agent.
     pub(super) fn input(&self) -> Input {
         Input {

@@ -1,7 +1,7 @@
 //! A program that runs in the foreground of the guest.
 
 use super::call::{Call, Input};
-use super::{Client, ClientError, unexpected, within};
+use super::{Client, ClientError, within};
 use see_agent::protocol::{Outcome, Reply, Request, Run, Stream, Upload};
 use std::time::Duration;
 use tokio::io::AsyncRead;
@@ -94,7 +94,7 @@ impl Client {
             call.feed_upload(content, size).await?;
             match call.next().await? {
                 Reply::Started { job, pid } => Ok((job, pid)),
-                other => Err(unexpected(other)),
+                other => Err(self.link.unexpected(other)),
             }
         })
         .await
@@ -115,7 +115,7 @@ impl Execution {
                 left,
                 dropped: [false; 2],
             }),
-            other => Err(unexpected(other)),
+            other => Err(call.unexpected(other)),
         }
     }
 
@@ -167,7 +167,7 @@ impl Execution {
                     return Ok(Progress::Exited(outcome));
                 }
                 other => {
-                    return Err(unexpected(other));
+                    return Err(self.call.unexpected(other));
                 }
             }
         }

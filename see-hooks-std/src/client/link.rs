@@ -3,7 +3,7 @@
 use super::ClientError;
 use super::route::Routes;
 use see_agent::protocol::{
-    Decoder, Frame, MAX_BODY, MAX_REQUESTS, MAX_SHORT_REQUESTS, PADDING, Request,
+    Decoder, Frame, MAX_BODY, MAX_REQUESTS, MAX_SHORT_REQUESTS, PADDING, Reply, Request,
 };
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -141,6 +141,26 @@ pub(super) struct Slot<'a> {
 
 impl Slot<'_> {
     /// Takes the place, without waiting.
+    /// Ends the connection, since the guest broke the protocol; gives the reason.
+    pub(super) fn violated(&self, how: impl Into<String>) -> ClientError {
+        self.routes.lose(ClientError::Violation(how.into()));
+        self.task.abort();
+        self.why_lost()
+    }
+
+    /// What an answer means that does not belong to the question: a refusal, or a breach of the protocol, which ends
+    /// the connection.
+    pub(super) fn unexpected(&self, reply: Reply) -> ClientError {
+        match reply {
+            Reply::Failed { code, message } => ClientError::Refused { code, message },
+            other => {
+                let kind = format!("{other:?}");
+                let kind = kind.split(['(', ' ']).next().unwrap_or_default();
+                self.violated(format!("it answered with an unasked {kind}"))
+            }
+        }
+    }
+
     pub(super) fn send(self, number: u32, request: Request) -> Result<(), ClientError> {
         let frame = request.into_frame(self.session, number)?;
         self.permit.send(frame.encode()?);

@@ -80,7 +80,7 @@ impl Client {
             loop {
                 match tokio::time::timeout(HELLO_AGAIN, call.next()).await {
                     Ok(Ok(Reply::Welcome(info))) => return Ok(info),
-                    Ok(reply) => return Err(unexpected(reply?)),
+                    Ok(reply) => return Err(link.unexpected(reply?)),
                     // Under the same number: a late answer to an earlier one serves as well.
                     Err(_) => call.send(hello()).await?,
                 }
@@ -110,7 +110,7 @@ impl Client {
     pub async fn ping(&self, deadline: Duration) -> Result<Info, ClientError> {
         match self.ask(Request::Ping, deadline).await? {
             Reply::Pong(info) => Ok(*info),
-            other => Err(unexpected(other)),
+            other => Err(self.link.unexpected(other)),
         }
     }
 
@@ -171,11 +171,10 @@ impl Client {
                         all.extend(some);
                     }
                     Reply::Processes(_) => {
-                        let message = "the agent lists more processes than it may";
-                        return Err(ClientError::Violation(message.to_owned()));
+                        return Err(self.link.violated("it lists more processes than it may"));
                     }
                     Reply::End { truncated, .. } => return Ok((all, truncated)),
-                    other => return Err(unexpected(other)),
+                    other => return Err(self.link.unexpected(other)),
                 }
             }
         })
@@ -195,7 +194,7 @@ impl Client {
             let mut call = Call::start_in(&self.link, room, request, is_last).await?;
             match call.next().await? {
                 Reply::Started { job, pid } => Ok((job, pid)),
-                other => Err(unexpected(other)),
+                other => Err(self.link.unexpected(other)),
             }
         })
         .await
@@ -238,7 +237,7 @@ impl Client {
                             stderr,
                         });
                     }
-                    other => return Err(unexpected(other)),
+                    other => return Err(self.link.unexpected(other)),
                 }
             }
         })
@@ -265,19 +264,7 @@ impl Client {
     async fn done(&self, request: Request, deadline: Duration) -> Result<(), ClientError> {
         match self.ask(request, deadline).await? {
             Reply::Done => Ok(()),
-            other => Err(unexpected(other)),
-        }
-    }
-}
-
-/// An answer that does not belong to the question: a refusal, or a breach of the protocol.
-fn unexpected(reply: Reply) -> ClientError {
-    match reply {
-        Reply::Failed { code, message } => ClientError::Refused { code, message },
-        other => {
-            let kind = format!("{other:?}");
-            let kind = kind.split(['(', ' ']).next().unwrap_or_default();
-            ClientError::Violation(format!("the agent answered with an unasked {kind}"))
+            other => Err(self.link.unexpected(other)),
         }
     }
 }
