@@ -4,7 +4,8 @@
 mod support;
 
 use see_agent::protocol::{
-    FailureCode, FileInfo, Finding, ProbeTarget, Reply, Request, Stream, WINDOW,
+    FailureCode, FileInfo, Finding, MAX_REQUESTS, MAX_SHORT_REQUESTS, ProbeTarget, Reply, Request,
+    Stream, WINDOW,
 };
 use see_hooks_std::client::{Client, ClientError, Progress};
 use std::time::Duration;
@@ -189,4 +190,53 @@ async fn an_answer_that_was_not_asked_for_ends_the_connection_for_every_caller()
         let hung_up = tokio::time::timeout(PATIENCE, guest.read_to_end(&mut rest)).await;
         assert!(hung_up.is_ok(), "the host still listens");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_a_guest_leaves_unanswered_do_not_keep_later_ones_from_it() {
+    let (ours, mut guest) = tokio::io::duplex(1 << 20);
+    let connecting = Client::connect(ours, b"", PATIENCE);
+    let (client, session) = tokio::join!(connecting, raw_guest::welcome(&mut guest));
+    let client = client.expect("a session");
+    let time = Duration::from_secs(1);
+    for _ in 0..MAX_REQUESTS {
+        let unanswered = client.run(shell("x"), time).await;
+        assert!(
+            matches!(unanswered, Err(ClientError::Timeout { .. })),
+            "{unanswered:?}"
+        );
+    }
+    for _ in 0..MAX_SHORT_REQUESTS {
+        client.ping(time).await.expect_err("no answer");
+    }
+    // Longer than an agent that means well takes to end a program.
+    let patience = Duration::from_secs(120);
+    let next = tokio::time::timeout(patience, client.run(shell("y"), time)).await;
+    assert!(
+        matches!(next, Ok(Err(ClientError::Timeout { .. }))),
+        "{next:?}"
+    );
+    let number = MAX_REQUESTS + MAX_SHORT_REQUESTS;
+    let asked = async {
+        let mut programs = 0;
+        while programs <= MAX_REQUESTS {
+            let some = raw_guest::requests(&mut guest, session, 1).await;
+            let is_run = |(_, request): &&(u32, Request)| matches!(request, Request::Run(_));
+            programs += some.iter().filter(is_run).count();
+        }
+    };
+    let asked = tokio::time::timeout(PATIENCE, asked).await;
+    asked.unwrap_or_else(|_| panic!("the request after {number} unanswered ones never came"));
+    let ping = tokio::time::timeout(patience, client.ping(patience));
+    let answering = async {
+        loop {
+            let (number, request) = raw_guest::request(&mut guest, session).await;
+            if request == Request::Ping {
+                let pong = Reply::Pong(raw_guest::info());
+                return raw_guest::send(&mut guest, session, number, pong).await;
+            }
+        }
+    };
+    let (ping, ()) = tokio::join!(ping, answering);
+    ping.expect("its turn").expect("a pong");
 }

@@ -151,7 +151,7 @@ impl Input {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.over {
-            self.link.cancel(self.number);
+            self.link.give_up(self.number);
         }
     }
 }

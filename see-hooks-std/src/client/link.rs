@@ -6,6 +6,7 @@ use see_agent::protocol::{
     Decoder, Frame, MAX_BODY, MAX_REQUESTS, MAX_SHORT_REQUESTS, PADDING, Reply, Request,
 };
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -18,6 +19,12 @@ const MAX_DAMAGED: u64 = 8;
 /// How many bytes of a guest may belong to no frame: what an agent had under way for a host before
 /// this one, and more.
 const MAX_SKIPPED: u64 = 16 << 20;
+
+/// How long an agent may take to answer a request that was given up; ending its program and sending the last of its
+/// output takes no longer.
+const LAST_ANSWER: Duration = Duration::from_secs(60);
+/// How often a request that waits for its turn looks at those that were given up.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A connection. It ends when it is dropped.
 #[derive(Debug)]
@@ -93,7 +100,8 @@ impl Link {
         Ok(())
     }
 
-    /// Waits until the agent has room for one more request; a short one waits for other short ones alone.
+    /// Waits until the agent has room for one more request; a short one waits for other short ones alone. The caller
+    /// sets the deadline.
     pub(super) async fn room_for(
         &self,
         request: &Request,
@@ -102,9 +110,15 @@ impl Link {
             true => &self.short_requests,
             false => &self.requests,
         };
-        // Neither semaphore is ever closed.
-        let permit = Arc::clone(room).acquire_owned().await;
-        permit.map_err(|_| self.why_lost())
+        let turn = Arc::clone(room).acquire_owned();
+        tokio::pin!(turn);
+        loop {
+            tokio::select! {
+                // Neither semaphore is ever closed.
+                permit = &mut turn => return permit.map_err(|_| self.why_lost()),
+                () = tokio::time::sleep(LOOK) => self.routes.forget(LAST_ANSWER),
+            }
+        }
     }
 
     pub(super) async fn send(&self, number: u32, request: Request) -> Result<(), ClientError> {
@@ -120,27 +134,13 @@ impl Link {
     }
 
     /// Tells the agent that a request is no longer wanted. Never waits.
-    pub(super) fn cancel(&self, number: u32) {
+    pub(super) fn give_up(&self, number: u32) {
+        self.routes.give_up(number);
         let sent = self.cancels.try_send(number);
         // It fails when the connection is over, and with it the request.
         tracing::trace!(number, sent = sent.is_ok(), "a request is given up");
     }
 
-    pub(super) fn why_lost(&self) -> ClientError {
-        let closed = || ClientError::Lost("it, or the request, was closed".to_owned());
-        self.routes.lost().unwrap_or_else(closed)
-    }
-}
-
-/// A place among what is to be written.
-#[derive(Debug)]
-pub(super) struct Slot<'a> {
-    permit: mpsc::Permit<'a, Vec<u8>>,
-    session: u64,
-}
-
-impl Slot<'_> {
-    /// Takes the place, without waiting.
     /// Ends the connection, since the guest broke the protocol; gives the reason.
     pub(super) fn violated(&self, how: impl Into<String>) -> ClientError {
         self.routes.lose(ClientError::Violation(how.into()));
@@ -161,6 +161,21 @@ impl Slot<'_> {
         }
     }
 
+    pub(super) fn why_lost(&self) -> ClientError {
+        let closed = || ClientError::Lost("it, or the request, was closed".to_owned());
+        self.routes.lost().unwrap_or_else(closed)
+    }
+}
+
+/// A place among what is to be written.
+#[derive(Debug)]
+pub(super) struct Slot<'a> {
+    permit: mpsc::Permit<'a, Vec<u8>>,
+    session: u64,
+}
+
+impl Slot<'_> {
+    /// Takes the place, without waiting.
     pub(super) fn send(self, number: u32, request: Request) -> Result<(), ClientError> {
         let frame = request.into_frame(self.session, number)?;
         self.permit.send(frame.encode()?);

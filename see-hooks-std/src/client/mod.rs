@@ -24,13 +24,14 @@ pub use files::Downloaded;
 use call::Call;
 use link::Link;
 use see_agent::protocol::{
-    FailureCode, Info, JobState, MAX_TOKEN, MIN_TOKEN, Process, Reply, Request, Run, Stream,
-    VERSION,
+    FailureCode, Info, JobState, MAX_DEADLINE, MAX_TOKEN, MIN_TOKEN, Process, Reply, Request, Run,
+    Stream, VERSION,
 };
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 /// How often a host says hello until the agent answers: the guest may still boot.
@@ -188,7 +189,7 @@ impl Client {
     /// When it cannot be started.
     pub async fn start(&self, run: Run, deadline: Duration) -> Result<(u32, u32), ClientError> {
         let request = Request::Run(run);
-        let room = self.link.room_for(&request).await?;
+        let room = self.turn(&request).await?;
         within(deadline, "the program to start", async {
             let is_last = |reply: &Reply| matches!(reply, Reply::Started { .. });
             let mut call = Call::start_in(&self.link, room, request, is_last).await?;
@@ -250,6 +251,12 @@ impl Client {
     /// When the agent knows no such program, or it has ended.
     pub async fn kill(&self, job: u32, deadline: Duration) -> Result<(), ClientError> {
         self.done(Request::Kill { job }, deadline).await
+    }
+
+    /// Waits for the turn of a program: no longer than those before it may run.
+    async fn turn(&self, request: &Request) -> Result<OwnedSemaphorePermit, ClientError> {
+        let turn = self.link.room_for(request);
+        within(MAX_DEADLINE, "the turn of the program", turn).await
     }
 
     /// A request with one answer.
