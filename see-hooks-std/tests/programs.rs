@@ -55,7 +55,7 @@ async fn writing_to_a_program_that_has_ended_fails_instead_of_waiting() {
     assert_eq!(outcome.exit, Exit::Code(5));
     let written = tokio::time::timeout(PATIENCE, input.write(vec![0; 1000])).await;
     assert!(
-        matches!(written, Ok(Err(ClientError::Lost(_)))),
+        matches!(written, Ok(Err(ClientError::Ended))),
         "{written:?}"
     );
     client.ping(PATIENCE).await.expect("the session goes on");

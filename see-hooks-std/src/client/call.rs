@@ -128,11 +128,11 @@ impl Input {
     /// them: while the program reads nothing, this waits. Dropped before its end, it has sent nothing.
     ///
     /// # Errors
-    /// When the program has ended, or the agent is lost.
+    /// [`ClientError::Ended`] when the program has ended, and when the agent is lost.
     pub async fn write(&self, bytes: Vec<u8>) -> Result<(), ClientError> {
         let cost = Request::stream_cost(bytes.len());
         let room = self.room.acquire_many(cost as u32).await;
-        let room = room.map_err(|_| self.link.why_lost())?;
+        let room = room.map_err(|_| self.link.routes.lost().unwrap_or(ClientError::Ended))?;
         let slot = self.link.reserve().await?;
         room.forget();
         self.link.routes.sending(self.number, cost);
