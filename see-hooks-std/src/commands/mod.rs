@@ -62,6 +62,7 @@ mod python_agent;
 mod readiness;
 mod sample;
 mod shell;
+mod stay;
 
 pub use configuration::CommandsConfiguration;
 
