@@ -1,6 +1,7 @@
 //! The hook `commands` with real agents: over the guest channel, and over TCP.
 
 mod agent;
+mod hostile;
 mod lost;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "each test file uses a part of it")]
