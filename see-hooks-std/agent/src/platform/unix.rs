@@ -88,13 +88,17 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Starts a program at the head of a group of its own.
-    pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Self)> {
+    /// Starts a program at the head of a process group of its own, and in a control group of its own where
+    /// `control_groups` says so.
+    pub(crate) fn spawn(command: &mut Command, control_groups: bool) -> io::Result<(Child, Self)> {
         command.process_group(0);
         #[cfg(target_os = "linux")]
-        let (child, cgroup) = super::cgroup::Cgroup::spawn(command)?;
+        let (child, cgroup) = match control_groups {
+            true => super::cgroup::Cgroup::spawn(command)?,
+            false => (spawn(command)?, None),
+        };
         #[cfg(not(target_os = "linux"))]
-        let child = command.spawn()?;
+        let (child, _) = (spawn(command)?, control_groups);
         let number = child.id();
         let group = Self {
             number,
@@ -109,7 +113,7 @@ impl Group {
     pub(crate) fn kill(&self) {
         #[cfg(target_os = "linux")]
         if let Some(cgroup) = &self.cgroup {
-            cgroup.kill();
+            let _ = cgroup.kill();
         }
         // Also what another put into a control group of its own, as a login does.
         self.signal(KILL);
@@ -122,6 +126,20 @@ impl Group {
             let _ = kill_process_group(group, signal);
         }
     }
+}
+
+/// Starts a program that is the agent's own, beside those that it is asked to start.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    #[cfg(target_os = "linux")]
+    return super::cgroup::spawn(command);
+    #[cfg(not(target_os = "linux"))]
+    command.spawn()
+}
+
+/// Ends the programs of agents that are gone, as far as control groups tell them.
+pub(crate) fn remove_leftovers() {
+    #[cfg(target_os = "linux")]
+    super::cgroup::remove_leftovers();
 }
 
 /// The signal that ends a process.
