@@ -108,7 +108,7 @@ impl Hook for CommandsHook {
         let guest = Arc::new(Guest::new(configuration, context, patience));
         for name in BOOTS {
             let guest = Arc::clone(&guest);
-            context.subscribe(name, move |_| readiness::begin(&guest));
+            context.subscribe(name, move |_| stay::begin(&guest));
         }
         for name in ENDS {
             let guest = Arc::clone(&guest);
@@ -129,7 +129,7 @@ impl Hook for CommandsHook {
             }
         });
         if sandbox.state().await? == SandboxState::Running {
-            readiness::begin(&guest);
+            stay::begin(&guest);
         }
         Ok(Self)
     }

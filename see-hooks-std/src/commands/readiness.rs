@@ -5,7 +5,6 @@ use super::guest::{Guest, Way};
 use super::isolation::{self, Proof};
 use super::not_ready::{Cause, NotReady};
 use super::python_agent::PythonAgent;
-use super::stay::stay;
 use crate::client::{Client, ClientError};
 use see_agent::protocol::FailureCode;
 use see_core::{
@@ -35,31 +34,8 @@ pub(super) fn longest(configuration: &CommandsConfiguration, context: &Context) 
     }
 }
 
-/// The guest boots: looks for its agent, in place of whatever was looked for before.
-pub(super) fn begin(guest: &Arc<Guest>) {
-    let boot = guest.boots();
-    let looking = Arc::clone(guest);
-    guest.context().spawn(async move {
-        let guest = &looking;
-        tokio::select! {
-            biased;
-            () = guest.context().stop_token().stopped() => {}
-            () = guest.boots_anew(boot) => {}
-            () = attend(guest) => {}
-        }
-    });
-}
-
-/// Looks for the agent, tells the guest's address, and looks for the agent again each time when it was lost.
-async fn attend(guest: &Guest) {
-    let mut search = Search::new(guest);
-    if let Some(way) = look(&mut search).await {
-        tokio::join!(search.tell_address(), stay(guest, way));
-    }
-}
-
 /// Looks for the agent until it answers or the time is up, posts what becomes of it, and gives it.
-async fn look(search: &mut Search<'_>) -> Option<Way> {
+pub(super) async fn look(search: &mut Search<'_>) -> Option<Way> {
     let guest = search.guest;
     let found = match search.agent().await {
         Ok(way) => search.walls(&way).await.map(|()| way),
@@ -386,7 +362,7 @@ impl<'a> Search<'a> {
     }
 
     /// Posts `ip_address`: at once where there is no network, else when there is an address.
-    async fn tell_address(&mut self) {
+    pub(super) async fn tell_address(&mut self) {
         let event = Event::new("ip_address");
         // Somebody who told the address has posted the event.
         if self.guest.told_address().is_some() {

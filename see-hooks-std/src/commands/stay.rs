@@ -1,8 +1,9 @@
-//! Keeping the agent of a guest that goes on: it is looked for again each time when it was lost.
+//! The agent of a guest from its boot on: it is looked for, and again each time when it was lost.
 
 use super::guest::{Guest, Way};
-use super::readiness::{CALL, LOOK, Search, reason_of};
+use super::readiness::{CALL, LOOK, Search, look, reason_of};
 use crate::client::{Client, ClientError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -10,8 +11,31 @@ use tokio::time::Instant;
 /// over TCP it closes a connection that is silent for fifteen minutes.
 const PING_AGAIN: Duration = Duration::from_secs(30);
 
+/// The guest boots: looks for its agent, in place of whatever was looked for before.
+pub(super) fn begin(guest: &Arc<Guest>) {
+    let boot = guest.boots();
+    let looking = Arc::clone(guest);
+    guest.context().spawn(async move {
+        let guest = &looking;
+        tokio::select! {
+            biased;
+            () = guest.context().stop_token().stopped() => {}
+            () = guest.boots_anew(boot) => {}
+            () = attend(guest) => {}
+        }
+    });
+}
+
+/// Looks for the agent, tells the guest's address, and looks for the agent again each time when it was lost.
+async fn attend(guest: &Guest) {
+    let mut search = Search::new(guest);
+    if let Some(way) = look(&mut search).await {
+        tokio::join!(search.tell_address(), stay(guest, way));
+    }
+}
+
 /// Looks for the agent each time when it was lost, until it is not found any more.
-pub(super) async fn stay(guest: &Guest, mut way: Way) {
+async fn stay(guest: &Guest, mut way: Way) {
     let mut rest = LOOK;
     while let Way::Agent(client) = way {
         let found = Instant::now();
