@@ -4,13 +4,12 @@ mod support;
 
 use see_agent::protocol::{
     Exit, FailureCode, Finding, Info, JobState, MAX_TARGETS, Placement, ProbeTarget, Reply,
-    Request, Stream, Upload, WINDOW,
+    Request, Upload,
 };
 use see_hooks_std::client::{Client, ClientError, Progress};
 use std::io::Cursor;
 use std::time::Duration;
 use support::{PATIENCE, agent, collect, raw_guest, shell, until};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn client(test: &str) -> (Client, support::Folder) {
     let (stream, folder) = agent(test);
@@ -286,130 +285,6 @@ async fn an_agent_that_dies_in_a_call_ends_it() {
     assert!(matches!(lost, Err(ClientError::Lost(_))), "{lost:?}");
 }
 
-/// A guest that answers a run with these replies; what the client makes of it.
-async fn hostile(replies: impl FnOnce(u64, u32) -> Vec<u8>) -> Result<Progress, ClientError> {
-    let (stream, mut guest) = tokio::io::duplex(1 << 20);
-    let guest = async {
-        let session = raw_guest::welcome(&mut guest).await;
-        let (number, _) = raw_guest::request(&mut guest, session).await;
-        let started = Reply::Started { job: 0, pid: 1 };
-        raw_guest::send(&mut guest, session, number, started).await;
-        // The client hangs up in the middle.
-        let _ = guest.write_all(&replies(session, number)).await;
-        let mut rest = Vec::new();
-        let _ = guest.read_to_end(&mut rest).await;
-    };
-    let client = async {
-        let client = Client::connect(stream, b"", PATIENCE)
-            .await
-            .expect("a session");
-        let mut execution = client.run(shell("x"), PATIENCE).await.expect("started");
-        // Nothing is taken until the connection is given up, or all of it came.
-        for _ in 0..200 {
-            if client
-                .ping(Duration::from_millis(10))
-                .await
-                .is_err_and(|error| error.is_lost())
-            {
-                break;
-            }
-        }
-        let mut last = execution.next().await;
-        while let Ok(Progress::Output { .. }) = last {
-            last = execution.next().await;
-        }
-        last
-    };
-    tokio::select! {
-        last = async { tokio::join!(client, guest).0 } => last,
-        () = tokio::time::sleep(PATIENCE) => panic!("the client still waits"),
-    }
-}
-
-fn frames(session: u64, number: u32, replies: impl IntoIterator<Item = Reply>) -> Vec<u8> {
-    let frame = |reply: Reply| {
-        let frame = reply.into_frame(session, number).expect("fits");
-        frame.encode().expect("fits")
-    };
-    replies.into_iter().flat_map(frame).collect()
-}
-
-fn output(length: usize) -> Reply {
-    Reply::Output {
-        stream: Stream::Stdout,
-        bytes: vec![b'x'; length],
-    }
-}
-
-#[tokio::test]
-async fn a_guest_that_overruns_its_window_loses_the_connection() {
-    let flood = |session, number| {
-        let count = WINDOW / 50_000 + 2;
-        frames(session, number, std::iter::repeat_n(output(50_000), count))
-    };
-    let lost = hostile(flood).await;
-    assert!(matches!(lost, Err(ClientError::Violation(_))), "{lost:?}");
-}
-
-#[tokio::test]
-async fn a_guest_that_sends_countless_empty_frames_loses_the_connection() {
-    let flood = |session, number| {
-        frames(
-            session,
-            number,
-            std::iter::repeat_n(output(0), WINDOW / 32 + 2),
-        )
-    };
-    let lost = hostile(flood).await;
-    assert!(matches!(lost, Err(ClientError::Violation(_))), "{lost:?}");
-}
-
-#[tokio::test]
-async fn a_guest_that_gives_back_what_it_never_got_loses_the_connection() {
-    let lost = hostile(|session, number| frames(session, number, [Reply::Credit(1)])).await;
-    assert!(matches!(lost, Err(ClientError::Violation(_))), "{lost:?}");
-}
-
-#[tokio::test]
-async fn a_guest_that_sends_what_is_no_reply_loses_the_connection() {
-    let lost = hostile(|session, number| {
-        let kind = 0x86;
-        let frame = see_agent::protocol::Frame {
-            session,
-            request: number,
-            kind,
-            body: vec![9],
-        };
-        frame.encode().expect("fits")
-    })
-    .await;
-    assert!(matches!(lost, Err(ClientError::Violation(_))), "{lost:?}");
-}
-
-#[tokio::test]
-async fn a_guest_whose_frames_are_damaged_loses_the_connection() {
-    let damaged = |session, number| {
-        let mut bytes = frames(session, number, [output(100)]);
-        *bytes.last_mut().expect("a body") ^= 1;
-        bytes.repeat(100)
-    };
-    let lost = hostile(damaged).await;
-    assert!(matches!(lost, Err(ClientError::Violation(_))), "{lost:?}");
-}
-
-#[tokio::test]
-async fn texts_of_a_guest_are_escaped_in_errors() {
-    let refused = hostile(|session, number| {
-        let failed = Reply::failed(FailureCode::Io, "\x1b[2Jgone\r\n");
-        frames(session, number, [failed])
-    })
-    .await
-    .expect_err("refused");
-    let text = refused.to_string();
-    assert!(!text.chars().any(char::is_control), "{text:?}");
-    assert!(text.contains("\\u{1b}[2Jgone"), "{text:?}");
-}
-
 #[tokio::test]
 async fn more_targets_than_fit_a_request_are_all_tried_in_their_order() {
     let (client, _folder) = client("probe").await;
@@ -428,28 +303,6 @@ async fn more_targets_than_fit_a_request_are_all_tried_in_their_order() {
         .collect();
     assert_eq!(findings.len(), targets.len());
     assert_eq!(open, [3, MAX_TARGETS + 1]);
-}
-
-#[tokio::test]
-async fn a_guest_that_tells_of_other_targets_than_it_was_given_breaks_the_protocol() {
-    let (ours, mut guest) = tokio::io::duplex(1 << 18);
-    let telling = async {
-        let session = raw_guest::welcome(&mut guest).await;
-        let (number, request) = raw_guest::request(&mut guest, session).await;
-        assert!(matches!(request, Request::Probe(_)), "{request:?}");
-        let findings = vec![Finding::Silent; 2];
-        raw_guest::send(&mut guest, session, number, Reply::Probed(findings)).await;
-    };
-    let asking = async {
-        let client = Client::connect(ours, b"", PATIENCE).await?;
-        let target = ProbeTarget::Ping([127, 0, 0, 1].into());
-        client.probe(&[target], Duration::from_secs(1)).await
-    };
-    let (answer, ()) = tokio::join!(asking, telling);
-    assert!(
-        matches!(answer, Err(ClientError::Violation(_))),
-        "{answer:?}"
-    );
 }
 
 #[tokio::test]

@@ -98,6 +98,7 @@ fn serve(arguments: Arguments) -> Result<(), String> {
         .folder
         .unwrap_or_else(|| std::env::temp_dir().join("see-agent"));
     let mut settings = Settings::new(&folder);
+    settings.control_groups = true;
     if let Some(path) = arguments.token_file {
         let bytes = fs::read(&path).map_err(|error| format!("reading {path:?}: {error}"))?;
         let token = Token::new(&bytes);

@@ -5,7 +5,7 @@
 #[expect(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
-use see_agent::protocol::{FailureCode, Reply, Request, Upload};
+use see_agent::protocol::{FailureCode, FileKind, Reply, Request, Upload};
 use see_agent::server::{Agent, Settings, Trust, serve_connection};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -244,4 +244,24 @@ fn an_agent_starts_without_what_a_killed_one_left_unfinished() {
     fs::write(place.uploads().join("whole"), "whole").expect("a file");
     Agent::new(Settings::new(place.uploads())).expect("an agent");
     assert_eq!(place.names(), ["whole"]);
+}
+
+#[test]
+fn a_link_is_removed_and_looked_at_itself_also_with_separators_after_its_name() {
+    let (mut host, place) = agent("link");
+    let kept = place.0.join("kept");
+    fs::create_dir(&kept).expect("a folder");
+    fs::write(kept.join("file"), "kept").expect("a file");
+    let link = place.0.join("link");
+    for end in ["/", "///", "/."] {
+        symlink(&kept, &link).expect("a link");
+        let path = format!("{}{end}", link.display()).into_bytes();
+        let Reply::File(found) = host.call(Request::Stat { path: path.clone() }) else {
+            panic!("nothing at {end}");
+        };
+        assert_eq!(found.kind, FileKind::Link);
+        assert_eq!(host.call(Request::Remove { path }), Reply::Done, "{end}");
+        assert!(link.symlink_metadata().is_err(), "{end}: the link is there");
+        assert!(kept.join("file").exists(), "{end}: the link was followed");
+    }
 }

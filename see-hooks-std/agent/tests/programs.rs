@@ -9,6 +9,7 @@ use see_agent::protocol::{
     Exit, FailureCode, JobState, MAX_REQUESTS, Outcome, Placement, Reply, Request, Stream, Upload,
 };
 use see_agent::server::{Agent, Settings, Trust, serve_connection};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::thread;
@@ -194,6 +195,7 @@ fn descendants_that_keep_the_output_open_do_not_hold_up_the_answer() {
         .expect("a number")
         .trim()
         .to_owned();
+    assert!(!child.is_empty());
     assert!(runs(&child), "what a program leaves behind goes on");
     host.run(shell(&format!("kill {child}")));
     eventually("the child's end", || !runs(&child));
@@ -235,6 +237,7 @@ fn a_host_that_takes_no_output_cannot_hold_off_the_deadline_of_a_flood() {
         .next()
         .unwrap_or_default()
         .to_owned();
+    assert!(!pid.is_empty());
     eventually("the flood's end", || !runs(&pid));
     // Meanwhile the agent answers, and gives the rest once the host takes it.
     assert!(matches!(host.call(Request::Ping), Reply::Pong(_)));
@@ -355,6 +358,44 @@ fn a_sample_is_uploaded_and_run_in_one_request() {
         String::from_utf8(ran.stdout).expect("text"),
         format!("{path} got <{path}>\n")
     );
+}
+
+#[test]
+fn a_sample_and_a_command_run_as_a_user_who_may_not_enter_the_agents_other_folders() {
+    if !rustix::process::geteuid().is_root() {
+        // Only root runs programs as somebody else.
+        return;
+    }
+    let (mut host, folder) = agent("as-user");
+    let content = b"#!/bin/sh\nid -u; pwd\n";
+    let upload = Upload {
+        name: b"sample".to_vec(),
+        mode: 0o755,
+        size: content.len() as u64,
+    };
+    let mut run = shell("");
+    run.program.arguments = vec![b"{sample}".to_vec()];
+    run.program.user = "nobody".to_owned();
+    let number = host.send(Request::UploadRun(upload, run));
+    host.feed(number, [content.to_vec()].into_iter())
+        .expect("fed");
+    let stored = host.last_answer(number);
+    assert!(matches!(stored, Reply::Stored { .. }), "{stored:?}");
+    let started = host.answer(number);
+    assert!(matches!(started, Reply::Started { .. }), "{started:?}");
+    let ran = host.collect(number);
+    assert_eq!(ran.outcome.exit, Exit::Code(0));
+    assert!(ran.stdout.starts_with(b"65534\n/"), "{:?}", ran.stdout);
+    // The uploads of others are not listed to the user.
+    let mut list = shell(&format!("ls '{}'", folder.0.display()));
+    list.program.user = "nobody".to_owned();
+    assert_ne!(host.run(list).outcome.exit, Exit::Code(0));
+    // Nor does a command need the folder at all.
+    let closed = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(&folder.0, closed).expect("it is ours");
+    let mut command = shell("id -u");
+    command.program.user = "nobody".to_owned();
+    assert_eq!(host.run(command).stdout, b"65534\n");
 }
 
 #[test]

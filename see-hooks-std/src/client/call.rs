@@ -89,6 +89,11 @@ impl Call {
         self.link.send(self.number, request).await
     }
 
+    /// The same as [`Link::unexpected`].
+    pub(super) fn unexpected(&self, reply: Reply) -> ClientError {
+        self.link.unexpected(reply)
+    }
+
     /// The stream to the agent.
     pub(super) fn input(&self) -> Input {
         Input {
@@ -123,11 +128,11 @@ impl Input {
     /// them: while the program reads nothing, this waits. Dropped before its end, it has sent nothing.
     ///
     /// # Errors
-    /// When the program has ended, or the agent is lost.
+    /// [`ClientError::Ended`] when the program has ended, and when the agent is lost.
     pub async fn write(&self, bytes: Vec<u8>) -> Result<(), ClientError> {
         let cost = Request::stream_cost(bytes.len());
         let room = self.room.acquire_many(cost as u32).await;
-        let room = room.map_err(|_| self.link.why_lost())?;
+        let room = room.map_err(|_| self.link.routes.lost().unwrap_or(ClientError::Ended))?;
         let slot = self.link.reserve().await?;
         room.forget();
         self.link.routes.sending(self.number, cost);
@@ -146,7 +151,7 @@ impl Input {
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.over {
-            self.link.cancel(self.number);
+            self.link.give_up(self.number);
         }
     }
 }

@@ -25,6 +25,9 @@ pub enum ClientError {
         /// Why, in the guest's words.
         message: String,
     },
+    /// The program has ended, and takes no more input.
+    #[error("the program has ended and takes no more input")]
+    Ended,
     /// The deadline passed.
     #[error("waited {waited:.1?} for {what}")]
     Timeout {
@@ -64,7 +67,9 @@ impl From<ClientError> for see_core::Error {
     fn from(error: ClientError) -> Self {
         let kind = match &error {
             ClientError::Lost(_) | ClientError::NoSession => ErrorKind::Unavailable,
-            ClientError::Violation(_) | ClientError::Refused { .. } => ErrorKind::Guest,
+            ClientError::Violation(_) | ClientError::Refused { .. } | ClientError::Ended => {
+                ErrorKind::Guest
+            }
             ClientError::Timeout { .. } => ErrorKind::Timeout,
             ClientError::Unsendable(_) => ErrorKind::Configuration,
             ClientError::Local { .. } => ErrorKind::Io,

@@ -1,7 +1,7 @@
 //! A program that runs in the foreground of the guest.
 
 use super::call::{Call, Input};
-use super::{Client, ClientError, unexpected, within};
+use super::{Client, ClientError, within};
 use see_agent::protocol::{Outcome, Reply, Request, Run, Stream, Upload};
 use std::time::Duration;
 use tokio::io::AsyncRead;
@@ -41,7 +41,7 @@ impl Client {
     pub async fn run(&self, run: Run, deadline: Duration) -> Result<Execution, ClientError> {
         let left = [run.stdout_limit, run.stderr_limit];
         let request = Request::Run(run);
-        let room = self.link.room_for(&request).await?;
+        let room = self.turn(&request).await?;
         within(deadline, "the program to start", async {
             let call = Call::start_in(&self.link, room, request, |_| false).await?;
             Execution::started(call, None, left).await
@@ -64,7 +64,7 @@ impl Client {
         let left = [run.stdout_limit, run.stderr_limit];
         let size = upload.size;
         let request = Request::UploadRun(upload, run);
-        let room = self.link.room_for(&request).await?;
+        let room = self.turn(&request).await?;
         within(deadline, "the upload, and the program to start", async {
             let mut call = Call::start_in(&self.link, room, request, |_| false).await?;
             let path = call.feed_upload(content, size).await?;
@@ -87,14 +87,14 @@ impl Client {
     ) -> Result<(u32, u32), ClientError> {
         let size = upload.size;
         let request = Request::UploadRun(upload, run);
-        let room = self.link.room_for(&request).await?;
+        let room = self.turn(&request).await?;
         within(deadline, "the upload, and the program to start", async {
             let is_last = |reply: &Reply| matches!(reply, Reply::Started { .. });
             let mut call = Call::start_in(&self.link, room, request, is_last).await?;
             call.feed_upload(content, size).await?;
             match call.next().await? {
                 Reply::Started { job, pid } => Ok((job, pid)),
-                other => Err(unexpected(other)),
+                other => Err(self.link.unexpected(other)),
             }
         })
         .await
@@ -115,7 +115,7 @@ impl Execution {
                 left,
                 dropped: [false; 2],
             }),
-            other => Err(unexpected(other)),
+            other => Err(call.unexpected(other)),
         }
     }
 
@@ -167,7 +167,7 @@ impl Execution {
                     return Ok(Progress::Exited(outcome));
                 }
                 other => {
-                    return Err(unexpected(other));
+                    return Err(self.call.unexpected(other));
                 }
             }
         }

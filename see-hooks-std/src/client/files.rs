@@ -1,7 +1,7 @@
 //! Files to and from the guest.
 
 use super::call::Call;
-use super::{Client, ClientError, unexpected, within};
+use super::{Client, ClientError, within};
 use see_agent::protocol::{FileInfo, MAX_BODY, Reply, Request, Upload};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -58,11 +58,10 @@ impl Client {
                 match call.next().await? {
                     Reply::Files(some) if all.len() + some.len() <= MAX_FILES => all.extend(some),
                     Reply::Files(_) => {
-                        let message = "the agent lists more files than it may";
-                        return Err(ClientError::Violation(message.to_owned()));
+                        return Err(self.link.violated("it lists more files than it may"));
                     }
                     Reply::End { truncated, .. } => return Ok((all, truncated)),
-                    other => return Err(unexpected(other)),
+                    other => return Err(self.link.unexpected(other)),
                 }
             }
         })
@@ -81,7 +80,7 @@ impl Client {
         let path = path.into();
         match self.ask(Request::Stat { path }, deadline).await? {
             Reply::File(info) => Ok(info),
-            other => Err(unexpected(other)),
+            other => Err(self.link.unexpected(other)),
         }
     }
 
@@ -137,21 +136,20 @@ impl Client {
                     Reply::Data(bytes) => {
                         size += bytes.len() as u64;
                         if size > limit {
-                            let message = "it sent more than was asked for".to_owned();
-                            return Err(ClientError::Violation(message));
+                            return Err(self.link.violated("it sent more than was asked for"));
                         }
                         to.write_all(&bytes).await.map_err(writing)?;
                     }
                     Reply::End { total, truncated } => {
                         if total != size {
-                            let message = "its count of bytes is not what it sent".to_owned();
-                            return Err(ClientError::Violation(message));
+                            let how = "its count of bytes is not what it sent";
+                            return Err(self.link.violated(how));
                         }
                         to.flush().await.map_err(writing)?;
                         return Ok(Downloaded { size, truncated });
                     }
                     other => {
-                        return Err(unexpected(other));
+                        return Err(self.link.unexpected(other));
                     }
                 }
             }
@@ -185,7 +183,7 @@ impl Call {
             }
             sent += bytes.len() as u64;
             if let Some(reply) = self.send_data(bytes).await? {
-                return Err(unexpected(reply));
+                return Err(self.unexpected(reply));
             }
         }
         if sent != size {
@@ -198,7 +196,7 @@ impl Call {
         self.send(Request::End).await?;
         match self.next().await? {
             Reply::Stored { path, .. } => Ok(path),
-            other => Err(unexpected(other)),
+            other => Err(self.unexpected(other)),
         }
     }
 }

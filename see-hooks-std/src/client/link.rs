@@ -3,9 +3,10 @@
 use super::ClientError;
 use super::route::Routes;
 use see_agent::protocol::{
-    Decoder, Frame, MAX_BODY, MAX_REQUESTS, MAX_SHORT_REQUESTS, PADDING, Request,
+    Decoder, Frame, MAX_BODY, MAX_REQUESTS, MAX_SHORT_REQUESTS, PADDING, Reply, Request,
 };
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -18,6 +19,12 @@ const MAX_DAMAGED: u64 = 8;
 /// How many bytes of a guest may belong to no frame: what an agent had under way for a host before
 /// this one, and more.
 const MAX_SKIPPED: u64 = 16 << 20;
+
+/// How long an agent may take to answer a request that was given up; ending its program and sending the last of its
+/// output takes no longer.
+const LAST_ANSWER: Duration = Duration::from_secs(60);
+/// How often a request that waits for its turn looks at those that were given up.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A connection. It ends when it is dropped.
 #[derive(Debug)]
@@ -93,7 +100,8 @@ impl Link {
         Ok(())
     }
 
-    /// Waits until the agent has room for one more request; a short one waits for other short ones alone.
+    /// Waits until the agent has room for one more request; a short one waits for other short ones alone. The caller
+    /// sets the deadline.
     pub(super) async fn room_for(
         &self,
         request: &Request,
@@ -102,9 +110,15 @@ impl Link {
             true => &self.short_requests,
             false => &self.requests,
         };
-        // Neither semaphore is ever closed.
-        let permit = Arc::clone(room).acquire_owned().await;
-        permit.map_err(|_| self.why_lost())
+        let turn = Arc::clone(room).acquire_owned();
+        tokio::pin!(turn);
+        loop {
+            tokio::select! {
+                // Neither semaphore is ever closed.
+                permit = &mut turn => return permit.map_err(|_| self.why_lost()),
+                () = tokio::time::sleep(LOOK) => self.routes.forget(LAST_ANSWER),
+            }
+        }
     }
 
     pub(super) async fn send(&self, number: u32, request: Request) -> Result<(), ClientError> {
@@ -120,10 +134,31 @@ impl Link {
     }
 
     /// Tells the agent that a request is no longer wanted. Never waits.
-    pub(super) fn cancel(&self, number: u32) {
+    pub(super) fn give_up(&self, number: u32) {
+        self.routes.give_up(number);
         let sent = self.cancels.try_send(number);
         // It fails when the connection is over, and with it the request.
         tracing::trace!(number, sent = sent.is_ok(), "a request is given up");
+    }
+
+    /// Ends the connection, since the guest broke the protocol; gives the reason.
+    pub(super) fn violated(&self, how: impl Into<String>) -> ClientError {
+        self.routes.lose(ClientError::Violation(how.into()));
+        self.task.abort();
+        self.why_lost()
+    }
+
+    /// What an answer means that does not belong to the question: a refusal, or a breach of the protocol, which ends
+    /// the connection.
+    pub(super) fn unexpected(&self, reply: Reply) -> ClientError {
+        match reply {
+            Reply::Failed { code, message } => ClientError::Refused { code, message },
+            other => {
+                let kind = format!("{other:?}");
+                let kind = kind.split(['(', ' ']).next().unwrap_or_default();
+                self.violated(format!("it answered with an unasked {kind}"))
+            }
+        }
     }
 
     pub(super) fn why_lost(&self) -> ClientError {

@@ -24,13 +24,14 @@ pub use files::Downloaded;
 use call::Call;
 use link::Link;
 use see_agent::protocol::{
-    FailureCode, Info, JobState, MAX_TOKEN, MIN_TOKEN, Process, Reply, Request, Run, Stream,
-    VERSION,
+    FailureCode, Info, JobState, MAX_DEADLINE, MAX_TOKEN, MIN_TOKEN, Process, Reply, Request, Run,
+    Stream, VERSION,
 };
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 /// How often a host says hello until the agent answers: the guest may still boot.
@@ -80,7 +81,7 @@ impl Client {
             loop {
                 match tokio::time::timeout(HELLO_AGAIN, call.next()).await {
                     Ok(Ok(Reply::Welcome(info))) => return Ok(info),
-                    Ok(reply) => return Err(unexpected(reply?)),
+                    Ok(reply) => return Err(link.unexpected(reply?)),
                     // Under the same number: a late answer to an earlier one serves as well.
                     Err(_) => call.send(hello()).await?,
                 }
@@ -110,7 +111,7 @@ impl Client {
     pub async fn ping(&self, deadline: Duration) -> Result<Info, ClientError> {
         match self.ask(Request::Ping, deadline).await? {
             Reply::Pong(info) => Ok(*info),
-            other => Err(unexpected(other)),
+            other => Err(self.link.unexpected(other)),
         }
     }
 
@@ -171,11 +172,10 @@ impl Client {
                         all.extend(some);
                     }
                     Reply::Processes(_) => {
-                        let message = "the agent lists more processes than it may";
-                        return Err(ClientError::Violation(message.to_owned()));
+                        return Err(self.link.violated("it lists more processes than it may"));
                     }
                     Reply::End { truncated, .. } => return Ok((all, truncated)),
-                    other => return Err(unexpected(other)),
+                    other => return Err(self.link.unexpected(other)),
                 }
             }
         })
@@ -189,13 +189,13 @@ impl Client {
     /// When it cannot be started.
     pub async fn start(&self, run: Run, deadline: Duration) -> Result<(u32, u32), ClientError> {
         let request = Request::Run(run);
-        let room = self.link.room_for(&request).await?;
+        let room = self.turn(&request).await?;
         within(deadline, "the program to start", async {
             let is_last = |reply: &Reply| matches!(reply, Reply::Started { .. });
             let mut call = Call::start_in(&self.link, room, request, is_last).await?;
             match call.next().await? {
                 Reply::Started { job, pid } => Ok((job, pid)),
-                other => Err(unexpected(other)),
+                other => Err(self.link.unexpected(other)),
             }
         })
         .await
@@ -238,7 +238,7 @@ impl Client {
                             stderr,
                         });
                     }
-                    other => return Err(unexpected(other)),
+                    other => return Err(self.link.unexpected(other)),
                 }
             }
         })
@@ -253,6 +253,12 @@ impl Client {
         self.done(Request::Kill { job }, deadline).await
     }
 
+    /// Waits for the turn of a program: no longer than those before it may run.
+    async fn turn(&self, request: &Request) -> Result<OwnedSemaphorePermit, ClientError> {
+        let turn = self.link.room_for(request);
+        within(MAX_DEADLINE, "the turn of the program", turn).await
+    }
+
     /// A request with one answer.
     async fn ask(&self, request: Request, deadline: Duration) -> Result<Reply, ClientError> {
         within(deadline, "the agent's answer", async {
@@ -265,19 +271,7 @@ impl Client {
     async fn done(&self, request: Request, deadline: Duration) -> Result<(), ClientError> {
         match self.ask(request, deadline).await? {
             Reply::Done => Ok(()),
-            other => Err(unexpected(other)),
-        }
-    }
-}
-
-/// An answer that does not belong to the question: a refusal, or a breach of the protocol.
-fn unexpected(reply: Reply) -> ClientError {
-    match reply {
-        Reply::Failed { code, message } => ClientError::Refused { code, message },
-        other => {
-            let kind = format!("{other:?}");
-            let kind = kind.split(['(', ' ']).next().unwrap_or_default();
-            ClientError::Violation(format!("the agent answered with an unasked {kind}"))
+            other => Err(self.link.unexpected(other)),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Having the guest try what is to be closed to it.
 
-use super::{Client, ClientError, unexpected};
+use super::{Client, ClientError};
 use see_agent::protocol::{Finding, MAX_TARGETS, Probe, ProbeTarget, Reply, Request};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -50,11 +50,10 @@ impl Client {
         let probe = Request::Probe(Probe { patience, targets });
         match self.ask(probe, patience * WAITS + SLACK).await? {
             Reply::Probed(findings) if findings.len() == count => Ok(findings),
-            Reply::Probed(_) => {
-                let message = "the agent tells of other targets than it was given";
-                Err(ClientError::Violation(message.to_owned()))
-            }
-            other => Err(unexpected(other)),
+            Reply::Probed(_) => Err(self
+                .link
+                .violated("it tells of other targets than it was given")),
+            other => Err(self.link.unexpected(other)),
         }
     }
 }

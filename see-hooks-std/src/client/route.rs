@@ -4,7 +4,9 @@ use super::ClientError;
 use see_agent::protocol::{FailureCode, Frame, HEADER, Reply, WINDOW};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 
 /// How many replies besides its streams a request may get.
 const MAX_CONTROL: usize = 8;
@@ -38,6 +40,8 @@ struct Route {
     /// The cost of what was sent to the agent and it did not give back.
     sent: usize,
     room: Arc<Semaphore>,
+    /// When its caller gave it up.
+    given_up: Option<Instant>,
     /// Kept until the agent's last answer: only then it has room for another request.
     _permit: OwnedSemaphorePermit,
 }
@@ -81,6 +85,7 @@ impl Routes {
             control: 0,
             sent: 0,
             room: Arc::clone(&room),
+            given_up: None,
             _permit: permit,
         };
         state.open.insert(number, route);
@@ -90,6 +95,20 @@ impl Routes {
     /// Closes a request that the agent never knew, or will answer to nobody.
     pub(super) fn close(&self, number: u32) {
         self.lock().open.remove(&number);
+    }
+
+    /// Notes that the caller gave a request up: the agent still owes its last answer.
+    pub(super) fn give_up(&self, number: u32) {
+        if let Some(route) = self.lock().open.get_mut(&number) {
+            route.given_up = Some(Instant::now());
+        }
+    }
+
+    /// Closes the requests that were given up so long ago: an agent that answers nothing keeps none waiting for its
+    /// turn.
+    pub(super) fn forget(&self, patience: Duration) {
+        let is_awaited = |route: &Route| route.given_up.is_none_or(|at| at.elapsed() < patience);
+        self.lock().open.retain(|_, route| is_awaited(route));
     }
 
     /// Notes that this cost goes to the agent.

@@ -32,8 +32,8 @@ const SLOWEST_UPLOAD: u64 = 256 << 10;
 const ASK: Duration = Duration::from_millis(500);
 /// How long a guest whose agent is gone may take until it is off, or starts again.
 const LEAVING: Duration = Duration::from_secs(10);
-/// How much of each output of a program in the background is taken at a time.
-const PIECE: usize = 256 << 10;
+/// How much of each output of a program in the background is taken in all: the agent keeps no more.
+const KEPT: u64 = 256 << 10;
 
 /// Carries out an order and posts how it ended. Nothing is posted once the environment is closed.
 pub(super) async fn execute(guest: &Guest, order: Order) {
@@ -330,22 +330,36 @@ async fn in_background(
     guest.post_surely(started(order, Some(pid))).await;
     let mut client = client.clone();
     let mut watch = Watch::new(order.deadline);
+    let limit = guest.configuration().output_limit().min(KEPT);
+    let mut truncated = false;
     loop {
         let from = (
             output.written(Stream::Stdout),
             output.written(Stream::Stderr),
         );
-        match client.job(job, from, PIECE, PING).await {
+        match client.job(job, from, KEPT as usize, PING).await {
             Ok(report) => {
                 watch.missed = 0;
                 watch.silent_looks = 0;
-                output.take(Stream::Stdout, &report.stdout).await;
-                output.take(Stream::Stderr, &report.stderr).await;
+                let mut is_new = false;
+                for (stream, bytes) in [
+                    (Stream::Stdout, report.stdout),
+                    (Stream::Stderr, report.stderr),
+                ] {
+                    let left = limit.saturating_sub(output.written(stream));
+                    let kept = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+                    truncated |= kept < bytes.len();
+                    if kept > 0 {
+                        is_new = true;
+                        output.take(stream, &bytes[..kept]).await;
+                    }
+                }
                 if let JobState::Ended(outcome) = report.state
-                    && report.stdout.is_empty()
-                    && report.stderr.is_empty()
+                    && !is_new
                 {
-                    return Ok(outcome.into());
+                    let mut finished = Finished::from(outcome);
+                    finished.truncated |= truncated;
+                    return Ok(finished);
                 }
             }
             // It runs on while the same agent is reached by another connection.

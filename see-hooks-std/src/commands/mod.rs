@@ -39,8 +39,9 @@
 //!   (`sample`, `guest_name`, `message`), and `guest_name` is in `sample_finished`, too.
 //!   Posts `sample_started` (`sample`, `command`, `pid`), `sample_output` (`stream`, `text`; the
 //!   first part only), and at last `sample_finished`, whatever happened.
-//!   With SEE's agent also `user` (a name or number, on Unix), `folder` (the working folder) and `environment` (a map
-//!   of texts).
+//!   With SEE's agent also `user` (a name or number of the guest's `/etc/passwd`, on Unix), `folder` (the working
+//!   folder; left out: the agent's upload folder, or with a `user` the user's home) and `environment` (a map of texts).
+//!   A sample is run as a `user` where that user may enter the folders in which the upload folder lies.
 //! - `run_command`: the same without `sample`. Posts `command_started` and at last
 //!   `command_finished`.
 //!
@@ -61,6 +62,7 @@ mod python_agent;
 mod readiness;
 mod sample;
 mod shell;
+mod stay;
 
 pub use configuration::CommandsConfiguration;
 
@@ -106,7 +108,7 @@ impl Hook for CommandsHook {
         let guest = Arc::new(Guest::new(configuration, context, patience));
         for name in BOOTS {
             let guest = Arc::clone(&guest);
-            context.subscribe(name, move |_| readiness::begin(&guest));
+            context.subscribe(name, move |_| stay::begin(&guest));
         }
         for name in ENDS {
             let guest = Arc::clone(&guest);
@@ -127,7 +129,7 @@ impl Hook for CommandsHook {
             }
         });
         if sandbox.state().await? == SandboxState::Running {
-            readiness::begin(&guest);
+            stay::begin(&guest);
         }
         Ok(Self)
     }

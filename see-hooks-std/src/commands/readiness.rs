@@ -17,17 +17,13 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// How often the machine is looked at while its agent is silent.
-const LOOK: Duration = Duration::from_millis(250);
+pub(super) const LOOK: Duration = Duration::from_millis(250);
 /// How long a TCP connection, or an agent behind one, may take.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long the guest may take to get an address before its network is tried: a busy host makes it slow.
 const LEASE: Duration = Duration::from_secs(60);
 /// How long a call at the start of a session may take.
-const CALL: Duration = Duration::from_secs(10);
-/// How often an agent that is ready is pinged: one that was restarted behind a guest channel is noticed by that, and
-/// over TCP it closes a connection that is silent for fifteen minutes.
-const PING_AGAIN: Duration = Duration::from_secs(30);
-
+pub(super) const CALL: Duration = Duration::from_secs(10);
 /// How long a guest takes at most until it is known whether it is ready. A little longer than looking for the agent
 /// takes: its own verdict says more.
 pub(super) fn longest(configuration: &CommandsConfiguration, context: &Context) -> Duration {
@@ -38,71 +34,8 @@ pub(super) fn longest(configuration: &CommandsConfiguration, context: &Context) 
     }
 }
 
-/// The guest boots: looks for its agent, in place of whatever was looked for before.
-pub(super) fn begin(guest: &Arc<Guest>) {
-    let boot = guest.boots();
-    let looking = Arc::clone(guest);
-    guest.context().spawn(async move {
-        let guest = &looking;
-        tokio::select! {
-            biased;
-            () = guest.context().stop_token().stopped() => {}
-            () = guest.boots_anew(boot) => {}
-            () = attend(guest) => {}
-        }
-    });
-}
-
-/// Looks for the agent, tells the guest's address, and looks for the agent again each time when it was lost.
-async fn attend(guest: &Guest) {
-    let mut search = Search::new(guest);
-    if let Some(way) = look(&mut search).await {
-        tokio::join!(search.tell_address(), stay(guest, way));
-    }
-}
-
-/// Looks for the agent each time when it was lost, until it is not found any more.
-async fn stay(guest: &Guest, mut way: Way) {
-    let mut rest = LOOK;
-    while let Way::Agent(client) = way {
-        let found = Instant::now();
-        let why = until_lost(&client).await;
-        drop(client);
-        // A guest that greets and leaves again and again keeps nobody busy.
-        match found.elapsed() < PING_AGAIN {
-            true => tokio::time::sleep(rest).await,
-            false => rest = LOOK,
-        }
-        rest = CALL.min(rest * 2);
-        if !guest.looks_again() {
-            return;
-        }
-        tracing::warn!("the guest's agent is looked for again: {why}");
-        let found = match why {
-            // A guest that lies to its host once is not asked again.
-            ClientError::Violation(_) => Err(reason_of(&why)),
-            _ => Search::new(guest).agent().await,
-        };
-        way = match found {
-            Ok(way) => way,
-            Err(why) => return guest.never_is_ready(why.with_advice()),
-        };
-        guest.is_ready(way.clone());
-    }
-}
-
-/// Waits until the agent is lost, asking it now and then whether it is there. One that is slow, or paused, is not lost.
-async fn until_lost(client: &Client) -> ClientError {
-    loop {
-        tokio::select! {
-            why = client.lost() => return why,
-            () = tokio::time::sleep(PING_AGAIN) => drop(client.ping(CALL).await),
-        }
-    }
-}
-
 /// Looks for the agent until it answers or the time is up, posts what becomes of it, and gives it.
-async fn look(search: &mut Search<'_>) -> Option<Way> {
+pub(super) async fn look(search: &mut Search<'_>) -> Option<Way> {
     let guest = search.guest;
     let found = match search.agent().await {
         Ok(way) => search.walls(&way).await.map(|()| way),
@@ -137,7 +70,8 @@ async fn look(search: &mut Search<'_>) -> Option<Way> {
     }
 }
 
-struct Search<'a> {
+/// A search for the agent of one guest.
+pub(super) struct Search<'a> {
     guest: &'a Guest,
     since: Instant,
     until: Instant,
@@ -146,7 +80,7 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(guest: &'a Guest) -> Self {
+    pub(super) fn new(guest: &'a Guest) -> Self {
         let since = Instant::now();
         Self {
             guest,
@@ -192,7 +126,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    async fn agent(&mut self) -> Result<Way, NotReady> {
+    /// Looks for the agent until it answers or the time is up.
+    pub(super) async fn agent(&mut self) -> Result<Way, NotReady> {
         let settings = self.guest.context().agent().clone();
         if let Some(port) = self.guest.configuration().agent_port {
             return self.python_agent(port).await;
@@ -335,10 +270,17 @@ impl<'a> Search<'a> {
                 "`agent.token` is not set, and there is no guest channel to hand one over";
             return Err(NotReady::new(Cause::NoToken, message));
         }
-        let client = self.over_channel().await?;
-        let handed = client.authorize(&token, CALL).await;
-        handed.map_err(|error| NotReady::new(Cause::NoToken, error.to_string()))?;
-        Ok(token)
+        loop {
+            let client = self.over_channel().await?;
+            let why = match client.authorize(&token, CALL).await {
+                Ok(()) => return Ok(token),
+                Err(error @ ClientError::Refused { .. }) => {
+                    NotReady::new(Cause::NoToken, error.to_string())
+                }
+                Err(error) => reason_of(&error),
+            };
+            self.wait(why).await?;
+        }
     }
 
     /// The agent behind the guest's network.
@@ -420,7 +362,7 @@ impl<'a> Search<'a> {
     }
 
     /// Posts `ip_address`: at once where there is no network, else when there is an address.
-    async fn tell_address(&mut self) {
+    pub(super) async fn tell_address(&mut self) {
         let event = Event::new("ip_address");
         // Somebody who told the address has posted the event.
         if self.guest.told_address().is_some() {
@@ -464,7 +406,7 @@ fn no_agent(host: &str, port: u16, why: &str) -> NotReady {
     NotReady::new(Cause::NoAgent, message)
 }
 
-fn reason_of(error: &ClientError) -> NotReady {
+pub(super) fn reason_of(error: &ClientError) -> NotReady {
     let cause = match error {
         ClientError::Refused {
             code: FailureCode::WrongToken,

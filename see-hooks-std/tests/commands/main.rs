@@ -1,6 +1,7 @@
 //! The hook `commands` with real agents: over the guest channel, and over TCP.
 
 mod agent;
+mod hostile;
 mod lost;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, reason = "each test file uses a part of it")]
@@ -11,6 +12,7 @@ mod world;
 use see_agent::server::{Agent, Settings, Token, Trust, serve_connection, serve_tcp};
 use see_core::{AgentSettings, AgentTransport, Event, SandboxState, Secret};
 use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -174,6 +176,24 @@ async fn a_sample_runs_and_everything_about_it_is_told() {
         .collect();
     let told = |stream: &str, text: &str| (stream.to_owned(), text.to_owned());
     assert_eq!(shown, [told("stdout", "out\n"), told("stderr", "err\n")]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_sample_runs_as_the_user_of_its_event() {
+    if !std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0) {
+        // Only root runs programs as somebody else.
+        return;
+    }
+    let (mut world, guest) = ready().await;
+    let passed = std::fs::Permissions::from_mode(0o711);
+    std::fs::set_permissions(guest.folder.path(), passed).expect("it is ours");
+    let run = sample(&world, "id -u").with("user", "nobody");
+    world.trigger(run).await;
+    let finished = world.event("sample_finished").await;
+    assert_eq!(number(&finished, "exit_code"), Some(0), "{finished:?}");
+    let output = std::fs::read_to_string(text(&finished, "stdout")).expect("the file");
+    assert_eq!(output, "65534\n");
     world.end().await;
 }
 

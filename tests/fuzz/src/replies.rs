@@ -15,8 +15,8 @@ use tokio::runtime::{Builder, Runtime};
 const LONG: Duration = Duration::from_secs(60);
 /// The most that the host takes of anything.
 const LIMIT: usize = 1000;
-/// How many requests the host makes.
-const REQUESTS: usize = 7;
+/// How many frames the host sends: nine requests, and the content of one of them with its end.
+const FRAMES: usize = 11;
 
 thread_local! {
     static RUNTIME: Runtime = Builder::new_current_thread()
@@ -53,7 +53,7 @@ async fn guest(mut line: DuplexStream, bytes: &[u8]) {
     if line.write_all(&welcome).await.is_err() {
         return;
     }
-    for _ in 0..REQUESTS {
+    for _ in 0..FRAMES {
         if next(&mut line, &mut decoder).await.is_none() {
             return;
         }
@@ -100,7 +100,7 @@ async fn host(line: DuplexStream) -> bool {
     };
     let target = ProbeTarget::Ping(Ipv4Addr::LOCALHOST.into());
     let mut taken = Vec::new();
-    let (ping, processes, downloaded, job, probe, stored, ran) = tokio::join!(
+    let (ping, processes, downloaded, job, probe, stored, ran, listed, found) = tokio::join!(
         client.ping(LONG),
         client.processes(LONG),
         client.download("/file", LIMIT as u64, &mut taken, LONG),
@@ -108,6 +108,8 @@ async fn host(line: DuplexStream) -> bool {
         client.probe(std::slice::from_ref(&target), LONG),
         client.upload(upload, &b"abc"[..], LONG),
         run(&client),
+        client.list("/folder", LONG),
+        client.stat("/file", LONG),
     );
     assert!(taken.len() <= LIMIT, "more of a file than was asked for");
     if let Ok(report) = &job {
@@ -118,6 +120,8 @@ async fn host(line: DuplexStream) -> bool {
     }
     ping.is_ok()
         || processes.is_ok()
+        || listed.is_ok()
+        || found.is_ok()
         || downloaded.is_ok()
         || job.is_ok()
         || probe.is_ok()

@@ -39,9 +39,16 @@ pub(crate) fn os_bytes(text: &OsStr) -> Vec<u8> {
     text.as_bytes().to_vec()
 }
 
-/// Makes a folder that only its owner enters.
-pub(crate) fn make_private_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+/// Makes a folder, and those that it lies in, which only their owner lists, and everybody passes through: programs
+/// run as other users too.
+pub(crate) fn make_folder_to_pass(path: &Path) -> io::Result<()> {
+    const MODE: u32 = 0o711;
+    let missing = path.ancestors().take_while(|folder| !folder.exists());
+    let missing: Vec<_> = missing.collect();
+    DirBuilder::new().recursive(true).mode(MODE).create(path)?;
+    // Whatever the umask says.
+    let mut made = missing.into_iter();
+    made.try_for_each(|folder| std::fs::set_permissions(folder, Permissions::from_mode(MODE)))
 }
 
 /// Makes a file that did not exist, following no link.
@@ -81,13 +88,17 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Starts a program at the head of a group of its own.
-    pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Self)> {
+    /// Starts a program at the head of a process group of its own, and in a control group of its own where
+    /// `control_groups` says so.
+    pub(crate) fn spawn(command: &mut Command, control_groups: bool) -> io::Result<(Child, Self)> {
         command.process_group(0);
         #[cfg(target_os = "linux")]
-        let (child, cgroup) = super::cgroup::Cgroup::spawn(command)?;
+        let (child, cgroup) = match control_groups {
+            true => super::cgroup::Cgroup::spawn(command)?,
+            false => (spawn(command)?, None),
+        };
         #[cfg(not(target_os = "linux"))]
-        let child = command.spawn()?;
+        let (child, _) = (spawn(command)?, control_groups);
         let number = child.id();
         let group = Self {
             number,
@@ -102,7 +113,7 @@ impl Group {
     pub(crate) fn kill(&self) {
         #[cfg(target_os = "linux")]
         if let Some(cgroup) = &self.cgroup {
-            cgroup.kill();
+            let _ = cgroup.kill();
         }
         // Also what another put into a control group of its own, as a login does.
         self.signal(KILL);
@@ -117,6 +128,20 @@ impl Group {
     }
 }
 
+/// Starts a program that is the agent's own, beside those that it is asked to start.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    #[cfg(target_os = "linux")]
+    return super::cgroup::spawn(command);
+    #[cfg(not(target_os = "linux"))]
+    command.spawn()
+}
+
+/// Ends the programs of agents that are gone, as far as control groups tell them.
+pub(crate) fn remove_leftovers() {
+    #[cfg(target_os = "linux")]
+    super::cgroup::remove_leftovers();
+}
+
 /// The signal that ends a process.
 const KILL: i32 = 9;
 
@@ -127,7 +152,7 @@ pub(crate) fn shell(text: &OsStr) -> Command {
     command
 }
 
-/// Makes the program run as this user, given by name or number, with its home.
+/// Makes the program run as this user, given by name or number, with the user's home, which is also the working folder.
 pub(crate) fn run_as(command: &mut Command, user: &str) -> io::Result<()> {
     let users = std::fs::read_to_string("/etc/passwd")?;
     let found = users.lines().find_map(|line| {
@@ -146,6 +171,9 @@ pub(crate) fn run_as(command: &mut Command, user: &str) -> io::Result<()> {
         let message = "`/etc/passwd` has no such user";
         return Err(io::Error::new(io::ErrorKind::NotFound, message));
     };
+    // A folder of the agent's may be closed to the user.
+    let folder = Some(home).filter(|home| Path::new(home).is_dir());
+    command.current_dir(folder.unwrap_or("/"));
     command.uid(uid).gid(gid);
     command
         .env("HOME", home)

@@ -33,7 +33,7 @@ pub(crate) fn os_bytes(text: &OsStr) -> Vec<u8> {
 }
 
 /// Makes a folder.
-pub(crate) fn make_private_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn make_folder_to_pass(path: &Path) -> io::Result<()> {
     std::fs::create_dir_all(path)
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct Group(u32);
 
 impl Group {
     /// Starts a program at the head of a group of its own.
-    pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Self)> {
+    pub(crate) fn spawn(command: &mut Command, _control_groups: bool) -> io::Result<(Child, Self)> {
         let child = command.creation_flags(NEW_GROUP).spawn()?;
         let group = Self(child.id());
         Ok((child, group))
@@ -87,6 +87,14 @@ impl Group {
         }
     }
 }
+
+/// Starts a program that is the agent's own, beside those that it is asked to start.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    command.spawn()
+}
+
+/// There are no control groups here.
+pub(crate) fn remove_leftovers() {}
 
 /// The number of the signal that ends a process, elsewhere.
 const KILL: i32 = 9;

@@ -49,15 +49,20 @@ pub struct Settings {
     pub token: Option<Token>,
     /// What it keeps within.
     pub limits: Limits,
+    /// On Linux, puts each program into a control group (cgroup v2) of its own, where this process may, and kills at
+    /// the start what an agent before left in such groups. Each start moves the whole process through the program's
+    /// group: for the process that is an agent and nothing else.
+    pub control_groups: bool,
 }
 
 impl Settings {
-    /// Uploads go to `folder`; no token; the default limits.
+    /// Uploads go to `folder`; no token; the default limits; no control groups.
     pub fn new(folder: impl AsRef<Path>) -> Self {
         Self {
             folder: folder.as_ref().to_owned(),
             token: None,
             limits: Limits::default(),
+            control_groups: false,
         }
     }
 }
@@ -68,6 +73,7 @@ pub struct Agent {
     pub(super) folder: Folder,
     pub(super) jobs: Jobs,
     pub(super) limits: Limits,
+    pub(super) control_groups: bool,
     /// How many outputs and inputs of programs threads are busy with.
     pub(super) pipes: Arc<AtomicUsize>,
     /// The way out of the guest that probes make.
@@ -83,10 +89,14 @@ impl Agent {
     /// # Errors
     /// When the upload folder cannot be made.
     pub fn new(settings: Settings) -> io::Result<Arc<Self>> {
+        if settings.control_groups {
+            platform::remove_leftovers();
+        }
         Ok(Arc::new(Self {
             folder: Folder::open(&settings.folder)?,
             jobs: Jobs::new(settings.limits.jobs),
             limits: settings.limits,
+            control_groups: settings.control_groups,
             pipes: Arc::new(AtomicUsize::new(0)),
             default_route: DefaultRoute::default(),
             token: Mutex::new(settings.token),

@@ -1,6 +1,6 @@
 //! Where uploads go: the agent's own folder, or where their path says.
 
-use crate::platform::{self, SEPARATORS, create_new, make_private_folder, os_bytes, set_mode};
+use crate::platform::{self, SEPARATORS, create_new, make_folder_to_pass, os_bytes, set_mode};
 use crate::protocol::{FailureCode, MAX_NAME, Reply, Upload};
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What the names of unfinished uploads begin with; no upload may be called so.
 const UNFINISHED: &str = ".see-unfinished-";
 
-/// Where uploads are stored: flat, private, and free of links.
+/// Where uploads are stored: flat, listed by its owner alone, and free of links.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
@@ -20,9 +20,9 @@ pub(super) struct Folder {
 impl Folder {
     /// Makes the folder where it is missing, and removes what an agent before left unfinished.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        make_private_folder(path)?;
         // Programs run elsewhere and are told absolute paths.
         let path = std::path::absolute(path)?;
+        make_folder_to_pass(&path)?;
         for entry in fs::read_dir(&path)? {
             let entry = entry?;
             if os_bytes(&entry.file_name()).starts_with(UNFINISHED.as_bytes()) {

@@ -76,7 +76,7 @@ pub(super) fn start(
         .stdin(if input { Stdio::piped() } else { Stdio::null() })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let (mut child, group) = spawn(&mut command)
+    let (mut child, group) = spawn(agent, &mut command)
         .map_err(|error| io_failure(&format!("starting {:?}", command.get_program()), &error))?;
     platform::expose_to_memory_pressure(child.id());
 
@@ -135,8 +135,9 @@ fn command(agent: &Agent, program: Program) -> Result<Command, Reply> {
     if program.clear_environment {
         command.env_clear();
     }
+    command.current_dir(agent.folder.path());
     if !program.user.is_empty() {
-        // Before the variables that the request sets: it may choose another home.
+        // Before the folder and the variables that the request sets: it may choose others.
         platform::run_as(&mut command, &program.user)
             .map_err(|error| io_failure(&format!("running as {:?}", program.user), &error))?;
     }
@@ -147,9 +148,7 @@ fn command(agent: &Agent, program: Program) -> Result<Command, Reply> {
         }
         command.env(text(name, "a variable's name")?, text(value, "a variable")?);
     }
-    if program.folder.is_empty() {
-        command.current_dir(agent.folder.path());
-    } else {
+    if !program.folder.is_empty() {
         let folder = PathBuf::from(text(program.folder, "the working folder")?);
         // The standard library reports a missing folder as a missing program.
         if !folder.is_dir() {
@@ -163,10 +162,10 @@ fn command(agent: &Agent, program: Program) -> Result<Command, Reply> {
 
 /// Starts the command; again when the file is still open for writing in a child that another
 /// thread is just starting.
-fn spawn(command: &mut Command) -> io::Result<(Child, Group)> {
+fn spawn(agent: &Agent, command: &mut Command) -> io::Result<(Child, Group)> {
     let mut attempts = 0;
     loop {
-        match Group::spawn(command) {
+        match Group::spawn(command, agent.control_groups) {
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && attempts < 50 => {
                 attempts += 1;
                 thread::sleep(Duration::from_millis(10));

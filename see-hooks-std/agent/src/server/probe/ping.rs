@@ -49,11 +49,11 @@ pub(super) fn ping(way: SocketAddr, patience: Duration) -> Finding {
 
 /// What a program printed, and what it complained of, until its end, or until it was ended.
 fn output(command: &mut Command, time: Duration) -> io::Result<(String, String)> {
-    let mut child = command
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
+        .stderr(Stdio::piped());
+    let mut child = platform::spawn(command)?;
     let until = Instant::now() + time;
     // A pipe holds all that a few echoes print, so that waiting first holds nobody up.
     while child.try_wait()?.is_none() {

@@ -171,7 +171,8 @@ fn change(how: &str, via: &Via) -> bool {
 
 fn quiet(command: &mut Command) -> bool {
     let command = command.stdin(Stdio::null()).stdout(Stdio::null());
-    let status = command.stderr(Stdio::null()).status();
+    let child = platform::spawn(command.stderr(Stdio::null()));
+    let status = child.and_then(|mut child| child.wait());
     status.is_ok_and(|status| status.success())
 }
 
